@@ -1,0 +1,2 @@
+//! The `postiz-auth-server` program.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The `postiz` command line.
+fn main() {}

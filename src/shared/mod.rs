@@ -1,0 +1,11 @@
+//! What both programs use: the words of the device flow, one HTTP client, secrets that do not print.
+
+pub mod wire;
+
+pub mod base_url;
+pub mod http_client;
+
+pub mod hash;
+pub mod random;
+pub mod secret;
+pub mod text;

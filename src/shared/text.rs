@@ -1,0 +1,48 @@
+//! Text from elsewhere, made fit for a terminal or a log line.
+
+/// `text` without control characters (also the C1 ones and the marks that reorder text), so that a server's words can
+/// neither move a terminal's cursor nor fake a second log line. Newlines and tabs become blanks.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| {
+            if matches!(c, '\n' | '\r' | '\t') {
+                ' '
+            } else {
+                c
+            }
+        })
+        .filter(|c| !c.is_control() && !is_direction_mark(*c))
+        .collect()
+}
+
+/// At most `max` characters of [`printable`] `text`, with `…` where it was cut.
+pub fn printable_cut(text: &str, max: usize) -> String {
+    let text = printable(text);
+    match text.char_indices().nth(max) {
+        None => text,
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
+fn is_direction_mark(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escape_sequences_lose_their_escape() {
+        assert_eq!(
+            printable("a\u{1b}[31mb\u{9b}c\r\nd\u{202e}e"),
+            "a[31mbc  de"
+        );
+    }
+
+    #[test]
+    fn cuts_between_characters() {
+        assert_eq!(printable_cut("äöü", 2), "äö…");
+        assert_eq!(printable_cut("äö", 2), "äö");
+    }
+}

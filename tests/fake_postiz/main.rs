@@ -1,0 +1,2 @@
+//! Runs the stand-in for Postiz alone, for the demo.
+fn main() {}

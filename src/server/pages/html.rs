@@ -57,7 +57,7 @@ impl Html {
 }
 
 /// A user agent may be kilobytes long, and a page is to stay under 6 kB; what tells one program from another stands at the front.
-const TEXT_CHARS_MAX: usize = 100;
+const TEXT_CHARS_MAX: usize = 80;
 
 #[cfg(test)]
 mod tests {

@@ -111,7 +111,9 @@ impl Page<'_> {
             include_str!("frame.html"),
             &[
                 ("title", Html::markup(title)),
+                ("name", Html::markup(texts::NAME)),
                 ("icon", Html::markup(ICON)),
+                ("prompt", Html::markup(PROMPT)),
                 ("style", Html::markup(policy::STYLE)),
                 ("content", content),
                 ("about", with_hosts(texts::ABOUT_THIS_SERVER, site)),
@@ -135,29 +137,27 @@ fn enter_code(typed: &str, problem: Option<CodeProblem>, site: &Site) -> Parts {
         CodeProblem::Missing => text::MISSING,
         CodeProblem::Unknown => text::UNKNOWN,
     });
-    let (title, invalid, described_by) = match problem {
-        None => (text::TITLE, "", "about hint"),
-        Some(_) => (
-            text::TITLE_PROBLEM,
-            r#" aria-invalid="true""#,
-            "problem hint",
-        ),
+    let (title, about, invalid) = match problem {
+        None => {
+            let slots = [("about", Html::markup(text::ABOUT))];
+            let about = Html::fill(r#"<p id="about">{about}</p>"#, &slots);
+            (text::TITLE, about, "")
+        }
+        Some(problem) => {
+            let slots = [("problem", Html::markup(problem))];
+            let about = Html::fill(r#"<p id="about" role="alert">{problem}</p>"#, &slots);
+            (text::TITLE_PROBLEM, about, r#" aria-invalid="true""#)
+        }
     };
-    let problem = problem.map_or(Html::default(), |problem| {
-        let slots = [("problem", Html::markup(problem))];
-        Html::fill(r#"<p id="problem" role="alert">{problem}</p>"#, &slots)
-    });
     let content = Html::fill(
         include_str!("enter_code.html"),
         &[
             ("title", Html::markup(title)),
-            ("about", Html::markup(text::ABOUT)),
+            ("about", about),
             ("verify_path", Html::text(&site.verify_path)),
-            ("problem", problem),
             ("label", Html::markup(text::LABEL)),
             ("hint", Html::markup(text::HINT)),
             ("typed", Html::text(typed)),
-            ("described_by", Html::markup(described_by)),
             ("invalid", Html::markup(invalid)),
             ("go_on", Html::markup(text::GO_ON)),
             ("warning", Html::markup(text::WARNING)),
@@ -277,7 +277,10 @@ fn drawing(mark: &Mark) -> &'static str {
     }
 }
 
-/// A terminal's prompt. As part of the page it saves the browser the request for `/favicon.ico`.
+/// A terminal's prompt, for the head of the page.
+const PROMPT: &str = r#"<svg viewBox="0 0 24 24" aria-hidden="true"><rect x="2" y="4" width="20" height="16" rx="4"/><path d="m7 9 3 3-3 3m6 0h4"/></svg>"#;
+
+/// The same for the browser's tab. As part of the page it saves the browser the request for `/favicon.ico`.
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Crect width='16' height='16' rx='4' fill='%234a21a8'/%3E%3Cpath d='m4 5 3 3-3 3m5 0h3' fill='none' stroke='%23fff' stroke-width='1.5'/%3E%3C/svg%3E";
 
 #[cfg(test)]
@@ -390,8 +393,8 @@ mod tests {
         };
         let html = page.render(&site());
         for part in [
-            r#"<p id="problem" role="alert">"#,
-            r#"value="WDJB" aria-describedby="problem hint" aria-invalid="true" autofocus"#,
+            r#"<p id="about" role="alert">"#,
+            r#"value="WDJB" aria-describedby="about hint" aria-invalid="true" autofocus"#,
         ] {
             assert!(html.contains(part), "{part}");
         }

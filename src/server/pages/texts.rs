@@ -17,6 +17,9 @@ pub(super) enum Mark {
     Problem,
 }
 
+/// What all this belongs to: at the head of every page and in its title.
+pub(super) const NAME: &str = "Postiz command line";
+
 /// The foot of every page: where the user is, and what for.
 pub(super) const ABOUT_THIS_SERVER: &str =
     "You are at <b>{server}</b>. It signs the Postiz command line in to <b>{postiz}</b>.";
@@ -25,7 +28,7 @@ pub(super) mod enter_code {
     pub(in super::super) const TITLE: &str = "Enter the code from your terminal";
     pub(in super::super) const TITLE_PROBLEM: &str = "That did not work";
     pub(in super::super) const ABOUT: &str =
-        "Your terminal shows a code. Type it here to sign the Postiz command line in.";
+        "Your terminal shows a code. Type it here to let the Postiz command line use your account.";
     pub(in super::super) const LABEL: &str = "Code";
     pub(in super::super) const HINT: &str =
         "Eight letters and digits, like WDJB-MJHT. Capitals and the dash do not matter.";
@@ -38,8 +41,7 @@ pub(super) mod enter_code {
 
 pub(super) mod confirm {
     pub(in super::super) const TITLE: &str = "Does your terminal show this code?";
-    pub(in super::super) const ABOUT: &str =
-        "The Postiz command line asks to be signed in to your account:";
+    pub(in super::super) const ABOUT: &str = "The Postiz command line asks to use your account:";
     pub(in super::super) const STARTED: &str = "Started";
     pub(in super::super) const PROGRAM: &str = "Program";
     pub(in super::super) const ADDRESS: &str = "Address";

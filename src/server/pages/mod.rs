@@ -300,50 +300,65 @@ mod tests {
         }
     }
 
-    fn every_page(hostile: &str) -> Vec<Page<'_>> {
+    fn every_page(hostile: &str) -> Vec<(&'static str, Page<'_>)> {
         let enter = |typed, problem| Page::EnterCode { typed, problem };
-        let age = Duration::from_secs(125);
         let confirm = |client_address, client_agent| Page::Confirm {
             user_code: "WDJB-MJHT",
             client_address,
             client_agent,
-            age,
+            age: Duration::from_secs(125),
         };
+        let address_v6 = "2001:db8:85a3:8d3:1319:8a2e:370:7348";
+        let unknown = Some(CodeProblem::Unknown);
         vec![
-            enter("", None),
-            enter(hostile, None),
-            enter("", Some(CodeProblem::Missing)),
-            enter(hostile, Some(CodeProblem::Unknown)),
-            confirm("203.0.113.7", "postiz/1.0.0 (linux)"),
-            confirm("", ""),
-            confirm(hostile, hostile),
-            Page::SignedIn,
-            Page::Refused,
-            Page::SessionLost,
-            Page::CrossSite,
-            Page::ExchangeRefused,
-            Page::AuthorizationFailed,
-            Page::ServerMisconfigured,
-            Page::PostizUnreachable,
-            Page::TooManyTries { retry_after_s: 60 },
-            Page::Unavailable,
-            Page::NotFound,
-            Page::InternalError,
+            ("enter-code", enter("", None)),
+            ("enter-code-missing", enter("", Some(CodeProblem::Missing))),
+            ("enter-code-unknown", enter("wdjb mjhh", unknown)),
+            ("enter-code-hostile", enter(hostile, unknown)),
+            ("confirm", confirm("203.0.113.7", "postiz/1.0.0 (linux)")),
+            ("confirm-v6", confirm(address_v6, "node")),
+            ("confirm-nameless", confirm("", "")),
+            ("confirm-hostile", confirm(hostile, hostile)),
+            ("signed-in", Page::SignedIn),
+            ("refused", Page::Refused),
+            ("session-lost", Page::SessionLost),
+            ("cross-site", Page::CrossSite),
+            ("exchange-refused", Page::ExchangeRefused),
+            ("authorization-failed", Page::AuthorizationFailed),
+            ("server-misconfigured", Page::ServerMisconfigured),
+            ("postiz-unreachable", Page::PostizUnreachable),
+            ("too-many-tries", Page::TooManyTries { retry_after_s: 60 }),
+            ("unavailable", Page::Unavailable),
+            ("not-found", Page::NotFound),
+            ("internal-error", Page::InternalError),
         ]
+    }
+
+    #[test]
+    #[ignore = "it writes target/pages, for the browser tests"]
+    fn gallery() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/target/pages");
+        std::fs::create_dir_all(folder).unwrap();
+        for (name, page) in every_page(&hostile()) {
+            let file = format!("{folder}/{name}.html");
+            std::fs::write(file, page.render(&site())).unwrap();
+        }
+        let policy = format!("{folder}/content-security-policy");
+        std::fs::write(policy, content_security_policy()).unwrap();
     }
 
     #[test]
     fn each_page_is_whole_and_small() {
         let hostile = hostile();
-        for page in every_page(&hostile) {
+        for (name, page) in every_page(&hostile) {
             let html = page.render(&site());
-            assert!(html.len() < 6_000, "{} bytes: {page:?}", html.len());
+            assert!(html.len() < 6_000, "{} bytes: {name}", html.len());
             assert!(html.starts_with("<!doctype html>\n<html lang=\"en\">"));
             for once in ["<title>", "<h1>", "<main>", "</html>", "<style>"] {
-                assert_eq!(html.matches(once).count(), 1, "{once} in {page:?}");
+                assert_eq!(html.matches(once).count(), 1, "{once} in {name}");
             }
             for never in ["<script", "style=", "<title> ", "<h1></h1>", "<p></p>"] {
-                assert!(!html.contains(never), "{never} in {page:?}");
+                assert!(!html.contains(never), "{never} in {name}");
             }
             assert!(html.contains("cli-auth.example.com") && html.contains("platform.postiz.com"));
         }
@@ -352,14 +367,14 @@ mod tests {
     #[test]
     fn text_from_outside_stays_text() {
         let hostile = hostile();
-        for page in every_page(&hostile) {
+        for (name, page) in every_page(&hostile) {
             let html = page.render(&site());
             let (_, content) = html.split_once("</style>").expect("a style");
             assert!(
                 !content.contains("'>") && !content.contains("\"\"\""),
-                "{page:?}"
+                "{name}"
             );
-            assert!(!content.contains(['\u{1b}', '\u{202e}']), "{page:?}");
+            assert!(!content.contains(['\u{1b}', '\u{202e}']), "{name}");
         }
     }
 

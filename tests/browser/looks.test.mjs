@@ -96,10 +96,12 @@ test('nothing moves once it is there', async (t) => {
 });
 
 test('who wants no motion gets none', async (t) => {
-  const page = await gallery(t, { reducedMotion: 'reduce' });
-  await page.goto(`${ORIGIN}confirm`);
-  const button = page.getByRole('button', { name: 'Refuse' });
-  assert.equal(await button.evaluate((it) => getComputedStyle(it).transitionDuration), '0s');
+  for (const [reducedMotion, duration] of [['reduce', '0s'], ['no-preference', '0.15s']]) {
+    const page = await gallery(t, { reducedMotion });
+    await page.goto(`${ORIGIN}confirm`);
+    const button = page.getByRole('button', { name: 'Refuse' });
+    assert.equal(await button.evaluate((it) => getComputedStyle(it).transitionDuration), duration);
+  }
 });
 
 test('refusing is as prominent as going on', async (t) => {

@@ -1,3 +1,6 @@
 //! The server.
 
+pub mod codes;
 pub mod pages;
+pub mod seal;
+pub mod store;

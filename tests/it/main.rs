@@ -8,4 +8,5 @@
 mod fake_postiz;
 mod support;
 
+mod contract;
 mod stand_in;

@@ -13,6 +13,7 @@ use super::http::{self, Answer};
 pub struct Browser {
     cookies: Vec<Cookie>,
     routes: HashMap<String, SocketAddr>,
+    stripped: String,
 }
 
 #[derive(Clone, Debug)]
@@ -54,6 +55,11 @@ impl Browser {
     /// Sends requests for `authority` (`auth.example`) to `address`, as a proxy in front of several servers does.
     pub fn route(&mut self, authority: &str, address: SocketAddr) {
         self.routes.insert(authority.to_owned(), address);
+    }
+
+    /// Leaves this beginning out of the paths of routed requests, as some proxies do.
+    pub fn strip(&mut self, prefix: &str) {
+        prefix.clone_into(&mut self.stripped);
     }
 
     /// Opens an address that the person typed or clicked in a terminal. Redirects are not followed.
@@ -157,7 +163,11 @@ impl Browser {
         if !cookies.is_empty() {
             headers.push(("Cookie", &cookies));
         }
-        let bytes = http::request(method, target_of(url), &headers, body.as_bytes());
+        let mut target = target_of(url);
+        if self.routes.contains_key(&authority) {
+            target = target.strip_prefix(&self.stripped).unwrap_or(target);
+        }
+        let bytes = http::request(method, target, &headers, body.as_bytes());
         let answer = http::exchange(self.resolve(&authority), bytes);
         for cookie in answer.headers_named("set-cookie") {
             self.keep(url, cookie);

@@ -66,7 +66,12 @@ impl TestServer {
             .var("HOST", "127.0.0.1")
             .var("PORT", "0")
             .var("POSTIZ_OAUTH_CLIENT_ID", CLIENT_ID)
-            .var("POSTIZ_OAUTH_CLIENT_SECRET", CLIENT_SECRET);
+            .var("POSTIZ_OAUTH_CLIENT_SECRET", CLIENT_SECRET)
+            // All clients of a test share one address. Tests of the budgets set them.
+            .var("LIMIT_LOGINS_PER_MINUTE", "0")
+            .var("LIMIT_WRONG_CODES_PER_MINUTE", "0")
+            .var("LIMIT_WRONG_CODES_PER_MINUTE_TOTAL", "0")
+            .var("LIMIT_CONNECTIONS_PER_ADDRESS", "0");
         match store {
             Store::Embedded => setup.embedded(),
             Store::Postgres => setup.database(&Cluster::shared().database()),

@@ -10,3 +10,4 @@ mod support;
 
 mod contract;
 mod stand_in;
+mod store;

@@ -166,6 +166,9 @@ for (const store of ['embedded', 'PostgreSQL']) {
       await page.goto(login.page);
       await enterCode(page, login.code);
       await expectPage(page, FAILED);
+      await page.goto(login.link);
+      await expectPage(page, FAILED);
+      assert.equal(await page.getByLabel('Code').inputValue(), login.code);
     });
 
     test('two logins in two tabs, one in the middle of the other', async (t) => {
@@ -188,7 +191,7 @@ for (const store of ['embedded', 'PostgreSQL']) {
       const { server, page } = await begin(t);
       const login = await startLogin(server.url);
       await page.goto(login.page);
-      // The field has the focus.
+      await page.locator('#user_code:focus').waitFor();
       await page.keyboard.type(login.code);
       await page.keyboard.press('Enter');
       await pressByKey(page, 'Authorize');

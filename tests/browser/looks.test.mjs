@@ -120,8 +120,7 @@ test('an error is announced: focus on the field, which is invalid and says why',
   const page = await gallery(t);
   for (const [name, why] of [['enter-code-missing', 'The field was empty'], ['enter-code-unknown', 'This code is mistyped']]) {
     await page.goto(ORIGIN + name);
-    const field = page.getByLabel('Code');
-    assert.ok(await field.evaluate((it) => it === document.activeElement));
+    await page.locator('#user_code:focus').waitFor();
     assert.match(await page.getByRole('alert').innerText(), new RegExp(why));
     const { description, properties } = await heard(page, '#user_code');
     assert.match(description.value, new RegExp(`${why}.*Eight letters and digits`));

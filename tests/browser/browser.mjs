@@ -46,7 +46,8 @@ export async function signIn(context, postiz) {
 }
 
 function watch(context) {
-  context.setDefaultTimeout(10_000);
+  // Machines that run tests are busy.
+  context.setDefaultTimeout(20_000);
   /** Everything that was refused by a Content-Security-Policy so far. */
   context.violations = [];
   context.on('console', (message) => {

@@ -212,7 +212,7 @@ for (const store of ['embedded', 'PostgreSQL']) {
 
 test('the program itself, which waits for the browser', async (t) => {
   const server = await startServer(t);
-  const home = await temporaryFolder(t);
+  const home = await temporaryFolder();
   const login = run('postiz', ['auth:login', '--auth-server', server.url, '--no-browser', '--json'], { HOME: home });
   const [line] = await once(createInterface({ input: login.child.stdout }), 'line');
   const page = await (await open(t, browser, { signedInTo: server.postiz.url })).newPage();

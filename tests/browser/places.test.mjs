@@ -35,7 +35,7 @@ for (const strip of [true, false]) {
 }
 
 test('over https, at a proxy with the certificate of a private authority', async (t) => {
-  const authority = await makeAuthority(t);
+  const authority = await makeAuthority();
   const port = await freePort();
   let server;
   await startProxy(t, { port, to: () => server.port, prefix: '/cli-auth', strip: true, tls: await authority.tls() });
@@ -46,7 +46,7 @@ test('over https, at a proxy with the certificate of a private authority', async
 test('over https, with a certificate of its own', async (t) => {
   const { stdout } = await run('postiz-auth-server', ['--help']);
   if (!stdout.includes('TLS_CERT_FILE')) return t.skip('this server does not speak https itself');
-  const authority = await makeAuthority(t);
+  const authority = await makeAuthority();
   const { certFile, keyFile } = authority;
   const server = await startServer(t, {
     publicUrl: (port) => `https://localhost:${port}`,
@@ -57,7 +57,7 @@ test('over https, with a certificate of its own', async (t) => {
 
 /** A login whose cookie only ever travels over https; a browser that does not know the authority does not get that far. */
 async function expectSecureLogin(t, server, authority) {
-  const context = await launchProfile(t, await temporaryFolder(t), { env: { ...process.env, HOME: authority.home } });
+  const context = await launchProfile(t, await temporaryFolder(), { env: { ...process.env, HOME: authority.home } });
   await signIn(context, server.postiz.url);
   await logIn(await context.newPage(), server.url, authority.certificate);
   const [cookie] = await context.cookies(`${server.url}/device/callback`);
@@ -81,8 +81,8 @@ async function logIn(page, url, ca) {
 }
 
 /** A certificate authority, a certificate of it for `localhost`, and a home folder whose browser trusts it. */
-async function makeAuthority(t) {
-  const dir = await temporaryFolder(t);
+async function makeAuthority() {
+  const dir = await temporaryFolder();
   const file = (name) => path.join(dir, name);
   const openssl = (...args) => tool('openssl', args, { cwd: dir });
   const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'];

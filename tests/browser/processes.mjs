@@ -3,7 +3,8 @@
 
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtemp } from 'node:fs/promises';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
@@ -27,7 +28,7 @@ export async function startServer(t, { database, publicUrl = (port) => `http://l
   const port = await freePort();
   const url = publicUrl(port);
   const postiz = await startPostiz(t, `${url}/device/callback`);
-  const dir = await temporaryFolder(t);
+  const dir = await temporaryFolder();
   const environment = {
     HOST: '127.0.0.1',
     PORT: port,
@@ -100,14 +101,16 @@ async function start(t, program, args, env, cwd) {
 }
 
 const running = new Set();
-process.on('exit', () => running.forEach((child) => child.kill('SIGKILL')));
+const scratch = mkdtempSync(path.join(os.tmpdir(), 'postiz-browser-'));
+process.on('exit', () => {
+  running.forEach((child) => child.kill('SIGKILL'));
+  rmSync(scratch, { recursive: true, force: true, maxRetries: 5 });
+});
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(1));
 
-/** An empty folder, removed with the test. */
-export async function temporaryFolder(t) {
-  const dir = await mkdtemp(path.join(os.tmpdir(), 'postiz-browser-'));
-  t.after(() => rm(dir, { recursive: true, force: true, maxRetries: 5 }));
-  return dir;
+/** An empty folder, removed with this process. */
+export function temporaryFolder() {
+  return mkdtemp(path.join(scratch, 'folder-'));
 }
 
 /** Free a moment ago, which is as good as it gets. */

@@ -109,7 +109,7 @@ test('a whole login without scripts', async (t) => {
 
 test('without cookies the user is told to allow them', async (t) => {
   const server = await startServer(t);
-  const profile = await temporaryFolder(t);
+  const profile = await temporaryFolder();
   await mkdir(path.join(profile, 'Default'));
   const exceptions = { cookies: { [`${server.url},*`]: { setting: 2 } } };
   await writeFile(

@@ -9,4 +9,8 @@ mod fake_postiz;
 mod support;
 
 mod contract;
+mod lifecycle;
+mod login;
+mod secrets;
 mod stand_in;
+mod upstream;

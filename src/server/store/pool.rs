@@ -24,10 +24,12 @@ pub(crate) struct Pool {
     tls: MakeRustlsConnect,
     size: usize,
     /// What each new connection goes through once before it is used.
-    prepare: Box<dyn Fn(&mut Client) -> Result<(), StoreError> + Send + Sync>,
+    prepare: Prepare,
     slots: Mutex<Slots>,
     freed: Condvar,
 }
+
+type Prepare = Box<dyn Fn(&mut Client) -> Result<(), StoreError> + Send + Sync>;
 
 #[derive(Default)]
 struct Slots {

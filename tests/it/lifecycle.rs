@@ -405,7 +405,9 @@ fn the_reference_servers_table_is_taken_over() {
         (&json!("pos_reference_token"), &json!("org-1"))
     );
     assert_eq!(grant["api_url"], "https://api.example");
-    expect::error(&poll("reference-done-code"), 400, "invalid_device_code");
+    eventually("the code is spent", || {
+        poll("reference-done-code").error() == "invalid_device_code"
+    });
     assert_ne!(poll("reference-null-code").status, 200);
 
     let user_code = "WDJB-MJHT";

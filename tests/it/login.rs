@@ -31,14 +31,6 @@ fn route(browser: &mut Browser, server: &TestServer) {
     browser.route("auth.example", server.address);
 }
 
-/// Polls until something else than "pending" comes.
-fn outcome(login: &Login, server: &TestServer) -> http::Answer {
-    eventually_some("the login ends", || {
-        let answer = login.poll(server);
-        (answer.error() != "authorization_pending").then_some(answer)
-    })
-}
-
 /// A login that waits to be redeemed.
 fn approved(server: &TestServer) -> Login {
     let login = Login::start(server);
@@ -114,7 +106,7 @@ fn every_step_is_heard_by_the_poller() {
         pending();
         expect::page(&browser.follow(&redirect).answer, 200);
         expect::json(&login.poll(&server), 200);
-        expect::error(&login.poll(&server), 400, "invalid_device_code");
+        expect::error(&login.outcome(&server), 400, "invalid_device_code");
         expect::error(&login.poll_form(&server), 400, "invalid_grant");
     }
 }
@@ -148,7 +140,7 @@ fn each_step_on_another_instance() {
         expect::page(&browser.follow(&redirect).answer, 200);
         expect::json(&login.poll(server(2)), 200);
         for server in &servers {
-            expect::error(&login.poll(server), 400, "invalid_device_code");
+            expect::error(&login.outcome(server), 400, "invalid_device_code");
         }
     }
     assert_eq!(postiz.requests_to("/oauth/token").len(), 3);
@@ -178,7 +170,7 @@ fn fifty_at_once(servers: &[TestServer], postiz: &FakePostiz) {
         let mut browser = Browser::new();
         route(&mut browser, server(1));
         expect::page(&login.approve(&mut browser, &person).answer, 200);
-        let answer = outcome(&login, server(2));
+        let answer = login.outcome(server(2));
         expect::json(&answer, 200);
         let grant = answer.json();
         assert_eq!(
@@ -219,7 +211,7 @@ fn one_winner(servers: &[TestServer]) {
             answer.text()
         );
     }
-    expect::error(&login.poll(&servers[0]), 400, "invalid_device_code");
+    expect::error(&login.outcome(&servers[0]), 400, "invalid_device_code");
 }
 
 #[test]
@@ -261,7 +253,7 @@ fn a_poller_that_hangs_up_loses_nothing() {
                 // Half closed, and then for good.
                 _ => connection.shut_down(Shutdown::Both),
             }
-            let answer = outcome(&login, &server);
+            let answer = login.outcome(&server);
             assert_eq!(
                 answer.status,
                 200,
@@ -297,7 +289,7 @@ fn a_killed_server_loses_no_token() {
                 .is_ok_and(|answer| answer.status == 200);
             server = start(&setup, &postiz);
             if !received {
-                let answer = outcome(&login, &server);
+                let answer = login.outcome(&server);
                 assert_eq!(
                     answer.status,
                     200,

@@ -154,6 +154,7 @@ fn unknown_and_redeemed_codes() {
         let redeemed = Login::start(&server);
         redeemed.approve(&mut Browser::new(), "ada");
         expect::json(&redeemed.poll(&server), 200);
+        expect::error(&redeemed.outcome(&server), 400, "invalid_device_code");
         let upper = redeemed.device_code().to_uppercase();
         for code in [
             redeemed.device_code(),

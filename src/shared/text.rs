@@ -11,7 +11,7 @@ pub fn printable(text: &str) -> String {
                 c
             }
         })
-        .filter(|c| !c.is_control() && !is_direction_mark(*c))
+        .filter(|c| !is_unprintable(*c))
         .collect()
 }
 
@@ -24,8 +24,10 @@ pub fn printable_cut(text: &str, max: usize) -> String {
     }
 }
 
-fn is_direction_mark(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Is `c` a control character, or a mark that reorders the text around it?
+pub fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -12,8 +12,7 @@ use serde_json::{Value, json};
 use crate::fake_postiz::{Delivery, FakePostiz, Fault, Gate};
 use crate::support::server::{BOTH_STORES, ServerSetup};
 use crate::support::{
-    Browser, Cluster, Connection, Login, Store, TestServer, at_once, eventually, eventually_some,
-    expect, http, run,
+    Browser, Cluster, Connection, Login, Store, TestServer, at_once, eventually, expect, http, run,
 };
 
 const PUBLIC: &str = "http://auth.example";

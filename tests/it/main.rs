@@ -13,4 +13,5 @@ mod lifecycle;
 mod login;
 mod secrets;
 mod stand_in;
+mod store;
 mod upstream;

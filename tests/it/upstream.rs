@@ -40,13 +40,7 @@ fn assert_survives(server: &TestServer, postiz: &FakePostiz, what: &str, fault: 
     );
     expect::page(&page.answer, page.status());
     let html = page.html();
-    for word in [
-        WORDS,
-        CLIENT_SECRET,
-        "127.0.0.1:",
-        "expected value",
-        "os error",
-    ] {
+    for word in [WORDS, CLIENT_SECRET, "expected value", "os error"] {
         assert!(!html.contains(word), "{what}: the page says {word}: {html}");
     }
     expect::error(&login.poll(server), 400, "authorization_pending");

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use httparse::{EMPTY_HEADER, Status};
@@ -13,10 +13,28 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(45);
 /// Largest answer: pages are below 10 kB.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
+/// Longest wait for a connection to tiny_http that is free.
+const TURN_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Most connections to tiny_http: each costs it a thread and two descriptors. More requests at the same moment than this
+/// wait for their turn.
+const CONNECTIONS_MAX: usize = 256;
+
 /// Connections to tiny_http, reused: as many as there are requests at the same moment.
 pub(super) struct Inner {
     address: SocketAddr,
-    idle: Mutex<Vec<UnixStream>>,
+    greeting: Vec<u8>,
+    slots: Mutex<Slots>,
+    freed: Condvar,
+    /// Connections are opened one at a time, see [`Inner::connect`].
+    opening: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Slots {
+    idle: Vec<UnixStream>,
+    /// Idle ones and those in use.
+    open: usize,
 }
 
 /// An answer as tiny_http wrote it.
@@ -39,35 +57,88 @@ impl Answer {
 }
 
 impl Inner {
-    /// The way to a tiny_http that listens at `address`.
-    pub(super) fn new(address: SocketAddr) -> Inner {
+    /// The way to a tiny_http that listens at `address`, and answers `greeting` at once.
+    pub(super) fn new(address: SocketAddr, greeting: Vec<u8>) -> Inner {
         Inner {
             address,
-            idle: Mutex::default(),
+            greeting,
+            slots: Mutex::default(),
+            freed: Condvar::new(),
+            opening: Mutex::default(),
         }
     }
 
     /// Sends one whole request and reads its whole answer.
     pub(super) fn exchange(&self, request: &[u8], is_head: bool) -> io::Result<Answer> {
-        let idle = self.idle().pop();
-        let mut connection = match idle {
+        let mut slot = self.slot()?;
+        let connection = match slot.connection.take() {
             Some(connection) => connection,
-            None => UnixStream::connect_addr(&self.address)?,
+            None => self.connect()?,
         };
-        connection.set_read_timeout(Some(ANSWER_TIME_MAX))?;
-        connection.write_all(request)?;
-        let answer = read_answer(&mut connection, is_head)?;
-        // A connection that failed is dropped above; this one is between two requests again.
-        self.idle().push(connection);
+        let answer = send(&connection, request, is_head)?;
+        // One that failed is in the middle of something, and dropped; this one is between two requests again.
+        slot.connection = Some(connection);
         Ok(answer)
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<UnixStream>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A place among the connections, with one in it if one is idle; waits for its turn.
+    fn slot(&self) -> io::Result<Slot<'_>> {
+        let full = |slots: &mut Slots| slots.idle.is_empty() && slots.open >= CONNECTIONS_MAX;
+        let waited = self
+            .freed
+            .wait_timeout_while(self.slots(), TURN_TIME_MAX, full);
+        let (mut slots, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let connection = slots.idle.pop();
+        if connection.is_none() {
+            slots.open += 1;
+        }
+        Ok(Slot {
+            inner: self,
+            connection,
+        })
+    }
+
+    /// Opens a connection and waits until it is served. In tiny_http 0.12 two connections that come at once can be given to
+    /// one waiting thread, and the second one then waits until the first one closes: for ever, since ours stay open.
+    fn connect(&self) -> io::Result<UnixStream> {
+        let _turn = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = UnixStream::connect_addr(&self.address)?;
+        connection.set_read_timeout(Some(ANSWER_TIME_MAX))?;
+        send(&connection, &self.greeting, false)?;
+        Ok(connection)
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn read_answer(connection: &mut UnixStream, is_head: bool) -> io::Result<Answer> {
+/// A place among the connections, in use; free again when dropped.
+struct Slot<'a> {
+    inner: &'a Inner,
+    connection: Option<UnixStream>,
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        let mut slots = self.inner.slots();
+        match self.connection.take() {
+            Some(connection) => slots.idle.push(connection),
+            None => slots.open -= 1,
+        }
+        self.inner.freed.notify_one();
+    }
+}
+
+fn send(mut connection: &UnixStream, request: &[u8], is_head: bool) -> io::Result<Answer> {
+    connection.write_all(request)?;
+    read_answer(connection, is_head)
+}
+
+fn read_answer(mut connection: &UnixStream, is_head: bool) -> io::Result<Answer> {
     let mut bytes = Vec::with_capacity(1024);
     loop {
         let mut chunk = [0; 8192];

@@ -76,7 +76,7 @@ impl Front {
                 settings.max_connections_per_address,
             ),
             settings,
-            inner: Inner::new(address),
+            inner: Inner::new(address, greeting(&secret)),
             secret,
             deliveries,
             next_request_id: AtomicU64::new(1),
@@ -220,6 +220,15 @@ impl Front {
             stream.close_gently(UNREAD_BYTES_MAX, UNREAD_TIME_MAX);
         }
     }
+}
+
+/// The request that opens a connection to tiny_http: it vouches for no client, and is answered at once.
+fn greeting(secret: &Secret<String>) -> Vec<u8> {
+    format!(
+        "GET / HTTP/1.1\r\n{FRONT_HEADER}: {}\r\n\r\n",
+        secret.expose()
+    )
+    .into_bytes()
 }
 
 /// For a request that tiny_http did not answer in time: what programs poll on after.

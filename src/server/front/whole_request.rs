@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use httparse::{EMPTY_HEADER, Header, Status};
 
 use crate::server::front::stream::Stream;
+use crate::shared::base_url::BaseUrl;
 
 /// Most bytes of a request line and its headers.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -79,7 +80,6 @@ const LENGTH_REQUIRED: Refusal = (411, "length_required");
 const BODY_TOO_LARGE: Refusal = (413, "body_too_large");
 const EXPECTATION_FAILED: Refusal = (417, "expectation_failed");
 const HEAD_TOO_LARGE: Refusal = (431, "headers_too_large");
-const VERSION_UNKNOWN: Refusal = (505, "http_version_not_supported");
 
 /// Reads requests off one connection, one after the other.
 pub(super) struct Reader {
@@ -197,11 +197,6 @@ fn parse_head(buffer: &mut Vec<u8>) -> Result<Option<Head>, Refusal> {
         // The blank line is there, so a head that is not complete is none.
         Ok(_) => Err(BAD_REQUEST),
         Err(httparse::Error::TooManyHeaders) => Err(HEAD_TOO_LARGE),
-        Err(httparse::Error::Version) => Err(if names_http(&window[..end]) {
-            VERSION_UNKNOWN
-        } else {
-            BAD_REQUEST
-        }),
         Err(_) => Err(BAD_REQUEST),
     }
 }
@@ -221,16 +216,6 @@ fn end_of_head(window: &[u8]) -> Result<Option<usize>, Refusal> {
         }
     }
     Ok(None)
-}
-
-/// Is the request line one, but for a version that we do not speak? Then it is no garbage.
-fn names_http(head: &[u8]) -> bool {
-    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-    let [_, _, version] = words[..] else {
-        return false;
-    };
-    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
 fn understand(parsed: &httparse::Request, bytes: usize) -> Result<Head, Refusal> {
@@ -278,36 +263,36 @@ fn understand(parsed: &httparse::Request, bytes: usize) -> Result<Head, Refusal>
 /// The target as `/path?query`. A full URL loses scheme and host (RFC 9112 §3.2.2); `*` and `host:port` are of methods
 /// that are not served here.
 fn origin_form(method: &str, target: &str) -> Result<String, Refusal> {
-    let lower = target.get(..8).unwrap_or(target).to_ascii_lowercase();
-    let path = if target.starts_with('/') {
-        target
-    } else if let Some(scheme) = ["http://", "https://"]
-        .iter()
-        .find(|scheme| lower.starts_with(**scheme))
-    {
-        let after_scheme = &target[scheme.len()..];
-        match after_scheme.find(['/', '?']) {
-            Some(0) | None if after_scheme.starts_with(['/', '?']) || after_scheme.is_empty() => {
-                return Err(BAD_REQUEST);
-            }
-            Some(at) => &after_scheme[at..],
-            None => "/",
+    let path = match after_scheme(target) {
+        Some(rest) => {
+            let path_at = target.len() - rest.len() + rest.find(['/', '?']).unwrap_or(rest.len());
+            BaseUrl::parse(&target[..path_at]).map_err(|_| BAD_REQUEST)?;
+            &target[path_at..]
         }
-    } else if method == "OPTIONS" && target == "*" {
-        "/*"
-    } else {
-        return Err(BAD_REQUEST);
+        None if target.starts_with('/') => target,
+        None if method == "OPTIONS" && target == "*" => target,
+        None => return Err(BAD_REQUEST),
     };
     let slash = if path.starts_with('/') { "" } else { "/" };
     // Browsers send ASCII; what other clients send raw is what a browser would have encoded.
-    let encoded = path.bytes().map(|byte| {
+    let encode = |byte: u8| {
         if byte.is_ascii() {
-            (byte as char).to_string()
+            char::from(byte).to_string()
         } else {
             format!("%{byte:02X}")
         }
-    });
-    Ok(format!("{slash}{}", encoded.collect::<String>()))
+    };
+    Ok(format!(
+        "{slash}{}",
+        path.bytes().map(encode).collect::<String>()
+    ))
+}
+
+fn after_scheme(target: &str) -> Option<&str> {
+    ["http://", "https://"].iter().find_map(|scheme| {
+        let (start, rest) = target.split_at_checked(scheme.len())?;
+        start.eq_ignore_ascii_case(scheme).then_some(rest)
+    })
 }
 
 /// The length of the body. Two lengths, or a length and an encoding, would mean different things to different servers
@@ -464,11 +449,13 @@ mod tests {
             (400, "CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n"),
             (400, "GET http:// HTTP/1.1\r\nHost: a\r\n\r\n"),
             (400, "GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n"),
+            (400, "GET http://[ HTTP/1.1\r\nHost: a\r\n\r\n"),
+            (400, "GET http://a:b/ HTTP/1.1\r\nHost: a\r\n\r\n"),
             (400, "GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n"),
             (400, "GET * HTTP/1.1\r\nHost: a\r\n\r\n"),
             (400, "GET /\r\n\r\n"),
-            (505, "GET / HTTP/2.0\r\nHost: a\r\n\r\n"),
-            (505, "GET / HTTP/9.9\r\nHost: a\r\n\r\n"),
+            (400, "GET / HTTP/2.0\r\nHost: a\r\n\r\n"),
+            (400, "GET / HTTP/9.9\r\nHost: a\r\n\r\n"),
             (400, "PRI * HTPP/2.0\r\n\r\n"),
             (
                 417,

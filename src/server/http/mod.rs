@@ -106,7 +106,12 @@ impl App {
 
     /// `page`, with this status.
     fn page(&self, status: u16, page: &Page) -> Reply {
-        Reply::page(status, page.render(&self.site))
+        let reply = Reply::page(status, page.render(&self.site));
+        if page.has_form() {
+            reply.with_form()
+        } else {
+            reply
+        }
     }
 
     /// The store failed under a request of a program.

@@ -62,14 +62,19 @@ impl Reply {
         .with("Retry-After", retry_after_s)
     }
 
-    /// A page. One with a form must let browsers name their origin to it: with `no-referrer` they send `Origin: null`.
+    /// A page.
     pub fn page(status: u16, html: String) -> Reply {
-        let mut reply = Reply::new(status, "text/html; charset=utf-8", html.into_bytes());
-        reply.set("Referrer-Policy", "same-origin");
-        reply
+        Reply::new(status, "text/html; charset=utf-8", html.into_bytes())
             .with("Content-Security-Policy", pages::content_security_policy())
             .with("X-Frame-Options", "DENY")
             .with("Cross-Origin-Opener-Policy", "same-origin")
+    }
+
+    /// The same page, which has a form: browsers must be let name their origin to it, for with `no-referrer` they send
+    /// `Origin: null` on our own form's POST.
+    pub fn with_form(mut self) -> Reply {
+        self.set("Referrer-Policy", "same-origin");
+        self
     }
 
     /// 302 to `location`.

@@ -115,15 +115,16 @@ impl Workers {
     }
 
     fn answer(&self, mut inner: tiny_http::Request) {
-        let Some((request_id, client)) = self.vouched(&inner) else {
-            return respond(inner, Reply::plain_error(403, "forbidden"));
+        let (request_id, client) = match self.vouched(&inner) {
+            Vouched::Request(request_id, client) => (request_id, client),
+            Vouched::Greeting => return respond(inner, Reply::plain_error(200, "none")),
+            Vouched::No => return respond(inner, Reply::plain_error(403, "forbidden")),
         };
-        let reply = match Request::from_tiny_http(&mut inner, client) {
+        let mut reply = match Request::from_tiny_http(&mut inner, client) {
             Ok(request) => self.app.answer(&request),
             // The front hands over whole requests, so this is the front gone away: nobody hears the answer.
             Err(_) => Reply::plain_error(400, "invalid_request"),
         };
-        let mut reply = reply;
         if let Some(on_delivered) = reply.on_delivered.take() {
             self.deliveries.put(request_id, on_delivered);
         }
@@ -131,20 +132,34 @@ impl Workers {
     }
 
     /// What the front says of the request, if it was the front.
-    fn vouched(&self, inner: &tiny_http::Request) -> Option<(u64, IpAddr)> {
+    fn vouched(&self, inner: &tiny_http::Request) -> Vouched {
         let header = inner
             .headers()
             .iter()
-            .find(|header| header.field.equiv(FRONT_HEADER))?;
-        let mut parts = header.value.as_str().split(' ');
-        let (secret, request_id, client) = (parts.next()?, parts.next()?, parts.next()?);
-        let ours = is_same(secret.as_bytes(), self.front_secret.expose().as_bytes());
-        if ours {
-            Some((request_id.parse().ok()?, client.parse().ok()?))
-        } else {
-            None
+            .find(|header| header.field.equiv(FRONT_HEADER));
+        let mut parts = header.map_or("", |header| header.value.as_str()).split(' ');
+        let secret = parts.next().unwrap_or_default();
+        if !is_same(secret.as_bytes(), self.front_secret.expose().as_bytes()) {
+            return Vouched::No;
         }
+        let request = parts
+            .next()
+            .and_then(|id| id.parse().ok())
+            .zip(parts.next().and_then(|ip| ip.parse().ok()));
+        request.map_or(Vouched::Greeting, |(request_id, client)| {
+            Vouched::Request(request_id, client)
+        })
     }
+}
+
+/// Who sent a request over the private socket.
+enum Vouched {
+    /// The front, with its number for the request and the client's address.
+    Request(u64, IpAddr),
+    /// The front, to see whether its new connection is served.
+    Greeting,
+    /// Somebody else on this machine.
+    No,
 }
 
 /// Compares in a time that says nothing of where they differ.

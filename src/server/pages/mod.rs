@@ -81,6 +81,11 @@ pub enum CodeProblem {
 }
 
 impl Page<'_> {
+    /// Does the page send something back here?
+    pub fn has_form(&self) -> bool {
+        matches!(self, Page::EnterCode { .. } | Page::Confirm { .. })
+    }
+
     /// The page as HTML.
     pub fn render(&self, site: &Site) -> String {
         let (title, content) = match self {

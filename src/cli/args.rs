@@ -1,0 +1,444 @@
+//! Reads a command line against the table: what was typed, checked, and nothing done yet.
+//!
+//! pico-args takes the command off the front. The rest is read here, once, from left to right, because it looks for a
+//! flag anywhere, also inside another flag's value (`-c "-m"`), and loses the order in which `-c` and `-m` came.
+
+use std::ffi::{OsStr, OsString};
+
+use crate::cli::error::CliError;
+use crate::cli::table::{self, Command, Flag, Takes};
+
+/// What the user asks for.
+pub(crate) enum Asked {
+    /// A command, with its options.
+    Run(Options),
+    Help(Topic),
+    Version,
+    /// Nothing was typed.
+    Nothing,
+}
+
+/// What help is about.
+#[derive(Clone, Copy)]
+pub(crate) enum Topic {
+    Overview,
+    /// `posts`: all commands that begin with it.
+    Group(&'static str),
+    Command(&'static Command),
+}
+
+/// The arguments of one command, in the order they were typed.
+pub(crate) struct Options {
+    pub(crate) command: &'static Command,
+    positionals: Vec<OsString>,
+    given: Vec<(&'static Flag, OsString)>,
+}
+
+/// Reads the whole command line, without the program's name.
+pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Asked, CliError> {
+    if arguments.is_empty() {
+        return Ok(Asked::Nothing);
+    }
+    let mut words = pico_args::Arguments::from_vec(arguments);
+    match words.subcommand() {
+        Ok(Some(word)) => parse_after(&word, words.finish()),
+        Ok(None) => parse_flags_first(&words.finish()),
+        Err(_) => Err(CliError::usage("the command is not valid UTF-8").hint(SEE_OVERVIEW)),
+    }
+}
+
+/// `word` stands first: a command, the first half of one, or `help`.
+fn parse_after(word: &str, rest: Vec<OsString>) -> Result<Asked, CliError> {
+    if let Some(command) = table::command(word) {
+        return read(command, &rest);
+    }
+    let second = rest.first().and_then(|next| next.to_str());
+    if word == "help" {
+        return help_about(second, &rest);
+    }
+    if !table::is_group(word) {
+        return Err(unknown_command(word));
+    }
+    match second {
+        Some("-h" | "--help") => help_about(Some(word), &[]),
+        Some("-v" | "--version") => Ok(Asked::Version),
+        None | Some("") => {
+            let message = format!("`{word}` is only half of a command");
+            Err(CliError::usage(message)
+                .hint(format!("`postiz {word} --help` lists what can follow")))
+        }
+        Some(second) => {
+            let name = format!("{word}:{second}");
+            let command = table::command(&name).ok_or_else(|| unknown_command(&name))?;
+            read(command, &rest[1..])
+        }
+    }
+}
+
+/// `help`, `help posts`, `help posts:create`, `help posts create`.
+fn help_about(word: Option<&str>, rest: &[OsString]) -> Result<Asked, CliError> {
+    let Some(word) = word else {
+        return Ok(Asked::Help(Topic::Overview));
+    };
+    let with_next = rest
+        .get(1)
+        .map(|next| format!("{word}:{}", next.to_string_lossy()));
+    let name = with_next.as_deref().unwrap_or(word);
+    if let Some(command) = table::command(name) {
+        return Ok(Asked::Help(Topic::Command(command)));
+    }
+    let groups = table::COMMANDS
+        .iter()
+        .filter_map(|command| table::group_of(command.name));
+    match groups.into_iter().find(|group| *group == name) {
+        Some(group) => Ok(Asked::Help(Topic::Group(group))),
+        None => Err(unknown_command(name)),
+    }
+}
+
+/// Flags stand before the command (`--json auth:status`): the command is the first word that is one, with all before it
+/// readable as its flags.
+fn parse_flags_first(arguments: &[OsString]) -> Result<Asked, CliError> {
+    match arguments.first().and_then(|first| first.to_str()) {
+        Some("-h" | "--help") => return Ok(Asked::Help(Topic::Overview)),
+        Some("-v" | "--version") => return Ok(Asked::Version),
+        _ => {}
+    }
+    for (place, word) in arguments.iter().enumerate() {
+        let Some(command) = word.to_str().and_then(table::command) else {
+            continue;
+        };
+        let before = &arguments[..place];
+        if Scan::new(command).take_all(before).is_ok() {
+            let all = [before, &arguments[place + 1..]].concat();
+            return read(command, &all);
+        }
+    }
+    let first = arguments
+        .first()
+        .map(|first| first.to_string_lossy())
+        .unwrap_or_default();
+    Err(CliError::usage(format!("no command follows `{first}`")).hint(SEE_OVERVIEW))
+}
+
+fn read(command: &'static Command, arguments: &[OsString]) -> Result<Asked, CliError> {
+    let mut scan = Scan::new(command);
+    let read = scan.take_all(arguments).and_then(|()| scan.finish());
+    read.map_err(|error| match error.hint {
+        Some(_) => error,
+        None => error.hint(format!(
+            "`postiz {} --help` says how it is used",
+            command.name
+        )),
+    })
+}
+
+/// One pass over a command's arguments.
+struct Scan {
+    options: Options,
+    /// `-h` or `-v` was met: nothing after it counts.
+    instead: Option<Asked>,
+}
+
+impl Scan {
+    fn new(command: &'static Command) -> Scan {
+        Scan {
+            options: Options {
+                command,
+                positionals: Vec::new(),
+                given: Vec::new(),
+            },
+            instead: None,
+        }
+    }
+
+    fn take_all(&mut self, arguments: &[OsString]) -> Result<(), CliError> {
+        let mut rest = arguments.iter();
+        while let Some(argument) = rest.next() {
+            match argument.to_str() {
+                Some("--") => {
+                    self.options.positionals.extend(rest.cloned());
+                    break;
+                }
+                Some("-h" | "--help") => {
+                    self.instead = Some(Asked::Help(Topic::Command(self.options.command)));
+                    break;
+                }
+                Some("-v" | "--version") => {
+                    self.instead = Some(Asked::Version);
+                    break;
+                }
+                Some(text) if text.starts_with("--") => self.long(&text[2..], &mut rest)?,
+                Some(text) if text.len() > 1 && text.starts_with('-') => {
+                    self.short(&text[1..], &mut rest)?
+                }
+                None if argument.as_encoded_bytes().starts_with(b"-") => {
+                    let message = format!("`{}` is not valid UTF-8", argument.to_string_lossy());
+                    return Err(CliError::usage(message));
+                }
+                _ => self.options.positionals.push(argument.clone()),
+            }
+        }
+        Ok(())
+    }
+
+    /// `--name`, `--name=value`, `--no-name`.
+    fn long(&mut self, text: &str, rest: &mut std::slice::Iter<OsString>) -> Result<(), CliError> {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (text, None),
+        };
+        let flags = self.options.command.flags;
+        let wanted = kebab(name);
+        if let Some(flag) = flags.iter().find(|flag| kebab(flag.long) == wanted) {
+            return self.flag(flag, value.map(OsString::from), rest);
+        }
+        let positive = wanted.strip_prefix("no-").unwrap_or_default();
+        let negated = flags
+            .iter()
+            .find(|flag| flag.takes == Takes::YesNo && kebab(flag.long) == positive);
+        match (negated, value) {
+            (Some(flag), None) => self.keep(flag, "false".into()),
+            (Some(_), Some(_)) => Err(CliError::usage(format!("--{name} takes no value"))),
+            (None, _) => Err(self.unknown_flag(&format!("--{name}"))),
+        }
+    }
+
+    /// `-f value`, `-fvalue`, `-f=value`.
+    fn short(&mut self, text: &str, rest: &mut std::slice::Iter<OsString>) -> Result<(), CliError> {
+        let mut characters = text.chars();
+        let letter = characters.next();
+        let glued = characters.as_str();
+        let flags = self.options.command.flags;
+        let Some(flag) = flags
+            .iter()
+            .find(|flag| flag.short.is_some() && flag.short == letter)
+        else {
+            return Err(self.unknown_flag(&format!("-{text}")));
+        };
+        let value = match glued {
+            "" => None,
+            glued => Some(glued.strip_prefix('=').unwrap_or(glued).into()),
+        };
+        self.flag(flag, value, rest)
+    }
+
+    fn flag(
+        &mut self,
+        flag: &'static Flag,
+        value: Option<OsString>,
+        rest: &mut std::slice::Iter<OsString>,
+    ) -> Result<(), CliError> {
+        let name = flag.long;
+        let value = match (flag.takes, value) {
+            (Takes::Nothing, Some(_)) => {
+                return Err(CliError::usage(format!("--{name} takes no value")));
+            }
+            (Takes::Nothing, None) => OsString::new(),
+            (Takes::YesNo, Some(value)) => value,
+            (Takes::YesNo, None) => match rest.as_slice().first().and_then(|next| next.to_str()) {
+                // The npm CLI reads a `true` or `false` that follows as the flag's value.
+                Some("true" | "false") => rest.next().cloned().unwrap_or_default(),
+                _ => "true".into(),
+            },
+            (_, Some(value)) => value,
+            (_, None) => match rest.next() {
+                Some(value) => value.clone(),
+                None => return Err(CliError::usage(format!("--{name} needs a value"))),
+            },
+        };
+        check_word(flag, &value)?;
+        self.keep(flag, value)
+    }
+
+    fn keep(&mut self, flag: &'static Flag, value: OsString) -> Result<(), CliError> {
+        if !flag.repeatable && self.options.has(flag) {
+            return Err(CliError::usage(format!("--{} is given twice", flag.long)));
+        }
+        self.options.given.push((flag, value));
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Asked, CliError> {
+        if let Some(instead) = self.instead {
+            return Ok(instead);
+        }
+        let command = self.options.command;
+        let wanted = command.positionals;
+        let given = &self.options.positionals;
+        if let Some(missing) = wanted.get(given.len()) {
+            return Err(CliError::usage(format!(
+                "{} needs <{}>: {}",
+                command.name, missing.name, missing.about
+            )));
+        }
+        let takes_more = wanted.last().is_some_and(|last| last.many);
+        if given.len() > wanted.len() && !takes_more {
+            let surplus = given[wanted.len()].to_string_lossy();
+            return Err(CliError::usage(format!(
+                "`{surplus}` is one argument too many for {}",
+                command.name
+            )));
+        }
+        Ok(Asked::Run(self.options))
+    }
+
+    fn unknown_flag(&self, typed: &str) -> CliError {
+        let command = self.options.command;
+        let names = command
+            .flags
+            .iter()
+            .map(|flag| flag.long)
+            .chain(["help", "version"]);
+        let message = format!("{} has no flag {typed}", command.name);
+        match nearest(typed.trim_start_matches('-'), names) {
+            Some(name) => CliError::usage(message).hint(format!("did you mean --{name}?")),
+            None => CliError::usage(message),
+        }
+    }
+}
+
+impl Options {
+    /// Was `flag` given?
+    pub(crate) fn has(&self, flag: &'static Flag) -> bool {
+        self.given
+            .iter()
+            .any(|(given, _)| std::ptr::eq(*given, flag))
+    }
+
+    /// All flags that were given, in their order.
+    pub(crate) fn given(&self) -> impl Iterator<Item = (&'static Flag, &OsStr)> {
+        self.given
+            .iter()
+            .map(|(flag, value)| (*flag, value.as_os_str()))
+    }
+
+    /// The value of `flag`, which may be a path that is not UTF-8.
+    pub(crate) fn raw(&self, flag: &'static Flag) -> Option<&OsStr> {
+        let mut given = self.given();
+        given
+            .find(|(given, _)| std::ptr::eq(*given, flag))
+            .map(|(_, value)| value)
+    }
+
+    /// The value of `flag`. An empty one is refused: more often than not it is a script's variable that was never filled.
+    pub(crate) fn text(&self, flag: &'static Flag) -> Result<Option<&str>, CliError> {
+        let Some(raw) = self.raw(flag) else {
+            return Ok(None);
+        };
+        match utf8(flag, raw)? {
+            "" => Err(CliError::usage(format!("--{} is empty", flag.long))),
+            text => Ok(Some(text)),
+        }
+    }
+
+    /// The value of a flag that the command cannot do without.
+    pub(crate) fn required(&self, flag: &'static Flag) -> Result<&str, CliError> {
+        let missing = || {
+            let hint = format!("`postiz {} --help` says how it is used", self.command.name);
+            CliError::usage(format!("{} needs --{}", self.command.name, flag.long)).hint(hint)
+        };
+        self.text(flag)?.ok_or_else(missing)
+    }
+
+    /// A [`Takes::YesNo`] flag.
+    pub(crate) fn yes_no(&self, flag: &'static Flag, default: bool) -> bool {
+        self.raw(flag).map_or(default, |value| value == "true")
+    }
+
+    /// The positional at `place`; a command that has been read has them all.
+    pub(crate) fn positional(&self, place: usize) -> Result<&str, CliError> {
+        let raw = self
+            .positionals
+            .get(place)
+            .map(OsString::as_os_str)
+            .unwrap_or_default();
+        raw.to_str().ok_or_else(|| {
+            let message = format!("`{}` is not valid UTF-8", raw.to_string_lossy());
+            CliError::usage(message)
+        })
+    }
+
+    /// All positionals, as paths.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &OsStr> {
+        self.positionals.iter().map(OsString::as_os_str)
+    }
+}
+
+/// The text of a flag's value.
+pub(crate) fn utf8<'a>(flag: &Flag, raw: &'a OsStr) -> Result<&'a str, CliError> {
+    raw.to_str()
+        .ok_or_else(|| CliError::usage(format!("the value of --{} is not valid UTF-8", flag.long)))
+}
+
+fn check_word(flag: &Flag, value: &OsStr) -> Result<(), CliError> {
+    let words: &[&str] = match flag.takes {
+        Takes::OneOf(words) => words,
+        Takes::YesNo => &["true", "false"],
+        _ => return Ok(()),
+    };
+    if words.iter().any(|word| value == *word) {
+        return Ok(());
+    }
+    let value = value.to_string_lossy();
+    Err(CliError::usage(format!(
+        "--{} must be {}, not `{value}`",
+        flag.long,
+        words.join(" or ")
+    )))
+}
+
+/// `startDate` and `start-date` are one flag.
+fn kebab(name: &str) -> String {
+    let mut kebab = String::with_capacity(name.len() + 2);
+    for c in name.chars() {
+        if c.is_ascii_uppercase() {
+            kebab.push('-');
+        }
+        kebab.push(c.to_ascii_lowercase());
+    }
+    kebab
+}
+
+fn unknown_command(typed: &str) -> CliError {
+    let error = CliError::usage(format!("there is no command `{typed}`"));
+    match nearest(typed, table::COMMANDS.iter().map(|command| command.name)) {
+        Some(name) => error.hint(format!("did you mean `postiz {name}`?")),
+        None => error.hint(SEE_OVERVIEW),
+    }
+}
+
+/// The name that `typed` was probably meant to be.
+fn nearest<'a>(typed: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let typed = kebab(typed);
+    let distance_max = 1 + typed.chars().count() / 4;
+    let scored = names.map(|name| {
+        let completes = typed.len() > 1 && kebab(name).starts_with(&typed);
+        let distance = if completes {
+            1
+        } else {
+            edit_distance(&typed, &kebab(name))
+        };
+        (distance, name)
+    });
+    let (distance, name) = scored.min_by_key(|(distance, _)| *distance)?;
+    (distance <= distance_max).then_some(name)
+}
+
+/// How many letters must be put in, left out or replaced to turn `a` into `b` (Levenshtein).
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+const SEE_OVERVIEW: &str = "`postiz --help` lists the commands";

@@ -1,0 +1,132 @@
+//! Whether to open the user's browser, and opening it: never through a shell, never waiting for it.
+
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use crate::cli::context::Vars;
+
+/// Why no browser is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// `--no-browser`.
+    NotWanted,
+    /// A browser would open on the machine at the other end.
+    OverSsh,
+    /// Neither a display nor a terminal.
+    NobodyHere,
+}
+
+/// May a browser be opened? The user's own `BROWSER` decides where nothing else is known.
+pub(crate) fn may_open(wanted: bool, vars: &Vars, has_terminal: bool) -> Result<(), Closed> {
+    if !wanted {
+        return Err(Closed::NotWanted);
+    }
+    if vars.is_set("BROWSER") {
+        return Ok(());
+    }
+    if ["SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY"]
+        .iter()
+        .any(|name| vars.is_set(name))
+    {
+        return Err(Closed::OverSsh);
+    }
+    // macOS and Windows have a display without saying so.
+    let has_display =
+        !cfg!(target_os = "linux") || vars.is_set("DISPLAY") || vars.is_set("WAYLAND_DISPLAY");
+    if has_display || has_terminal {
+        Ok(())
+    } else {
+        Err(Closed::NobodyHere)
+    }
+}
+
+/// Opens `url` in the user's browser; `false` when that is known to have failed.
+///
+/// The `webbrowser` crate waits for `xdg-settings` and for browsers in the terminal, so it works on a thread of its own:
+/// whatever hangs there, the login goes on.
+pub fn open(url: &str) -> bool {
+    if !(url.starts_with("https://") || url.starts_with("http://")) {
+        return false;
+    }
+    let url = url.to_owned();
+    let (sender, result) = mpsc::channel();
+    let opener = thread::Builder::new()
+        .name("browser".to_owned())
+        .spawn(move || {
+            let opened = webbrowser::open(&url).is_ok() || open_with_xdg_open(&url);
+            // Nobody listens any more when it took too long.
+            let _ = sender.send(opened);
+        });
+    // A browser that takes longer than this is starting, not failing.
+    opener.is_ok() && result.recv_timeout(OPEN_TIMEOUT).unwrap_or(true)
+}
+
+/// `xdg-open` alone, where nothing else of a desktop is installed: containers and remote workspaces bring one of their own.
+fn open_with_xdg_open(url: &str) -> bool {
+    let mut command = Command::new("xdg-open");
+    command
+        .arg(url)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.spawn().is_ok()
+}
+
+const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vars(names: &[&str]) -> Vars {
+        Vars::new(names.iter().map(|name| (name.into(), "x".into())))
+    }
+
+    /// R66: only the system's browser, and only where its user sits.
+    #[test]
+    fn a_browser_opens_only_where_its_user_sits() {
+        type Row<'a> = (bool, &'a [&'a str], bool, Result<(), Closed>);
+        let rows: [Row; 9] = [
+            (true, &["DISPLAY"], true, Ok(())),
+            (true, &["DISPLAY"], false, Ok(())),
+            (true, &["WAYLAND_DISPLAY"], false, Ok(())),
+            (true, &[], true, Ok(())),
+            (
+                true,
+                &["DISPLAY", "SSH_CONNECTION"],
+                true,
+                Err(Closed::OverSsh),
+            ),
+            (true, &["SSH_TTY"], true, Err(Closed::OverSsh)),
+            (true, &["SSH_CONNECTION", "BROWSER"], true, Ok(())),
+            (true, &["BROWSER"], false, Ok(())),
+            (false, &["DISPLAY", "BROWSER"], true, Err(Closed::NotWanted)),
+        ];
+        for (wanted, names, terminal, expected) in rows {
+            assert_eq!(
+                may_open(wanted, &vars(names), terminal),
+                expected,
+                "{names:?} {terminal}"
+            );
+        }
+        if cfg!(target_os = "linux") {
+            assert_eq!(may_open(true, &vars(&[]), false), Err(Closed::NobodyHere));
+        }
+    }
+
+    #[test]
+    fn other_addresses_are_never_opened() {
+        for url in [
+            "file:///etc/passwd",
+            "javascript:alert(1)",
+            "$(touch x)",
+            "",
+            "-h",
+            "ftp://a",
+        ] {
+            assert!(!open(url), "{url}");
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! `auth:login`: shows the code, opens the browser, waits, keeps the token. In one go, or for agents as `--start` and
+//! `--finish`, with the device code kept in a file in between.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Map, Value, json};
+
+use crate::cli::args::Options;
+use crate::cli::browser::{Closed, may_open};
+use crate::cli::commands::auth::organization;
+use crate::cli::context::{Context, sleep};
+use crate::cli::credentials::{API_KEY_VARIABLE, CredentialsFile, Stored};
+use crate::cli::device_flow::{AuthServer, Codes};
+use crate::cli::error::{CliError, Exit};
+use crate::cli::login::{Wait, wait_for_token};
+use crate::cli::qr;
+use crate::cli::table::{AS_JSON, AUTH_SERVER, FINISH, NO_BROWSER, NO_WAIT, QR, START};
+use crate::shared::base_url::BaseUrl;
+use crate::shared::secret::Secret;
+
+/// Signs in.
+pub(crate) fn login(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+    check_flags(options)?;
+    let in_two_calls = options.has(&START) || options.has(&FINISH);
+    let events = options.has(&AS_JSON) || in_two_calls;
+    let done = if options.has(&FINISH) {
+        finish(context, options)
+    } else if options.has(&START) {
+        start(context, options)
+    } else {
+        in_one_go(context, options)
+    };
+    match done {
+        Err(error) if events && error.exit != Exit::Done => {
+            let event = json!({ "event": "error", "error": error.word, "message": error.message });
+            context.output.event(&event)?;
+            Err(error)
+        }
+        other => other,
+    }
+}
+
+fn check_flags(options: &Options) -> Result<(), CliError> {
+    let wrong = if options.has(&START) && options.has(&FINISH) {
+        "--start and --finish are two calls"
+    } else if options.has(&NO_WAIT) && !options.has(&FINISH) {
+        "--no-wait goes with --finish"
+    } else if options.has(&FINISH) && options.has(&AUTH_SERVER) {
+        "--finish knows the auth server from --start"
+    } else {
+        return Ok(());
+    };
+    Err(CliError::usage(wrong).hint("`postiz auth:login --help` says how it is used"))
+}
+
+fn in_one_go(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+    let file = CredentialsFile::locate(context)?;
+    let (server, codes) = begin(context, options, &file)?;
+    let events = options.has(&AS_JSON);
+    if events {
+        context.output.event(&code_event(&codes))?;
+    } else {
+        show_codes(context, &codes);
+    }
+    if options.has(&QR) {
+        show_qr(context, &codes);
+    }
+    open_browser(context, options, &codes);
+    let first_pause = Wait::usual_pause(codes.interval);
+    let mut wait = Wait::new(
+        context.clock.now(),
+        codes.interval,
+        codes.expires_in,
+        first_pause,
+    );
+    let stored = wait_with_countdown(context, &server, &codes.device_code, &mut wait)?;
+    keep(context, &file, &stored, events)
+}
+
+/// `--start`: asks for codes, keeps the device code, and ends.
+fn start(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+    let file = CredentialsFile::locate(context)?;
+    let (server, codes) = begin(context, options, &file)?;
+    let unfinished = Unfinished {
+        server: server.base().clone(),
+        device_code: codes.device_code.clone(),
+        interval: codes.interval,
+        expires_at: unix_time(context) + codes.expires_in.as_secs(),
+        ask_again_at: 0,
+    };
+    let place = Unfinished::place(&file);
+    if place.path().exists() {
+        context
+            .output
+            .say("This replaces a login that was started before and not finished.");
+    }
+    unfinished.save(&place)?;
+    context.output.event(&code_event(&codes))?;
+    show_codes(context, &codes);
+    if options.has(&QR) {
+        show_qr(context, &codes);
+    }
+    context.output.say("Then run `postiz auth:login --finish`.");
+    Ok(Exit::Done)
+}
+
+/// `--finish`: goes on where `--start` ended.
+fn finish(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+    let file = CredentialsFile::locate(context)?;
+    file.check_writable()?;
+    let place = Unfinished::place(&file);
+    let mut unfinished = Unfinished::load(&place)?;
+    let server = AuthServer::new(unfinished.server.clone(), &context.vars);
+    let now = unix_time(context);
+    let left = Duration::from_secs(unfinished.expires_at.saturating_sub(now));
+    // However often an agent calls, the server is asked no more often than it wants.
+    let first_pause = Duration::from_secs(unfinished.ask_again_at.saturating_sub(now))
+        .min(Wait::usual_pause(unfinished.interval));
+    let mut wait = Wait::new(context.clock.now(), unfinished.interval, left, first_pause);
+    let finished = if options.has(&NO_WAIT) {
+        ask_once(context, &server, &unfinished.device_code, &mut wait)
+    } else {
+        wait_with_countdown(context, &server, &unfinished.device_code, &mut wait).map(Some)
+    };
+    match finished {
+        Ok(Some(stored)) => {
+            // Spent, whether or not the token can be saved.
+            let removed = place.remove();
+            let kept = keep(context, &file, &stored, true);
+            if removed.is_err() {
+                context.output.warn(&format!(
+                    "cannot remove {}; it is of no use any more",
+                    place.shown()
+                ));
+            }
+            kept
+        }
+        Ok(None) => {
+            unfinished.interval = wait.interval();
+            unfinished.ask_again_at =
+                unix_time(context) + Wait::usual_pause(wait.interval()).as_secs() + 1;
+            unfinished.save(&place)?;
+            let expires_in = wait.left(context.clock.now()).as_secs();
+            context
+                .output
+                .event(&json!({ "event": "pending", "expires_in": expires_in }))?;
+            Ok(Exit::Pending)
+        }
+        Err(error) => {
+            if !can_go_on_after(&error) {
+                // A login that is over must not be found by the next --finish; if the file stays, it finds the same end.
+                let _ = place.remove();
+            }
+            Err(error)
+        }
+    }
+}
+
+fn can_go_on_after(error: &CliError) -> bool {
+    error.exit == Exit::Interrupted || error.word == NO_ANSWER
+}
+
+/// Polls once: the login, or `None` while it is pending.
+fn ask_once(
+    context: &mut Context,
+    server: &AuthServer,
+    device_code: &Secret<String>,
+    wait: &mut Wait,
+) -> Result<Option<Stored>, CliError> {
+    sleep(context.clock.as_ref(), wait.pause())?;
+    let poll = server.poll(device_code, context.clock.date());
+    let stored = wait.take(poll, context.clock.now())?;
+    match wait.trouble() {
+        Some(why) => Err(CliError::failed(format!(
+            "the auth server at {} did not answer: {why}",
+            server.base()
+        ))
+        .word(NO_ANSWER)
+        .hint("the login is still open: run `postiz auth:login --finish` again")),
+        None => Ok(stored),
+    }
+}
+
+/// What comes before anyone is asked to do anything; then the codes.
+fn begin(
+    context: &mut Context,
+    options: &Options,
+    file: &CredentialsFile,
+) -> Result<(AuthServer, Codes), CliError> {
+    let base = auth_server(context, options)?;
+    file.check_writable()?;
+    if base.as_str() != DEFAULT_AUTH_SERVER {
+        context.output.say(&format!("Auth server: {base}"));
+    }
+    if !base.is_https() && !base.is_loopback() {
+        let warning = format!(
+            "{base} is not encrypted: others on the network can take this login over; use https"
+        );
+        context.output.warn(&warning);
+    }
+    context.output.say("Signing in here ends an earlier login of the same account on another machine: Postiz keeps one.");
+    let server = AuthServer::new(base, &context.vars);
+    let codes = server.ask_for_codes()?;
+    Ok((server, codes))
+}
+
+fn auth_server(context: &Context, options: &Options) -> Result<BaseUrl, CliError> {
+    let (name, url) = match (
+        options.text(&AUTH_SERVER)?,
+        context.vars.text(AUTH_SERVER_VARIABLE),
+    ) {
+        (Some(url), _) => ("--auth-server", url.to_owned()),
+        (None, Some(url)) => (AUTH_SERVER_VARIABLE, url),
+        (None, None) => ("the default", DEFAULT_AUTH_SERVER.to_owned()),
+    };
+    BaseUrl::parse(&url).map_err(|wrong| CliError::usage(format!("{name} `{url}` {wrong}")))
+}
+
+fn code_event(codes: &Codes) -> Value {
+    json!({
+        "event": "code",
+        "user_code": codes.user_code,
+        "verification_uri": codes.verification_uri,
+        "verification_uri_complete": codes.verification_uri_complete,
+        "expires_in": codes.expires_in.as_secs(),
+    })
+}
+
+/// Code and address stand alone on their lines, so that a double click takes the one and a click follows the other.
+fn show_codes(context: &mut Context, codes: &Codes) {
+    let output = &mut context.output;
+    output.say("");
+    output.say("Open this page:");
+    output.say("");
+    output.say(&codes.verification_uri);
+    output.say("");
+    output.say("and go on there only if it shows this code, or enter it:");
+    output.say("");
+    output.say_bold(&codes.user_code);
+    output.say("");
+}
+
+fn show_qr(context: &mut Context, codes: &Codes) {
+    match qr::draw(&codes.verification_uri_complete, context.output.screen()) {
+        Some(picture) => context.output.picture(&picture),
+        None => context.output.say("The address is too long for a QR code."),
+    }
+}
+
+fn open_browser(context: &mut Context, options: &Options, codes: &Codes) {
+    let has_terminal = context.output.screen().stderr_is_terminal;
+    let allowed = may_open(!options.has(&NO_BROWSER), &context.vars, has_terminal);
+    let problem = match allowed {
+        Ok(()) if (context.open_browser)(&codes.verification_uri_complete) => {
+            context.output.say("Your browser should open it now.");
+            return;
+        }
+        Ok(()) => "No browser could be opened",
+        Err(Closed::OverSsh) => "This is an SSH session",
+        Err(Closed::NobodyHere) => "There is no display",
+        Err(Closed::NotWanted) => "No browser is opened",
+    };
+    if options.has(&AS_JSON) {
+        // The program that reads the events shows the address.
+        return;
+    }
+    let output = &mut context.output;
+    output.say(&format!(
+        "{problem}: open the page yourself, on any device. With the code filled in, it is:"
+    ));
+    output.say("");
+    output.say(&codes.verification_uri_complete);
+    output.say("");
+}
+
+/// Waits, and shows the time left where there is a terminal to show it on.
+fn wait_with_countdown(
+    context: &mut Context,
+    server: &AuthServer,
+    device_code: &Secret<String>,
+    wait: &mut Wait,
+) -> Result<Stored, CliError> {
+    let Context { clock, output, .. } = context;
+    if !output.can_change_lines() {
+        output.say("Waiting for you to confirm the code …");
+    }
+    let waited = wait_for_token(
+        clock.as_ref(),
+        wait,
+        || server.poll(device_code, clock.date()),
+        |left| output.line_in_place(&format!("Waiting for you … {} left", minutes(left))),
+    );
+    output.clear_line();
+    waited
+}
+
+fn minutes(time: Duration) -> String {
+    format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60)
+}
+
+/// Saves the login and says so.
+fn keep(
+    context: &mut Context,
+    file: &CredentialsFile,
+    stored: &Stored,
+    events: bool,
+) -> Result<Exit, CliError> {
+    let mut saved = Ok(());
+    context
+        .clock
+        .finish_first(&mut || saved = file.save(stored));
+    saved.map_err(|error| {
+        CliError::failed(format!("the login is approved, but {} cannot be written: {error}", file.shown()))
+            .word("cannot_save")
+            .hint("the token is lost: set POSTIZ_CREDENTIALS_FILE to a file that can be written, then run `postiz auth:login` again")
+    })?;
+    let id = stored.organization_id.as_ref();
+    context
+        .output
+        .say(&format!("Signed in. Organization: {}", organization(id)));
+    context
+        .output
+        .say(&format!("The credentials are in {}", file.shown()));
+    if context.vars.is_set(API_KEY_VARIABLE) {
+        context.output.say(&format!(
+            "{API_KEY_VARIABLE} is set too, and ignored from now on: the stored login comes first."
+        ));
+    }
+    if events {
+        let event = json!({
+            "event": "done",
+            "api_url": stored.api_url,
+            "organization_id": id,
+            "credentials_file": file.shown(),
+        });
+        context.output.event(&event)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// A login between `--start` and `--finish`. Its file holds the device code, and so has the credentials file's care.
+struct Unfinished {
+    server: BaseUrl,
+    device_code: Secret<String>,
+    interval: Duration,
+    /// Unix times, in seconds.
+    expires_at: u64,
+    ask_again_at: u64,
+}
+
+impl Unfinished {
+    /// Beside the credentials: who may read the one may read the other.
+    fn place(file: &CredentialsFile) -> CredentialsFile {
+        file.beside(".login")
+    }
+
+    fn save(&self, place: &CredentialsFile) -> Result<(), CliError> {
+        let mut fields = Map::new();
+        fields.insert("authServer".into(), self.server.as_str().into());
+        fields.insert(
+            "deviceCode".into(),
+            self.device_code.expose().as_str().into(),
+        );
+        fields.insert("interval".into(), self.interval.as_secs_f64().into());
+        fields.insert("expiresAt".into(), self.expires_at.into());
+        fields.insert("askAgainAt".into(), self.ask_again_at.into());
+        let written = place.write_object(fields);
+        written.map_err(|error| {
+            CliError::failed(format!("cannot write {}: {error}", place.shown())).word("cannot_save")
+        })
+    }
+
+    fn load(place: &CredentialsFile) -> Result<Unfinished, CliError> {
+        let start_one = "run `postiz auth:login --start` first";
+        let Some(fields) = place.load_object()? else {
+            return Err(CliError::failed("no login has been started")
+                .word("not_started")
+                .hint(start_one));
+        };
+        let read = || {
+            Some(Unfinished {
+                server: BaseUrl::parse(fields.get("authServer")?.as_str()?).ok()?,
+                device_code: Secret::new(fields.get("deviceCode")?.as_str()?.to_owned()),
+                interval: Duration::try_from_secs_f64(fields.get("interval")?.as_f64()?).ok()?,
+                expires_at: fields.get("expiresAt")?.as_u64()?,
+                ask_again_at: fields.get("askAgainAt")?.as_u64()?,
+            })
+        };
+        read().ok_or_else(|| {
+            CliError::failed(format!("{} is broken", place.shown()))
+                .word("not_started")
+                .hint(start_one)
+        })
+    }
+}
+
+fn unix_time(context: &Context) -> u64 {
+    let since = context.clock.date().duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}
+
+const DEFAULT_AUTH_SERVER: &str = "https://cli-auth.postiz.com";
+
+const AUTH_SERVER_VARIABLE: &str = "POSTIZ_AUTH_SERVER";
+
+/// [`CliError::word`] of a single poll without an answer.
+const NO_ANSWER: &str = "no_answer";

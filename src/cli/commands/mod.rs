@@ -1,0 +1,22 @@
+//! The commands, one file a family: read the options, do it, print the result.
+
+pub(crate) mod analytics;
+pub(crate) mod api;
+pub(crate) mod auth;
+pub(crate) mod completions;
+pub(crate) mod integrations;
+pub(crate) mod login;
+pub(crate) mod posts;
+pub(crate) mod upload;
+
+use crate::cli::api::{Api, Call};
+use crate::cli::context::Context;
+use crate::cli::error::{CliError, Exit};
+
+/// Sends `call` and prints the answer: what most commands come down to.
+fn answer_of(context: &mut Context, call: &Call) -> Result<Exit, CliError> {
+    let api = Api::connect(context)?;
+    let json = api.json(context, call)?;
+    context.output.json(&json)?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,146 @@
+//! Everything the CLI takes from outside: arguments, environment, streams, time, the browser. A test builds its own.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::cli::error::CliError;
+use crate::cli::output::Output;
+
+/// What one run of the CLI may touch.
+pub struct Context {
+    /// The command line, without the program's name.
+    pub arguments: Vec<OsString>,
+    /// The environment, read once.
+    pub vars: Vars,
+    /// The user's home folder, where one is known.
+    pub home: Option<PathBuf>,
+    /// Standard input.
+    pub stdin: Box<dyn Read>,
+    /// Standard output and error.
+    pub output: Output,
+    /// Time.
+    pub clock: Box<dyn Clock>,
+    /// Opens an address in the user's browser and does not wait for it; `false` when that failed.
+    pub open_browser: fn(&str) -> bool,
+}
+
+/// The environment's variables.
+pub struct Vars(Vec<(OsString, OsString)>);
+
+impl Vars {
+    /// Keeps `vars`.
+    pub fn new(vars: impl IntoIterator<Item = (OsString, OsString)>) -> Vars {
+        Vars(vars.into_iter().collect())
+    }
+
+    fn raw(&self, name: &str) -> Option<&OsString> {
+        let found = self.0.iter().find(|(key, _)| key == name);
+        found
+            .map(|(_, value)| value)
+            .filter(|value| !value.is_empty())
+    }
+
+    /// The value of `name`; one that is empty or blank counts as not set.
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        let text = self.raw(name)?.to_string_lossy().trim().to_owned();
+        (!text.is_empty()).then_some(text)
+    }
+
+    /// The path that `name` holds.
+    pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
+        self.raw(name).map(PathBuf::from)
+    }
+
+    /// Does the terminal, if there is one, understand escape sequences?
+    pub fn understands_escapes(&self) -> bool {
+        // Windows' terminals do, and set no TERM.
+        self.raw("TERM")
+            .map_or(cfg!(windows), |term| term != "dumb")
+    }
+
+    /// Does the user like colour (<https://no-color.org>)?
+    pub fn wants_colour(&self) -> bool {
+        !self.is_set("NO_COLOR")
+    }
+
+    /// Is `name` set to anything?
+    pub(crate) fn is_set(&self, name: &str) -> bool {
+        self.raw(name).is_some()
+    }
+}
+
+/// Time, as an argument: tests neither sleep nor depend on the day.
+pub trait Clock {
+    /// Time since some fixed moment; it never goes back.
+    fn now(&self) -> Duration;
+    /// The date.
+    fn date(&self) -> SystemTime;
+    /// Waits; `false` when the user interrupted.
+    fn sleep(&self, time: Duration) -> bool;
+    /// Runs `work` to its end although the user interrupts; what was half-written would stay.
+    fn finish_first(&self, work: &mut dyn FnMut());
+}
+
+/// Sleeps, or says that the user interrupted.
+pub(crate) fn sleep(clock: &dyn Clock, time: Duration) -> Result<(), CliError> {
+    if clock.sleep(time) {
+        Ok(())
+    } else {
+        Err(CliError::interrupted())
+    }
+}
+
+/// The system's time, and Ctrl-C: at once where nothing can be left half-done, else at the next safe moment.
+pub struct SystemClock {
+    start: Instant,
+    interrupted: Arc<AtomicBool>,
+    may_end_at_once: Arc<AtomicBool>,
+}
+
+impl SystemClock {
+    /// Waits are cut short once `interrupted` is set; `may_end_at_once` tells the signal's handler what it may do.
+    pub fn new(interrupted: Arc<AtomicBool>, may_end_at_once: Arc<AtomicBool>) -> SystemClock {
+        SystemClock {
+            start: Instant::now(),
+            interrupted,
+            may_end_at_once,
+        }
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn date(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn sleep(&self, time: Duration) -> bool {
+        let end = Instant::now() + time;
+        self.may_end_at_once.store(false, Ordering::SeqCst);
+        while !self.interrupted.load(Ordering::SeqCst) {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            std::thread::sleep(left.min(INTERRUPT_CHECK));
+        }
+        self.may_end_at_once.store(true, Ordering::SeqCst);
+        !self.interrupted.load(Ordering::SeqCst)
+    }
+
+    fn finish_first(&self, work: &mut dyn FnMut()) {
+        self.may_end_at_once.store(false, Ordering::SeqCst);
+        work();
+        self.may_end_at_once.store(true, Ordering::SeqCst);
+    }
+}
+
+/// How soon a sleeping program notices Ctrl-C.
+const INTERRUPT_CHECK: Duration = Duration::from_millis(50);

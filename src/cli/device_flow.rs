@@ -1,0 +1,481 @@
+//! What the CLI says to an auth server and what it makes of the answers (RFC 8628). The waiting is login.rs.
+//!
+//! Answers are read leniently: the hosted server and the reference server leave fields out that the RFC and ours have.
+
+use std::time::{Duration, SystemTime};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+use ureq::http::{Method, Uri};
+
+use crate::cli::context::Vars;
+use crate::cli::credentials::{DEFAULT_API_URL, Stored, is_sendable};
+use crate::cli::error::CliError;
+use crate::cli::http::{Answer, Http, NoAnswer, Outgoing, Sent};
+use crate::shared::base_url::BaseUrl;
+use crate::shared::secret::Secret;
+use crate::shared::text::printable_cut;
+use crate::shared::wire::{self, DEFAULT_INTERVAL_S};
+
+/// An auth server.
+pub(crate) struct AuthServer {
+    http: Http,
+    base: BaseUrl,
+}
+
+/// What `POST /device/code` hands out (RFC 8628 §3.2).
+pub(crate) struct Codes {
+    pub(crate) device_code: Secret<String>,
+    pub(crate) user_code: String,
+    pub(crate) verification_uri: String,
+    /// The same with the code filled in; made up where the server sends none.
+    pub(crate) verification_uri_complete: String,
+    pub(crate) expires_in: Duration,
+    pub(crate) interval: Duration,
+}
+
+/// What one poll brought (RFC 8628 §3.5).
+pub(crate) enum Poll {
+    /// The login is done.
+    Granted(Stored),
+    /// The user is not done yet.
+    Pending,
+    /// Not done yet, and asked too often.
+    SlowDown,
+    /// The user refused.
+    Denied,
+    /// The codes are too old.
+    Expired,
+    /// The server does not know the code, or has already given its token away.
+    Unknown,
+    /// A success without a token in it.
+    NoToken(&'static str),
+    /// Any other error that the server names; it ends the login (RFC 8628 §3.5).
+    Refused { error: String, description: String },
+    /// No answer that says anything about the login: the network, a proxy, a server in trouble.
+    Unanswered {
+        why: String,
+        retry_after: Option<Duration>,
+    },
+}
+
+impl AuthServer {
+    pub(crate) fn new(base: BaseUrl, vars: &Vars) -> AuthServer {
+        AuthServer {
+            http: Http::new(&base, vars),
+            base,
+        }
+    }
+
+    pub(crate) fn base(&self) -> &BaseUrl {
+        &self.base
+    }
+
+    /// Starts a login.
+    pub(crate) fn ask_for_codes(&self) -> Result<Codes, CliError> {
+        let answer = self
+            .post("/device/code", Sent::Nothing)
+            .map_err(|no_answer| {
+                let message = format!(
+                    "cannot reach the auth server at {}: {}",
+                    self.base, no_answer.why
+                );
+                let hint = no_answer
+                    .hint
+                    .unwrap_or("check the network, and --auth-server or POSTIZ_AUTH_SERVER");
+                CliError::failed(message).word("unreachable").hint(hint)
+            })?;
+        let body = json_object(&answer);
+        if answer.is_success()
+            && let Some(body) = &body
+        {
+            return Codes::read(body)
+                .map_err(|wrong| self.not_an_auth_server(&format!("its answer {wrong}")));
+        }
+        match body.as_ref().and_then(error_of) {
+            Some((error, description)) => {
+                let message = format!(
+                    "the auth server at {} refused to start a login: {}",
+                    self.base,
+                    or_else(description, &error)
+                );
+                Err(CliError::failed(message)
+                    .word(error)
+                    .hint("try again in a minute"))
+            }
+            None if answer.status == 429 || answer.status >= 500 => {
+                let message = format!(
+                    "the auth server at {} is in trouble (HTTP {})",
+                    self.base, answer.status
+                );
+                Err(CliError::failed(message)
+                    .word("unavailable")
+                    .hint("try again in a minute"))
+            }
+            None => Err(self.not_an_auth_server(&format!(
+                "it answered HTTP {} without a code",
+                answer.status
+            ))),
+        }
+    }
+
+    fn not_an_auth_server(&self, why: &str) -> CliError {
+        CliError::failed(format!(
+            "{} does not look like an auth server: {why}",
+            self.base
+        ))
+        .word("not_an_auth_server")
+        .hint("check --auth-server or POSTIZ_AUTH_SERVER")
+    }
+
+    /// Asks once how the login stands.
+    pub(crate) fn poll(&self, device_code: &Secret<String>, now: SystemTime) -> Poll {
+        let body = json!({ "device_code": device_code.expose() }).to_string();
+        match self.post("/device/token", Sent::Bytes(body.as_bytes())) {
+            Ok(answer) => read_poll(&answer, now),
+            Err(no_answer) => Poll::Unanswered {
+                why: no_answer.why,
+                retry_after: None,
+            },
+        }
+    }
+
+    fn post(&self, path: &str, body: Sent) -> Result<Answer, NoAnswer> {
+        let uri: Uri = format!("{}{path}", self.base)
+            .parse()
+            .map_err(|_| NoAnswer {
+                why: "its address is too long".to_owned(),
+                hint: None,
+                connection: false,
+            })?;
+        self.http.send(Outgoing {
+            method: Method::POST,
+            uri,
+            authorization: None,
+            content_type: Some("application/json"),
+            body,
+        })
+    }
+}
+
+impl Codes {
+    /// Reads the server's answer; the error says what is wrong with it.
+    fn read(body: &Value) -> Result<Codes, String> {
+        let text = |name: &str| match body[name].as_str() {
+            Some(text) if !text.is_empty() => Ok(text.to_owned()),
+            _ => Err(format!("has no {name}")),
+        };
+        let user_code = text("user_code")?;
+        let verification_uri = text("verification_uri")?;
+        // A browser must never be sent to `file:` or `javascript:` because a server says so.
+        if !is_web_address(&verification_uri) {
+            return Err("has a verification_uri that is no web address".to_owned());
+        }
+        let complete = text("verification_uri_complete")
+            .ok()
+            .filter(|uri| is_web_address(uri));
+        Ok(Codes {
+            device_code: Secret::new(text("device_code")?),
+            verification_uri_complete: complete
+                .unwrap_or_else(|| with_code(&verification_uri, &user_code)),
+            user_code,
+            verification_uri,
+            expires_in: seconds(&body["expires_in"], 1.0..=86_400.0).unwrap_or(DEFAULT_LIFETIME),
+            interval: seconds(&body["interval"], 1.0..=300.0).unwrap_or(DEFAULT_INTERVAL),
+        })
+    }
+}
+
+/// A number of seconds within `range`; text that holds a number is none (R10).
+fn seconds(value: &Value, range: std::ops::RangeInclusive<f64>) -> Option<Duration> {
+    let seconds = value.as_f64().filter(|seconds| range.contains(seconds))?;
+    Some(Duration::from_secs_f64(seconds))
+}
+
+fn is_web_address(uri: &str) -> bool {
+    let parsed: Result<Uri, _> = uri.parse();
+    parsed.is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some_and(|host| !host.is_empty())
+    })
+}
+
+/// The address that the npm CLI opens where a server sends no complete one.
+fn with_code(verification_uri: &str, user_code: &str) -> String {
+    let separator = if verification_uri.contains('?') {
+        '&'
+    } else {
+        '?'
+    };
+    let encoded = utf8_percent_encode(user_code, CODE);
+    format!("{verification_uri}{separator}code={encoded}")
+}
+
+fn read_poll(answer: &Answer, now: SystemTime) -> Poll {
+    let body = json_object(answer);
+    let in_trouble = answer.status == 429 || answer.status >= 500;
+    if let Some((error, description)) = body.as_ref().and_then(error_of) {
+        match error.as_str() {
+            wire::error::AUTHORIZATION_PENDING => return Poll::Pending,
+            wire::error::SLOW_DOWN => return Poll::SlowDown,
+            // A server in trouble knows nothing about the login, whatever its body says.
+            _ if in_trouble => {}
+            wire::error::ACCESS_DENIED => return Poll::Denied,
+            wire::error::EXPIRED_TOKEN => return Poll::Expired,
+            wire::error::INVALID_DEVICE_CODE | wire::error::INVALID_GRANT => return Poll::Unknown,
+            _ => return Poll::Refused { error, description },
+        }
+    }
+    match body {
+        Some(body) if answer.is_success() => read_grant(&body),
+        _ => Poll::Unanswered {
+            why: format!("it answered HTTP {}", answer.status),
+            retry_after: answer.retry_after(now),
+        },
+    }
+}
+
+fn read_grant(body: &Value) -> Poll {
+    let token = match &body["access_token"] {
+        Value::String(token) if !token.is_empty() => token,
+        _ => return Poll::NoToken("it sent no access token"),
+    };
+    if token.len() > TOKEN_BYTES_MAX || !is_sendable(token) {
+        return Poll::NoToken("its access token holds characters that cannot be sent");
+    }
+    let api_url = match body["api_url"].as_str() {
+        None | Some("") => DEFAULT_API_URL,
+        Some(url) if BaseUrl::parse(url).is_ok() => url,
+        Some(_) => return Poll::NoToken("its api_url is not a URL"),
+    };
+    Poll::Granted(Stored {
+        access_token: Secret::new(token.clone()),
+        api_url: Some(api_url.to_owned()),
+        organization_id: body.get("organization_id").cloned(),
+    })
+}
+
+fn json_object(answer: &Answer) -> Option<Value> {
+    let value = serde_json::from_slice(&answer.body).ok()?;
+    Some(value).filter(Value::is_object)
+}
+
+/// `error`, cut to what may be a code, and `error_description`.
+fn error_of(body: &Value) -> Option<(String, String)> {
+    let error = body["error"].as_str().filter(|error| !error.is_empty())?;
+    let description = body["error_description"].as_str().unwrap_or_default();
+    Some((printable_cut(error, 100), printable_cut(description, 300)))
+}
+
+fn or_else(text: String, otherwise: &str) -> String {
+    if text.is_empty() {
+        otherwise.to_owned()
+    } else {
+        text
+    }
+}
+
+/// `-` may stand as it is, and people read the code.
+const CODE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-');
+
+/// RFC 8628 §3.2.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(DEFAULT_INTERVAL_S);
+
+/// What servers usually give, for one that forgets to say.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(900);
+
+/// Longer than any token of Postiz, shorter than what HTTP servers take as a header.
+const TOKEN_BYTES_MAX: usize = 4096;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use ureq::http::HeaderMap;
+
+    pub(crate) fn answer(status: u16, body: &str) -> Answer {
+        Answer {
+            status,
+            headers: HeaderMap::new(),
+            body: body.as_bytes().to_vec(),
+        }
+    }
+
+    fn poll(status: u16, body: &str) -> Poll {
+        read_poll(&answer(status, body), SystemTime::UNIX_EPOCH)
+    }
+
+    fn codes(more: &str) -> Codes {
+        let text = format!(
+            r#"{{"device_code":"d","user_code":"WDJB-MJHT","verification_uri":"https://a/v"{more}}}"#
+        );
+        Codes::read(&serde_json::from_str(&text).unwrap()).unwrap()
+    }
+
+    /// R10: no usable interval means five seconds.
+    #[test]
+    fn interval_is_five_seconds_unless_it_is_a_sensible_number() {
+        for more in [
+            "",
+            r#","interval":null"#,
+            r#","interval":0"#,
+            r#","interval":"5""#,
+            r#","interval":1e9"#,
+            r#","interval":-1"#,
+            r#","interval":0.2"#,
+        ] {
+            assert_eq!(codes(more).interval, Duration::from_secs(5), "{more}");
+        }
+        assert_eq!(codes(r#","interval":7"#).interval, Duration::from_secs(7));
+        assert_eq!(
+            codes(r#","interval":300"#).interval,
+            Duration::from_secs(300)
+        );
+    }
+
+    #[test]
+    fn the_complete_address_is_made_up_where_there_is_none() {
+        assert_eq!(
+            codes("").verification_uri_complete,
+            "https://a/v?code=WDJB-MJHT"
+        );
+        assert_eq!(
+            codes(r#","verification_uri_complete":"https://a/v?user_code=X""#)
+                .verification_uri_complete,
+            "https://a/v?user_code=X"
+        );
+        assert_eq!(
+            codes(r#","verification_uri_complete":"javascript:alert(1)""#)
+                .verification_uri_complete,
+            "https://a/v?code=WDJB-MJHT"
+        );
+        assert_eq!(
+            with_code("https://a/v?lang=de", "a b$(x)"),
+            "https://a/v?lang=de&code=a%20b%24%28x%29"
+        );
+    }
+
+    #[test]
+    fn answers_without_codes_are_named() {
+        for (body, wrong) in [
+            ("{}", "has no user_code"),
+            (
+                r#"{"user_code":"A","verification_uri":""}"#,
+                "has no verification_uri",
+            ),
+            (
+                r#"{"user_code":"A","verification_uri":"file:///etc/passwd"}"#,
+                "has a verification_uri that is no web address",
+            ),
+            (
+                r#"{"user_code":"A","verification_uri":"https://a"}"#,
+                "has no device_code",
+            ),
+        ] {
+            let read = Codes::read(&serde_json::from_str(body).unwrap());
+            assert_eq!(read.err().as_deref(), Some(wrong), "{body}");
+        }
+    }
+
+    /// R27 to R31, and what no RFC foresees: 5xx, 429 and HTML in the middle of a login.
+    #[test]
+    fn polls_are_told_apart() {
+        assert!(matches!(
+            poll(400, r#"{"error":"authorization_pending"}"#),
+            Poll::Pending
+        ));
+        assert!(matches!(
+            poll(200, r#"{"error":"authorization_pending"}"#),
+            Poll::Pending
+        ));
+        assert!(matches!(
+            poll(429, r#"{"error":"slow_down"}"#),
+            Poll::SlowDown
+        ));
+        assert!(matches!(
+            poll(400, r#"{"error":"access_denied"}"#),
+            Poll::Denied
+        ));
+        assert!(matches!(
+            poll(400, r#"{"error":"expired_token"}"#),
+            Poll::Expired
+        ));
+        assert!(matches!(
+            poll(400, r#"{"error":"invalid_grant"}"#),
+            Poll::Unknown
+        ));
+        assert!(matches!(
+            poll(400, r#"{"error":"invalid_device_code"}"#),
+            Poll::Unknown
+        ));
+        assert!(matches!(
+            poll(
+                401,
+                r#"{"error":"invalid_client","error_description":"no"}"#
+            ),
+            Poll::Refused { .. }
+        ));
+        for (status, body) in [
+            (500, r#"{"error":"server_error"}"#),
+            (502, "<html>"),
+            (200, "<html>captive portal"),
+            (403, "<h1>Forbidden"),
+            (403, r#"{"message":"blocked"}"#),
+            (429, r#"{"message":"slow"}"#),
+            (200, "null"),
+            (503, ""),
+        ] {
+            assert!(
+                matches!(poll(status, body), Poll::Unanswered { .. }),
+                "{status} {body}"
+            );
+        }
+        for body in [
+            "{}",
+            r#"{"access_token":null}"#,
+            r#"{"access_token":""}"#,
+            r#"{"access_token":7}"#,
+            r#"{"access_token":"a\nb"}"#,
+            r#"{"access_token":"a","api_url":"nonsense"}"#,
+        ] {
+            assert!(matches!(poll(200, body), Poll::NoToken(_)), "{body}");
+        }
+    }
+
+    /// R48: unknown fields do not matter, nor does `token_type`.
+    #[test]
+    fn a_grant_of_the_reference_server_is_understood() {
+        let Poll::Granted(stored) = poll(200, r#"{"access_token":"pos_a","x":1}"#) else {
+            panic!("no grant");
+        };
+        assert_eq!(stored.api_url.as_deref(), Some("https://api.postiz.com"));
+        assert!(stored.organization_id.is_none());
+        let Poll::Granted(stored) = poll(
+            201,
+            r#"{"access_token":"pos_a","token_type":"BEARER","api_url":"https://h/api/","organization_id":7}"#,
+        ) else {
+            panic!("no grant");
+        };
+        assert_eq!(stored.api_url.as_deref(), Some("https://h/api/"));
+        assert_eq!(stored.organization_id, Some(7.into()));
+    }
+
+    #[test]
+    fn retry_after_is_read_in_both_forms() {
+        let mut reply = answer(503, "");
+        reply.headers.insert("retry-after", "7".parse().unwrap());
+        assert_eq!(
+            reply.retry_after(SystemTime::UNIX_EPOCH),
+            Some(Duration::from_secs(7))
+        );
+        reply.headers.insert(
+            "retry-after",
+            "Thu, 01 Jan 1970 00:00:09 GMT".parse().unwrap(),
+        );
+        assert_eq!(
+            reply.retry_after(SystemTime::UNIX_EPOCH),
+            Some(Duration::from_secs(9))
+        );
+        reply.headers.insert("retry-after", "soon".parse().unwrap());
+        assert_eq!(reply.retry_after(SystemTime::UNIX_EPOCH), None);
+    }
+}

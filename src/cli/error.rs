@@ -1,0 +1,87 @@
+//! What can go wrong for the user, and the exit code each kind ends in. Printing it is output.rs.
+
+/// How the program ends. This is the one table of exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// The network, the API or a file failed.
+    Failed = 1,
+    /// The command line or a setting is wrong.
+    Usage = 2,
+    /// A login is still waiting for its user (`auth:login --finish --no-wait`).
+    Pending = 3,
+    /// Not signed in, or Postiz refused the credentials.
+    NotSignedIn = 4,
+    /// Ctrl-C.
+    Interrupted = 130,
+}
+
+impl Exit {
+    /// The number that the operating system sees.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// A failure as its user reads it: what happened, to which thing, and what to do now.
+#[derive(Debug)]
+pub(crate) struct CliError {
+    pub(crate) exit: Exit,
+    /// One word for programs, in the `error` field of `--json` answers.
+    pub(crate) word: String,
+    /// Empty when there is nobody to tell: the reader of stdout has gone.
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+}
+
+impl CliError {
+    fn new(exit: Exit, word: &str, message: String) -> CliError {
+        CliError {
+            exit,
+            word: word.to_owned(),
+            message,
+            hint: None,
+        }
+    }
+
+    pub(crate) fn failed(message: impl Into<String>) -> CliError {
+        CliError::new(Exit::Failed, "failed", message.into())
+    }
+
+    pub(crate) fn usage(message: impl Into<String>) -> CliError {
+        CliError::new(Exit::Usage, "usage", message.into())
+    }
+
+    pub(crate) fn not_signed_in() -> CliError {
+        let message = "not signed in".to_owned();
+        CliError::new(Exit::NotSignedIn, "not_signed_in", message).hint(
+            "run `postiz auth:login`, or set POSTIZ_API_KEY to an API key from Postiz's settings",
+        )
+    }
+
+    pub(crate) fn refused(message: impl Into<String>) -> CliError {
+        CliError::new(Exit::NotSignedIn, "refused", message.into())
+    }
+
+    pub(crate) fn interrupted() -> CliError {
+        CliError::new(Exit::Interrupted, "interrupted", "interrupted".to_owned())
+    }
+
+    /// Whoever read our stdout (`head`, a closed pager) has enough: that is success, and nobody is left to tell.
+    pub(crate) fn reader_gone() -> CliError {
+        CliError::new(Exit::Done, "", String::new())
+    }
+
+    /// What to do now.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> CliError {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The word for programs, where it is not the usual one.
+    pub(crate) fn word(mut self, word: impl Into<String>) -> CliError {
+        self.word = word.into();
+        self
+    }
+}

@@ -1,0 +1,129 @@
+//! Help, written from the table.
+
+use crate::cli::args::Topic;
+use crate::cli::table::{COMMANDS, Command, Flag, Takes, group_of};
+
+/// The page about `topic`.
+pub(crate) fn page(topic: Topic) -> String {
+    match topic {
+        Topic::Overview => overview(),
+        Topic::Group(group) => group_page(group),
+        Topic::Command(command) => command_page(command),
+    }
+}
+
+fn overview() -> String {
+    let commands: String = COMMANDS.iter().map(summary).collect();
+    format!(
+        "\
+postiz: schedule social media posts with Postiz
+
+Usage: postiz <command> [arguments]
+
+Commands:
+{commands}
+Run `postiz <command> --help` for its flags and examples. `postiz posts create` means `postiz posts:create`.
+
+stdout carries the result alone, as JSON; everything meant for a person goes to stderr.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 login still pending, 4 not signed in or refused, 130 interrupted.
+
+Environment:
+  POSTIZ_API_KEY           an API key, used when nobody is signed in
+  POSTIZ_API_URL           the API that goes with it (default: https://api.postiz.com; self-hosted: https://host/api)
+  POSTIZ_AUTH_SERVER       the auth server of auth:login (default: https://cli-auth.postiz.com)
+  POSTIZ_CREDENTIALS_FILE  where the login is kept (default: ~/.postiz/credentials.json)
+  BROWSER, NO_COLOR, HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE, NODE_EXTRA_CA_CERTS work as usual.
+
+Example:
+  postiz auth:login
+  postiz integrations:list | jq -r '.[] | \"\\(.id) \\(.name)\"'
+  postiz posts:create -c \"Hello\" -s 2030-01-15T10:00:00Z -i \"$CHANNEL\"
+"
+    )
+}
+
+fn group_page(group: &str) -> String {
+    let members = COMMANDS
+        .iter()
+        .filter(|command| group_of(command.name) == Some(group));
+    let commands: String = members.map(summary).collect();
+    format!(
+        "Usage: postiz {group}:<command> [arguments]\n\nCommands:\n{commands}\nRun `postiz {group}:<command> --help` for more.\n"
+    )
+}
+
+fn summary(command: &Command) -> String {
+    format!("  {:<22} {}\n", command.name, command.about)
+}
+
+fn command_page(command: &Command) -> String {
+    let mut page = format!(
+        "postiz {}: {}\n\nUsage: {}\n",
+        command.name,
+        command.about,
+        usage(command)
+    );
+    if !command.positionals.is_empty() {
+        page.push_str("\nArguments:\n");
+        for positional in command.positionals {
+            page.push_str(&two_columns(
+                &format!("<{}>", positional.name),
+                positional.about,
+            ));
+        }
+    }
+    page.push_str("\nFlags:\n");
+    for flag in command.flags {
+        page.push_str(&two_columns(&flag_names(flag), &flag_about(flag)));
+    }
+    page.push_str(&two_columns("-h, --help", "print this"));
+    if !command.notes.is_empty() {
+        page.push_str(&format!("\n{}\n", command.notes));
+    }
+    page.push_str("\nExamples:\n");
+    for example in command.examples {
+        page.push_str(&format!("  {example}\n"));
+    }
+    page
+}
+
+fn usage(command: &Command) -> String {
+    let mut line = format!("postiz {}", command.name);
+    for positional in command.positionals {
+        let more = if positional.many { "…" } else { "" };
+        line.push_str(&format!(" <{}>{more}", positional.name));
+    }
+    if !command.flags.is_empty() {
+        line.push_str(" [flags]");
+    }
+    line
+}
+
+fn flag_names(flag: &Flag) -> String {
+    let value = match flag.takes.value_name() {
+        name if name.is_empty() => name,
+        name => format!(" {name}"),
+    };
+    match flag.short {
+        Some(short) => format!("-{short}, --{}{value}", flag.long),
+        None => format!("    --{}{value}", flag.long),
+    }
+}
+
+fn flag_about(flag: &Flag) -> String {
+    let repeat = if flag.repeatable && flag.takes != Takes::Nothing {
+        " (repeatable)"
+    } else {
+        ""
+    };
+    format!("{}{repeat}", flag.about)
+}
+
+fn two_columns(left: &str, right: &str) -> String {
+    if left.chars().count() > LEFT_COLUMN {
+        return format!("  {left}\n  {:LEFT_COLUMN$} {right}\n", "");
+    }
+    format!("  {left:LEFT_COLUMN$} {right}\n")
+}
+
+const LEFT_COLUMN: usize = 30;

@@ -1,0 +1,245 @@
+//! Sends one request and reads its whole answer. What is asked, and what an answer means, is elsewhere.
+
+use std::io::{self, Read};
+use std::time::{Duration, SystemTime};
+
+use ureq::http::{HeaderMap, Method, Request, Uri};
+use ureq::{Agent, SendBody};
+
+use crate::cli::context::Vars;
+use crate::shared::base_url::BaseUrl;
+use crate::shared::http_client::{ClientSettings, agent};
+
+/// A client for one service.
+pub(crate) struct Http {
+    agent: Agent,
+}
+
+/// A request, complete.
+pub(crate) struct Outgoing<'a> {
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) authorization: Option<&'a str>,
+    pub(crate) content_type: Option<&'a str>,
+    pub(crate) body: Sent<'a>,
+}
+
+/// What a request carries.
+pub(crate) enum Sent<'a> {
+    Nothing,
+    Bytes(&'a [u8]),
+    /// A stream: no time limit on the whole, 60 s without progress. Its length is announced where it is known.
+    Stream {
+        reader: &'a mut dyn Read,
+        length: Option<u64>,
+    },
+}
+
+/// An answer, of any status.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) struct NoAnswer {
+    /// Lower case, to be put after "cannot reach …: ".
+    pub(crate) why: String,
+    pub(crate) hint: Option<&'static str>,
+    /// The connection failed, so that the same request may be sent again if it may be sent twice at all.
+    pub(crate) connection: bool,
+}
+
+impl Http {
+    /// A client for the service at `base`.
+    pub(crate) fn new(base: &BaseUrl, vars: &Vars) -> Http {
+        let extra_roots = vars.path("NODE_EXTRA_CA_CERTS");
+        let user_agent = format!(
+            "postiz-rust/{} ({} {})",
+            env!("CARGO_PKG_VERSION"),
+            std::env::consts::OS,
+            std::env::consts::ARCH
+        );
+        let settings = ClientSettings {
+            user_agent: &user_agent,
+            connect_timeout: CONNECT_TIMEOUT,
+            total_timeout: Some(ANSWER_TIMEOUT),
+            extra_roots: extra_roots.as_deref(),
+            uses_tls: base.is_https() || has_https_proxy(vars),
+        };
+        Http {
+            agent: agent(&settings),
+        }
+    }
+
+    /// Sends `outgoing`; follows no redirect.
+    pub(crate) fn send(&self, outgoing: Outgoing) -> Result<Answer, NoAnswer> {
+        self.try_send(outgoing).map_err(explain)
+    }
+
+    fn try_send(&self, outgoing: Outgoing) -> Result<Answer, ureq::Error> {
+        let mut request = Request::builder().method(outgoing.method).uri(outgoing.uri);
+        if let Some(authorization) = outgoing.authorization {
+            request = request.header("authorization", authorization);
+        }
+        if let Some(content_type) = outgoing.content_type {
+            request = request.header("content-type", content_type);
+        }
+        let response = match outgoing.body {
+            // A request with neither body nor content type is one that never has a body.
+            Sent::Nothing if outgoing.content_type.is_none() => {
+                self.agent.run(request.body(())?)?
+            }
+            Sent::Nothing => self.agent.run(request.body(&[][..])?)?,
+            Sent::Bytes(bytes) => self.agent.run(request.body(bytes)?)?,
+            Sent::Stream { reader, length } => {
+                if let Some(length) = length {
+                    request = request.header("content-length", length);
+                }
+                let request = request.body(SendBody::from_reader(reader))?;
+                let patient = self.agent.configure_request(request);
+                let patient = patient
+                    .timeout_global(None)
+                    .timeout_per_read(Some(ANSWER_TIMEOUT))
+                    .timeout_per_write(Some(ANSWER_TIMEOUT));
+                self.agent.run(patient.build())?
+            }
+        };
+        let (parts, mut body) = response.into_parts();
+        Ok(Answer {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body: body.with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?,
+        })
+    }
+}
+
+impl Answer {
+    pub(crate) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Does the body call itself HTML, or look like it?
+    pub(crate) fn is_html(&self) -> bool {
+        let says_so = self
+            .header("content-type")
+            .is_some_and(|value| value.contains("text/html"));
+        says_so || self.body.trim_ascii_start().starts_with(b"<")
+    }
+
+    /// How long the server asks to wait, in either form of `Retry-After` (RFC 9110 §10.2.3).
+    pub(crate) fn retry_after(&self, now: SystemTime) -> Option<Duration> {
+        let text = self.header("retry-after")?.trim();
+        if let Ok(seconds) = text.parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let date = httpdate::parse_http_date(text).ok()?;
+        Some(date.duration_since(now).unwrap_or_default())
+    }
+}
+
+/// What ureq reports, in words for the user.
+fn explain(error: ureq::Error) -> NoAnswer {
+    let connection = matches!(
+        error,
+        ureq::Error::Io(_)
+            | ureq::Error::ConnectionFailed
+            | ureq::Error::HostNotFound
+            | ureq::Error::ConnectProxyFailed(_)
+            | ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve)
+    );
+    let mut hint = None;
+    let why = match error {
+        ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
+            "no connection within 10 s".to_owned()
+        }
+        ureq::Error::Timeout(_) => "no answer within 60 s".to_owned(),
+        ureq::Error::HostNotFound => "there is no host of that name".to_owned(),
+        ureq::Error::Io(error) => return explain_io(error),
+        ureq::Error::ConnectProxyFailed(why) => {
+            hint = Some(PROXY_HINT);
+            format!("the proxy refused: {why}")
+        }
+        ureq::Error::InvalidProxyUrl => {
+            hint = Some(PROXY_HINT);
+            "the proxy's URL is not one".to_owned()
+        }
+        ureq::Error::Protocol(error) => format!("the answer is not HTTP: {error}"),
+        ureq::Error::BodyExceedsLimit(_) => "the answer is larger than 64 MiB".to_owned(),
+        ureq::Error::Rustls(error) => return explain_tls(&error),
+        ureq::Error::Http(error) => format!("the request cannot be sent: {error}"),
+        other => other.to_string(),
+    };
+    NoAnswer {
+        why,
+        hint,
+        connection,
+    }
+}
+
+fn explain_io(error: io::Error) -> NoAnswer {
+    let inner = error.get_ref();
+    if let Some(error) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        return explain_tls(error);
+    }
+    let why = match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe => "the connection was lost".to_owned(),
+        _ => error.to_string(),
+    };
+    NoAnswer {
+        why,
+        hint: None,
+        connection: true,
+    }
+}
+
+fn explain_tls(error: &rustls::Error) -> NoAnswer {
+    let (why, hint) = match error {
+        rustls::Error::InvalidCertificate(reason) => (
+            format!("its certificate is not trusted: {reason}"),
+            Some(
+                "name your organisation's root certificate in SSL_CERT_FILE or NODE_EXTRA_CA_CERTS",
+            ),
+        ),
+        other => (format!("TLS failed: {other}"), None),
+    };
+    NoAnswer {
+        why,
+        hint,
+        connection: false,
+    }
+}
+
+fn has_https_proxy(vars: &Vars) -> bool {
+    let names = [
+        "HTTPS_PROXY",
+        "https_proxy",
+        "HTTP_PROXY",
+        "http_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ];
+    let mut proxies = names.iter().filter_map(|name| vars.text(name));
+    proxies.any(|proxy| proxy.starts_with("https:"))
+}
+
+/// Longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest wait for a whole answer; in a stream, for any progress.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Largest answer that is read: a list of posts is text, and 64 MiB of it is no list any more.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+const PROXY_HINT: &str =
+    "check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, or except this host with NO_PROXY";

@@ -1,0 +1,472 @@
+//! Waits for a login to be confirmed: how long between polls, what is waited out, when to give up. Asking is
+//! device_flow.rs; the clock and the asking come in as arguments, so that tests run a 15-minute login in no time.
+
+use std::time::Duration;
+
+use crate::cli::context::{Clock, sleep};
+use crate::cli::credentials::Stored;
+use crate::cli::device_flow::Poll;
+use crate::cli::error::CliError;
+use crate::shared::wire::SLOW_DOWN_S;
+
+/// One login's wait, from poll to poll.
+pub(crate) struct Wait {
+    /// What the server asks for; `slow_down` raises it for good.
+    interval: Duration,
+    /// Polls in a row that brought no answer.
+    failures: u32,
+    /// When the codes expire, on our clock.
+    deadline: Duration,
+    /// When to stop believing a server that says "pending" past the deadline.
+    give_up: Duration,
+    /// What went wrong in the last poll, if it brought no answer.
+    trouble: Option<String>,
+    pause: Duration,
+}
+
+impl Wait {
+    /// A wait that begins now and asks for the first time after `first_pause`.
+    pub(crate) fn new(
+        now: Duration,
+        interval: Duration,
+        expires_in: Duration,
+        first_pause: Duration,
+    ) -> Wait {
+        Wait {
+            interval,
+            failures: 0,
+            deadline: now + expires_in,
+            // A clock that runs 30 % fast is through the codes' lifetime when 77 % of it has passed, and the login must not
+            // end there: the server knows best when its codes expire.
+            give_up: now + expires_in.mul_f64(1.0 + 2.0 * CLOCK_ERROR),
+            trouble: None,
+            pause: first_pause,
+        }
+    }
+
+    /// The pause before a first poll, and between polls that bring answers.
+    ///
+    /// Clocks of virtual machines run up to 30 % fast, and no poll may come sooner than the interval (RFC 8628 §3.5): a
+    /// server that counts would answer `slow_down` for ever.
+    pub(crate) fn usual_pause(interval: Duration) -> Duration {
+        interval.mul_f64(1.0 + CLOCK_ERROR)
+    }
+
+    /// The interval as it is now.
+    pub(crate) fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// How long to wait before the next poll.
+    pub(crate) fn pause(&self) -> Duration {
+        self.pause
+    }
+
+    /// How long the codes still live.
+    pub(crate) fn left(&self, now: Duration) -> Duration {
+        self.deadline.saturating_sub(now)
+    }
+
+    /// What went wrong in the last poll, if it brought no answer.
+    pub(crate) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// Takes in what a poll brought: the login if it is done, an error if it is over, else there is more to wait.
+    pub(crate) fn take(&mut self, poll: Poll, now: Duration) -> Result<Option<Stored>, CliError> {
+        let answer_was_lost = self.trouble.is_some();
+        match poll {
+            Poll::Granted(stored) => return Ok(Some(stored)),
+            Poll::Pending | Poll::SlowDown if now >= self.give_up => return Err(expired(None)),
+            Poll::Pending => self.answered(),
+            Poll::SlowDown => {
+                self.interval += Duration::from_secs(SLOW_DOWN_S);
+                self.answered();
+            }
+            Poll::Unanswered { why, .. } if now >= self.deadline => {
+                return Err(expired(Some(&why)));
+            }
+            Poll::Unanswered { why, retry_after } => {
+                self.failed(why, retry_after.unwrap_or_default())
+            }
+            Poll::Expired => return Err(expired(None)),
+            Poll::Denied => {
+                return Err(
+                    CliError::failed("the login was refused in the browser").word("access_denied")
+                );
+            }
+            Poll::Unknown if answer_was_lost => {
+                return Err(CliError::failed(
+                    "the login was approved, but the answer with the token was lost on its way",
+                )
+                .word("answer_lost")
+                .hint(RUN_AGAIN));
+            }
+            Poll::Unknown => {
+                return Err(
+                    CliError::failed("the auth server no longer knows this login")
+                        .word("invalid_device_code")
+                        .hint(RUN_AGAIN),
+                );
+            }
+            Poll::NoToken(why) => {
+                return Err(CliError::failed(format!("the auth server said the login is done, but {why}"))
+                    .word("no_token")
+                    .hint("run `postiz auth:login` again; if that does not help, tell whoever runs the auth server"));
+            }
+            Poll::Refused { error, description } => {
+                let reason = if description.is_empty() {
+                    error.clone()
+                } else {
+                    format!("{description} ({error})")
+                };
+                return Err(
+                    CliError::failed(format!("the auth server ended the login: {reason}"))
+                        .word(error)
+                        .hint(RUN_AGAIN),
+                );
+            }
+        }
+        Ok(None)
+    }
+
+    fn answered(&mut self) {
+        self.failures = 0;
+        self.trouble = None;
+        self.pause = Wait::usual_pause(self.interval);
+    }
+
+    /// RFC 8628 §3.5: without an answer, ask less and less often. Never more often than the interval, which `slow_down`
+    /// may have raised past the longest of these pauses.
+    fn failed(&mut self, why: String, retry_after: Duration) {
+        self.failures = (self.failures + 1).min(10);
+        self.trouble = Some(why);
+        let usual = Wait::usual_pause(self.interval);
+        let doubled = usual * 2_u32.pow(self.failures);
+        self.pause = doubled.min(FAILURE_PAUSE_MAX).max(usual).max(retry_after);
+    }
+}
+
+/// Polls until the login is done or over. `tick` hears about once a second how long the codes still live.
+pub(crate) fn wait_for_token(
+    clock: &dyn Clock,
+    wait: &mut Wait,
+    mut poll: impl FnMut() -> Poll,
+    mut tick: impl FnMut(Duration),
+) -> Result<Stored, CliError> {
+    loop {
+        let poll_at = clock.now() + wait.pause();
+        while clock.now() < poll_at {
+            let now = clock.now();
+            tick(wait.left(now));
+            sleep(clock, TICK.min(poll_at - now))?;
+        }
+        if let Some(stored) = wait.take(poll(), clock.now())? {
+            return Ok(stored);
+        }
+        // However long a server asks to wait, the codes' end is worth one more poll.
+        let until_deadline = wait.left(clock.now()).max(Wait::usual_pause(wait.interval));
+        wait.pause = wait.pause.min(until_deadline);
+    }
+}
+
+fn expired(trouble: Option<&str>) -> CliError {
+    let message = match trouble {
+        None => "the code expired before the login was confirmed".to_owned(),
+        Some(why) => format!("the code expired, and the auth server did not answer: {why}"),
+    };
+    CliError::failed(message)
+        .word("expired_token")
+        .hint(RUN_AGAIN)
+}
+
+/// How far off a clock may be, as a part of the time measured.
+const CLOCK_ERROR: f64 = 0.3;
+
+/// Longest pause after failures, unless the interval is longer.
+const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+const TICK: Duration = Duration::from_secs(1);
+
+const RUN_AGAIN: &str = "run `postiz auth:login` again";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::secret::Secret;
+    use std::cell::{Cell, RefCell};
+    use std::time::SystemTime;
+
+    /// A clock that runs `rate` times as fast as true time, and passes only while it is slept on.
+    struct SimulatedClock {
+        true_time: Cell<f64>,
+        rate: f64,
+    }
+
+    impl Clock for SimulatedClock {
+        fn now(&self) -> Duration {
+            Duration::from_secs_f64(self.true_time.get() * self.rate)
+        }
+        fn date(&self) -> SystemTime {
+            SystemTime::UNIX_EPOCH + self.now()
+        }
+        fn sleep(&self, time: Duration) -> bool {
+            self.true_time
+                .set(self.true_time.get() + time.as_secs_f64() / self.rate);
+            true
+        }
+        fn finish_first(&self, work: &mut dyn FnMut()) {
+            work();
+        }
+    }
+
+    struct Outcome {
+        result: Result<Stored, CliError>,
+        /// True times of the polls.
+        polls: Vec<f64>,
+    }
+
+    impl Outcome {
+        fn gaps(&self) -> Vec<f64> {
+            let starts = [&[0.0], &self.polls[..]].concat();
+            starts.windows(2).map(|pair| pair[1] - pair[0]).collect()
+        }
+
+        fn word(&self) -> &str {
+            self.result.as_ref().err().map_or("", |error| &error.word)
+        }
+    }
+
+    /// Runs a whole login against `server`, which answers by true time and the number of the poll.
+    fn login(rate: f64, interval: u64, server: impl Fn(f64, usize) -> Poll) -> Outcome {
+        let clock = SimulatedClock {
+            true_time: Cell::new(0.0),
+            rate,
+        };
+        let polls = RefCell::new(Vec::new());
+        let interval = Duration::from_secs(interval);
+        let mut wait = Wait::new(
+            clock.now(),
+            interval,
+            Duration::from_secs(900),
+            Wait::usual_pause(interval),
+        );
+        let poll = || {
+            let now = clock.true_time.get();
+            polls.borrow_mut().push(now);
+            server(now, polls.borrow().len())
+        };
+        let result = wait_for_token(&clock, &mut wait, poll, |_| {});
+        Outcome {
+            result,
+            polls: polls.into_inner(),
+        }
+    }
+
+    fn granted() -> Poll {
+        Poll::Granted(Stored {
+            access_token: Secret::new("pos_a".to_owned()),
+            api_url: None,
+            organization_id: None,
+        })
+    }
+
+    fn unanswered() -> Poll {
+        Poll::Unanswered {
+            why: "connection refused".to_owned(),
+            retry_after: None,
+        }
+    }
+
+    fn rates() -> impl Iterator<Item = f64> {
+        (0..=600).map(|step| 0.7 + f64::from(step) / 1000.0)
+    }
+
+    /// R33: with clocks from 30 % slow to 30 % fast, no poll comes sooner than the interval.
+    #[test]
+    fn no_clock_polls_too_soon() {
+        for rate in rates() {
+            let outcome = login(rate, 5, |now, _| {
+                if now > 200.0 {
+                    granted()
+                } else {
+                    Poll::Pending
+                }
+            });
+            assert!(outcome.result.is_ok(), "{rate}");
+            for gap in outcome.gaps() {
+                assert!((4.999_999..10.0).contains(&gap), "{rate}: {gap}");
+            }
+        }
+    }
+
+    /// R20: whatever the clock, an approval a minute before the end still arrives, and the end is the server's to say.
+    #[test]
+    fn no_clock_gives_up_before_the_codes_expire() {
+        for rate in rates() {
+            let late = login(rate, 5, |now, _| {
+                if now > 840.0 {
+                    granted()
+                } else {
+                    Poll::Pending
+                }
+            });
+            assert!(late.result.is_ok(), "{rate}");
+            let never = login(rate, 5, |now, _| {
+                if now > 900.0 {
+                    Poll::Expired
+                } else {
+                    Poll::Pending
+                }
+            });
+            assert_eq!(never.word(), "expired_token");
+            assert!(never.polls.last().unwrap() > &900.0);
+        }
+    }
+
+    #[test]
+    fn a_server_that_never_says_expired_does_not_hold_us_for_ever() {
+        let outcome = login(1.0, 5, |_, _| Poll::Pending);
+        assert_eq!(outcome.word(), "expired_token");
+        assert!((1440.0..1460.0).contains(outcome.polls.last().unwrap()));
+    }
+
+    /// R28: one slow_down slows this and all later polls, so that a strict server is content with even the fastest clock.
+    #[test]
+    fn slow_down_is_for_good() {
+        let outcome = login(1.0, 5, |_, poll| match poll {
+            1 | 3 => Poll::SlowDown,
+            6 => granted(),
+            _ => Poll::Pending,
+        });
+        assert_eq!(outcome.gaps(), [6.5, 13.0, 13.0, 19.5, 19.5, 19.5]);
+        for rate in rates() {
+            // This one wants 5 s, and after each complaint 5 s more, measured by true time.
+            let (wanted, last) = (Cell::new(5.0), Cell::new(0.0));
+            let outcome = login(rate, 5, |now, _| {
+                let gap = now - last.replace(now);
+                if gap < wanted.get() - 0.001 {
+                    wanted.set(wanted.get() + 5.0);
+                    return Poll::SlowDown;
+                }
+                if now > 100.0 {
+                    granted()
+                } else {
+                    Poll::Pending
+                }
+            });
+            assert!(outcome.result.is_ok() && wanted.get() == 5.0, "{rate}");
+        }
+    }
+
+    /// R32: without answers, polls come less and less often, 30 s apart at most, and the login still succeeds.
+    #[test]
+    fn blips_are_waited_out() {
+        let outcome = login(
+            1.0,
+            5,
+            |_, poll| if poll < 6 { unanswered() } else { granted() },
+        );
+        assert_eq!(outcome.gaps(), [6.5, 13.0, 26.0, 30.0, 30.0, 30.0]);
+        assert!(outcome.result.is_ok());
+        // One answer, and the pace is the usual one again.
+        let outcome = login(1.0, 5, |_, poll| match poll {
+            1 | 2 => unanswered(),
+            3 | 4 => Poll::Pending,
+            _ => granted(),
+        });
+        assert_eq!(outcome.gaps(), [6.5, 13.0, 26.0, 6.5, 6.5]);
+    }
+
+    /// An interval that slow_down raised past the longest pause is not lowered by a failure.
+    #[test]
+    fn a_failure_never_makes_polls_faster() {
+        let outcome = login(1.0, 60, |_, poll| match poll {
+            1 => Poll::SlowDown,
+            2 | 3 => unanswered(),
+            _ => granted(),
+        });
+        assert_eq!(outcome.gaps(), [78.0, 84.5, 84.5, 84.5]);
+    }
+
+    /// R68: a server that names its own pause gets it, but the codes' end is worth one more poll.
+    #[test]
+    fn retry_after_is_kept() {
+        let busy = |seconds| Poll::Unanswered {
+            why: "HTTP 503".to_owned(),
+            retry_after: Some(Duration::from_secs(seconds)),
+        };
+        let outcome = login(
+            1.0,
+            5,
+            |_, poll| if poll == 1 { busy(100) } else { granted() },
+        );
+        assert_eq!(outcome.gaps(), [6.5, 100.0]);
+        let outcome = login(
+            1.0,
+            5,
+            |_, poll| if poll == 1 { busy(86_400) } else { granted() },
+        );
+        assert_eq!(outcome.gaps(), [6.5, 893.5]);
+    }
+
+    #[test]
+    fn a_server_that_is_gone_ends_the_login_with_the_codes() {
+        let outcome = login(1.0, 5, |_, _| unanswered());
+        assert_eq!(outcome.word(), "expired_token");
+        assert!(
+            outcome
+                .result
+                .err()
+                .unwrap()
+                .message
+                .contains("connection refused")
+        );
+        assert!((900.0..931.0).contains(outcome.polls.last().unwrap()));
+    }
+
+    /// R29, R30, R31: each end of a login has its own word, and no poll follows.
+    #[test]
+    fn each_end_is_final() {
+        type End = fn() -> Poll;
+        let ends: [(End, &str); 5] = [
+            (|| Poll::Denied, "access_denied"),
+            (|| Poll::Expired, "expired_token"),
+            (|| Poll::Unknown, "invalid_device_code"),
+            (|| Poll::NoToken("it sent none"), "no_token"),
+            (
+                || Poll::Refused {
+                    error: "invalid_client".to_owned(),
+                    description: String::new(),
+                },
+                "invalid_client",
+            ),
+        ];
+        for (end, word) in ends {
+            let outcome = login(
+                1.0,
+                5,
+                |_, poll| if poll == 2 { end() } else { Poll::Pending },
+            );
+            assert_eq!((outcome.word(), outcome.polls.len()), (word, 2));
+        }
+    }
+
+    #[test]
+    fn a_token_lost_on_its_way_is_told_apart() {
+        let outcome = login(1.0, 5, |_, poll| {
+            if poll == 1 {
+                unanswered()
+            } else {
+                Poll::Unknown
+            }
+        });
+        assert_eq!(outcome.word(), "answer_lost");
+        let outcome = login(1.0, 5, |_, poll| match poll {
+            1 => unanswered(),
+            2 => Poll::Pending,
+            _ => Poll::Unknown,
+        });
+        assert_eq!(outcome.word(), "invalid_device_code");
+    }
+}

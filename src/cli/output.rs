@@ -1,0 +1,177 @@
+//! The only file that prints. Its rules:
+//!
+//! - stdout carries the result alone, for programs; stderr carries everything meant for a person.
+//! - Text from elsewhere loses its control characters before a terminal sees it.
+//! - Colour and lines that change in place only where stderr is a terminal; no colour with `NO_COLOR`.
+//! - A reader of stdout that has gone away is not an error; a stdout that cannot be written is.
+
+use std::io::{self, Write};
+
+use crate::cli::error::CliError;
+use crate::cli::json::Json;
+use crate::shared::text::printable;
+
+/// Where results and talk go, and what the other end can show.
+pub struct Output {
+    stdout: Box<dyn Write>,
+    stderr: Box<dyn Write>,
+    screen: Screen,
+    /// A line that changes in place stands on the terminal and must go before anything else is said.
+    line_stands: bool,
+}
+
+/// What the streams are connected to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Screen {
+    /// stdout is a terminal.
+    pub stdout_is_terminal: bool,
+    /// stderr is a terminal.
+    pub stderr_is_terminal: bool,
+    /// The terminal understands escape sequences (`TERM` is not `dumb`).
+    pub understands_escapes: bool,
+    /// Colour is welcome (`NO_COLOR` is not set).
+    pub wants_colour: bool,
+}
+
+impl Output {
+    /// Writes to these streams.
+    pub fn new(stdout: Box<dyn Write>, stderr: Box<dyn Write>, screen: Screen) -> Output {
+        Output {
+            stdout,
+            stderr,
+            screen,
+            line_stands: false,
+        }
+    }
+
+    pub(crate) fn screen(&self) -> Screen {
+        self.screen
+    }
+
+    /// The result of a command: JSON, two-space indented, a newline at its end.
+    pub(crate) fn json(&mut self, json: &Json) -> Result<(), CliError> {
+        let text = json.indented(self.screen.stdout_is_terminal);
+        self.write_stdout(format!("{text}\n").as_bytes())
+    }
+
+    /// One event: a JSON object on a line of its own.
+    pub(crate) fn event(&mut self, event: &serde_json::Value) -> Result<(), CliError> {
+        self.write_stdout(format!("{event}\n").as_bytes())
+    }
+
+    /// A result that is text: one line.
+    pub(crate) fn line(&mut self, text: &str) -> Result<(), CliError> {
+        let text = printable(text);
+        self.write_stdout(format!("{text}\n").as_bytes())
+    }
+
+    /// A result of our own words: help, completions, the credential for a script.
+    pub(crate) fn verbatim(&mut self, text: &str) -> Result<(), CliError> {
+        self.write_stdout(text.as_bytes())
+    }
+
+    /// A body as the API sent it; a terminal gets it without control characters.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        if !self.screen.stdout_is_terminal {
+            return self.write_stdout(bytes);
+        }
+        let text = String::from_utf8_lossy(bytes);
+        let lines: Vec<String> = text.lines().map(printable).collect();
+        self.write_stdout(format!("{}\n", lines.join("\n")).as_bytes())
+    }
+
+    fn write_stdout(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        self.clear_line();
+        let written = self
+            .stdout
+            .write_all(bytes)
+            .and_then(|()| self.stdout.flush());
+        written.map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => CliError::reader_gone(),
+            _ => CliError::failed(format!("cannot write the result to stdout: {error}")),
+        })
+    }
+
+    /// A line for the person at the terminal.
+    pub(crate) fn say(&mut self, text: &str) {
+        self.clear_line();
+        self.write_stderr(&format!("{}\n", printable(text)));
+    }
+
+    /// A line that stands out, with nothing before or after it that would break a copy or a click.
+    pub(crate) fn say_bold(&mut self, text: &str) {
+        self.clear_line();
+        let line = self.coloured("1", &printable(text));
+        self.write_stderr(&format!("{line}\n"));
+    }
+
+    /// Something the person should know although all goes on.
+    pub(crate) fn warn(&mut self, text: &str) {
+        self.clear_line();
+        let label = self.coloured("33", "warning:");
+        self.write_stderr(&format!("{label} {}\n", printable(text)));
+    }
+
+    /// The failure that ends the program.
+    pub(crate) fn error(&mut self, error: &CliError) {
+        self.clear_line();
+        if error.message.is_empty() {
+            return;
+        }
+        let label = self.coloured("31", "error:");
+        self.write_stderr(&format!("{label} {}\n", printable(&error.message)));
+        if let Some(hint) = &error.hint {
+            let label = self.coloured("36", "hint:");
+            self.write_stderr(&format!("{label} {}\n", printable(hint)));
+        }
+    }
+
+    /// Help that nobody asked for: the command line was wrong.
+    pub(crate) fn help_for_the_lost(&mut self, text: &str) {
+        self.write_stderr(text);
+    }
+
+    /// Several lines of a picture (a QR code) whose characters are ours.
+    pub(crate) fn picture(&mut self, text: &str) {
+        self.clear_line();
+        self.write_stderr(text);
+    }
+
+    /// Can [`Output::line_in_place`] show anything?
+    pub(crate) fn can_change_lines(&self) -> bool {
+        self.screen.stderr_is_terminal && self.screen.understands_escapes
+    }
+
+    /// Replaces the line that changes in place: time left, bytes sent. Nothing where there is no terminal.
+    pub(crate) fn line_in_place(&mut self, text: &str) {
+        if !self.can_change_lines() {
+            return;
+        }
+        // Without wrapping (DECAWM), a line longer than a narrow or shrunken terminal is cut instead of filling a second row.
+        self.write_stderr(&format!("\r\x1b[?7l\x1b[K{}\x1b[?7h", printable(text)));
+        self.line_stands = true;
+    }
+
+    /// Takes the line that changes in place away.
+    pub(crate) fn clear_line(&mut self) {
+        if self.line_stands {
+            self.line_stands = false;
+            self.write_stderr("\r\x1b[K");
+        }
+    }
+
+    fn coloured(&self, code: &str, text: &str) -> String {
+        let screen = self.screen;
+        if screen.stderr_is_terminal && screen.understands_escapes && screen.wants_colour {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    fn write_stderr(&mut self, text: &str) {
+        // Whoever closed stderr does not want to be told.
+        let _ = self.stderr.write_all(text.as_bytes());
+        let _ = self.stderr.flush();
+    }
+}

@@ -340,6 +340,10 @@ fn a_killed_server_forgets_no_login() {
         expect::page(&browser.follow(&redirect).answer, 200);
         let address = restart(&mut browser);
         expect::json(&ask(address, &login), 200);
+        // Killed right after its answer, it may give the token once more rather than lose it.
+        eventually("the token is handed over", || {
+            ask(address, &login).error() == "invalid_device_code"
+        });
         let address = restart(&mut browser);
         expect::error(&ask(address, &login), 400, "invalid_device_code");
     }

@@ -9,6 +9,7 @@ mod fake_postiz;
 mod support;
 
 mod contract;
+mod database_tls;
 mod lifecycle;
 mod login;
 mod secrets;

@@ -243,6 +243,19 @@ fn the_log_tells_the_story() {
     }
 }
 
+/// R09: an expiry is a part of the story, too.
+#[test]
+fn the_log_tells_of_an_expiry() {
+    let database = Cluster::shared().database();
+    let server = TestServer::setup(Store::Embedded)
+        .database(&database)
+        .start();
+    let login = Login::start(&server);
+    database.run("UPDATE device_requests SET expires_at = now() - interval '1 second'");
+    expect::error(&login.poll(&server), 400, "expired_token");
+    crate::support::eventually("the expiry is logged", || server.log().contains("expired"));
+}
+
 /// What the database says when it refuses us is told without the password.
 #[test]
 fn a_refused_password_is_not_shown() {

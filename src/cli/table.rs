@@ -144,13 +144,13 @@ pub(crate) static MEDIA: Flag = repeatable(flag(
     "media",
     Some('m'),
     Value("URLS"),
-    "comma-separated media of the -c before it",
+    "comma-separated media of the -c before it; may be repeated",
 ));
 pub(crate) static INTEGRATIONS: Flag = repeatable(flag(
     "integrations",
     Some('i'),
     Value("IDS"),
-    "comma-separated channel IDs",
+    "comma-separated channel IDs; may be repeated",
 ));
 pub(crate) static DATE: Flag = flag(
     "date",

@@ -1,1 +1,3 @@
 //! Integration tests: the real programs over real sockets.
+
+mod cli;

@@ -1,2 +1,91 @@
-//! The `postiz-auth-server` program.
-fn main() {}
+//! The auth server's main: environment in, serve until told to stop, exit code out.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a main talks to its caller"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this is where the environment is read"
+)]
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use postiz::server::config::Config;
+use postiz::server::log::Log;
+use postiz::server::{self, Server};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+const HELP: &str = include_str!("postiz-auth-server.help");
+
+/// Wrong usage, or a configuration with problems.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let mut arguments = pico_args::Arguments::from_env();
+    if arguments.contains(["-h", "--help"]) {
+        print!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    if arguments.contains(["-v", "--version"]) {
+        println!("postiz-auth-server {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    let check = arguments.contains("--check");
+    if let Some(unknown) = arguments.finish().first() {
+        eprintln!("postiz-auth-server: unknown argument {unknown:?}; --help shows what there is");
+        return ExitCode::from(EXIT_USAGE);
+    }
+    let config = match Config::from_vars(|name| std::env::var(name).ok()) {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("postiz-auth-server: {problems}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    if check { report(&config) } else { run(config) }
+}
+
+/// `--check`: what was found, on stdout.
+fn report(config: &Config) -> ExitCode {
+    match server::check(config) {
+        Ok(found) => {
+            println!("{}", found.join("\n"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("postiz-auth-server: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves until SIGTERM or SIGINT, then finishes what is in flight; a second signal ends it at once.
+fn run(config: Config) -> ExitCode {
+    let log = Arc::new(Log::stderr(config.log_format));
+    // Caught before anything is started, so that no signal finds the process half-way up.
+    let mut signals = match Signals::new([SIGTERM, SIGINT]) {
+        Ok(signals) => signals,
+        Err(error) => {
+            eprintln!("postiz-auth-server: cannot catch signals: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let server = match Server::start(config, log) {
+        Ok(server) => server,
+        Err(error) => {
+            eprintln!("postiz-auth-server: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    signals.forever().next();
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            std::process::exit(1);
+        }
+    });
+    server.stop();
+    ExitCode::SUCCESS
+}

@@ -1,3 +1,280 @@
-//! The server.
+//! The server: hands out codes, sends the browser to Postiz, takes the token and hands it over once.
+//!
+//! Data flows one way, each layer knowing only the next:
+//!
+//! - [`config`]: the environment, checked;
+//! - `front`: the public socket; admits, limits, reads whole requests;
+//! - [`http`]: tiny_http; routes requests to handlers, writes answers, shows [`pages`];
+//! - [`flow`]: the device flow as decisions, over [`postiz`] and the store;
+//! - [`store`]: the one place that keeps state, of hashed [`codes`] and [sealed](seal) tokens.
 
+pub mod config;
+mod front;
+pub mod http;
 pub mod pages;
+
+pub mod flow;
+pub mod postiz;
+pub mod store;
+
+pub mod codes;
+pub mod seal;
+
+pub mod client_address;
+mod janitor;
+pub mod limits;
+pub mod log;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crate::server::config::{Config, StoreLocation};
+use crate::server::flow::Flow;
+use crate::server::front::{Front, FrontSettings};
+use crate::server::http::{App, Deliveries};
+use crate::server::log::Log;
+use crate::server::postiz::Postiz;
+use crate::server::seal::Seal;
+use crate::server::store::{Store, StoreError, embedded::Embedded, postgres::Postgres};
+use crate::shared::base_url::BaseUrl;
+use crate::shared::hash::hex;
+use crate::shared::random;
+use crate::shared::secret::Secret;
+
+/// How long a stopping server waits for the requests in flight.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A server that is running.
+pub struct Server {
+    front: Arc<Front>,
+    listening_at: SocketAddr,
+    accepting: thread::JoinHandle<()>,
+    log: Arc<Log>,
+}
+
+/// Why a server cannot start, in words for its operator.
+#[derive(Debug)]
+pub struct StartError(String);
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Server {
+    /// Opens the store, listens, and serves in threads of its own.
+    pub fn start(config: Config, log: Arc<Log>) -> Result<Server, StartError> {
+        let seal = Arc::new(Seal::new(&config.client_secret));
+        let store = open_store(&config, Arc::clone(&seal))?;
+        match store.ping() {
+            Ok(()) => log.info("store_ready", &[("store", config.store.kind())]),
+            Err(StoreError::Unusable(cause)) => {
+                return Err(StartError(format!("the store cannot be used: {cause}")));
+            }
+            // A database that is away comes back; until then programs and people are told to wait.
+            Err(error) => log.warn("store_unavailable", &[("error", &error.to_string())]),
+        }
+        let tls = config
+            .tls
+            .as_ref()
+            .map(front::tls::server_config)
+            .transpose()
+            .map_err(StartError)?;
+        let listener = listen(config.host, config.port)?;
+        let listening_at = listener
+            .local_addr()
+            .map_err(|error| StartError(error.to_string()))?;
+        let local_url = local_url(listening_at, tls.is_some());
+        let server_url = config
+            .server_url
+            .clone()
+            .unwrap_or_else(|| default_server_url(listening_at, tls.is_some()));
+
+        let app = Arc::new(app(&config, store, seal, server_url, &log));
+        let (front_secret, deliveries) = (
+            Secret::new(hex(&random::bytes::<32>())),
+            Arc::new(Deliveries::default()),
+        );
+        let settings = FrontSettings {
+            max_connections: config.limits.connections,
+            max_connections_per_address: config.limits.connections_per_address,
+            trusted_proxies: config.trusted_proxies.clone(),
+            tls,
+        };
+        let failed =
+            |error: &dyn fmt::Display| StartError(format!("cannot start serving: {error}"));
+        let (front, private) = Front::new(
+            settings,
+            front_secret.clone(),
+            Arc::clone(&deliveries),
+            Arc::clone(&log),
+        )
+        .map_err(|error| failed(&error))?;
+        let tiny_http =
+            tiny_http::Server::from_listener(private, None).map_err(|error| failed(&error))?;
+        // One more than connections to the database, so that one can always say that they are all busy.
+        let workers = config.database_pool_size.min(32) + 1;
+        http::serve(
+            tiny_http,
+            Arc::clone(&app),
+            deliveries,
+            front_secret,
+            workers,
+        )
+        .map_err(|error| failed(&error))?;
+        janitor::start(app).map_err(|error| failed(&error))?;
+
+        log.listening(&local_url);
+        let accepting = {
+            let front = Arc::clone(&front);
+            thread::Builder::new()
+                .name("front".to_owned())
+                .spawn(move || front.run(&listener))
+        };
+        let accepting = accepting.map_err(|error| failed(&error))?;
+        Ok(Server {
+            front,
+            listening_at,
+            accepting,
+            log,
+        })
+    }
+
+    /// Takes no more requests and finishes those in flight, within 10 s.
+    pub fn stop(self) {
+        self.log.info("stopping", &[]);
+        if self.front.stop(self.listening_at, STOP_PATIENCE) {
+            self.log.info("stopped", &[]);
+        } else {
+            self.log.warn("stopped_with_requests_unfinished", &[]);
+        }
+        // It ended when the front was stopped; if it could not be woken, the end of the process ends it.
+        drop(self.accepting);
+    }
+}
+
+/// Checks what a server needs before it can start: the store, and the TLS files. Says what it found, line by line.
+pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
+    let seal = Arc::new(Seal::new(&config.client_secret));
+    let store = open_store(config, seal)?;
+    store
+        .ping()
+        .map_err(|error| StartError(error.to_string()))?;
+    let count = store
+        .count()
+        .map_err(|error| StartError(error.to_string()))?;
+    let mut found = vec![
+        "the configuration is complete".to_owned(),
+        format!(
+            "the store answers: {}, {count} logins in it",
+            config.store.kind()
+        ),
+    ];
+    if let Some(files) = &config.tls {
+        front::tls::server_config(files).map_err(StartError)?;
+        found.push(format!(
+            "https with the certificate in {}",
+            files.certificate.display()
+        ));
+    }
+    match &config.server_url {
+        Some(url) if !url.is_https() && !url.is_loopback() => found.push(format!(
+            "WARNING: SERVER_URL {url} is plain http: tokens would cross the network in clear; put https in front"
+        )),
+        Some(url) => found.push(format!("clients are sent to {url}")),
+        None => found.push("SERVER_URL is not set: only this machine can log in".to_owned()),
+    }
+    Ok(found)
+}
+
+impl StoreLocation {
+    /// What kind of store it is, for people.
+    fn kind(&self) -> &'static str {
+        match self {
+            StoreLocation::Postgres(_) => "PostgreSQL",
+            StoreLocation::File(_) => "embedded file",
+        }
+    }
+}
+
+fn open_store(config: &Config, seal: Arc<Seal>) -> Result<Arc<dyn Store>, StartError> {
+    Ok(match &config.store {
+        StoreLocation::Postgres(url) => {
+            let store = Postgres::new(url, config.database_pool_size, seal);
+            Arc::new(store.map_err(|error| StartError(format!("DATABASE_URL: {error}")))?)
+        }
+        StoreLocation::File(path) => {
+            Arc::new(Embedded::open(path).map_err(|error| StartError(error.to_string()))?)
+        }
+    })
+}
+
+fn app(
+    config: &Config,
+    store: Arc<dyn Store>,
+    seal: Arc<Seal>,
+    server_url: BaseUrl,
+    log: &Arc<Log>,
+) -> App {
+    let postiz_host = config.frontend_url.authority().to_owned();
+    let postiz = Postiz::new(
+        config.frontend_url.clone(),
+        &config.api_url,
+        config.client_id.clone(),
+        config.client_secret.clone(),
+    );
+    let api_url = config.public_api_url.as_str().to_owned();
+    let flow = Flow::new(
+        store,
+        postiz,
+        seal,
+        api_url,
+        config.limits.live_logins,
+        Arc::clone(log),
+    );
+    App::new(
+        flow,
+        server_url,
+        &postiz_host,
+        &config.limits,
+        Arc::clone(log),
+    )
+}
+
+/// Listens on `host`; on all IPv4 addresses where "all addresses" was meant and the machine has no IPv6.
+fn listen(host: IpAddr, port: u16) -> Result<TcpListener, StartError> {
+    let listener = TcpListener::bind((host, port)).or_else(|error| {
+        let everywhere = host.is_unspecified() && host.is_ipv6();
+        let in_use = error.kind() == std::io::ErrorKind::AddrInUse;
+        if everywhere && !in_use {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
+        } else {
+            Err(error)
+        }
+    });
+    listener.map_err(|error| {
+        let address = SocketAddr::new(host, port);
+        StartError(format!(
+            "cannot listen on {address}: {error}; HOST and PORT say where to listen"
+        ))
+    })
+}
+
+/// Where this machine reaches the server.
+fn local_url(listening_at: SocketAddr, tls: bool) -> String {
+    let scheme = if tls { "https" } else { "http" };
+    match listening_at.ip() {
+        ip if ip.is_unspecified() => format!("{scheme}://localhost:{}", listening_at.port()),
+        _ => format!("{scheme}://{listening_at}"),
+    }
+}
+
+fn default_server_url(listening_at: SocketAddr, tls: bool) -> BaseUrl {
+    let scheme = if tls { "https" } else { "http" };
+    let url = format!("{scheme}://localhost:{}", listening_at.port());
+    BaseUrl::parse(&url).expect("localhost and a port make a URL")
+}

@@ -9,3 +9,4 @@ pub mod hash;
 pub mod random;
 pub mod secret;
 pub mod text;
+pub mod utc;

@@ -1,0 +1,25 @@
+# Sourced by the other scripts: makes sure that a program is there. Installs its Debian package when we may, else says what to do.
+
+# need PROGRAM PACKAGE
+need() {
+    command -v "$1" >/dev/null && return
+    if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
+        echo "$(basename "$0"): $1 is missing. On Debian or Ubuntu: sudo apt-get install $2" >&2
+        exit 1
+    fi
+    echo "== installing $2"
+    [ -n "${apt_lists_are_fresh:-}" ] || apt-get update -qq
+    apt_lists_are_fresh=yes
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null
+}
+
+# need_rust: cargo, which distributions have too old a version of, and the C compiler that one crate's assembly wants.
+need_rust() {
+    need cc gcc
+    [ -e /usr/include/stdlib.h ] || [ "$(uname)" != Linux ] || need /usr/include/stdlib.h libc6-dev
+    command -v cargo >/dev/null || PATH=$PATH:$HOME/.cargo/bin
+    if ! command -v cargo >/dev/null; then
+        echo "$(basename "$0"): cargo is missing. Install Rust 1.90 or newer: https://rustup.rs" >&2
+        exit 1
+    fi
+}

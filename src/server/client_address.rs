@@ -1,0 +1,225 @@
+//! Who is calling: the peer's address, or what a trusted proxy says of it.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// The peers whose `X-Forwarded-For` counts (RFC 9700 §4.13: nobody else's may).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustedProxies(Vec<Range>);
+
+/// The addresses whose first `bits` bits are those of `base`; IPv4 is written as IPv6 (`::ffff:0:0/96`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Range {
+    base: u128,
+    bits: u32,
+}
+
+impl Default for TrustedProxies {
+    /// Loopback and private ranges: a proxy on the same machine or in the same network.
+    fn default() -> TrustedProxies {
+        TrustedProxies::parse("127.0.0.0/8, ::1, 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 169.254.0.0/16, fc00::/7, fe80::/10")
+            .expect("the default is a list of ranges, and a test reads it")
+    }
+}
+
+impl TrustedProxies {
+    /// Parses a comma-separated list of addresses and ranges, or `none`. The error is the entry that is wrong.
+    pub fn parse(text: &str) -> Result<TrustedProxies, String> {
+        if text.trim().eq_ignore_ascii_case("none") {
+            return Ok(TrustedProxies(Vec::new()));
+        }
+        let entries = text
+            .split(',')
+            .map(str::trim)
+            .filter(|entry| !entry.is_empty());
+        entries
+            .map(|entry| Range::parse(entry).ok_or_else(|| entry.to_owned()))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// The client's address: the peer, or where the peer is trusted the right-most address of `forwarded_for` (all
+    /// `X-Forwarded-For` headers, in order) that is not itself trusted. Each proxy appends whom it heard from, so only
+    /// what stands right of the first stranger can be believed; what is no address ends the search.
+    pub fn client<'a>(
+        &self,
+        peer: IpAddr,
+        forwarded_for: impl DoubleEndedIterator<Item = &'a str>,
+    ) -> IpAddr {
+        let mut client = plain(peer);
+        for entry in forwarded_for.flat_map(|header| header.split(',')).rev() {
+            if !self.trusts(client) {
+                break;
+            }
+            match address(entry.trim()) {
+                Some(address) => client = address,
+                None => break,
+            }
+        }
+        client
+    }
+
+    /// Is `address` one of the trusted proxies?
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        let address = as_u128(address);
+        self.0.iter().any(|range| range.contains(address))
+    }
+}
+
+impl Range {
+    fn parse(text: &str) -> Option<Range> {
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits.parse::<u32>().ok()?)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        let (width, offset) = if address.is_ipv4() {
+            (32, 96)
+        } else {
+            (128, 0)
+        };
+        let bits = bits.unwrap_or(width);
+        (bits <= width).then(|| Range {
+            base: as_u128(address),
+            bits: bits + offset,
+        })
+    }
+
+    fn contains(self, address: u128) -> bool {
+        // A shift by all 128 bits is not defined: no bits to compare means everything matches.
+        self.bits == 0 || (address ^ self.base) >> (128 - self.bits) == 0
+    }
+}
+
+/// One entry of `X-Forwarded-For`: an address, perhaps with a port, an IPv6 one perhaps in brackets.
+fn address(entry: &str) -> Option<IpAddr> {
+    let bare = entry
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(entry);
+    let address = bare
+        .parse::<IpAddr>()
+        .ok()
+        .or_else(|| entry.parse::<SocketAddr>().ok().map(|socket| socket.ip()));
+    address.map(plain)
+}
+
+/// `::ffff:1.2.3.4`, as a socket for both protocols says it, is 1.2.3.4.
+fn plain(address: IpAddr) -> IpAddr {
+    address.to_canonical()
+}
+
+fn as_u128(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+/// What limits are counted by: an IPv4 address, or the /64 that an IPv6 client can choose its address from.
+pub fn network(address: IpAddr) -> IpAddr {
+    match plain(address) {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(peer: &str, headers: &[&str]) -> String {
+        TrustedProxies::default()
+            .client(peer.parse().unwrap(), headers.iter().copied())
+            .to_string()
+    }
+
+    #[test]
+    fn a_stranger_cannot_forward() {
+        // R63
+        assert_eq!(client("203.0.113.7", &["198.51.100.1"]), "203.0.113.7");
+        assert_eq!(
+            client("::ffff:203.0.113.7", &["198.51.100.1"]),
+            "203.0.113.7"
+        );
+    }
+
+    #[test]
+    fn a_proxy_is_believed_as_far_as_it_can_know() {
+        assert_eq!(client("127.0.0.1", &[]), "127.0.0.1");
+        assert_eq!(client("127.0.0.1", &["198.51.100.1"]), "198.51.100.1");
+        // Spoofed by the client, then appended to by the proxy.
+        assert_eq!(
+            client("127.0.0.1", &["6.6.6.6, 198.51.100.1"]),
+            "198.51.100.1"
+        );
+        // Two proxies of ours in a row, in one header or two.
+        assert_eq!(
+            client("127.0.0.1", &["6.6.6.6, 198.51.100.1, 10.0.0.2"]),
+            "198.51.100.1"
+        );
+        assert_eq!(
+            client("10.1.1.1", &["6.6.6.6, 198.51.100.1", "10.0.0.2"]),
+            "198.51.100.1"
+        );
+        // Everything is ours: the outermost.
+        assert_eq!(client("127.0.0.1", &["192.168.1.5"]), "192.168.1.5");
+    }
+
+    #[test]
+    fn addresses_come_in_many_spellings() {
+        assert_eq!(client("127.0.0.1", &["198.51.100.1:4711"]), "198.51.100.1");
+        assert_eq!(client("::1", &["[2001:db8::1]:443"]), "2001:db8::1");
+        assert_eq!(client("::1", &["[2001:db8::1]"]), "2001:db8::1");
+        assert_eq!(client("::1", &["2001:db8::1"]), "2001:db8::1");
+        assert_eq!(
+            client("127.0.0.1", &["::ffff:198.51.100.1"]),
+            "198.51.100.1"
+        );
+    }
+
+    #[test]
+    fn garbage_ends_the_search() {
+        for garbage in [
+            "",
+            "unknown",
+            "_hidden",
+            "198.51.100.1.2",
+            "198.51.100.1:99999",
+            ",,",
+            "[::1",
+            "\u{fffd}",
+        ] {
+            assert_eq!(client("127.0.0.1", &[garbage]), "127.0.0.1", "{garbage:?}");
+        }
+        assert_eq!(client("127.0.0.1", &["198.51.100.1, garbage"]), "127.0.0.1");
+    }
+
+    #[test]
+    fn ranges_are_checked() {
+        assert!(TrustedProxies::parse("10.0.0.0/33").is_err());
+        assert!(TrustedProxies::parse("proxy.example").is_err());
+        let all = TrustedProxies::parse("0.0.0.0/0, ::/0").unwrap();
+        assert!(
+            all.trusts("203.0.113.7".parse().unwrap())
+                && all.trusts("2001:db8::1".parse().unwrap())
+        );
+        let none = TrustedProxies::parse("none").unwrap();
+        assert_eq!(
+            none.client("127.0.0.1".parse().unwrap(), ["1.1.1.1"].into_iter())
+                .to_string(),
+            "127.0.0.1"
+        );
+    }
+
+    #[test]
+    fn ipv6_clients_are_counted_by_network() {
+        assert_eq!(
+            network("2001:db8:1:2:3:4:5:6".parse().unwrap()).to_string(),
+            "2001:db8:1:2::"
+        );
+        assert_eq!(
+            network("::ffff:1.2.3.4".parse().unwrap()).to_string(),
+            "1.2.3.4"
+        );
+    }
+}

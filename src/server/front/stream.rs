@@ -1,0 +1,187 @@
+//! A client's connection, in clear or in TLS, on which every wait ends at a deadline.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+/// The connection.
+pub(super) enum Stream {
+    /// http.
+    Plain(Deadlined),
+    /// https.
+    Tls(Box<StreamOwned<ServerConnection, Deadlined>>),
+}
+
+impl Stream {
+    /// Takes a client's socket; with `tls`, its handshake is made with the first byte that is read.
+    pub(super) fn new(socket: TcpStream, tls: Option<&Arc<ServerConfig>>) -> io::Result<Stream> {
+        // Answers are written whole: waiting for more to send would only add delay.
+        socket.set_nodelay(true)?;
+        let socket = Deadlined {
+            socket,
+            deadline: Instant::now(),
+            read_timeout: None,
+            write_timeout: None,
+        };
+        Ok(match tls {
+            None => Stream::Plain(socket),
+            Some(config) => {
+                let connection =
+                    ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
+                Stream::Tls(Box::new(StreamOwned::new(connection, socket)))
+            }
+        })
+    }
+
+    /// When the next reads and writes end at the latest, however little each of them brings.
+    pub(super) fn set_deadline(&mut self, deadline: Instant) {
+        self.deadlined().deadline = deadline;
+    }
+
+    /// Has the client closed its side, or is it gone altogether? Looks, and waits for nothing. What the client may have
+    /// sent ahead says that it is there.
+    pub(super) fn is_client_gone(&mut self) -> bool {
+        if let Stream::Tls(tls) = self {
+            // The end of TLS is a message in the stream: take in what is there.
+            let socket = &mut tls.sock.socket;
+            let taken_in = without_waiting(socket, |socket| {
+                let read = tls.conn.read_tls(&mut &*socket)?;
+                let state = tls.conn.process_new_packets().map_err(io::Error::other)?;
+                Ok(read == 0 || state.peer_has_closed())
+            });
+            return taken_in.unwrap_or(true);
+        }
+        let socket = &self.deadlined().socket;
+        without_waiting(socket, |socket| Ok(socket.peek(&mut [0])? == 0)).unwrap_or(true)
+    }
+
+    /// Is the connection broken? (A client that closed after it read the answer has not broken it.)
+    pub(super) fn is_reset(&mut self) -> bool {
+        let socket = &self.deadlined().socket;
+        without_waiting(socket, |socket| socket.peek(&mut [0]).map(|_| false)).unwrap_or(true)
+    }
+
+    /// Says that no more will come, and takes what the client is still sending, so that it gets to read the answer:
+    /// closing with bytes unread would reset the connection (RFC 9112 §9.6).
+    pub(super) fn close_gently(&mut self, bytes_max: usize, time_max: Duration) {
+        self.set_deadline(Instant::now() + time_max);
+        if let Stream::Tls(tls) = self {
+            tls.conn.send_close_notify();
+            let _ = tls.flush();
+        }
+        let socket = self.deadlined();
+        let mut left = bytes_max;
+        let mut discarded = [0; 4096];
+        // Whatever fails here, the connection is closed right after.
+        if socket.socket.shutdown(Shutdown::Write).is_err() {
+            return;
+        }
+        while let Ok(read) = socket.read(&mut discarded) {
+            if read == 0 || read > left {
+                return;
+            }
+            left -= read;
+        }
+    }
+
+    fn deadlined(&mut self) -> &mut Deadlined {
+        match self {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(tls) => &mut tls.sock,
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(socket) => socket.read(buffer),
+            Stream::Tls(tls) => tls.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(socket) => socket.write(bytes),
+            Stream::Tls(tls) => tls.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Plain(socket) => socket.flush(),
+            Stream::Tls(tls) => tls.flush(),
+        }
+    }
+}
+
+/// Runs `look` on a socket that answers at once. `WouldBlock` means that nothing has happened: false.
+fn without_waiting(
+    socket: &TcpStream,
+    look: impl FnOnce(&TcpStream) -> io::Result<bool>,
+) -> io::Result<bool> {
+    socket.set_nonblocking(true)?;
+    let looked = look(socket);
+    socket.set_nonblocking(false)?;
+    match looked {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+        other => other,
+    }
+}
+
+/// A socket whose every read and write waits no longer than until the deadline.
+pub(super) struct Deadlined {
+    socket: TcpStream,
+    deadline: Instant,
+    /// What the socket was told last, since telling it is a system call.
+    read_timeout: Option<Duration>,
+    write_timeout: Option<Duration>,
+}
+
+impl Deadlined {
+    /// What is left until the deadline, or an error when nothing is.
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            Err(ErrorKind::TimedOut.into())
+        } else {
+            Ok(coarse(left))
+        }
+    }
+}
+
+/// Whole tenths of a second, so that many waits in a row can share one setting.
+fn coarse(duration: Duration) -> Duration {
+    Duration::from_millis((duration.as_millis() as u64).div_ceil(100) * 100)
+}
+
+impl Read for Deadlined {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = Some(self.left()?);
+        if self.read_timeout != left {
+            self.socket.set_read_timeout(left)?;
+            self.read_timeout = left;
+        }
+        self.socket.read(buffer)
+    }
+}
+
+impl Write for Deadlined {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let left = Some(self.left()?);
+        if self.write_timeout != left {
+            self.socket.set_write_timeout(left)?;
+            self.write_timeout = left;
+        }
+        self.socket.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
+    }
+}

@@ -1,0 +1,74 @@
+//! `POST /device/code`: a client starts a login (RFC 8628 §3.1, §3.2).
+
+use std::time::Instant;
+
+use serde_json::{Map, Value};
+
+use crate::server::flow::{LIFETIME, StartError};
+use crate::server::http::reply::Reply;
+use crate::server::http::request::{Malformed, Params, Request};
+use crate::server::http::{App, RETRY_AFTER_S, whole_seconds};
+use crate::shared::text::printable_cut;
+use crate::shared::wire::{DEFAULT_INTERVAL_S, DeviceAuthorization, error};
+
+/// What is kept of a client's user agent, in characters.
+const AGENT_CHARACTERS_MAX: usize = 120;
+
+/// Starts a login.
+pub(super) fn start(app: &App, request: &Request) -> Reply {
+    if let Err(Malformed(description)) = check_body(request) {
+        return Reply::error(400, error::INVALID_REQUEST, description);
+    }
+    if let Err(wait) = app.logins.take(request.client, Instant::now()) {
+        return Reply::error(
+            429,
+            "too_many_requests",
+            "Too many logins were started from this address.",
+        )
+        .with("Retry-After", whole_seconds(wait));
+    }
+    let agent = printable_cut(
+        request.header("user-agent").unwrap_or_default(),
+        AGENT_CHARACTERS_MAX,
+    );
+    match app.flow.start(&request.client.to_string(), &agent) {
+        Ok(started) => {
+            let verification_uri = format!("{}/device/verify", app.server_url);
+            let body = DeviceAuthorization {
+                device_code: started.device_code.expose().to_owned(),
+                verification_uri_complete: format!(
+                    "{verification_uri}?user_code={}",
+                    started.user_code
+                ),
+                user_code: started.user_code.as_str().to_owned(),
+                verification_uri,
+                expires_in: LIFETIME.as_secs(),
+                interval: DEFAULT_INTERVAL_S,
+            };
+            Reply::json(200, &body)
+        }
+        Err(StartError::Full) => {
+            app.log
+                .error("too_many_live_logins", &[("hint", "LIMIT_LIVE_LOGINS")]);
+            Reply::unavailable(RETRY_AFTER_S)
+        }
+        Err(StartError::Store(error)) => app.store_failed(&error),
+    }
+}
+
+/// Nothing in the body matters here, but a client that sends a broken one should hear it now.
+fn check_body(request: &Request) -> Result<(), Malformed> {
+    if request.body.trim_ascii().is_empty() {
+        return Ok(());
+    }
+    if request.is_json() {
+        let object = serde_json::from_slice::<Map<String, Value>>(&request.body);
+        return object
+            .map(drop)
+            .map_err(|_| Malformed("The body is not a JSON object."));
+    }
+    match Params::parse(&request.body)?.has_repeated() {
+        true => Err(Malformed("A parameter is repeated.")),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,202 @@
+//! A request as the handlers see it, and the two ways a client writes parameters: queries and forms, and JSON.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use percent_encoding::percent_decode;
+
+/// One whole request. Header names are lower case.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// `GET`, `POST`, …
+    pub method: String,
+    /// The path as it was sent, without the query.
+    pub path: String,
+    /// The query as it was sent, without `?`.
+    pub query: String,
+    /// The headers that the front passes on.
+    pub headers: Vec<(String, String)>,
+    /// The body, within the front's limit.
+    pub body: Vec<u8>,
+    /// Who asks: the peer, or what a trusted proxy says of it.
+    pub client: IpAddr,
+}
+
+/// Parameters that could not be read, and why, in words for a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Malformed(pub &'static str);
+
+impl Request {
+    /// Takes over what tiny_http parsed. `client` is what the front says of the peer.
+    pub(super) fn from_tiny_http(
+        inner: &mut tiny_http::Request,
+        client: IpAddr,
+    ) -> std::io::Result<Request> {
+        let mut body = Vec::new();
+        inner.as_reader().read_to_end(&mut body)?;
+        let (path, query) = inner.url().split_once('?').unwrap_or((inner.url(), ""));
+        let headers = inner.headers().iter();
+        let headers = headers.map(|header| {
+            (
+                header.field.as_str().as_str().to_ascii_lowercase(),
+                header.value.as_str().to_owned(),
+            )
+        });
+        Ok(Request {
+            method: inner.method().as_str().to_owned(),
+            path: path.to_owned(),
+            query: query.to_owned(),
+            headers: headers.collect(),
+            body,
+            client,
+        })
+    }
+
+    /// A request to `target` from a client on this machine, for tests.
+    pub fn new(method: &str, target: &str) -> Request {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        Request {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            query: query.to_owned(),
+            headers: Vec::new(),
+            body: Vec::new(),
+            client: Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+
+    /// The first header of this lower-case name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(header, _)| header == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// The cookie of this name (RFC 6265 §5.4).
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        let cookies = self.headers.iter().filter(|(header, _)| header == "cookie");
+        let pairs = cookies.flat_map(|(_, value)| value.split(';'));
+        pairs
+            .filter_map(|pair| pair.trim().split_once('='))
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value)
+    }
+
+    /// The media type, without parameters, in lower case; empty when the client named none.
+    pub fn media_type(&self) -> String {
+        let value = self.header("content-type").unwrap_or_default();
+        value
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase()
+    }
+
+    /// Was the body written as JSON? Its type decides; where that says nothing, the first non-blank byte (`{` is JSON).
+    pub fn is_json(&self) -> bool {
+        match self.media_type().as_str() {
+            "application/json" => true,
+            "application/x-www-form-urlencoded" => false,
+            _ => self.body.trim_ascii_start().first() == Some(&b'{'),
+        }
+    }
+}
+
+/// The parameters of a query or a form, decoded (WHATWG URL §5.1, but strictly: what is no UTF-8 is refused, not bent).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Params(Vec<(String, String)>);
+
+impl Params {
+    /// Reads `text`.
+    pub fn parse(text: &[u8]) -> Result<Params, Malformed> {
+        let pairs = text
+            .split(|byte| *byte == b'&')
+            .filter(|pair| !pair.is_empty());
+        let params = pairs.map(|pair| {
+            let split = pair.iter().position(|byte| *byte == b'=');
+            let (name, value) = split.map_or((pair, &[][..]), |at| (&pair[..at], &pair[at + 1..]));
+            Ok((decode(name)?, decode(value)?))
+        });
+        params.collect::<Result<_, _>>().map(Params)
+    }
+
+    /// The value of `name`; an empty one counts as absent (RFC 6749 §3.1), more than one is an error (there too).
+    pub fn single(&self, name: &str) -> Result<Option<&str>, Malformed> {
+        let mut values = self
+            .0
+            .iter()
+            .filter(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str());
+        let value = values.next();
+        if values.next().is_some() {
+            return Err(Malformed("A parameter is repeated."));
+        }
+        Ok(value.filter(|value| !value.is_empty()))
+    }
+
+    /// Is any parameter there more than once?
+    pub fn has_repeated(&self) -> bool {
+        self.0
+            .iter()
+            .enumerate()
+            .any(|(at, (name, _))| self.0[..at].iter().any(|(earlier, _)| earlier == name))
+    }
+}
+
+fn decode(text: &[u8]) -> Result<String, Malformed> {
+    let spaced: Vec<u8> = text
+        .iter()
+        .map(|byte| if *byte == b'+' { b' ' } else { *byte })
+        .collect();
+    let decoded = percent_decode(&spaced)
+        .decode_utf8()
+        .map_err(|_| Malformed("A parameter is not UTF-8."))?;
+    if decoded.contains('\0') {
+        return Err(Malformed("A parameter holds a NUL byte."));
+    }
+    Ok(decoded.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_decoded_strictly() {
+        let params = Params::parse("a=1&b=%C3%A4+%2B&c&=x&&d=".as_bytes()).unwrap();
+        assert_eq!(params.single("a"), Ok(Some("1")));
+        assert_eq!(params.single("b"), Ok(Some("ä +")));
+        // R02
+        assert_eq!(
+            (params.single("c"), params.single("d"), params.single("e")),
+            (Ok(None), Ok(None), Ok(None))
+        );
+        for bad in ["a=%FF", "a=%00", "%FF=a", "a=\u{0}"] {
+            assert!(Params::parse(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+        assert!(Params::parse(b"a=\xff").is_err());
+    }
+
+    #[test]
+    fn repeated_parameters_are_seen() {
+        // R04
+        let params = Params::parse(b"a=1&b=2&a=1").unwrap();
+        assert!(params.has_repeated() && params.single("a").is_err());
+        assert!(!Params::parse(b"a=1&b=1").unwrap().has_repeated());
+    }
+
+    #[test]
+    fn cookies_are_found_among_others() {
+        let mut request = Request::new("GET", "/");
+        request
+            .headers
+            .push(("cookie".to_owned(), "xa=1; a=2;b = 3".to_owned()));
+        request
+            .headers
+            .push(("cookie".to_owned(), "c=4=5".to_owned()));
+        assert_eq!(request.cookie("a"), Some("2"));
+        assert_eq!(request.cookie("c"), Some("4=5"));
+        assert_eq!(request.cookie("d"), None);
+    }
+}

@@ -1,0 +1,186 @@
+//! The workers that take requests from tiny_http, and answer them.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use tiny_http::{Header, Response, StatusCode};
+
+use crate::server::http::reply::{OnDelivered, Reply};
+use crate::server::http::request::Request;
+use crate::server::http::{App, RETRY_AFTER_S, routes};
+use crate::server::pages::Page;
+use crate::shared::secret::Secret;
+
+/// Callbacks at once, each waiting for Postiz in a thread of its own; further ones are told to come again.
+const CALLBACKS_MAX: usize = 128;
+
+/// What is to be done once an answer has reached its client, by the front's number for the request. The http side puts it
+/// here before it answers; the front, which alone knows the client's socket, takes it out and calls or drops it.
+#[derive(Default)]
+pub(crate) struct Deliveries(Mutex<HashMap<u64, OnDelivered>>);
+
+impl Deliveries {
+    fn put(&self, request_id: u64, on_delivered: OnDelivered) {
+        self.map().insert(request_id, on_delivered);
+    }
+
+    /// What waits for the answer to this request, if anything.
+    pub(crate) fn take(&self, request_id: u64) -> Option<OnDelivered> {
+        self.map().remove(&request_id)
+    }
+
+    fn map(&self) -> std::sync::MutexGuard<'_, HashMap<u64, OnDelivered>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The header by which the front vouches for a request: its secret, its number for the request, the client's address.
+/// Other programs on this machine can find the private socket, but do not know the secret.
+pub(crate) const FRONT_HEADER: &str = "x-front";
+
+struct Workers {
+    app: Arc<App>,
+    server: tiny_http::Server,
+    deliveries: Arc<Deliveries>,
+    front_secret: Secret<String>,
+    callbacks: AtomicUsize,
+}
+
+/// Starts `count` workers on what `server` receives. They run until the process ends.
+pub(crate) fn serve(
+    server: tiny_http::Server,
+    app: Arc<App>,
+    deliveries: Arc<Deliveries>,
+    front_secret: Secret<String>,
+    count: usize,
+) -> std::io::Result<()> {
+    let workers = Arc::new(Workers {
+        app,
+        server,
+        deliveries,
+        front_secret,
+        callbacks: AtomicUsize::new(0),
+    });
+    for number in 0..count {
+        let workers = Arc::clone(&workers);
+        thread::Builder::new()
+            .name(format!("http-{number}"))
+            .spawn(move || workers.run())?;
+    }
+    Ok(())
+}
+
+impl Workers {
+    fn run(self: &Arc<Workers>) {
+        loop {
+            match self.server.recv() {
+                Ok(inner) => self.take(inner),
+                Err(error) => self
+                    .app
+                    .log
+                    .error("http_failed", &[("error", &error.to_string())]),
+            }
+        }
+    }
+
+    /// Answers here, or in a thread of its own what may take as long as Postiz does: polls must not wait for that.
+    fn take(self: &Arc<Workers>, inner: tiny_http::Request) {
+        let path = inner.url().split('?').next().unwrap_or_default();
+        if !routes::may_be_slow(&self.app, path) {
+            return self.answer(inner);
+        }
+        let busy = self.callbacks.fetch_add(1, Ordering::AcqRel) >= CALLBACKS_MAX;
+        let done = Done(Arc::clone(self));
+        if busy {
+            let page = Page::Unavailable.render(&self.app.site);
+            let reply = Reply::page(503, page).with("Retry-After", RETRY_AFTER_S);
+            return respond(inner, reply);
+        }
+        let workers = Arc::clone(self);
+        let spawned = thread::Builder::new()
+            .name("callback".to_owned())
+            .spawn(move || {
+                let _done = done;
+                workers.answer(inner);
+            });
+        if let Err(error) = spawned {
+            // The request went with the closure; tiny_http has answered 500 for it.
+            self.app
+                .log
+                .error("thread_failed", &[("error", &error.to_string())]);
+        }
+    }
+
+    fn answer(&self, mut inner: tiny_http::Request) {
+        let Some((request_id, client)) = self.vouched(&inner) else {
+            return respond(inner, Reply::plain_error(403, "forbidden"));
+        };
+        let reply = match Request::from_tiny_http(&mut inner, client) {
+            Ok(request) => self.app.answer(&request),
+            // The front hands over whole requests, so this is the front gone away: nobody hears the answer.
+            Err(_) => Reply::plain_error(400, "invalid_request"),
+        };
+        let mut reply = reply;
+        if let Some(on_delivered) = reply.on_delivered.take() {
+            self.deliveries.put(request_id, on_delivered);
+        }
+        respond(inner, reply);
+    }
+
+    /// What the front says of the request, if it was the front.
+    fn vouched(&self, inner: &tiny_http::Request) -> Option<(u64, IpAddr)> {
+        let header = inner
+            .headers()
+            .iter()
+            .find(|header| header.field.equiv(FRONT_HEADER))?;
+        let mut parts = header.value.as_str().split(' ');
+        let (secret, request_id, client) = (parts.next()?, parts.next()?, parts.next()?);
+        let ours = is_same(secret.as_bytes(), self.front_secret.expose().as_bytes());
+        if ours {
+            Some((request_id.parse().ok()?, client.parse().ok()?))
+        } else {
+            None
+        }
+    }
+}
+
+/// Compares in a time that says nothing of where they differ.
+fn is_same(left: &[u8], right: &[u8]) -> bool {
+    left.len() == right.len()
+        && left
+            .iter()
+            .zip(right)
+            .fold(0, |differ, (l, r)| differ | (l ^ r))
+            == 0
+}
+
+/// Counts a callback out when its thread is done, however it ends.
+struct Done(Arc<Workers>);
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        self.0.callbacks.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn respond(inner: tiny_http::Request, reply: Reply) {
+    let length = reply.body.len();
+    let headers = reply.headers.iter().filter_map(|(name, value)| {
+        // All our header values are ASCII; one that is not would be a bug, and is left out rather than sent broken.
+        Header::from_bytes(name.as_bytes(), value.as_bytes()).ok()
+    });
+    let response = Response::new(
+        StatusCode(reply.status),
+        headers.collect(),
+        reply.body.as_slice(),
+        Some(length),
+        None,
+    )
+    // Never chunked: clients can rely on a Content-Length.
+    .with_chunked_threshold(usize::MAX);
+    // Only the front reads this; if it has gone, so has the client.
+    let _ = inner.respond(response);
+}

@@ -1,0 +1,203 @@
+//! `POST /device/token`: a client polls for its token (RFC 8628 §3.4, §3.5), in one of two dialects.
+
+use std::time::Instant;
+
+use serde::Deserialize;
+
+use crate::server::codes::{DeviceCode, DeviceCodeHash};
+use crate::server::flow::{Handover, Poll};
+use crate::server::http::App;
+use crate::server::http::reply::Reply;
+use crate::server::http::request::{Malformed, Params, Request};
+use crate::shared::wire::{DEVICE_CODE_GRANT, TokenGrant, error};
+
+/// How the client speaks, and so how it is answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    /// The npm CLI's: takes every error but `authorization_pending` for final.
+    Json,
+    /// RFC 8628's own.
+    Form,
+}
+
+/// An error to answer with: its word and a sentence.
+type Refusal = (&'static str, &'static str);
+
+/// Answers one poll.
+pub(super) fn poll(app: &App, request: &Request) -> Reply {
+    let dialect = if request.is_json() {
+        Dialect::Json
+    } else {
+        Dialect::Form
+    };
+    let device_code = match dialect {
+        Dialect::Json => from_json(&request.body),
+        Dialect::Form => from_form(&request.body),
+    };
+    let device_code = match device_code {
+        Ok(device_code) => device_code,
+        Err((word, description)) => return Reply::error(400, word, description),
+    };
+    let poll = match app.flow.poll(&device_code) {
+        Ok(poll) => poll,
+        Err(error) => return app.store_failed(&error),
+    };
+    match (poll, dialect) {
+        (Poll::Granted(handover), _) => hand_over(app, &device_code, *handover),
+        (Poll::Pending(login), _) => pending(app, &login, dialect),
+        (Poll::Denied, _) => Reply::error(400, error::ACCESS_DENIED, "The user refused."),
+        (Poll::Expired, _) => Reply::error(
+            400,
+            error::EXPIRED_TOKEN,
+            "The codes have expired. Start a new login.",
+        ),
+        (Poll::Unknown, Dialect::Json) => Reply::error(400, error::INVALID_DEVICE_CODE, UNKNOWN),
+        (Poll::Unknown, Dialect::Form) => Reply::error(400, error::INVALID_GRANT, UNKNOWN),
+    }
+}
+
+const UNKNOWN: &str = "The device code is unknown, or its token was already handed over.";
+
+fn pending(app: &App, login: &DeviceCodeHash, dialect: Dialect) -> Reply {
+    // `slow_down` would end the npm CLI's login, so only those hear it who know it.
+    if dialect == Dialect::Form && app.polls.is_too_soon(login, Instant::now()) {
+        return Reply::error(
+            400,
+            error::SLOW_DOWN,
+            "Polled too often: wait 5 seconds longer from now on.",
+        );
+    }
+    Reply::error(
+        400,
+        error::AUTHORIZATION_PENDING,
+        "The user is not done yet. Poll again.",
+    )
+}
+
+/// The token goes to this client, if it is still there when the answer is written.
+fn hand_over(app: &App, device_code: &DeviceCode, handover: Handover) -> Reply {
+    app.polls.forget(&device_code.hash());
+    let grant = TokenGrant {
+        access_token: handover.access_token.expose(),
+        token_type: "bearer",
+        api_url: &handover.api_url,
+        organization_id: handover.organization_id.as_deref(),
+        scope: handover.scope.as_deref(),
+    };
+    let mut reply = Reply::json(200, &grant);
+    reply.on_delivered = Some(Box::new(move || handover.delivered()));
+    reply
+}
+
+/// The JSON dialect's body. Serde refuses a repeated `device_code`, and other members are not looked at.
+#[derive(Deserialize)]
+struct JsonPoll {
+    device_code: Option<String>,
+}
+
+fn from_json(body: &[u8]) -> Result<DeviceCode, Refusal> {
+    // Serde would read an array as the members in order.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err((error::INVALID_REQUEST, "The body is not a JSON object."));
+    }
+    let poll: JsonPoll = serde_json::from_slice(body).map_err(|_| {
+        (
+            error::INVALID_REQUEST,
+            "The body is not a JSON object with one device_code that is a string.",
+        )
+    })?;
+    device_code(poll.device_code.as_deref())
+}
+
+fn from_form(body: &[u8]) -> Result<DeviceCode, Refusal> {
+    let invalid = |Malformed(description)| (error::INVALID_REQUEST, description);
+    let params = Params::parse(body).map_err(invalid)?;
+    if params.has_repeated() {
+        return Err((error::INVALID_REQUEST, "A parameter is repeated."));
+    }
+    match params.single("grant_type").map_err(invalid)? {
+        Some(DEVICE_CODE_GRANT) => device_code(params.single("device_code").map_err(invalid)?),
+        Some(_) => Err((
+            error::UNSUPPORTED_GRANT_TYPE,
+            "Only the device code grant of RFC 8628 is known here.",
+        )),
+        None => Err((error::INVALID_REQUEST, "The grant_type is missing.")),
+    }
+}
+
+fn device_code(text: Option<&str>) -> Result<DeviceCode, Refusal> {
+    match text {
+        None | Some("") => Err((error::INVALID_REQUEST, "The device_code is missing.")),
+        Some(text) if text.contains('\0') => {
+            Err((error::INVALID_REQUEST, "The device_code holds a NUL byte."))
+        }
+        Some(text) => Ok(DeviceCode::from_client(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_bodies() {
+        let ok = |body: &str| from_json(body.as_bytes()).map(|code| code.expose().to_owned());
+        assert_eq!(
+            ok(r#" {"device_code":"abc","client_id":1}"#),
+            Ok("abc".to_owned())
+        );
+        for bad in [
+            "",
+            "{",
+            "null",
+            "[]",
+            r#"["abc"]"#,
+            "1",
+            "{}",
+            r#"{"device_code":null}"#,
+            r#"{"device_code":""}"#,
+            r#"{"device_code":1}"#,
+            r#"{"device_code":["a"]}"#,
+            r#"{"device_code":"a\u0000"}"#,
+            r#"{"device_code":"a","device_code":"b"}"#,
+            "\u{feff}{\"device_code\":\"a\"}",
+        ] {
+            assert_eq!(
+                ok(bad).map_err(|(word, _)| word),
+                Err("invalid_request"),
+                "{bad}"
+            );
+        }
+        assert!(from_json(b"{\"device_code\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn form_bodies() {
+        let read = |body: &str| {
+            from_form(body.as_bytes())
+                .map(|code| code.expose().to_owned())
+                .map_err(|(word, _)| word)
+        };
+        let grant = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code";
+        assert_eq!(
+            read(&format!("{grant}&device_code=abc&client_id=x&foo=bar")),
+            Ok("abc".to_owned())
+        );
+        assert_eq!(
+            read("grant_type=password&device_code=abc"),
+            Err("unsupported_grant_type")
+        );
+        for bad in [
+            String::new(),
+            grant.to_owned(),
+            "device_code=abc".to_owned(),
+            format!("{grant}&device_code="),
+            format!("{grant}&device_code=a&device_code=a"),
+            format!("{grant}&{grant}&device_code=a"),
+            format!("{grant}&device_code=%00"),
+            format!("{grant}&device_code=%FF"),
+        ] {
+            assert_eq!(read(&bad), Err("invalid_request"), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Clears away what is long over, now and then, in a thread of its own.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crate::server::http::App;
+
+/// How often. Any instance may do it for all: a batch that another one holds is skipped.
+const EVERY: Duration = Duration::from_secs(30);
+
+/// Starts the janitor. It runs until the process ends.
+pub(crate) fn start(app: Arc<App>) -> std::io::Result<()> {
+    let clean = move || loop {
+        match app.flow.clean_up() {
+            Ok(0) => {}
+            Ok(purged) => app.log.info("purged", &[("logins", &purged.to_string())]),
+            // It comes again; those who need the store now say so themselves.
+            Err(error) => app
+                .log
+                .warn("purge_failed", &[("error", &error.to_string())]),
+        }
+        thread::sleep(EVERY);
+    };
+    thread::Builder::new()
+        .name("janitor".to_owned())
+        .spawn(clean)
+        .map(drop)
+}

@@ -1,0 +1,272 @@
+//! Budgets: how often an address, and all addresses together, may do what costs or what guesses. In memory, per instance:
+//! a client that behaves never meets them, however many instances there are.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::server::client_address::network;
+use crate::server::codes::DeviceCodeHash;
+use crate::shared::wire::{DEFAULT_INTERVAL_S, SLOW_DOWN_S};
+
+/// So many of something a minute for each address, refilled evenly; all of a minute's worth may come at once.
+///
+/// A fixed number of buckets stands for all addresses: memory does not grow with them, and nobody can push anybody else's
+/// bucket out. Two addresses in one bucket share it, which only a flood of addresses makes likely. The hash is keyed
+/// at random, so nobody can choose whom to share with.
+pub struct Budget {
+    per_minute: u32,
+    buckets: Mutex<Vec<Bucket>>,
+    hasher: RandomState,
+    start: Instant,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Bucket {
+    /// What is used up; drains by `per_minute` a minute.
+    used: f32,
+    /// When `used` was right, in milliseconds since the start.
+    at_ms: u32,
+}
+
+/// 65,536 addresses at 8 bytes: half a megabyte at most, touched only as it is needed.
+const BUCKETS: usize = 65_536;
+
+impl Budget {
+    /// A budget of `per_minute` an address; 0 is no limit.
+    pub fn per_address(per_minute: u32) -> Budget {
+        Budget::new(per_minute, BUCKETS)
+    }
+
+    /// A budget of `per_minute` for all addresses together; 0 is no limit.
+    pub fn in_all(per_minute: u32) -> Budget {
+        Budget::new(per_minute, 1)
+    }
+
+    fn new(per_minute: u32, buckets: usize) -> Budget {
+        let buckets = Mutex::new(vec![
+            Bucket::default();
+            if per_minute == 0 { 0 } else { buckets }
+        ]);
+        Budget {
+            per_minute,
+            buckets,
+            hasher: RandomState::new(),
+            start: Instant::now(),
+        }
+    }
+
+    /// Takes one out of the budget of `address`, or says how long to wait until there is one.
+    pub fn take(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        self.look(address, now, 1.0)
+    }
+
+    /// Is there one left to take?
+    pub fn check(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        self.look(address, now, 0.0)
+    }
+
+    fn look(&self, address: IpAddr, now: Instant, take: f32) -> Result<(), Duration> {
+        if self.per_minute == 0 {
+            return Ok(());
+        }
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = self.hasher.hash_one(network(address)) as usize % buckets.len();
+        let bucket = &mut buckets[index];
+        let now_ms = now.duration_since(self.start).as_millis() as u32;
+        let per_ms = self.per_minute as f32 / 60_000.0;
+        // Wrapping: after 49 days the milliseconds begin again, and a bucket untouched for so long is empty either way.
+        let drained = now_ms.wrapping_sub(bucket.at_ms) as f32 * per_ms;
+        *bucket = Bucket {
+            used: (bucket.used - drained).max(0.0),
+            at_ms: now_ms,
+        };
+        let too_many = bucket.used + 1.0 - self.per_minute as f32;
+        if too_many > 0.0 {
+            return Err(Duration::from_millis((too_many / per_ms).ceil() as u64));
+        }
+        bucket.used += take;
+        Ok(())
+    }
+}
+
+/// Guards the user codes against guessing (RFC 8628 §5.1).
+///
+/// A code is one of 25^8 = 1.5 × 10^11 (37 bits). At the ceiling for all addresses, 300 wrong codes a minute, a login that
+/// lives 15 minutes faces 4,500 guesses: one in 34 million (2^-25) that one of them hits it. A hit gains nothing but the
+/// sight of the confirm page: the attacker would have to approve a stranger's login with his own account. At 1,000 live
+/// logins at any time the whole world, guessing without a pause, finds one in about a year.
+pub struct Guesses {
+    per_address: Budget,
+    in_all: Budget,
+}
+
+impl Guesses {
+    /// So many wrong codes a minute, for each address and in all; 0 is no limit.
+    pub fn new(per_address: u32, in_all: u32) -> Guesses {
+        Guesses {
+            per_address: Budget::per_address(per_address),
+            in_all: Budget::in_all(in_all),
+        }
+    }
+
+    /// May `address` try a code? If not, how long it should wait.
+    pub fn check(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        self.per_address.check(address, now)?;
+        self.in_all.check(address, now)
+    }
+
+    /// `address` tried a wrong one.
+    pub fn wrong(&self, address: IpAddr, now: Instant) {
+        // Both were checked before the try; what several tries at once take beyond their budget is paid back by time.
+        let _ = self.per_address.take(address, now);
+        let _ = self.in_all.take(address, now);
+    }
+}
+
+/// Who polls too often (RFC 8628 §3.5): each code's interval, which grows by 5 s with every poll that comes too soon.
+#[derive(Default)]
+pub struct PollIntervals {
+    codes: Mutex<HashMap<DeviceCodeHash, Polled>>,
+}
+
+struct Polled {
+    /// The last poll that was not too soon: an early one does not move it.
+    at: Instant,
+    interval: Duration,
+}
+
+impl PollIntervals {
+    /// Codes remembered at once; with more of them polled within the last minutes, some early polls go unnoticed.
+    const CODES_MAX: usize = 50_000;
+    /// The interval stops growing here.
+    const INTERVAL_MAX: Duration = Duration::from_secs(60);
+    /// Clocks of virtual machines run up to 30 % fast, and their honest owners look early.
+    const TOLERANCE: f32 = 0.7;
+
+    /// Notes a poll for a login that is still pending; true when it came too soon. Never for a first poll.
+    pub fn is_too_soon(&self, login: &DeviceCodeHash, now: Instant) -> bool {
+        let mut codes = self.codes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(polled) = codes.get_mut(login) {
+            if now.duration_since(polled.at) < polled.interval.mul_f32(Self::TOLERANCE) {
+                polled.interval =
+                    (polled.interval + Duration::from_secs(SLOW_DOWN_S)).min(Self::INTERVAL_MAX);
+                return true;
+            }
+            polled.at = now;
+            return false;
+        }
+        if codes.len() >= Self::CODES_MAX {
+            codes.retain(|_, polled| now.duration_since(polled.at) < 2 * polled.interval);
+        }
+        if codes.len() < Self::CODES_MAX {
+            codes.insert(
+                login.clone(),
+                Polled {
+                    at: now,
+                    interval: Duration::from_secs(DEFAULT_INTERVAL_S),
+                },
+            );
+        }
+        false
+    }
+
+    /// Forgets a login that is not pending any more.
+    pub fn forget(&self, login: &DeviceCodeHash) {
+        self.codes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(login);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::codes::DeviceCode;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_budget_is_spent_and_refills() {
+        let (budget, now) = (Budget::per_address(30), Instant::now());
+        for _ in 0..30 {
+            assert_eq!(budget.take(ip("192.0.2.1"), now), Ok(()));
+        }
+        let wait = budget.take(ip("192.0.2.1"), now).unwrap_err();
+        assert!(wait > SECOND && wait < 3 * SECOND, "{wait:?}");
+        assert_eq!(
+            budget.take(ip("192.0.2.2"), now),
+            Ok(()),
+            "another address has its own"
+        );
+        assert_eq!(budget.take(ip("192.0.2.1"), now + wait), Ok(()));
+        assert!(budget.take(ip("192.0.2.1"), now + wait).is_err());
+    }
+
+    #[test]
+    fn one_ipv6_network_is_one_client() {
+        let (budget, now) = (Budget::per_address(1), Instant::now());
+        assert!(budget.take(ip("2001:db8::1"), now).is_ok());
+        assert!(budget.take(ip("2001:db8::2"), now).is_err());
+        assert!(budget.take(ip("2001:db8:0:1::1"), now).is_ok());
+    }
+
+    #[test]
+    fn guessing_from_everywhere_meets_the_ceiling() {
+        // R35
+        let (guesses, now) = (Guesses::new(10, 300), Instant::now());
+        let mut tries = 0;
+        for address in 0..10_000_u32 {
+            let address = IpAddr::from((0x0a00_0000 + address).to_be_bytes());
+            if guesses.check(address, now).is_ok() {
+                guesses.wrong(address, now);
+                tries += 1;
+            }
+        }
+        assert_eq!(tries, 300);
+    }
+
+    #[test]
+    fn zero_is_no_limit() {
+        let (budget, now) = (Budget::per_address(0), Instant::now());
+        assert!((0..10_000).all(|_| budget.take(ip("192.0.2.1"), now).is_ok()));
+    }
+
+    #[test]
+    fn early_polls_slow_down_for_good() {
+        // R28
+        let (polls, login, start) = (
+            PollIntervals::default(),
+            DeviceCode::generate().hash(),
+            Instant::now(),
+        );
+        let poll_at = |seconds: f32| polls.is_too_soon(&login, start + SECOND.mul_f32(seconds));
+        assert!(!poll_at(0.0), "never the first");
+        assert!(!poll_at(3.6), "30 % fast is honest");
+        assert!(poll_at(5.0), "1.4 s later is not; now 10 s");
+        assert!(!poll_at(10.7), "7.1 s after the last good one");
+        assert!(poll_at(16.0), "the interval stays at 10 s; now 15 s");
+        assert!(poll_at(20.0), "20 s");
+        assert!(!poll_at(24.8));
+    }
+
+    #[test]
+    fn the_interval_stops_growing() {
+        let (polls, login, start) = (
+            PollIntervals::default(),
+            DeviceCode::generate().hash(),
+            Instant::now(),
+        );
+        for _ in 0..1_000 {
+            polls.is_too_soon(&login, start);
+        }
+        assert!(!polls.is_too_soon(&login, start + 43 * SECOND));
+    }
+}

@@ -1,0 +1,161 @@
+//! What the server tells its operator, on stderr: one line an event, as text or as JSON.
+//!
+//! Fields are named by the caller one by one, so that nothing gets in by accident: a code or a token never does. Text from
+//! elsewhere loses its control characters, so that nobody can fake a second line.
+
+use std::io::Write;
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use crate::shared::text::printable_cut;
+use crate::shared::utc;
+
+/// `LOG_FORMAT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `2026-11-24T23:48:28.123Z info login completed id=1f2e3d4c`
+    Text,
+    /// `{"time":"…","level":"info","event":"login_completed","id":"1f2e3d4c"}`
+    Json,
+}
+
+/// How much an event matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// As it should be.
+    Info,
+    /// Mends itself, but may explain what a user saw.
+    Warn,
+    /// Someone has to do something.
+    Error,
+}
+
+/// The longest value that a field may have, in characters: upstream's texts can be whole pages.
+const VALUE_CHARACTERS_MAX: usize = 500;
+
+/// Where lines go.
+pub struct Log {
+    format: Format,
+    out: Mutex<Box<dyn Write + Send>>,
+}
+
+impl Log {
+    /// A log on stderr.
+    pub fn stderr(format: Format) -> Log {
+        Log::to(format, Box::new(std::io::stderr()))
+    }
+
+    /// A log to anywhere.
+    pub fn to(format: Format, out: Box<dyn Write + Send>) -> Log {
+        Log {
+            format,
+            out: Mutex::new(out),
+        }
+    }
+
+    /// Says that `event` (`login_completed`) happened, with what is known of it.
+    pub fn info(&self, event: &str, fields: &[(&str, &str)]) {
+        self.line(Level::Info, event, fields);
+    }
+
+    /// The same, for what mends itself.
+    pub fn warn(&self, event: &str, fields: &[(&str, &str)]) {
+        self.line(Level::Warn, event, fields);
+    }
+
+    /// The same, for what someone has to mend.
+    pub fn error(&self, event: &str, fields: &[(&str, &str)]) {
+        self.line(Level::Error, event, fields);
+    }
+
+    /// Says where the server listens, in the one form that scripts look for: `listening on http://…`.
+    pub fn listening(&self, url: &str) {
+        match self.format {
+            Format::Text => self.info(&format!("listening on {url}"), &[]),
+            Format::Json => self.info("listening", &[("url", url)]),
+        }
+    }
+
+    fn line(&self, level: Level, event: &str, fields: &[(&str, &str)]) {
+        let time = utc::iso8601(SystemTime::now());
+        let mut line = match self.format {
+            Format::Text => as_text(&time, level, event, fields),
+            Format::Json => as_json(&time, level, event, fields),
+        };
+        line.push('\n');
+        let mut out = self
+            .out
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Nobody is left to tell that stderr is closed.
+        let _ = out.write_all(line.as_bytes());
+    }
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Level::Info => "info",
+            Level::Warn => "warn",
+            Level::Error => "error",
+        }
+    }
+}
+
+fn as_text(time: &str, level: Level, event: &str, fields: &[(&str, &str)]) -> String {
+    let mut line = format!("{time} {} {}", level.name(), event.replace('_', " "));
+    for (name, value) in fields {
+        let value = printable_cut(value, VALUE_CHARACTERS_MAX);
+        if value.is_empty() || value.contains([' ', '"', '=']) {
+            line.push_str(&format!(" {name}={value:?}"));
+        } else {
+            line.push_str(&format!(" {name}={value}"));
+        }
+    }
+    line
+}
+
+fn as_json(time: &str, level: Level, event: &str, fields: &[(&str, &str)]) -> String {
+    let mut object = serde_json::Map::new();
+    let always = [("time", time), ("level", level.name()), ("event", event)];
+    for (name, value) in always.iter().chain(fields) {
+        object.insert(
+            (*name).to_owned(),
+            printable_cut(value, VALUE_CHARACTERS_MAX).into(),
+        );
+    }
+    serde_json::Value::Object(object).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_lines_cannot_be_faked() {
+        let line = as_text(
+            "T",
+            Level::Warn,
+            "postiz_error",
+            &[("text", "a\nT info faked x=1\u{1b}[0m"), ("ms", "3")],
+        );
+        assert_eq!(
+            line,
+            "T warn postiz error text=\"a T info faked x=1[0m\" ms=3"
+        );
+    }
+
+    #[test]
+    fn json_lines_are_objects() {
+        let line = as_json(
+            "T",
+            Level::Info,
+            "request",
+            &[("route", "/health"), ("agent", "\"q\"")],
+        );
+        assert_eq!(
+            line,
+            r#"{"time":"T","level":"info","event":"request","route":"/health","agent":"\"q\""}"#
+        );
+    }
+}

@@ -1,0 +1,273 @@
+//! Postiz, as this server meets it: the page where the user authorises, and the exchange of a code for a token.
+
+use std::fmt;
+use std::time::Duration;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+use serde_json::Value;
+use ureq::Agent;
+
+use crate::server::codes::State;
+use crate::shared::base_url::BaseUrl;
+use crate::shared::http_client::{self, ClientSettings};
+use crate::shared::secret::Secret;
+
+/// Longest time for one exchange, the connection included.
+pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most bytes of an answer that are read.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+
+/// Longest token that is taken.
+const TOKEN_CHARACTERS_MAX: usize = 4_096;
+
+/// What stays as it is in a query value (RFC 3986 §2.3).
+const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// The Postiz that this server logs people in to.
+pub struct Postiz {
+    agent: Agent,
+    frontend_url: BaseUrl,
+    token_url: String,
+    client_id: String,
+    client_secret: Secret<String>,
+}
+
+/// What an exchange yields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The token: 1 to 4,096 visible ASCII characters.
+    pub access_token: Secret<String>,
+    /// The organisation that it belongs to.
+    pub organization_id: Option<String>,
+    /// What it may do.
+    pub scope: Option<String>,
+}
+
+/// Why an exchange yielded nothing. The texts are for the log: no browser ever sees them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExchangeError {
+    /// Postiz refused the authorization code (`invalid_grant`): it was used, or is too old.
+    InvalidGrant,
+    /// Postiz refused this server (`invalid_client`): its client ID or secret is wrong.
+    InvalidClient,
+    /// Postiz did not answer in time.
+    TimedOut,
+    /// Postiz could not be reached, or its answer makes no sense.
+    Failed(String),
+}
+
+impl fmt::Display for ExchangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ExchangeError::InvalidGrant => f.write_str("Postiz refused the authorization code (invalid_grant)"),
+            ExchangeError::InvalidClient => f.write_str(
+                "Postiz refused this server (invalid_client): check POSTIZ_OAUTH_CLIENT_ID and POSTIZ_OAUTH_CLIENT_SECRET",
+            ),
+            ExchangeError::TimedOut => write!(f, "Postiz did not answer within {} s", EXCHANGE_TIMEOUT.as_secs()),
+            ExchangeError::Failed(cause) => f.write_str(cause),
+        }
+    }
+}
+
+/// The body of the exchange, in the order Postiz documents it.
+#[derive(Serialize)]
+struct ExchangeRequest<'a> {
+    grant_type: &'static str,
+    code: &'a str,
+    client_id: &'a str,
+    client_secret: &'a str,
+}
+
+impl Postiz {
+    /// The Postiz whose pages are under `frontend_url` and whose API is under `api_url`, for the OAuth app `client_id`.
+    pub fn new(
+        frontend_url: BaseUrl,
+        api_url: &BaseUrl,
+        client_id: String,
+        client_secret: Secret<String>,
+    ) -> Postiz {
+        let agent = http_client::agent(&ClientSettings {
+            user_agent: concat!("postiz-auth-server/", env!("CARGO_PKG_VERSION")),
+            connect_timeout: EXCHANGE_TIMEOUT,
+            total_timeout: Some(EXCHANGE_TIMEOUT),
+            extra_roots: None,
+            uses_tls: api_url.is_https(),
+        });
+        let token_url = format!("{api_url}/oauth/token");
+        Postiz {
+            agent,
+            frontend_url,
+            token_url,
+            client_id,
+            client_secret,
+        }
+    }
+
+    /// Where the browser goes to authorise (RFC 6749 §4.1.1). A person who is signed out loses Postiz' consent page unless
+    /// `returnUrl` leads back to it: Postiz keeps the query, drops the path, and goes there after the sign-in.
+    pub fn authorize_url(&self, state: &State) -> String {
+        let client_id = utf8_percent_encode(&self.client_id, QUERY_VALUE);
+        let url = format!(
+            "{}/oauth/authorize?client_id={client_id}&response_type=code&state={}",
+            self.frontend_url,
+            state.expose()
+        );
+        let return_url = utf8_percent_encode(&url, QUERY_VALUE);
+        format!("{url}&returnUrl={return_url}")
+    }
+
+    /// Exchanges an authorization code for a token (RFC 6749 §4.1.3).
+    pub fn exchange(&self, code: &str) -> Result<Grant, ExchangeError> {
+        let request = ExchangeRequest {
+            grant_type: "authorization_code",
+            code,
+            client_id: &self.client_id,
+            client_secret: self.client_secret.expose(),
+        };
+        let body = serde_json::to_vec(&request)
+            .map_err(|error| ExchangeError::Failed(error.to_string()))?;
+        let sent = self
+            .agent
+            .post(&self.token_url)
+            .header("content-type", "application/json")
+            .send(&body);
+        let mut answer = sent.map_err(from_ureq)?;
+        let status = answer.status().as_u16();
+        let read = answer
+            .body_mut()
+            .with_config()
+            .limit(ANSWER_BYTES_MAX)
+            .read_to_vec();
+        understand(status, &read.map_err(from_ureq)?)
+    }
+}
+
+/// The grant in Postiz' answer, if it is one.
+fn understand(status: u16, body: &[u8]) -> Result<Grant, ExchangeError> {
+    let failed = |what: &str| ExchangeError::Failed(format!("Postiz answered {status} {what}"));
+    let Ok(answer) = serde_json::from_slice::<Value>(body) else {
+        return Err(failed(&format!(
+            "and no JSON: {}",
+            String::from_utf8_lossy(&body[..body.len().min(200)])
+        )));
+    };
+    if !(200..300).contains(&status) {
+        return Err(match answer["error"].as_str() {
+            Some("invalid_grant") => ExchangeError::InvalidGrant,
+            Some("invalid_client") => ExchangeError::InvalidClient,
+            // An error's body holds no token.
+            _ => failed(&format!("{answer}")),
+        });
+    }
+    match answer["access_token"].as_str() {
+        Some(token) if is_token(token) => Ok(Grant {
+            access_token: Secret::new(token.to_owned()),
+            organization_id: answer["id"].as_str().map(str::to_owned),
+            scope: answer["scope"].as_str().map(str::to_owned),
+        }),
+        Some(_) => Err(failed(
+            "with an access_token that is not 1 to 4096 visible ASCII characters",
+        )),
+        None => Err(failed("without an access_token")),
+    }
+}
+
+fn is_token(text: &str) -> bool {
+    (1..=TOKEN_CHARACTERS_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn from_ureq(error: ureq::Error) -> ExchangeError {
+    match error {
+        ureq::Error::Timeout(_) => ExchangeError::TimedOut,
+        ureq::Error::BodyExceedsLimit(limit) => {
+            ExchangeError::Failed(format!("Postiz answered with more than {limit} bytes"))
+        }
+        other => ExchangeError::Failed(format!("Postiz could not be reached: {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_return_url_is_the_whole_url_once() {
+        let url = |text| BaseUrl::parse(text).unwrap();
+        let secret = Secret::new("s".to_owned());
+        let postiz = Postiz::new(
+            url("https://p.example/x"),
+            &url("http://api.example"),
+            "a b&c".to_owned(),
+            secret,
+        );
+        let state = State::generate();
+        let (plain, return_url) = (postiz.authorize_url(&state), "&returnUrl=");
+        let (before, after) = plain.split_once(return_url).unwrap();
+        let expected = format!(
+            "https://p.example/x/oauth/authorize?client_id=a%20b%26c&response_type=code&state={}",
+            state.expose()
+        );
+        assert_eq!(before, expected);
+        assert_eq!(
+            percent_encoding::percent_decode_str(after)
+                .decode_utf8()
+                .unwrap(),
+            expected
+        );
+    }
+
+    #[test]
+    fn answers_are_understood() {
+        let grant = understand(
+            201,
+            br#"{"id":"org","cus":"c","access_token":"pos_x","token_type":"bearer"}"#,
+        )
+        .unwrap();
+        assert_eq!(grant.access_token.expose(), "pos_x");
+        assert_eq!(grant.organization_id.as_deref(), Some("org"));
+        assert_eq!(grant.scope, None);
+        let error = |status, body: &str| understand(status, body.as_bytes()).unwrap_err();
+        assert_eq!(
+            error(400, r#"{"error":"invalid_grant"}"#),
+            ExchangeError::InvalidGrant
+        );
+        assert_eq!(
+            error(401, r#"{"error":"invalid_client"}"#),
+            ExchangeError::InvalidClient
+        );
+        for (status, body) in [
+            (
+                400,
+                r#"{"statusCode":400,"message":["x"],"error":"Bad Request"}"#,
+            ),
+            (500, "{}"),
+            (302, "{}"),
+            (200, "<html>"),
+            (200, ""),
+            (201, "{}"),
+            (200, "[]"),
+            (200, "null"),
+            (200, r#"{"access_token":null}"#),
+            (200, r#"{"access_token":""}"#),
+            (200, r#"{"access_token":12345}"#),
+            (200, r#"{"access_token":{"a":1}}"#),
+            (200, r#"{"access_token":"a\u0000b"}"#),
+            (200, r#"{"access_token":"a b"}"#),
+            (200, r#"{"access_token":"pös"}"#),
+        ] {
+            assert!(
+                matches!(error(status, body), ExchangeError::Failed(_)),
+                "{status} {body}"
+            );
+        }
+        let long = format!(r#"{{"access_token":"{}"}}"#, "x".repeat(4_097));
+        assert!(matches!(error(200, &long), ExchangeError::Failed(_)));
+    }
+}

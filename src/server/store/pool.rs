@@ -1,0 +1,271 @@
+//! A small pool of PostgreSQL connections, checked out per statement and replaced when broken.
+
+use std::collections::HashMap;
+use std::error::Error as _;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use postgres::error::SqlState;
+use postgres::{Client, Config, Statement};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::server::store::StoreError;
+
+/// How long a request may wait for a connection that is free.
+const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the server lets a statement take, and a transaction wait for us; both are set on every connection.
+const SESSION: &str = "SET statement_timeout = '2s'; SET lock_timeout = '2s'; \
+     SET idle_in_transaction_session_timeout = '15s'";
+
+/// Up to `size` connections, made when they are needed.
+pub(crate) struct Pool {
+    config: Config,
+    tls: MakeRustlsConnect,
+    size: usize,
+    /// What each new connection goes through once before it is used.
+    prepare: Prepare,
+    slots: Mutex<Slots>,
+    freed: Condvar,
+}
+
+type Prepare = Box<dyn Fn(&mut Client) -> Result<(), StoreError> + Send + Sync>;
+
+#[derive(Default)]
+struct Slots {
+    idle: Vec<Connection>,
+    /// Idle ones and those in use.
+    open: usize,
+}
+
+/// A connection with the statements that it has prepared so far.
+struct Connection {
+    client: Client,
+    statements: HashMap<&'static str, Statement>,
+}
+
+/// A connection in use; back in the pool when dropped, unless it is broken.
+pub(crate) struct Pooled {
+    pool: Arc<Pool>,
+    connection: Option<Connection>,
+    reused: bool,
+    spoiled: bool,
+}
+
+impl Pool {
+    pub(crate) fn new(
+        config: Config,
+        tls: MakeRustlsConnect,
+        size: usize,
+        prepare: impl Fn(&mut Client) -> Result<(), StoreError> + Send + Sync + 'static,
+    ) -> Arc<Pool> {
+        let (slots, freed) = (Mutex::default(), Condvar::new());
+        Arc::new(Pool {
+            config,
+            tls,
+            size,
+            prepare: Box::new(prepare),
+            slots,
+            freed,
+        })
+    }
+
+    /// Runs `act` on a connection. When a connection from before turns out to be dead, the database was probably
+    /// restarted: all others from before are dropped, and `act` has one more try on a new one. So `act` must be one that
+    /// may be done twice.
+    pub(crate) fn with<T>(
+        self: &Arc<Pool>,
+        act: impl Fn(&mut Pooled) -> Result<T, postgres::Error>,
+    ) -> Result<T, StoreError> {
+        let mut pooled = self.checkout()?;
+        match act(&mut pooled) {
+            Ok(value) => Ok(value),
+            Err(error) if pooled.reused && pooled.is_broken(&error) => {
+                drop(pooled);
+                self.drop_idle();
+                let mut pooled = self.checkout()?;
+                act(&mut pooled).map_err(|error| pooled.failed(&error))
+            }
+            Err(error) => Err(pooled.failed(&error)),
+        }
+    }
+
+    /// A connection of the caller's own, for as long as it is kept.
+    pub(crate) fn checkout(self: &Arc<Pool>) -> Result<Pooled, StoreError> {
+        let deadline = Instant::now() + CHECKOUT_TIMEOUT;
+        let mut slots = self.slots();
+        loop {
+            if let Some(connection) = slots.idle.pop() {
+                return Ok(self.pooled(connection, true));
+            }
+            if slots.open < self.size {
+                slots.open += 1;
+                drop(slots);
+                return self.connect();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let busy = format!("all {} connections to PostgreSQL are busy", self.size);
+                return Err(StoreError::Unavailable(busy));
+            }
+            slots = self
+                .freed
+                .wait_timeout(slots, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Fills the slot that the caller has counted as open.
+    fn connect(self: &Arc<Pool>) -> Result<Pooled, StoreError> {
+        let connected = self
+            .config
+            .connect(self.tls.clone())
+            .map_err(|error| classify(&error))
+            .and_then(|mut client| {
+                (self.prepare)(&mut client)?;
+                client
+                    .batch_execute(SESSION)
+                    .map_err(|error| classify(&error))?;
+                Ok(client)
+            });
+        match connected {
+            Ok(client) => Ok(self.pooled(
+                Connection {
+                    client,
+                    statements: HashMap::new(),
+                },
+                false,
+            )),
+            Err(error) => {
+                self.give_up_slot();
+                Err(error)
+            }
+        }
+    }
+
+    fn pooled(self: &Arc<Pool>, connection: Connection, reused: bool) -> Pooled {
+        Pooled {
+            pool: Arc::clone(self),
+            connection: Some(connection),
+            reused,
+            spoiled: false,
+        }
+    }
+
+    fn drop_idle(&self) {
+        let mut slots = self.slots();
+        slots.open -= slots.idle.len();
+        let dead = std::mem::take(&mut slots.idle);
+        drop(slots);
+        // Closing may take a moment each, and needs no lock.
+        drop(dead);
+        self.freed.notify_all();
+    }
+
+    fn give_up_slot(&self) {
+        self.slots().open -= 1;
+        self.freed.notify_one();
+    }
+
+    /// Nothing is left half-done in the slots by a panic elsewhere.
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pooled {
+    /// The client, with `sql` prepared: once per connection.
+    pub(crate) fn prepared(
+        &mut self,
+        sql: &'static str,
+    ) -> Result<(&mut Client, Statement), postgres::Error> {
+        let Connection { client, statements } = self.connection();
+        let statement = match statements.get(sql) {
+            Some(statement) => statement.clone(),
+            None => {
+                let statement = client.prepare(sql)?;
+                statements.insert(sql, statement.clone());
+                statement
+            }
+        };
+        Ok((client, statement))
+    }
+
+    /// The client, for what is not worth preparing.
+    pub(crate) fn client(&mut self) -> &mut Client {
+        &mut self.connection().client
+    }
+
+    /// Never to be used again: closed, rather than put back, when dropped.
+    pub(crate) fn spoil(&mut self) {
+        self.spoiled = true;
+    }
+
+    /// What the layer above hears of `error`; the connection goes when it is to blame.
+    pub(crate) fn failed(&mut self, error: &postgres::Error) -> StoreError {
+        self.is_broken(error);
+        classify(error)
+    }
+
+    /// Is the connection of no use any more? True also for a standby that lost its primary's place: a new connection may
+    /// find the new primary.
+    fn is_broken(&mut self, error: &postgres::Error) -> bool {
+        let read_only = error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
+        self.spoiled |= read_only || error.as_db_error().is_none() || self.client().is_closed();
+        self.spoiled
+    }
+
+    fn connection(&mut self) -> &mut Connection {
+        self.connection
+            .as_mut()
+            .expect("only drop takes the connection out")
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take() else {
+            return;
+        };
+        if self.spoiled || connection.client.is_closed() {
+            drop(connection);
+            self.pool.give_up_slot();
+        } else {
+            self.pool.slots().idle.push(connection);
+            self.pool.freed.notify_one();
+        }
+    }
+}
+
+/// Can waiting mend it? A wrong password, a missing database or right, or a table of another shape, it cannot.
+pub(crate) fn classify(error: &postgres::Error) -> StoreError {
+    let text = with_causes(error);
+    let Some(code) = error.code() else {
+        return StoreError::Unavailable(text);
+    };
+    let hopeless = *code == SqlState::INVALID_PASSWORD
+        || *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION
+        || *code == SqlState::INVALID_CATALOG_NAME
+        || code.code().starts_with("42");
+    if hopeless {
+        StoreError::Unusable(text)
+    } else {
+        StoreError::Unavailable(text)
+    }
+}
+
+/// "error connecting to server" alone helps nobody.
+fn with_causes(error: &postgres::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    text
+}

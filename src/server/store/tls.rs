@@ -1,0 +1,190 @@
+//! TLS to PostgreSQL as libpq's `sslmode` means it, by rustls.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// libpq's `sslmode`, as far as it concerns the server's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verify {
+    /// `disable`, `prefer` and `require` without `sslrootcert`: encrypted, if at all, to whoever answers.
+    Nothing,
+    /// `verify-ca`, and `require` with `sslrootcert`: its authority is trusted, its name does not matter.
+    Authority(Roots),
+    /// `verify-full`: its authority is trusted, and it is the host's own.
+    AuthorityAndName(Roots),
+}
+
+/// Whom to trust: `sslrootcert`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Roots {
+    /// Not given, or `system`: the system's store, else the built-in roots.
+    System,
+    /// A PEM file.
+    File(PathBuf),
+}
+
+/// The connector for `verify`; the error says which file is wrong and why.
+pub(crate) fn connector(verify: &Verify) -> Result<MakeRustlsConnect, String> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let config = match verify {
+        Verify::AuthorityAndName(roots) => builder
+            .with_root_certificates(root_store(roots)?)
+            .with_no_client_auth(),
+        Verify::Authority(roots) => {
+            let verifier =
+                WebPkiServerVerifier::builder_with_provider(Arc::new(root_store(roots)?), provider)
+                    .build()
+                    .map_err(|error| error.to_string())?;
+            let verifier = Arc::new(AnyName(verifier));
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(verifier)
+                .with_no_client_auth()
+        }
+        Verify::Nothing => {
+            let verifier = Arc::new(Anyone(provider));
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(verifier)
+                .with_no_client_auth()
+        }
+    };
+    Ok(MakeRustlsConnect::new(config))
+}
+
+fn root_store(roots: &Roots) -> Result<RootCertStore, String> {
+    let mut store = RootCertStore::empty();
+    match roots {
+        Roots::System => {
+            let system = rustls_native_certs::load_native_certs().certs;
+            let built_in = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
+            let certificates = if system.is_empty() { built_in } else { &system };
+            store.add_parsable_certificates(certificates.iter().cloned());
+        }
+        Roots::File(path) => {
+            let problem = |reason: &str| format!("sslrootcert {}: {reason}", path.display());
+            let certificates =
+                CertificateDer::pem_file_iter(path).map_err(|error| problem(&error.to_string()))?;
+            for certificate in certificates {
+                let certificate = certificate.map_err(|error| problem(&error.to_string()))?;
+                store
+                    .add(certificate)
+                    .map_err(|error| problem(&error.to_string()))?;
+            }
+            if store.is_empty() {
+                return Err(problem("holds no certificate"));
+            }
+        }
+    }
+    Ok(store)
+}
+
+/// Verifies the chain, and lets a certificate of another name pass.
+#[derive(Debug)]
+struct AnyName(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for AnyName {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer,
+        intermediates: &[CertificateDer],
+        server_name: &ServerName,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match self
+            .0
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        {
+            // The name is looked at last, so all else was found good.
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+/// Takes any certificate whose key the peer holds.
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer,
+        _intermediates: &[CertificateDer],
+        _server_name: &ServerName,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,220 @@
+// Whole logins by clicks and keys, on both stores: the straight way, and every way that people leave it.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+
+import { authorize, enterCode, expectAccessible, expectPage, launch, open } from './browser.mjs';
+import { startPostgres, startServer } from './processes.mjs';
+import { startLogin } from './terminal.mjs';
+
+const ENTER = 'Enter the code from your terminal';
+const CONFIRM = 'Does your terminal show this code?';
+const SIGNED_IN = 'You are signed in';
+const REFUSED = 'You refused this login';
+const FAILED = 'That did not work';
+
+let browser, postgres;
+before(async () => {
+  [browser, postgres] = await Promise.all([launch(), startPostgres()]);
+});
+after(() => Promise.all([browser.close(), postgres.end()]));
+
+for (const store of ['embedded', 'PostgreSQL']) {
+  describe(`on the store ${store}`, () => {
+    /** A server, a browser that is signed in to Postiz unless told otherwise, and a page in it. */
+    async function begin(t, options = {}) {
+      const server = await startServer(t, { database: store === 'PostgreSQL' ? postgres.url : undefined });
+      const context = await open(t, browser, { signedInTo: server.postiz.url, ...options });
+      return { server, context, page: await context.newPage() };
+    }
+
+    test('the code is typed, Postiz asks for sign-in and consent, and the terminal is signed in', async (t) => {
+      const { server, page } = await begin(t, { signedInTo: undefined });
+      const login = await startLogin(server.url);
+      await page.goto(server.url);
+      await expectPage(page, ENTER);
+      await expectAccessible(page);
+      await enterCode(page, login.code);
+      await page.getByRole('button', { name: 'Sign in' }).click();
+      await authorize(page);
+      await expectPage(page, SIGNED_IN);
+      await expectAccessible(page);
+      assert.equal(await login.outcome(), 'signed in');
+    });
+
+    test('a link with the code shows it, says who asks, and asks before it goes on', async (t) => {
+      const { server, page } = await begin(t);
+      const login = await startLogin(server.url);
+      await page.goto(login.link);
+      await expectPage(page, CONFIRM);
+      await expectAccessible(page);
+      const text = await page.getByRole('main').innerText();
+      for (const part of [login.code, 'less than a minute ago', 'postiz/0.0.0 (browser tests)', '127.0.0.1']) {
+        assert.ok(text.includes(part), `${part} in ${text}`);
+      }
+      assert.equal(await login.poll(), 'authorization_pending');
+      await page.getByRole('button', { name: 'Continue' }).click();
+      await authorize(page);
+      await expectPage(page, SIGNED_IN);
+      assert.equal(await login.outcome(), 'signed in');
+    });
+
+    test('refused here', async (t) => {
+      const { server, page } = await begin(t);
+      const login = await startLogin(server.url);
+      await page.goto(login.link);
+      await page.getByRole('button', { name: 'Refuse' }).click();
+      await expectPage(page, REFUSED);
+      await expectAccessible(page);
+      assert.equal(await login.poll(), 'access_denied');
+    });
+
+    test('refused at Postiz', async (t) => {
+      const { server, page } = await begin(t);
+      const login = await startLogin(server.url);
+      await page.goto(login.page);
+      await enterCode(page, login.code);
+      await page.getByRole('button', { name: 'Deny' }).click();
+      await expectPage(page, REFUSED);
+      assert.equal(await login.poll(), 'access_denied');
+    });
+
+    test('a wrong code, none, and then the right one', async (t) => {
+      const { server, page } = await begin(t);
+      const login = await startLogin(server.url);
+      await page.goto(login.page);
+      await enterCode(page, 'BCDF-GHJK');
+      await expectPage(page, FAILED);
+      await expectAccessible(page);
+      assert.ok((await page.getByRole('alert').innerText()).startsWith('This code is mistyped'));
+      await enterCode(page, '');
+      await page.getByText('The field was empty').waitFor();
+      await enterCode(page, login.code);
+      await authorize(page);
+      await expectPage(page, SIGNED_IN);
+      assert.equal(await login.outcome(), 'signed in');
+    });
+
+    test('the code in every way that it may be typed or pasted', async (t) => {
+      const { server, page } = await begin(t);
+      const login = await startLogin(server.url);
+      const [left, right] = login.code.split('-');
+      const ways = [
+        `${left}${right}`.toLowerCase(),
+        ` ${left} - ${right} `,
+        `${left}–${right}`,
+        `${left}\u00a0${right}`,
+        `code: ${left}${right}.`,
+      ];
+      for (const way of ways) {
+        await page.goto(login.page);
+        await enterCode(page, way);
+        await page.getByRole('button', { name: 'Authorize' }).waitFor();
+      }
+    });
+
+    test('a double click', async (t) => {
+      const { server, page } = await begin(t);
+      const login = await startLogin(server.url);
+      await page.goto(login.link);
+      await page.getByRole('button', { name: 'Continue' }).dblclick({ noWaitAfter: true });
+      await page.getByRole('button', { name: 'Authorize' }).dblclick({ noWaitAfter: true });
+      await expectPage(page, SIGNED_IN);
+      assert.equal(await login.outcome(), 'signed in');
+    });
+
+    test('back from Postiz, and on again', async (t) => {
+      const { server, page } = await begin(t);
+      const login = await startLogin(server.url);
+      await page.goto(login.link);
+      await page.getByRole('button', { name: 'Continue' }).click();
+      await page.getByRole('button', { name: 'Authorize' }).waitFor();
+      await page.goBack();
+      await expectPage(page, CONFIRM);
+      await page.getByRole('button', { name: 'Continue' }).click();
+      await authorize(page);
+      await expectPage(page, SIGNED_IN);
+      assert.equal(await login.outcome(), 'signed in');
+    });
+
+    test('the last page loaded again, left and come back to', async (t) => {
+      const { server, page } = await begin(t);
+      const login = await startLogin(server.url);
+      await page.goto(login.page);
+      await enterCode(page, login.code);
+      await authorize(page);
+      await expectPage(page, SIGNED_IN);
+      await page.reload();
+      await expectPage(page, SIGNED_IN);
+      await page.goBack();
+      await page.getByRole('button', { name: 'Authorize' }).waitFor();
+      await page.goForward();
+      await expectPage(page, SIGNED_IN);
+      assert.equal(await login.outcome(), 'signed in');
+    });
+
+    test('a code that was used already', async (t) => {
+      const { server, page } = await begin(t);
+      const login = await startLogin(server.url);
+      await page.goto(login.page);
+      await enterCode(page, login.code);
+      await authorize(page);
+      await expectPage(page, SIGNED_IN);
+      assert.equal(await login.outcome(), 'signed in');
+      await page.goto(login.page);
+      await enterCode(page, login.code);
+      await expectPage(page, FAILED);
+    });
+
+    test('two logins in two tabs, one in the middle of the other', async (t) => {
+      const { server, context, page: first } = await begin(t);
+      const second = await context.newPage();
+      const [one, two] = [await startLogin(server.url), await startLogin(server.url)];
+      for (const [page, login] of [[first, one], [second, two]]) {
+        await page.goto(login.link);
+        await page.getByRole('button', { name: 'Continue' }).click();
+        await page.getByRole('button', { name: 'Authorize' }).waitFor();
+      }
+      for (const [page, login] of [[first, one], [second, two]]) {
+        await authorize(page);
+        await expectPage(page, SIGNED_IN);
+        assert.equal(await login.outcome(), 'signed in');
+      }
+    });
+
+    test('with the keyboard alone', async (t) => {
+      const { server, page } = await begin(t);
+      const login = await startLogin(server.url);
+      await page.goto(login.page);
+      // The field has the focus.
+      await page.keyboard.type(login.code);
+      await page.keyboard.press('Enter');
+      await pressByKey(page, 'Authorize');
+      await expectPage(page, SIGNED_IN);
+      assert.equal(await login.outcome(), 'signed in');
+    });
+
+    test('refused with the keyboard alone', async (t) => {
+      const { server, page } = await begin(t);
+      const login = await startLogin(server.url);
+      await page.goto(login.link);
+      await pressByKey(page, 'Refuse');
+      await expectPage(page, REFUSED);
+      assert.equal(await login.poll(), 'access_denied');
+    });
+  });
+}
+
+/** Goes to a button with the tab key, sees that it has the focus, and presses it. */
+async function pressByKey(page, name) {
+  const button = page.getByRole('button', { name });
+  await button.waitFor();
+  for (let tabs = 0; tabs < 10; tabs++) {
+    await page.keyboard.press('Tab');
+    if (await button.evaluate((it) => it === document.activeElement)) {
+      assert.notEqual(await button.evaluate((it) => getComputedStyle(it).outlineStyle), 'none');
+      return page.keyboard.press('Enter');
+    }
+  }
+  assert.fail(`the tab key does not reach ${name}`);
+}

@@ -1,0 +1,121 @@
+// Starts the real programs that a login needs: the server, the stand-in for Postiz, a private PostgreSQL. Each ends with
+// the test that started it, or at the latest with this process.
+
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import net from 'node:net';
+import os from 'node:os';
+import path from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+
+export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const BUILT = process.env.BUILT ?? path.join(ROOT, 'target/debug');
+
+// As in tests/fake_postiz.
+export const CLIENT = { id: 'pca_fake0client0id', secret: 'pcs_fake0client0secret0that0must0not0leak' };
+
+/**
+ * A server in front of a fake Postiz of its own.
+ *
+ * `database` is a URL, without which the store is the embedded file. `publicUrl` makes the address that people know from
+ * the server's port, for a proxy or for https. `env` adds to the server's environment and overrides it.
+ */
+export async function startServer(t, { database, publicUrl = (port) => `http://localhost:${port}`, env = {} } = {}) {
+  const port = await freePort();
+  const url = publicUrl(port);
+  const postiz = await startPostiz(t, `${url}/device/callback`);
+  const dir = await temporaryFolder(t);
+  const environment = {
+    HOST: '127.0.0.1',
+    PORT: port,
+    SERVER_URL: url,
+    POSTIZ_FRONTEND_URL: postiz.url,
+    POSTIZ_API_URL: postiz.url,
+    POSTIZ_OAUTH_CLIENT_ID: CLIENT.id,
+    POSTIZ_OAUTH_CLIENT_SECRET: CLIENT.secret,
+    ...(database ? { DATABASE_URL: database } : { DATA_DIR: dir }),
+    ...env,
+  };
+  await start(t, 'postiz-auth-server', [], environment, dir);
+  return { url, port, postiz };
+}
+
+async function startPostiz(t, callback) {
+  const args = ['--port', '0', '--callback', callback];
+  const line = await start(t, 'examples/fake-postiz', args, {}, ROOT);
+  return { url: line.match(/http:\/\/[\w.:]+/)[0] };
+}
+
+/** A PostgreSQL for one test file; `url` is its database. It goes when this process does: the guard watches its standard input. */
+export async function startPostgres() {
+  const [port, password] = [await freePort(), 'browser0tests'];
+  const guard = spawn('sh', [path.join(ROOT, 'tests/it/support/postgres_guard.sh'), port, password], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+    detached: true,
+  });
+  const answers = createInterface({ input: guard.stdout })[Symbol.asyncIterator]();
+  const answer = async () => (await answers.next()).value;
+  const ready = await answer();
+  if (ready !== 'ready') throw new Error(`cannot start PostgreSQL: ${ready}`);
+  return {
+    url: `postgres://postgres:${password}@127.0.0.1:${port}/postgres?sslmode=disable`,
+    /** `stop`, `kill` or `start`. */
+    async control(command) {
+      guard.stdin.write(`${command}\n`);
+      if ((await answer()) !== 'done') throw new Error(`PostgreSQL does not ${command}`);
+    },
+    async end() {
+      guard.stdin.end();
+      await once(guard, 'exit');
+    },
+  };
+}
+
+/** What a program of ours says of itself. */
+export async function helpOf(program) {
+  return (await promisify(execFile)(path.join(BUILT, program), ['--help'])).stdout;
+}
+
+/** Starts a program of ours and waits for the line in which it says that it listens. */
+async function start(t, program, args, env, cwd) {
+  const child = spawn(path.join(BUILT, program), args, { env, cwd, stdio: ['ignore', 'ignore', 'pipe'] });
+  running.add(child);
+  const ended = once(child, 'exit').then(() => running.delete(child));
+  t.after(async () => {
+    child.kill('SIGKILL');
+    await ended;
+  });
+  const log = [];
+  return new Promise((resolve, reject) => {
+    createInterface({ input: child.stderr }).on('line', (line) => {
+      log.push(line);
+      if (line.includes('listening')) resolve(line);
+    });
+    child.on('error', reject);
+    child.on('exit', () => reject(new Error(`${program} ended:\n${log.join('\n')}`)));
+  });
+}
+
+const running = new Set();
+process.on('exit', () => running.forEach((child) => child.kill('SIGKILL')));
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(1));
+
+/** An empty folder, removed with the test. */
+export async function temporaryFolder(t) {
+  const dir = await mkdtemp(path.join(os.tmpdir(), 'postiz-browser-'));
+  t.after(() => rm(dir, { recursive: true, force: true, maxRetries: 5 }));
+  return dir;
+}
+
+/** Free a moment ago, which is as good as it gets. */
+export async function freePort() {
+  const server = net.createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address();
+  server.close();
+  await once(server, 'close');
+  return port;
+}

@@ -1,0 +1,227 @@
+// What strangers' sites and unusual browsers do: forms from elsewhere, frames, no scripts, no cookies, stolen links.
+// And what the user sees when Postiz or the store fails.
+
+import assert from 'node:assert/strict';
+import { mkdir, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+
+import { authorize, enterCode, expectAccessible, expectPage, launch, launchProfile, open, signIn } from './browser.mjs';
+import { CLIENT, freePort, startPostgres, startServer, temporaryFolder } from './processes.mjs';
+import { startSite } from './sites.mjs';
+import { startLogin } from './terminal.mjs';
+
+let browser;
+before(async () => {
+  browser = await launch();
+});
+after(() => browser.close());
+
+async function begin(t, { env, database, ...options } = {}) {
+  const server = await startServer(t, { env, database });
+  const context = await open(t, browser, { signedInTo: server.postiz.url, ...options });
+  return { server, context, page: await context.newPage(), login: await startLogin(server.url) };
+}
+
+/** On the page of Postiz that asks for consent. */
+async function goToPostiz(page, login) {
+  await page.goto(login.page);
+  await enterCode(page, login.code);
+  await page.getByRole('button', { name: 'Authorize' }).waitFor();
+}
+
+// `localhost` on another port is another origin of the same site; by its number it is another site.
+for (const [kind, host] of [['site', '127.0.0.1'], ['origin', 'localhost']]) {
+  for (const action of ['', 'deny']) {
+    test(`a form of another ${kind} does nothing, with action "${action}"`, async (t) => {
+      const { server, context, page, login } = await begin(t);
+      const stranger = await startSite(t, () =>
+        `<form method="post" action="${login.page}"><input name="user_code" value="${login.code}">
+         <input name="action" value="${action}"><button>Win a prize</button></form>`);
+      await page.goto(stranger.url(host));
+      const answered = page.waitForResponse(login.page);
+      await page.getByRole('button', { name: 'Win a prize' }).click();
+      assert.equal((await answered).status(), 403);
+      await expectPage(page, 'Another website sent you here');
+      await expectAccessible(page);
+      assert.deepEqual(await context.cookies(server.url), []);
+      assert.equal(await login.poll(), 'authorization_pending');
+      // The page leads to where one can go on.
+      await page.getByRole('link', { name: 'Enter the code' }).click();
+      await expectPage(page, 'Enter the code from your terminal');
+    });
+  }
+}
+
+test('no page shows in a frame', async (t) => {
+  const { page, login } = await begin(t);
+  for (const framed of [login.page, login.link, login.page.replace('verify', 'callback')]) {
+    const stranger = await startSite(t, () => `<iframe src="${framed}"></iframe>`);
+    const refused = page.waitForEvent('console', (message) => /frame-ancestors|X-Frame-Options/i.test(message.text()));
+    await page.goto(stranger.url());
+    await refused;
+    await page.frames()[1].waitForURL('chrome-error://chromewebdata/');
+  }
+});
+
+test('the policy lets nothing in, and the count of what it refused would tell', async (t) => {
+  const { context, page, login } = await begin(t);
+  await page.goto(login.page);
+  await expectPage(page, 'Enter the code from your terminal');
+  for (const intruder of [
+    '<img src="/health">',
+    '<p style="color: red">',
+    '<style>p { color: red }</style>',
+    '<iframe src="/health"></iframe>',
+    '<object data="/health"></object>',
+  ]) {
+    const before = context.violations.length;
+    const refused = page.waitForEvent('console', (message) => /content security policy/i.test(message.text()));
+    await page.evaluate((html) => document.body.insertAdjacentHTML('beforeend', html), intruder);
+    await refused;
+    assert.ok(context.violations.length > before, intruder);
+  }
+  await page.evaluate(() => document.body.append(Object.assign(document.createElement('script'), { textContent: 'stolen = 1' })));
+  assert.equal(await page.evaluate(() => typeof globalThis.stolen), 'undefined');
+});
+
+test('text in the address stays text', async (t) => {
+  const { context, page, login } = await begin(t);
+  for (const text of ['"><script>stolen=1</script>', '</title><img src=x onerror=stolen=1>', "' autofocus onfocus=stolen=1 '"]) {
+    for (const name of ['user_code', 'code']) {
+      await page.goto(`${login.page}?${name}=${encodeURIComponent(text)}`);
+      await page.getByLabel('Code').waitFor();
+      assert.equal(await page.locator('script, img').count(), 0);
+      assert.equal(await page.evaluate(() => typeof globalThis.stolen), 'undefined');
+    }
+  }
+  assert.deepEqual(context.violations, []);
+});
+
+test('a whole login without scripts', async (t) => {
+  const { page, login } = await begin(t, { javaScriptEnabled: false });
+  await page.goto(login.link);
+  await page.getByRole('button', { name: 'Continue' }).click();
+  await authorize(page);
+  await expectPage(page, 'You are signed in');
+  assert.equal(await login.outcome(), 'signed in');
+});
+
+test('without cookies the user is told to allow them', async (t) => {
+  const server = await startServer(t);
+  const profile = await temporaryFolder(t);
+  await mkdir(path.join(profile, 'Default'));
+  const exceptions = { cookies: { [`${server.url},*`]: { setting: 2 } } };
+  await writeFile(
+    path.join(profile, 'Default/Preferences'),
+    JSON.stringify({ profile: { content_settings: { exceptions } } }),
+  );
+  const context = await launchProfile(t, profile);
+  await signIn(context, server.postiz.url);
+  const page = await context.newPage();
+  const login = await startLogin(server.url);
+  await goToPostiz(page, login);
+  await authorize(page);
+  await expectPage(page, 'This browser lost track of the login');
+  await expectAccessible(page);
+  assert.match(await page.getByRole('main').innerText(), /Allow cookies for localhost/);
+  assert.equal(await login.poll(), 'authorization_pending');
+  await page.getByRole('link', { name: 'Enter the code again' }).click();
+  await expectPage(page, 'Enter the code from your terminal');
+});
+
+test('the way back from Postiz works in no other browser', async (t) => {
+  const { server, context, page, login } = await begin(t);
+  await goToPostiz(page, login);
+  // A stranger allows his own login and sends the way back to somebody else, who would be signed in as him.
+  const state = new URL(page.url()).searchParams.get('state');
+  const consent = await context.request.post(`${server.postiz.url}/oauth/authorize`, {
+    form: { client_id: CLIENT.id, state, action: 'approve' },
+    maxRedirects: 0,
+  });
+  const callback = consent.headers().location;
+  assert.ok(callback.startsWith(login.page.replace('verify', 'callback')));
+  const other = await open(t, browser, { signedInTo: server.postiz.url });
+  const victim = await other.newPage();
+  await victim.goto(callback);
+  await expectPage(victim, 'This browser lost track of the login');
+  assert.equal(await login.poll(), 'authorization_pending');
+});
+
+test('the way back from Postiz with nothing, or with words of a stranger', async (t) => {
+  const { page, login } = await begin(t);
+  const callback = login.page.replace('verify', 'callback');
+  for (const query of ['', '?code=x', '?state=x', `?code=x&state=${'0'.repeat(64)}`, '?error=<b>Call+555</b>&error_description=Call+555']) {
+    await page.goto(callback + query);
+    await expectPage(page, 'This browser lost track of the login');
+    assert.ok(!(await page.content()).includes('555'));
+  }
+});
+
+test('Postiz ends it with an error of its own, or does not take its own code', async (t) => {
+  const { page, login } = await begin(t);
+  const cases = [
+    ['error=server_error&error_description=Call+555', 'Postiz did not complete the login'],
+    ['code=made-up', 'Postiz did not complete the login'],
+  ];
+  for (const [query, heading] of cases) {
+    await goToPostiz(page, login);
+    const state = new URL(page.url()).searchParams.get('state');
+    await page.goto(`${login.page.replace('verify', 'callback')}?${query}&state=${state}`);
+    await expectPage(page, heading);
+    await expectAccessible(page);
+    assert.ok(!(await page.content()).includes('555'));
+    assert.equal(await login.poll(), 'authorization_pending');
+  }
+  await goToPostiz(page, login);
+  await authorize(page);
+  await expectPage(page, 'You are signed in');
+});
+
+test('Postiz cannot be reached', async (t) => {
+  const nobody = `http://127.0.0.1:${await freePort()}`;
+  const { page, login } = await begin(t, { env: { POSTIZ_API_URL: nobody } });
+  await goToPostiz(page, login);
+  await authorize(page);
+  await expectPage(page, 'Postiz could not be reached');
+  await expectAccessible(page);
+  assert.equal(await login.poll(), 'authorization_pending');
+});
+
+test('this server has the wrong secret', async (t) => {
+  const { page, login } = await begin(t, { env: { POSTIZ_OAUTH_CLIENT_SECRET: 'not the secret' } });
+  await goToPostiz(page, login);
+  await authorize(page);
+  await expectPage(page, 'This server is not set up correctly');
+  await expectAccessible(page);
+});
+
+test('whoever guesses codes has to wait', async (t) => {
+  const { page, login } = await begin(t);
+  await page.goto(login.page);
+  for (let tries = 0; tries < 30; tries++) {
+    await enterCode(page, 'BCDF-GHJK');
+    await page.getByRole('heading', { level: 1, name: /That did not work|Too many wrong codes/ }).waitFor();
+    if ((await page.getByLabel('Code').count()) === 0) break;
+  }
+  await expectPage(page, 'Too many wrong codes');
+  await expectAccessible(page);
+  assert.match(await page.getByRole('main').innerText(), /Wait \d+ (second|minute)s?, then enter/);
+});
+
+test('the store is away for a while, and back again', async (t) => {
+  const postgres = await startPostgres();
+  t.after(() => postgres.end());
+  const { page, login } = await begin(t, { database: postgres.url });
+  await page.goto(login.page);
+  await postgres.control('kill');
+  await enterCode(page, login.code);
+  await expectPage(page, 'Not possible at the moment');
+  await expectAccessible(page);
+  await postgres.control('start');
+  await page.getByRole('link', { name: 'Enter the code again' }).click();
+  await enterCode(page, login.code);
+  await authorize(page);
+  await expectPage(page, 'You are signed in');
+  assert.equal(await login.outcome(), 'signed in');
+});

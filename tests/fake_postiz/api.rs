@@ -1,0 +1,268 @@
+//! Postiz' public API, as far as the CLI uses it, over a few channels and an in-memory list of posts.
+//! POST answers 201, everything else 200, errors come in Postiz' several shapes.
+
+use std::sync::Mutex;
+
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+
+use super::http::{Request, Response};
+
+/// What the organisation has.
+pub struct Api {
+    posts: Mutex<Vec<Value>>,
+}
+
+impl Api {
+    /// With one published post whose platform lost it, for `posts:missing`.
+    pub fn new() -> Api {
+        let lost = json!({
+            "id": "post-lost", "content": "Hello", "publishDate": "2026-01-15T09:00:00.000Z",
+            "releaseURL": null, "releaseId": "missing", "state": "PUBLISHED", "group": "group-lost",
+            "integration": {"id": "ch-youtube", "providerIdentifier": "youtube", "name": "Ada on video"},
+        });
+        Api {
+            posts: Mutex::new(vec![lost]),
+        }
+    }
+
+    /// Answers a request whose credentials are good; `path` is what stands after `/public/v1/`.
+    pub fn answer(&self, request: &Request, path: &str) -> Response {
+        let decode = |s: &str| percent_decode_str(s).decode_utf8_lossy().into_owned();
+        let segments: Vec<String> = path.split('/').map(decode).collect();
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        match (request.method.as_str(), segments.as_slice()) {
+            ("GET", ["is-connected"]) => ok(json!({"connected": true})),
+            ("GET", ["integrations"]) => list_channels(request),
+            ("GET", ["groups"]) => ok(json!([{"id": "group-1", "name": "Customer One"}])),
+            ("GET", ["integration-settings", id]) => channel_settings(id),
+            ("POST", ["integration-trigger", id]) => trigger(request, id),
+            ("GET", ["posts"]) => self.list_posts(request),
+            ("POST", ["posts"]) => self.create_posts(request),
+            ("DELETE", ["posts", id]) => self.delete_post(id),
+            ("GET", ["posts", id, "missing"]) => self.missing(id),
+            ("PUT", ["posts", id, "release-id"]) => self.connect(request, id),
+            ("PUT", ["posts", id, "status"]) => self.set_status(request, id),
+            ("PUT", ["posts", id, "settings"]) => self.set_settings(request, id),
+            ("GET", ["analytics", "post", id]) => self.post_analytics(id),
+            ("GET", ["analytics", id]) => channel_analytics(id),
+            ("POST", ["upload"]) => upload(request),
+            _ => not_found(request),
+        }
+    }
+
+    fn list_posts(&self, request: &Request) -> Response {
+        let required = ["startDate", "endDate"];
+        let missing = required.iter().filter(|n| request.query(n).is_none());
+        let messages: Vec<String> = missing
+            .map(|n| format!("{n} must be a valid ISO 8601 date string"))
+            .collect();
+        if !messages.is_empty() {
+            return bad_request(json!(messages));
+        }
+        ok(json!({"posts": *self.posts.lock().expect("no handler panics")}))
+    }
+
+    fn create_posts(&self, request: &Request) -> Response {
+        let body = request.json();
+        let parts = body["posts"].as_array().cloned().unwrap_or_default();
+        if parts.is_empty() || parts.iter().any(|p| !p["integration"]["id"].is_string()) {
+            return bad_request(json!("All posts must have an integration id"));
+        }
+        let mut posts = self.posts.lock().expect("no handler panics");
+        let mut answer = Vec::new();
+        for part in parts {
+            let id = format!("post-{}", posts.len());
+            let state = if body["type"] == "draft" {
+                "DRAFT"
+            } else {
+                "QUEUE"
+            };
+            posts.push(json!({
+                "id": id, "content": part["value"][0]["content"], "publishDate": body["date"],
+                "releaseURL": null, "releaseId": null, "state": state, "group": "group-1",
+                "creationMethod": body["creationMethod"], "integration": part["integration"],
+            }));
+            answer.push(json!({"postId": id, "integration": part["integration"]["id"]}));
+        }
+        Response::json(201, &json!(answer))
+    }
+
+    fn delete_post(&self, id: &str) -> Response {
+        let mut posts = self.posts.lock().expect("no handler panics");
+        let before = posts.len();
+        posts.retain(|p| p["id"] != id);
+        if posts.len() == before {
+            return crash();
+        }
+        // Its word for success.
+        ok(json!({"error": true}))
+    }
+
+    fn missing(&self, id: &str) -> Response {
+        match self.with_post(id, |post| post["releaseId"] == "missing") {
+            Some(true) => ok(json!([{"id": "vid-1", "url": "https://example.com/vid-1.jpg"}])),
+            _ => ok(json!([])),
+        }
+    }
+
+    fn connect(&self, request: &Request, id: &str) -> Response {
+        let release = request.json()["releaseId"].clone();
+        let connected = self.with_post(id, |post| {
+            let was_missing = post["releaseId"] == "missing";
+            if was_missing {
+                post["releaseId"] = release;
+            }
+            was_missing.then(|| post.clone())
+        });
+        connected.flatten().map_or_else(crash, ok)
+    }
+
+    fn set_status(&self, request: &Request, id: &str) -> Response {
+        let state = match request.json()["status"].as_str() {
+            Some("draft") => "DRAFT",
+            Some("schedule") => "QUEUE",
+            _ => {
+                return bad_request(json!([
+                    "status must be one of the following values: draft, schedule"
+                ]));
+            }
+        };
+        let changed = self.with_post(id, |post| post["state"] = json!(state));
+        match changed {
+            Some(()) => ok(json!({"id": id, "state": state})),
+            None => bad_request(json!("Post not found")),
+        }
+    }
+
+    fn set_settings(&self, request: &Request, id: &str) -> Response {
+        let settings = request.json()["settings"].clone();
+        if !settings.is_object() {
+            return bad_request(json!(["settings must be an object"]));
+        }
+        match self.with_post(id, |post| post["publishDate"].clone()) {
+            Some(date) => ok(json!({"postId": id, "publishDate": date})),
+            None => Response::json(404, &json!({"msg": "Post not found"})),
+        }
+    }
+
+    fn post_analytics(&self, id: &str) -> Response {
+        match self.with_post(id, |post| post["releaseId"] == "missing") {
+            Some(true) => ok(json!({"missing": true})),
+            Some(false) => ok(figures()),
+            None => crash(),
+        }
+    }
+
+    fn with_post<T>(&self, id: &str, act: impl FnOnce(&mut Value) -> T) -> Option<T> {
+        let mut posts = self.posts.lock().expect("no handler panics");
+        posts.iter_mut().find(|p| p["id"] == id).map(act)
+    }
+}
+
+fn channels() -> Vec<Value> {
+    let channel = |id: &str, provider: &str, name: &str| {
+        json!({
+            "id": id, "name": name, "identifier": provider, "disabled": false,
+            "picture": format!("https://example.com/{id}.png"), "profile": name,
+        })
+    };
+    let mut channels = vec![
+        channel("ch-x", "x", "Ada"),
+        channel("ch-linkedin", "linkedin", "Ada Works"),
+        channel("ch-youtube", "youtube", "Ada on video"),
+    ];
+    channels[1]["customer"] = json!({"id": "group-1", "name": "Customer One"});
+    channels
+}
+
+fn list_channels(request: &Request) -> Response {
+    let group = request.query("group").filter(|g| !g.is_empty());
+    let wanted = |c: &Value| group.as_ref().is_none_or(|g| c["customer"]["id"] == **g);
+    ok(channels().into_iter().filter(wanted).collect())
+}
+
+fn channel_exists(id: &str) -> bool {
+    channels().iter().any(|c| c["id"] == id)
+}
+
+fn channel_settings(id: &str) -> Response {
+    if !channel_exists(id) {
+        return Response::json(404, &json!({"msg": "Integration not found"}));
+    }
+    ok(json!({"output": {
+        "rules": "", "maxLength": 280, "settings": "No additional settings required",
+        "tools": [{"methodName": "channels", "description": "Lists the channels", "dataSchema": []}],
+    }}))
+}
+
+fn trigger(request: &Request, id: &str) -> Response {
+    if !channel_exists(id) {
+        return Response::json(404, &json!({"msg": "Integration not found"}));
+    }
+    match request.json()["methodName"].as_str() {
+        Some("channels") => {
+            let output = json!([{"id": "c1", "name": "general"}]);
+            Response::json(201, &json!({"output": output}))
+        }
+        _ => Response::json(404, &json!({"msg": "Tool not found"})),
+    }
+}
+
+fn channel_analytics(id: &str) -> Response {
+    if channel_exists(id) {
+        ok(figures())
+    } else {
+        crash()
+    }
+}
+
+fn figures() -> Value {
+    let data =
+        json!([{"total": "12", "date": "2026-01-14"}, {"total": "30", "date": "2026-01-15"}]);
+    json!([{"label": "Impressions", "data": data, "percentageChange": 150}])
+}
+
+/// The file's name is all that is looked at.
+fn upload(request: &Request) -> Response {
+    let text = request.text();
+    let name = text
+        .split_once("filename=\"")
+        .and_then(|(_, rest)| rest.split('"').next());
+    let Some(name) = name else {
+        return Response::json(400, &json!({"msg": "No file provided"}));
+    };
+    let path = format!("https://uploads.example.com/{name}");
+    let answer = json!({
+        "id": "media-1", "name": name, "originalName": name, "path": path, "thumbnail": null, "alt": null,
+    });
+    Response::json(201, &answer)
+}
+
+fn ok(body: Value) -> Response {
+    Response::json(200, &body)
+}
+
+fn bad_request(message: Value) -> Response {
+    Response::json(
+        400,
+        &json!({"statusCode": 400, "message": message, "error": "Bad Request"}),
+    )
+}
+
+/// What Postiz answers to many an unknown id.
+fn crash() -> Response {
+    Response::json(
+        500,
+        &json!({"statusCode": 500, "message": "Internal server error"}),
+    )
+}
+
+/// What Postiz' framework answers to an unknown address.
+pub fn not_found(request: &Request) -> Response {
+    let message = format!("Cannot {} {}", request.method, request.path());
+    Response::json(
+        404,
+        &json!({"message": message, "error": "Not Found", "statusCode": 404}),
+    )
+}

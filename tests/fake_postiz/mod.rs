@@ -1,0 +1,209 @@
+//! A stand-in for Postiz, for the tests and the demo: sign-in, consent page, token endpoint, public API.
+//! It keeps a log of the requests it got, and misbehaves on command. The flow is `oauth.rs`, the API `api.rs`.
+
+// The demo and the tests use different parts of it.
+#![allow(dead_code, unused_imports)]
+
+pub mod api;
+pub mod http;
+pub mod oauth;
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+
+pub use http::{Delivery, Gate, HttpServer, Reply, Request, Response};
+
+use api::Api;
+use oauth::OAuth;
+
+/// The app's public name.
+pub const CLIENT_ID: &str = "pca_fake0client0id";
+/// The app's secret, easy to find in a log that should not hold it.
+pub const CLIENT_SECRET: &str = "pcs_fake0client0secret0that0must0not0leak";
+/// An API key of the organisation, as people copy it from Postiz' settings.
+pub const API_KEY: &str = "0123456789abcdef0123456789abcdef";
+
+/// A running stand-in; stops when dropped.
+pub struct FakePostiz {
+    server: HttpServer,
+    postiz: Arc<Postiz>,
+}
+
+/// What the threads of a stand-in share.
+struct Postiz {
+    oauth: OAuth,
+    api: Api,
+    log: Mutex<Vec<Request>>,
+    faults: Mutex<Vec<Planned>>,
+}
+
+/// One misbehaviour, for the next `times` requests whose path begins with `path`.
+struct Planned {
+    path: String,
+    fault: Fault,
+    times: usize,
+}
+
+/// How to misbehave.
+#[derive(Clone)]
+pub enum Fault {
+    /// Does what it should, but the answer travels badly.
+    Deliver(Delivery),
+    /// Says this and does nothing.
+    Answer(Response),
+}
+
+impl FakePostiz {
+    /// Starts one on a free port of 127.0.0.1.
+    pub fn start() -> FakePostiz {
+        FakePostiz::start_on(0).expect("a free port on loopback")
+    }
+
+    /// Starts one on `port` of 127.0.0.1.
+    pub fn start_on(port: u16) -> io::Result<FakePostiz> {
+        let postiz = Arc::new(Postiz {
+            oauth: OAuth::new(CLIENT_ID, CLIENT_SECRET),
+            api: Api::new(),
+            log: Mutex::default(),
+            faults: Mutex::default(),
+        });
+        let shared = Arc::clone(&postiz);
+        let server = HttpServer::start(port, move |request| shared.reply(request))?;
+        Ok(FakePostiz { server, postiz })
+    }
+
+    /// Its address, for the browser as for the API.
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+
+    /// Registers where browsers go after the consent page.
+    pub fn set_callback_url(&self, url: &str) {
+        let callback_url = &self.postiz.oauth.callback_url;
+        url.clone_into(&mut callback_url.lock().expect("no handler panics"));
+    }
+
+    /// A code as the consent page gives it to `person`, for tests that need no browser.
+    pub fn consent(&self, person: &str) -> String {
+        self.postiz.oauth.consent(person)
+    }
+
+    /// A token of `person`, for tests that need no login.
+    pub fn token_for(&self, person: &str) -> String {
+        let code = self.consent(person);
+        self.postiz.oauth.token_for_code(&code)
+    }
+
+    /// Does the API take this token now?
+    pub fn accepts(&self, access_token: &str) -> bool {
+        self.postiz.oauth.person_of(access_token).is_some()
+    }
+
+    /// From now on, requests whose path begins with `path` meet `fault`.
+    pub fn misbehave(&self, path: &str, fault: Fault) {
+        self.misbehave_times(usize::MAX, path, fault);
+    }
+
+    /// The next `times` requests whose path begins with `path` meet `fault`.
+    pub fn misbehave_times(&self, times: usize, path: &str, fault: Fault) {
+        let planned = Planned {
+            path: path.to_owned(),
+            fault,
+            times,
+        };
+        self.postiz
+            .faults
+            .lock()
+            .expect("no handler panics")
+            .push(planned);
+    }
+
+    /// Ends all misbehaviour.
+    pub fn behave(&self) {
+        self.postiz
+            .faults
+            .lock()
+            .expect("no handler panics")
+            .clear();
+    }
+
+    /// Every request so far, in the order of their arrival.
+    pub fn requests(&self) -> Vec<Request> {
+        self.postiz.log.lock().expect("no handler panics").clone()
+    }
+
+    /// The requests so far to exactly this path.
+    pub fn requests_to(&self, path: &str) -> Vec<Request> {
+        let mut requests = self.requests();
+        requests.retain(|r| r.path() == path);
+        requests
+    }
+}
+
+impl Postiz {
+    fn reply(&self, request: &Request) -> Reply {
+        self.log
+            .lock()
+            .expect("no handler panics")
+            .push(request.clone());
+        match self.next_fault(request.path()) {
+            None => self.route(request).into(),
+            Some(Fault::Answer(response)) => response.into(),
+            Some(Fault::Deliver(delivery)) => Reply {
+                response: self.route(request),
+                delivery,
+            },
+        }
+    }
+
+    fn next_fault(&self, path: &str) -> Option<Fault> {
+        let mut faults = self.faults.lock().expect("no handler panics");
+        let planned = faults
+            .iter_mut()
+            .find(|f| f.times > 0 && path.starts_with(&f.path))?;
+        planned.times -= 1;
+        Some(planned.fault.clone())
+    }
+
+    fn route(&self, request: &Request) -> Response {
+        // The official container serves the backend under /api.
+        let path = request.path();
+        let path = path.strip_prefix("/api").unwrap_or(path);
+        match (request.method.as_str(), path) {
+            ("GET", "/") => Response::html(
+                200,
+                oauth::page("Postiz", "<p>Your calendar would be here.</p>"),
+            ),
+            ("GET", "/auth") => oauth::sign_in_page(request),
+            ("POST", "/auth") => oauth::sign_in(request, &own_url(request)),
+            ("GET", "/oauth/authorize") => self.oauth.consent_page(request),
+            ("POST", "/oauth/authorize") => self.oauth.decide(request),
+            ("POST", "/oauth/token") => self.oauth.exchange(request),
+            _ => match path.strip_prefix("/public/v1/") {
+                Some(rest) => self
+                    .refusal(request)
+                    .unwrap_or_else(|| self.api.answer(request, rest)),
+                None => api::not_found(request),
+            },
+        }
+    }
+
+    /// The credentials stand alone in the `Authorization` header: with `Bearer` before them they are taken for an API key.
+    fn refusal(&self, request: &Request) -> Option<Response> {
+        let msg = match request.header("authorization").unwrap_or_default() {
+            "" => "No API Key found",
+            API_KEY => return None,
+            token if self.oauth.person_of(token).is_some() => return None,
+            token if token.starts_with("pos_") => "Invalid OAuth token",
+            _ => "Invalid API key",
+        };
+        Some(Response::json(401, &json!({ "msg": msg })))
+    }
+}
+
+/// This server's address as the browser knows it.
+fn own_url(request: &Request) -> String {
+    format!("http://{}", request.header("host").unwrap_or_default())
+}

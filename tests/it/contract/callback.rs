@@ -1,0 +1,397 @@
+//! `GET /device/callback`: Postiz sends the browser back. How Postiz' own failures are told is `upstream.rs`.
+
+use serde_json::json;
+
+use crate::fake_postiz::{CLIENT_ID, CLIENT_SECRET, Delivery, FakePostiz, Fault, Gate, Response};
+use crate::support::server::BOTH_STORES;
+use crate::support::{
+    Answer, Browser, Cluster, Login, Page, Store, TestServer, at_once, eventually, expect,
+};
+
+/// A callback by hand, as `browser` would send it.
+fn call_back(server: &TestServer, query: &str, browser: &Browser) -> Answer {
+    let url = format!("{}/device/callback?{query}", server.public_url);
+    let cookies = browser.cookies_for(&url);
+    let headers = [("Cookie", cookies.as_str())];
+    let headers = if cookies.is_empty() {
+        &[][..]
+    } else {
+        &headers
+    };
+    server.send("GET", &format!("/device/callback?{query}"), headers, b"")
+}
+
+fn query_of(redirect: &Page) -> String {
+    let location = redirect.location();
+    location.split_once('?').expect("a query").1.to_owned()
+}
+
+fn state_of(redirect: &Page) -> String {
+    let query = query_of(redirect);
+    query.split_once("state=").expect("a state").1.to_owned()
+}
+
+fn exchanges(postiz: &FakePostiz) -> usize {
+    postiz.requests_to("/oauth/token").len()
+}
+
+#[test]
+fn success_and_what_postiz_is_asked() {
+    for store in BOTH_STORES {
+        let postiz = FakePostiz::start();
+        let server = TestServer::start(store, &postiz);
+        let login = Login::start(&server);
+        let mut browser = Browser::new();
+        let redirect = login.consent(&mut browser, "ada");
+        let page = browser.follow(&redirect);
+        expect::page(&page.answer, 200);
+        assert!(
+            page.html().contains("signed in") && page.html().contains("terminal"),
+            "{}",
+            page.html()
+        );
+
+        let requests = postiz.requests_to("/oauth/token");
+        assert_eq!(requests.len(), 1);
+        let request = &requests[0];
+        let query = query_of(&redirect);
+        let code = query
+            .strip_prefix("code=")
+            .and_then(|q| q.split('&').next());
+        let body = json!({
+            "grant_type": "authorization_code", "code": code.expect("a code"),
+            "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET,
+        });
+        assert_eq!(
+            (request.method.as_str(), request.text()),
+            ("POST", body.to_string())
+        );
+        assert_eq!(request.header("content-type"), Some("application/json"));
+        expect::json(&login.poll(&server), 200);
+    }
+}
+
+#[test]
+fn a_path_in_postiz_address_is_kept() {
+    let postiz = FakePostiz::start();
+    let setup = TestServer::setup(Store::Embedded).postiz(&postiz);
+    let server = setup
+        .var("POSTIZ_API_URL", &format!("{}/api/", postiz.url()))
+        .start();
+    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+    let login = Login::start(&server);
+    expect::page(&login.approve(&mut Browser::new(), "ada").answer, 200);
+    assert_eq!(postiz.requests_to("/api/oauth/token").len(), 1);
+    assert_eq!(
+        login.poll(&server).json()["api_url"],
+        format!("{}/api", postiz.url())
+    );
+}
+
+/// R52: one exchange, however many callbacks; and everybody sees success. The answer is slow, so that they all meet.
+#[test]
+fn twenty_callbacks_at_once_exchange_once() {
+    for store in BOTH_STORES {
+        let postiz = FakePostiz::start();
+        let server = TestServer::start(store, &postiz);
+        let login = Login::start(&server);
+        let mut browser = Browser::new();
+        let redirect = login.consent(&mut browser, "ada");
+        let gate = Gate::default();
+        postiz.misbehave("/oauth/token", Fault::Deliver(Delivery::Held(gate.clone())));
+        let answers = std::thread::scope(|scope| {
+            let callbacks =
+                scope.spawn(|| at_once(20, |_| call_back(&server, &query_of(&redirect), &browser)));
+            eventually("the exchange is under way", || exchanges(&postiz) > 0);
+            // R27: the user is done, but the token is not here yet.
+            expect::error(&login.poll(&server), 400, "authorization_pending");
+            gate.open();
+            callbacks.join().expect("no callback panics")
+        });
+        for answer in answers {
+            expect::page(&answer, 200);
+            assert!(answer.text().contains("signed in"), "{}", answer.text());
+        }
+        assert_eq!(exchanges(&postiz), 1);
+        expect::json(&login.poll(&server), 200);
+    }
+}
+
+#[test]
+fn a_refresh_shows_the_same_page_again() {
+    for store in BOTH_STORES {
+        let postiz = FakePostiz::start();
+        let server = TestServer::start(store, &postiz);
+        let login = Login::start(&server);
+        let mut browser = Browser::new();
+        let redirect = login.consent(&mut browser, "ada");
+        let first = browser.follow(&redirect);
+        let second = browser.follow(&redirect);
+        expect::page(&second.answer, 200);
+        assert_eq!(second.html(), first.html());
+        expect::json(&login.poll(&server), 200);
+        // Also when the client has its token: the person sees what they saw.
+        let third = browser.follow(&redirect);
+        expect::page(&third.answer, 200);
+        assert_eq!(third.html(), first.html());
+        assert_eq!(exchanges(&postiz), 1);
+    }
+}
+
+/// R29, R53.
+#[test]
+fn a_denial_at_postiz_reaches_the_next_poll() {
+    for store in BOTH_STORES {
+        let postiz = FakePostiz::start();
+        let server = TestServer::start(store, &postiz);
+        let login = Login::start(&server);
+        let mut browser = Browser::new();
+        let page = login.reach_consent(&mut browser, "ada");
+        let redirect = browser.press(&page, "action", "deny");
+        let page = browser.follow(&redirect);
+        expect::page(&page.answer, 400);
+        assert!(page.html().contains("refused"), "{}", page.html());
+        expect::error(&login.poll(&server), 400, "access_denied");
+        expect::error(&login.poll_form(&server), 400, "access_denied");
+        // A refresh changes nothing, and nobody can go on with it.
+        let page = browser.follow(&redirect);
+        expect::page(&page.answer, 400);
+        let state = state_of(&redirect);
+        expect::page(
+            &call_back(&server, &format!("code=x&state={state}"), &browser),
+            400,
+        );
+        assert_eq!(exchanges(&postiz), 0);
+    }
+}
+
+/// R53: any other error is told in our own words, and the login goes on.
+#[test]
+fn other_errors_of_postiz_leave_the_login_open() {
+    for store in BOTH_STORES {
+        let postiz = FakePostiz::start();
+        let server = TestServer::start(store, &postiz);
+        let login = Login::start(&server);
+        let mut browser = Browser::new();
+        let state = state_of(&login.consent(&mut browser, "ada"));
+        for error in [
+            "server_error",
+            "temporarily_unavailable",
+            "call+%2B1-900-EVIL%0Ainfo+faked",
+        ] {
+            let query = format!("error={error}&error_description=call+%2B1-900-EVIL&state={state}");
+            let answer = call_back(&server, &query, &browser);
+            expect::page(&answer, 502);
+            let html = answer.text();
+            assert!(
+                !html.contains("EVIL") && !html.contains("server_error"),
+                "{html}"
+            );
+            expect::error(&login.poll(&server), 400, "authorization_pending");
+        }
+        let log = server.log();
+        assert!(
+            log.contains("EVIL") && log.contains("temporarily_unavailable"),
+            "for the operator: {log}"
+        );
+        assert!(
+            log.lines().all(|line| !line.starts_with("info faked")),
+            "one line an event: {log}"
+        );
+        let retried = login.approve(&mut browser, "ada");
+        expect::page(&retried.answer, 200);
+        expect::json(&login.poll(&server), 200);
+    }
+}
+
+/// R51: the state is bound to the browser, and one that nobody gave out is worth nothing.
+#[test]
+fn strangers_change_nothing() {
+    for store in BOTH_STORES {
+        let postiz = FakePostiz::start();
+        let server = TestServer::start(store, &postiz);
+        let login = Login::start(&server);
+        let (mut ours, mut other) = (Browser::new(), Browser::new());
+        let redirect = login.consent(&mut ours, "ada");
+        Login::start(&server).confirm(&mut other);
+        let (state, nobody) = (state_of(&redirect), Browser::new());
+        let good = query_of(&redirect);
+        let unknown = "0".repeat(64);
+        for (query, browser) in [
+            (good.clone(), &nobody),
+            (good.clone(), &other),
+            (format!("error=access_denied&state={state}"), &nobody),
+            (format!("error=access_denied&state={state}"), &other),
+            (String::new(), &ours),
+            ("code=x".to_owned(), &ours),
+            ("code=x&state=".to_owned(), &ours),
+            ("code=x&state=".to_owned(), &nobody),
+            (format!("code=x&state={unknown}"), &ours),
+            ("code=x&state=%00".to_owned(), &ours),
+            ("code=x&state=%ff".to_owned(), &ours),
+            (format!("code=x&state={}", login.device_code()), &ours),
+            (format!("state={state}"), &ours),
+            (format!("code=&state={state}"), &ours),
+            (format!("code=x&state={state}&state={unknown}"), &ours),
+            ("error=access_denied".to_owned(), &ours),
+            ("error=call+1-900-EVIL".to_owned(), &nobody),
+            (format!("error=access_denied&state={unknown}"), &ours),
+        ] {
+            let answer = call_back(&server, &query, browser);
+            expect::page(&answer, 400);
+            assert!(!answer.text().contains("EVIL"));
+            expect::error(&login.poll(&server), 400, "authorization_pending");
+        }
+        assert_eq!(exchanges(&postiz), 0);
+        expect::page(&call_back(&server, &good, &ours), 200);
+        expect::json(&login.poll(&server), 200);
+    }
+}
+
+/// An empty cookie must not equal an absent one, nor one that holds another's hash.
+#[test]
+fn odd_cookies_open_nothing() {
+    let postiz = FakePostiz::start();
+    let server = TestServer::start(Store::Embedded, &postiz);
+    let login = Login::start(&server);
+    let mut browser = Browser::new();
+    let query = query_of(&login.consent(&mut browser, "ada"));
+    let good = browser.cookies_for(&format!("{}/device/callback", server.public_url));
+    let (name, value) = good.split_once('=').expect("a cookie");
+    for cookie in [
+        format!("{name}="),
+        name.to_owned(),
+        format!("{name}={}", &value[1..]),
+        format!("{name}={value}x"),
+        format!("x{name}={value}"),
+        format!("other={value}"),
+        "=; ;;".to_owned(),
+    ] {
+        let headers = [("Cookie", cookie.as_str())];
+        let answer = server.send("GET", &format!("/device/callback?{query}"), &headers, b"");
+        expect::page(&answer, 400);
+    }
+    // Cookies of other programs on the same host do no harm.
+    let cookie = format!("a=b; {good}; c=\"d\"");
+    let headers = [("Cookie", cookie.as_str())];
+    expect::page(
+        &server.send("GET", &format!("/device/callback?{query}"), &headers, b""),
+        200,
+    );
+}
+
+/// Confirming again replaces the trip to Postiz: the older one is over.
+#[test]
+fn only_the_last_state_counts() {
+    for store in BOTH_STORES {
+        let postiz = FakePostiz::start();
+        let server = TestServer::start(store, &postiz);
+        let login = Login::start(&server);
+        let mut browser = Browser::new();
+        let older = login.consent(&mut browser, "ada");
+        let newer = login.consent(&mut browser, "ada");
+        expect::page(&call_back(&server, &query_of(&older), &browser), 400);
+        assert_eq!(exchanges(&postiz), 0);
+        expect::page(&call_back(&server, &query_of(&newer), &browser), 200);
+    }
+}
+
+#[test]
+fn an_expired_login_cannot_be_completed() {
+    let postiz = FakePostiz::start();
+    let database = Cluster::shared().database();
+    let setup = TestServer::setup(Store::Embedded)
+        .postiz(&postiz)
+        .database(&database);
+    let server = setup.start();
+    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+    let login = Login::start(&server);
+    let mut browser = Browser::new();
+    let redirect = login.consent(&mut browser, "ada");
+    database.run("UPDATE device_requests SET expires_at = now() - interval '1 second'");
+    expect::page(&browser.follow(&redirect).answer, 400);
+    assert_eq!(exchanges(&postiz), 0);
+    expect::error(&login.poll(&server), 400, "expired_token");
+}
+
+/// The exchange was under way when the time was over: the person has agreed, so the token is not thrown away.
+#[test]
+fn a_token_that_comes_just_after_the_expiry_is_kept() {
+    let postiz = FakePostiz::start();
+    let database = Cluster::shared().database();
+    let server = TestServer::setup(Store::Embedded)
+        .postiz(&postiz)
+        .database(&database)
+        .start();
+    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+    let login = Login::start(&server);
+    let mut browser = Browser::new();
+    let redirect = login.consent(&mut browser, "ada");
+    let gate = Gate::default();
+    postiz.misbehave("/oauth/token", Fault::Deliver(Delivery::Held(gate.clone())));
+    let page = std::thread::scope(|scope| {
+        let callback = scope.spawn(|| browser.follow(&redirect));
+        eventually("the exchange is under way", || exchanges(&postiz) == 1);
+        database.run("UPDATE device_requests SET expires_at = now() - interval '1 second'");
+        gate.open();
+        callback.join().expect("the browser does not panic")
+    });
+    // Whatever the page says, the poll must say the same.
+    match page.status() {
+        200 => expect::json(&login.poll(&server), 200),
+        _ => expect::error(&login.poll(&server), 400, "expired_token"),
+    }
+}
+
+/// R59: nothing in a query leads the browser elsewhere.
+#[test]
+fn no_open_redirect() {
+    let postiz = FakePostiz::start();
+    let server = TestServer::start(Store::Embedded, &postiz);
+    let login = Login::start(&server);
+    for tail in [
+        "redirect_uri=https://evil.example",
+        "returnUrl=https://evil.example",
+        "next=//evil.example",
+        "user_code=//evil.example",
+        "state=//evil.example&code=x",
+        "x=%0d%0aLocation:%20https://evil.example",
+    ] {
+        for path in ["/", "/device/verify", "/device/callback"] {
+            let answer = server.get(&format!("{path}?{tail}"));
+            assert!(
+                !format!("{:?}", answer.headers).contains("evil"),
+                "{answer:?}"
+            );
+        }
+        let form = format!("user_code={}&{tail}", login.user_code().to_lowercase());
+        let answer = server.post_form("/device/verify", &form);
+        let location = answer
+            .header("location")
+            .unwrap_or(&postiz.url())
+            .to_owned();
+        assert!(
+            location.starts_with(&postiz.url()) && !location.contains("evil"),
+            "{location}"
+        );
+    }
+}
+
+/// Postiz' body of success is data, whatever status of success it has.
+#[test]
+fn any_2xx_is_success() {
+    let postiz = FakePostiz::start();
+    let server = TestServer::start(Store::Embedded, &postiz);
+    for status in [200, 202] {
+        let token = format!("pos_status_{status}");
+        let answer = Response::json(
+            status,
+            &json!({"id": "o", "access_token": token, "token_type": "Bearer", "x": [1]}),
+        );
+        postiz.behave();
+        postiz.misbehave("/oauth/token", Fault::Answer(answer));
+        let login = Login::start(&server);
+        expect::page(&login.approve(&mut Browser::new(), "ada").answer, 200);
+        assert_eq!(login.poll(&server).json()["access_token"], token);
+    }
+}

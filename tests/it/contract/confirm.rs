@@ -1,0 +1,280 @@
+//! `POST /device/verify`: the user confirms the code, or refuses.
+
+use crate::fake_postiz::{CLIENT_ID, FakePostiz};
+use crate::support::server::BOTH_STORES;
+use crate::support::{Answer, Browser, Cluster, Login, Store, TestServer, expect};
+
+const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
+
+fn confirm(server: &TestServer, user_code: &str) -> Answer {
+    server.post_form("/device/verify", &format!("user_code={user_code}"))
+}
+
+fn state_in(location: &str) -> String {
+    let (_, rest) = location.split_once("&state=").expect("a state");
+    rest.split('&').next().unwrap_or_default().to_owned()
+}
+
+/// The address is exact; the state is fresh, and never the device code (R18, R51).
+#[test]
+fn a_good_code_leads_to_postiz() {
+    for store in BOTH_STORES {
+        let postiz = FakePostiz::start();
+        let server = TestServer::start(store, &postiz);
+        let login = Login::start(&server);
+        let (first, second) = (
+            confirm(&server, login.user_code()),
+            confirm(&server, login.user_code()),
+        );
+        let mut states = Vec::new();
+        for answer in [&first, &second] {
+            assert_eq!(answer.status, 302, "{}", answer.text());
+            let location = answer.header("location").expect("a redirect");
+            let state = state_in(location);
+            let url = format!(
+                "{}/oauth/authorize?client_id={CLIENT_ID}&response_type=code&state={state}",
+                postiz.url()
+            );
+            let (plain, return_url) = location.split_once("&returnUrl=").expect("a returnUrl");
+            assert_eq!(plain, url);
+            assert!(
+                !return_url.contains(['&', '?', '=', ':']),
+                "it is encoded: {return_url}"
+            );
+            let decoded = percent_encoding::percent_decode_str(return_url).decode_utf8_lossy();
+            assert_eq!(decoded, url);
+            assert!(
+                state.len() == 64 && state.bytes().all(|b| b"0123456789abcdef".contains(&b)),
+                "{state}"
+            );
+            assert_ne!(state, login.device_code());
+            assert_eq!(answer.header("cache-control"), Some("no-store"));
+            assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
+            states.push(state);
+        }
+        assert_ne!(states[0], states[1]);
+    }
+}
+
+/// R76.
+#[test]
+fn the_cookie_binds_the_browser() {
+    for (server_url, start, end) in [
+        (
+            "http://auth.example",
+            "",
+            "; HttpOnly; SameSite=Lax; Path=/device; Max-Age=900",
+        ),
+        (
+            "http://auth.example/cli-auth",
+            "",
+            "; HttpOnly; SameSite=Lax; Path=/cli-auth/device; Max-Age=900",
+        ),
+        (
+            "https://auth.example",
+            "__Secure-",
+            "; HttpOnly; SameSite=Lax; Path=/device; Max-Age=900; Secure",
+        ),
+    ] {
+        let setup = TestServer::setup(Store::Embedded).var("SERVER_URL", server_url);
+        let server = setup.start();
+        let answer = confirm(&server, Login::start(&server).user_code());
+        let cookies = answer.headers_named("set-cookie");
+        assert_eq!(cookies.len(), 1, "{cookies:?}");
+        let (pair, _) = cookies[0].split_once(';').expect("attributes");
+        let (name, value) = pair.split_once('=').expect("a value");
+        assert!(value.len() >= 32, "{value}");
+        assert_eq!(name.starts_with("__Secure-"), !start.is_empty(), "{name}");
+        // The order of attributes means nothing.
+        let sorted = |text: &str| {
+            let mut parts: Vec<String> = text.split(';').map(|p| p.trim().to_owned()).collect();
+            parts.sort();
+            parts
+        };
+        assert_eq!(sorted(cookies[0]), sorted(&format!("{pair}{end}")));
+    }
+}
+
+/// R46.
+#[test]
+fn the_typed_code_is_forgiven_its_form() {
+    let server = TestServer::setup(Store::Embedded).start();
+    let login = Login::start(&server);
+    let code = login.user_code();
+    let (left, right) = code.split_once('-').expect("a dash");
+    for typed in [
+        code.to_owned(),
+        code.to_lowercase(),
+        format!("{left}{right}"),
+        format!("{left}+{right}"),
+        format!("+{left}+-+{right}+"),
+        format!("{left}%E2%80%93{right}"), // en dash
+        format!("{left}%E2%80%94{right}"), // em dash
+        format!("{left}%E2%80%91{right}"), // no-break hyphen
+        format!("{left}%E2%88%92{right}"), // minus sign
+        format!("{left}%C2%A0{right}"),    // no-break space
+        format!("%09{left}-{right}%0D%0A"),
+        format!("{}-{}", left.to_lowercase(), right),
+    ] {
+        let answer = confirm(&server, &typed);
+        assert_eq!(answer.status, 302, "{typed}: {}", answer.text());
+    }
+}
+
+/// R15: told, and the form again.
+#[test]
+fn a_wrong_code_may_be_tried_again() {
+    let postiz = FakePostiz::start();
+    let server = TestServer::start(Store::Embedded, &postiz);
+    let used = Login::start(&server);
+    used.approve(&mut Browser::new(), "ada");
+    for form in [
+        "user_code=WDJB-MJHT".to_owned(),
+        format!("user_code={}", used.user_code()),
+        "user_code=".to_owned(),
+        "user_code=%00".to_owned(),
+        "user_code=%FF".to_owned(),
+        "user_code=%ZZ".to_owned(),
+        "user_code='+OR+1%3D1+--".to_owned(),
+        "user_code=A&user_code=B".to_owned(),
+        format!("user_code={}", "B".repeat(4_000)),
+        String::new(),
+        "code=WDJB-MJHT".to_owned(),
+        "user_code=WDJB-MJHT&action=deny".to_owned(),
+    ] {
+        let answer = server.post_form("/device/verify", &form);
+        expect::page(&answer, 400);
+        let html = answer.text();
+        assert!(html.contains("name=\"user_code\""), "{form}: {html}");
+        assert!(answer.header("set-cookie").is_none());
+    }
+    expect::json(&used.poll(&server), 200);
+}
+
+#[test]
+fn an_expired_code_is_told_as_a_wrong_one() {
+    let database = Cluster::shared().database();
+    let server = TestServer::setup(Store::Embedded)
+        .database(&database)
+        .start();
+    let login = Login::start(&server);
+    database.run("UPDATE device_requests SET expires_at = now() - interval '1 second'");
+    expect::page(&confirm(&server, login.user_code()), 400);
+    let shown = server.get(&format!("/device/verify?user_code={}", login.user_code()));
+    expect::page(&shown, 200);
+    assert!(
+        !shown.text().contains("deny"),
+        "an expired login cannot be refused any more"
+    );
+}
+
+/// R29, R74.
+#[test]
+fn refusing_ends_the_login_at_once() {
+    for store in BOTH_STORES {
+        let server = TestServer::setup(store).start();
+        let login = Login::start(&server);
+        let mut browser = Browser::new();
+        let page = browser.open(
+            login.start["verification_uri_complete"]
+                .as_str()
+                .expect("an address"),
+        );
+        let page = browser.press(&page, "action", "deny");
+        expect::page(&page.answer, page.status());
+        assert!(page.html().contains("refused"), "{}", page.html());
+        expect::error(&login.poll(&server), 400, "access_denied");
+        // It stays refused, for whoever asks.
+        expect::page(&confirm(&server, login.user_code()), 400);
+        expect::error(&login.poll_form(&server), 400, "access_denied");
+    }
+}
+
+#[test]
+fn forms_of_other_sites_are_refused() {
+    let server = TestServer::setup(Store::Embedded).start();
+    let login = Login::start(&server);
+    let form = format!("user_code={}", login.user_code());
+    let own = server.public_url.as_str();
+    let evil = "https://evil.example";
+    for (site, origin, status) in [
+        (None, None, 302),
+        (Some("same-origin"), None, 302),
+        (Some("none"), None, 302),
+        (Some("same-origin"), Some(evil), 302),
+        (None, Some(own), 302),
+        (None, Some("null"), 302),
+        (Some("cross-site"), None, 403),
+        (Some("same-site"), None, 403),
+        (Some("cross-site"), Some(own), 403),
+        (None, Some(evil), 403),
+        (None, Some("http://localhost"), 403),
+    ] {
+        let mut headers = vec![FORM];
+        headers.extend(site.map(|s| ("Sec-Fetch-Site", s)));
+        headers.extend(origin.map(|o| ("Origin", o)));
+        let answer = server.send("POST", "/device/verify", &headers, form.as_bytes());
+        assert_eq!(
+            answer.status,
+            status,
+            "{site:?} {origin:?}: {}",
+            answer.text()
+        );
+        if status == 403 {
+            expect::page(&answer, 403);
+            assert!(answer.header("set-cookie").is_none());
+        }
+    }
+    // Refusing is no better: another site could end somebody's login.
+    let headers = [FORM, ("Origin", evil)];
+    let answer = server.send(
+        "POST",
+        "/device/verify",
+        &headers,
+        format!("{form}&action=deny").as_bytes(),
+    );
+    expect::page(&answer, 403);
+    expect::error(&login.poll(&server), 400, "authorization_pending");
+}
+
+/// R35: from one address, and from all together.
+#[test]
+fn guessing_is_stopped() {
+    for (variable, spread) in [
+        ("LIMIT_WRONG_CODES_PER_MINUTE", false),
+        ("LIMIT_WRONG_CODES_PER_MINUTE_TOTAL", true),
+    ] {
+        let server = TestServer::setup(Store::Embedded)
+            .var(variable, "4")
+            .start();
+        let guess = |i: usize| {
+            let address = format!("198.51.100.{}", if spread { i } else { 1 });
+            let headers = [FORM, ("X-Forwarded-For", address.as_str())];
+            server.send("POST", "/device/verify", &headers, b"user_code=WDJB-MJHT")
+        };
+        for i in 0..4 {
+            expect::page(&guess(i), 400);
+        }
+        let answer = guess(4);
+        expect::page(&answer, 429);
+        expect::retry_after(&answer);
+    }
+}
+
+/// A user who mistypes, or looks at the page, is not taken for a guesser; the page in the address is no way round the budget.
+#[test]
+fn guessing_by_the_address_counts_too() {
+    let server = TestServer::setup(Store::Embedded)
+        .var("LIMIT_WRONG_CODES_PER_MINUTE", "4")
+        .start();
+    let login = Login::start(&server);
+    for _ in 0..10 {
+        expect::page(
+            &server.get(&format!("/device/verify?user_code={}", login.user_code())),
+            200,
+        );
+        expect::page(&server.get("/device/verify"), 200);
+    }
+    let guesses = (0..5).map(|_| server.get("/device/verify?user_code=WDJB-MJHT").status);
+    assert_eq!(guesses.collect::<Vec<_>>(), [200, 200, 200, 200, 429]);
+}

@@ -1,0 +1,163 @@
+//! `POST /device/code`: a login starts.
+
+use std::collections::HashSet;
+
+use serde_json::json;
+
+use crate::fake_postiz::FakePostiz;
+use crate::support::server::BOTH_STORES;
+use crate::support::{Login, Store, TestServer, expect};
+
+const JSON: &str = "application/json";
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// R01, R02, R03, R07, R08, R09, R19.
+#[test]
+fn every_accepted_body_gets_the_same_answer() {
+    for store in BOTH_STORES {
+        let server = TestServer::setup(store).start();
+        let url = &server.public_url;
+        for (content_type, body) in [
+            ("", ""),
+            (JSON, ""),
+            (JSON, "{}"),
+            (JSON, r#"{"foo":1,"client_id":"x"}"#),
+            ("application/json; charset=utf-8", "{}"),
+            ("", "{}"),
+            (FORM, ""),
+            (FORM, "client_id=postiz&scope=a%20b"),
+            (FORM, "client_id=&scope="),
+            (FORM, "foo=bar"),
+        ] {
+            let headers = [("Content-Type", content_type)];
+            let headers = if content_type.is_empty() {
+                &[][..]
+            } else {
+                &headers
+            };
+            let answer = server.send("POST", "/device/code", headers, body.as_bytes());
+            expect::json(&answer, 200);
+            let codes = answer.json();
+            let user_code = codes["user_code"].as_str().expect("a user code");
+            let device_code = codes["device_code"].as_str().expect("a device code");
+            let expected = format!(
+                "{{\"device_code\":\"{device_code}\",\"user_code\":\"{user_code}\",\
+                 \"verification_uri\":\"{url}/device/verify\",\
+                 \"verification_uri_complete\":\"{url}/device/verify?user_code={user_code}\",\
+                 \"expires_in\":900,\"interval\":5}}"
+            );
+            assert_eq!(answer.text(), expected, "{content_type} {body}");
+            assert_device_code(device_code);
+            assert_user_code(user_code);
+        }
+    }
+}
+
+/// R37, R45.
+#[test]
+fn codes_are_never_the_same() {
+    let server = TestServer::setup(Store::Embedded).start();
+    let logins: Vec<Login> = (0..200).map(|_| Login::start(&server)).collect();
+    let user_codes: HashSet<&str> = logins.iter().map(Login::user_code).collect();
+    let device_codes: HashSet<&str> = logins.iter().map(Login::device_code).collect();
+    assert_eq!((user_codes.len(), device_codes.len()), (200, 200));
+    // 1,600 draws from 25 letters: that one never comes has a chance of 10^-27.
+    let letters: HashSet<char> = user_codes.iter().flat_map(|c| c.chars()).collect();
+    assert_eq!(letters.len(), 26, "25 letters and the dash: {letters:?}");
+}
+
+/// R11.
+#[test]
+fn a_broken_body_is_an_invalid_request() {
+    let server = TestServer::setup(Store::Embedded).start();
+    for (content_type, body) in [
+        (JSON, &b"{"[..]),
+        (JSON, b"[]"),
+        (JSON, b"null"),
+        (JSON, b"\"x\""),
+        (JSON, b"{\"client_id\":\"\xff\"}"),
+        (FORM, b"client_id=a&client_id=b"),
+        (FORM, b"client_id=%ff"),
+    ] {
+        let headers = [("Content-Type", content_type)];
+        let answer = server.send("POST", "/device/code", &headers, body);
+        expect::error(&answer, 400, "invalid_request");
+    }
+}
+
+/// R68.
+#[test]
+fn too_many_logins_from_one_address_have_to_wait() {
+    let setup = TestServer::setup(Store::Embedded).var("LIMIT_LOGINS_PER_MINUTE", "3");
+    let server = setup.start();
+    for _ in 0..3 {
+        Login::start(&server);
+    }
+    let answer = server.post_json("/device/code", &json!({}));
+    expect::error(&answer, 429, "too_many_requests");
+    expect::retry_after(&answer);
+    // The peer is this machine, a proxy that may speak for others: they have budgets of their own.
+    let headers = [("X-Forwarded-For", "203.0.113.7")];
+    assert_eq!(
+        server.send("POST", "/device/code", &headers, b"").status,
+        200
+    );
+}
+
+#[test]
+fn a_full_store_is_unavailable() {
+    for store in BOTH_STORES {
+        let server = TestServer::setup(store)
+            .var("LIMIT_LIVE_LOGINS", "2")
+            .start();
+        let login = Login::start(&server);
+        Login::start(&server);
+        // The count may lag a little, but not for ever.
+        crate::support::eventually("the store is full", || {
+            let answer = server.post_json("/device/code", &json!({}));
+            let full = answer.status == 503;
+            if full {
+                expect::unavailable(&answer);
+            }
+            full
+        });
+        expect::error(&login.poll(&server), 400, "authorization_pending");
+    }
+}
+
+/// A path and a slash in SERVER_URL.
+#[test]
+fn addresses_carry_the_path_of_server_url() {
+    let postiz = FakePostiz::start();
+    let setup = TestServer::setup(Store::Embedded).postiz(&postiz);
+    let server = setup
+        .var("SERVER_URL", "https://example.com/cli-auth/")
+        .start();
+    for target in ["/device/code", "/cli-auth/device/code"] {
+        let codes = server.post_json(target, &json!({})).json();
+        let page = "https://example.com/cli-auth/device/verify";
+        assert_eq!(codes["verification_uri"], page);
+        let user_code = codes["user_code"].as_str().expect("a user code");
+        assert_eq!(
+            codes["verification_uri_complete"],
+            format!("{page}?user_code={user_code}")
+        );
+    }
+}
+
+#[track_caller]
+fn assert_device_code(code: &str) {
+    let hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    assert!(code.len() == 64 && code.bytes().all(hex), "{code}");
+}
+
+#[track_caller]
+fn assert_user_code(code: &str) {
+    let letter = |b: u8| b"BCDFGHJKLMNPQRSTVWXYZ3479".contains(&b);
+    let (left, right) = code.split_once('-').unwrap_or((code, ""));
+    let halves = left.len() == 4 && right.len() == 4;
+    assert!(
+        halves && left.bytes().chain(right.bytes()).all(letter),
+        "{code}"
+    );
+}

@@ -1,0 +1,222 @@
+//! "The rest": health, readiness, metadata, the root, HEAD, 405, 404, and a SERVER_URL with a path.
+
+use serde_json::json;
+
+use crate::fake_postiz::FakePostiz;
+use crate::support::server::BOTH_STORES;
+use crate::support::{Browser, Connection, Login, Store, TestServer, expect};
+
+#[test]
+fn health_and_readiness() {
+    for store in BOTH_STORES {
+        let server = TestServer::setup(store).start();
+        let health = server.get("/health");
+        expect::json(&health, 200);
+        assert_eq!(health.text(), r#"{"status":"ok"}"#);
+        let ready = server.get("/ready");
+        expect::json(&ready, 200);
+        assert_eq!(ready.text(), r#"{"status":"ready"}"#);
+    }
+}
+
+/// R34, R57, R58.
+#[test]
+fn metadata() {
+    let server = TestServer::setup(Store::Embedded).start();
+    let answer = server.get("/.well-known/oauth-authorization-server");
+    expect::json(&answer, 200);
+    let url = &server.public_url;
+    let expected = json!({
+        "issuer": url,
+        "device_authorization_endpoint": format!("{url}/device/code"),
+        "token_endpoint": format!("{url}/device/token"),
+        "grant_types_supported": ["urn:ietf:params:oauth:grant-type:device_code"],
+        "token_endpoint_auth_methods_supported": ["none"],
+    });
+    assert_eq!(answer.json(), expected);
+}
+
+/// R56, R57.
+#[test]
+fn metadata_with_a_path() {
+    let setup = TestServer::setup(Store::Embedded);
+    let server = setup
+        .var("SERVER_URL", "https://example.com:8443/cli-auth/")
+        .start();
+    for target in [
+        "/.well-known/oauth-authorization-server/cli-auth",
+        "/.well-known/oauth-authorization-server",
+        "/cli-auth/.well-known/oauth-authorization-server",
+    ] {
+        let answer = server.get(target);
+        expect::json(&answer, 200);
+        let metadata = answer.json();
+        assert_eq!(
+            metadata["issuer"], "https://example.com:8443/cli-auth",
+            "{target}"
+        );
+        assert_eq!(
+            metadata["token_endpoint"],
+            "https://example.com:8443/cli-auth/device/token"
+        );
+    }
+    let answer = server.get("/.well-known/oauth-authorization-server/other");
+    expect::json(&answer, 404);
+}
+
+/// R12.
+#[test]
+fn the_root_leads_to_the_form() {
+    for (server_url, location) in [
+        ("", "/device/verify"),
+        ("http://a.example/cli-auth", "/cli-auth/device/verify"),
+    ] {
+        let server = TestServer::setup(Store::Embedded)
+            .var("SERVER_URL", server_url)
+            .start();
+        let answer = server.get("/");
+        assert_eq!(answer.status, 302);
+        let found = answer.header("location").unwrap_or_default();
+        let base = if server_url.is_empty() {
+            &server.public_url
+        } else {
+            "http://a.example"
+        };
+        assert_eq!(
+            found.trim_start_matches(base),
+            location,
+            "relative or absolute: {found}"
+        );
+    }
+}
+
+/// R69: the same head without a body, and the connection goes on.
+#[test]
+fn head_is_get_without_the_body() {
+    let server = TestServer::setup(Store::Embedded).start();
+    let login = Login::start(&server);
+    let confirm = format!("/device/verify?user_code={}", login.user_code());
+    let mut connection = Connection::open(server.address);
+    for target in [
+        "/health",
+        "/ready",
+        "/.well-known/oauth-authorization-server",
+        "/device/verify",
+        confirm.as_str(),
+        "/device/callback",
+        "/",
+    ] {
+        let ask = |method| format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        connection.send(ask("GET"));
+        let get = connection.answer();
+        connection.send(ask("HEAD"));
+        let head = connection.answer_to_head();
+        assert_eq!(head.status, get.status, "{target}");
+        let without_date = |answer: &crate::support::Answer| {
+            let mut headers = answer.headers.clone();
+            headers.retain(|(name, _)| !name.eq_ignore_ascii_case("date"));
+            headers
+        };
+        assert_eq!(without_date(&head), without_date(&get), "{target}");
+    }
+}
+
+/// R01, R50, R69.
+#[test]
+fn other_methods_on_known_paths() {
+    let server = TestServer::setup(Store::Embedded).start();
+    let reading = ["GET", "HEAD"];
+    for (path, allowed) in [
+        ("/device/code", &["POST"][..]),
+        ("/device/token", &["POST"]),
+        ("/device/verify", &["GET", "HEAD", "POST"]),
+        ("/device/callback", &reading),
+        ("/health", &reading),
+        ("/ready", &reading),
+        ("/.well-known/oauth-authorization-server", &reading),
+        ("/", &reading),
+    ] {
+        for method in [
+            "GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND",
+        ] {
+            if allowed.contains(&method) {
+                continue;
+            }
+            let answer = server.send(method, path, &[], b"");
+            assert_eq!(answer.status, 405, "{method} {path}: {}", answer.text());
+            expect::json(&answer, 405);
+            assert_eq!(answer.error(), "method_not_allowed");
+            let allow = answer.header("allow").unwrap_or_default();
+            let mut methods: Vec<&str> = allow.split(',').map(str::trim).collect();
+            methods.sort_unstable();
+            assert_eq!(methods, allowed, "{method} {path}");
+        }
+    }
+}
+
+#[test]
+fn unknown_paths() {
+    let server = TestServer::setup(Store::Embedded).start();
+    for path in [
+        "/nothing",
+        "/device",
+        "/device/",
+        "/device/code/",
+        "/device/codex",
+        "/health/",
+        "/HEALTH",
+        "//health",
+        "/device/verify/../../health",
+        "/%2e%2e/health",
+        "/favicon.ico",
+        "/robots.txt",
+        "/device/verify%00",
+        "/.well-known/openid-configuration",
+    ] {
+        for method in ["GET", "POST"] {
+            let answer = server.send(method, path, &[], b"");
+            assert_eq!(answer.status, 404, "{method} {path}: {}", answer.text());
+            expect::json(&answer, 404);
+            assert_eq!(answer.error(), "not_found");
+        }
+    }
+}
+
+/// A proxy may strip the path or not: either way a whole login works, and every link carries it.
+#[test]
+fn a_login_under_a_path() {
+    for prefix in ["", "/cli-auth"] {
+        let postiz = FakePostiz::start();
+        let server = TestServer::setup(Store::Embedded)
+            .postiz(&postiz)
+            .var("SERVER_URL", "http://auth.example/cli-auth")
+            .start();
+        postiz.set_callback_url("http://auth.example/cli-auth/device/callback");
+        let codes = server
+            .post_json(&format!("{prefix}/device/code"), &json!({}))
+            .json();
+        let login = Login { start: codes };
+        let mut browser = Browser::new();
+        browser.route("auth.example", server.address);
+        if prefix.is_empty() {
+            browser.strip("/cli-auth");
+        }
+        let end = login.approve(&mut browser, "ada");
+        expect::page(&end.answer, 200);
+        assert!(
+            end.url
+                .starts_with("http://auth.example/cli-auth/device/callback?")
+        );
+        let body = json!({"device_code": login.device_code()});
+        expect::json(
+            &server.post_json(&format!("{prefix}/device/token"), &body),
+            200,
+        );
+        for path in ["/health", "/ready"] {
+            expect::json(&server.get(&format!("{prefix}{path}")), 200);
+        }
+        // Not just any first part.
+        expect::json(&server.get("/other/health"), 404);
+        expect::json(&server.get("/cli-authhealth"), 404);
+    }
+}

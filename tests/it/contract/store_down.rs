@@ -1,0 +1,56 @@
+//! What every endpoint says while the store cannot be reached, and that all is well right after.
+
+use serde_json::json;
+
+use crate::fake_postiz::FakePostiz;
+use crate::support::{Browser, Cluster, Login, Store, TestServer, eventually, expect};
+
+#[test]
+fn every_endpoint_without_its_database() {
+    let cluster = Cluster::start_new();
+    let postiz = FakePostiz::start();
+    let setup = TestServer::setup(Store::Embedded)
+        .postiz(&postiz)
+        .database(&cluster.database());
+    let server = setup.start();
+    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+    let login = Login::start(&server);
+    let mut browser = Browser::new();
+    let redirect = login.consent(&mut browser, "ada");
+    cluster.control("kill");
+
+    expect::unavailable(&login.poll(&server));
+    expect::unavailable(&login.poll_form(&server));
+    expect::unavailable(&server.post_json("/device/code", &json!({})));
+    let ready = server.get("/ready");
+    expect::json(&ready, 503);
+    assert_eq!(ready.text(), r#"{"status":"unavailable"}"#);
+    expect::json(&server.get("/health"), 200);
+    expect::page(&server.get("/device/verify"), 200);
+    let code = format!("user_code={}", login.user_code());
+    for answer in [
+        server.post_form("/device/verify", &code),
+        server.post_form("/device/verify", &format!("{code}&action=deny")),
+        browser.follow(&redirect).answer,
+    ] {
+        expect::page(&answer, 503);
+        let html = answer.text();
+        assert!(
+            !html.contains("postgres") && !html.contains("127.0.0.1:"),
+            "{html}"
+        );
+    }
+    assert_eq!(
+        postiz.requests_to("/oauth/token").len(),
+        0,
+        "the code is not spent for nothing"
+    );
+
+    cluster.control("start");
+    eventually("the server has found its database again", || {
+        server.get("/ready").status == 200
+    });
+    expect::error(&login.poll(&server), 400, "authorization_pending");
+    expect::page(&browser.follow(&redirect).answer, 200);
+    expect::json(&login.poll(&server), 200);
+}

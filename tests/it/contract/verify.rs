@@ -1,0 +1,191 @@
+//! `GET /device/verify`: the page where the user enters the code, or compares it.
+
+use serde_json::json;
+
+use crate::fake_postiz::FakePostiz;
+use crate::support::server::BOTH_STORES;
+use crate::support::{Browser, Login, Store, TestServer, expect};
+
+fn value_of_code_field(page: &crate::support::Page) -> String {
+    let form = page.form();
+    let field = form.fields.iter().find(|(name, _)| name == "user_code");
+    field
+        .unwrap_or_else(|| panic!("no field: {form:?}"))
+        .1
+        .clone()
+}
+
+/// R12, R14: the short address alone is enough.
+#[test]
+fn a_cold_browser_finds_an_empty_form() {
+    let server = TestServer::setup(Store::Embedded).start();
+    let mut browser = Browser::new();
+    let page = browser.open(&format!("{}/device/verify", server.public_url));
+    expect::page(&page.answer, 200);
+    assert_eq!(value_of_code_field(&page), "");
+    assert!(page.answer.headers_named("set-cookie").is_empty());
+}
+
+/// R16, R23, R38, R39, R40, R74: arriving with the code, the user sees who asks and has a way out; nothing happens by itself.
+#[test]
+fn a_live_code_is_shown_with_who_asked() {
+    for store in BOTH_STORES {
+        let postiz = FakePostiz::start();
+        let server = TestServer::start(store, &postiz);
+        let agent = "postiz-rust/9.8.7 (linux \"x\" <b>)";
+        let headers = [("User-Agent", agent), ("X-Forwarded-For", "198.51.100.23")];
+        let codes = server.send("POST", "/device/code", &headers, b"").json();
+        let login = Login { start: codes };
+        let code = login.user_code();
+        let mut browser = Browser::new();
+        for parameter in ["user_code", "code"] {
+            let url = format!("{}/device/verify?{parameter}={code}", server.public_url);
+            let page = browser.open(&url);
+            expect::page(&page.answer, 200);
+            let html = page.html();
+            assert_eq!(value_of_code_field(&page), code);
+            assert!(
+                html.contains("postiz-rust/9.8.7") && !html.contains("<b>)"),
+                "{html}"
+            );
+            assert!(html.contains("198.51.100.23"), "{html}");
+            assert!(html.contains("127.0.0.1"), "names Postiz' host: {html}");
+            assert!(
+                html.contains("localhost"),
+                "names this server's host: {html}"
+            );
+            assert!(html.contains("terminal"), "{html}");
+            let buttons = page.form().buttons;
+            assert!(
+                buttons.contains(&("action".to_owned(), "deny".to_owned())),
+                "{buttons:?}"
+            );
+            assert_eq!(buttons.len(), 2, "go on and refuse: {buttons:?}");
+            assert!(page.answer.headers_named("set-cookie").is_empty());
+        }
+        expect::error(&login.poll(&server), 400, "authorization_pending");
+    }
+}
+
+/// R46.
+#[test]
+fn the_code_in_the_address_is_forgiven_its_form() {
+    let server = TestServer::setup(Store::Embedded).start();
+    let login = Login::start(&server);
+    let code = login.user_code();
+    let bare = code.replace('-', "").to_lowercase();
+    for typed in [
+        bare.clone(),
+        code.replace('-', "%20"),
+        code.replace('-', "%E2%80%93"),
+        format!("+{bare}+"),
+    ] {
+        let page = Browser::new().open(&format!(
+            "{}/device/verify?user_code={typed}",
+            server.public_url
+        ));
+        expect::page(&page.answer, 200);
+        assert_eq!(value_of_code_field(&page), code, "{typed}");
+        assert_eq!(page.form().buttons.len(), 2, "{typed} names a live login");
+    }
+}
+
+#[test]
+fn a_code_that_is_not_live_only_fills_the_field() {
+    let server = TestServer::setup(Store::Embedded).start();
+    let url = format!("{}/device/verify", server.public_url);
+    let page = Browser::new().open(&format!("{url}?user_code=wdjbmjht"));
+    expect::page(&page.answer, 200);
+    assert_eq!(value_of_code_field(&page), "WDJB-MJHT");
+    assert_eq!(page.form().buttons.len(), 1);
+}
+
+#[test]
+fn hostile_values_are_escaped() {
+    let server = TestServer::setup(Store::Embedded).start();
+    for value in [
+        "%22%3E%3Cscript%3Ealert(1)%3C/script%3E",
+        "'%20onfocus=alert(1)%20x='",
+        "%00",
+        "%ff",
+        "%ZZ",
+        "%",
+        "%E2%80%AE",
+        "{typed}",
+        "a%0d%0aSet-Cookie:%20x=y",
+    ] {
+        for parameter in ["user_code", "code"] {
+            let answer = server.get(&format!("/device/verify?{parameter}={value}"));
+            expect::page(&answer, 200);
+            let html = answer.text().to_lowercase();
+            assert!(
+                !html.contains("<script") && !html.contains("\u{0}"),
+                "{html}"
+            );
+            assert!(
+                !html.contains("\"'") || !html.contains(" onfocus=alert"),
+                "{html}"
+            );
+            assert!(answer.header("set-cookie").is_none());
+        }
+    }
+    let long = "B".repeat(7_000);
+    let answer = server.get(&format!("/device/verify?user_code={long}"));
+    expect::page(&answer, 200);
+    assert!(!answer.text().contains(&long[..100]), "a page is no echo");
+}
+
+/// R14: what is in the page works without a script, from this server alone.
+#[test]
+fn pages_need_nothing_from_elsewhere() {
+    let server = TestServer::setup(Store::Embedded).start();
+    let login = Login::start(&server);
+    for target in [
+        "/device/verify".to_owned(),
+        format!("/device/verify?user_code={}", login.user_code()),
+    ] {
+        let html = server.get(&target).text();
+        for loader in [
+            "src=\"http",
+            "<iframe",
+            "<object",
+            "@import",
+            "url(http",
+            "src=\"//",
+        ] {
+            assert!(!html.contains(loader), "{loader}: {html}");
+        }
+        assert!(
+            html.contains("lang=") && html.contains("viewport") && html.contains("<title>"),
+            "{html}"
+        );
+    }
+}
+
+/// R18.
+#[test]
+fn the_device_code_is_on_no_page() {
+    let postiz = FakePostiz::start();
+    let server = TestServer::start(Store::Embedded, &postiz);
+    let login = Login::start(&server);
+    let mut browser = Browser::new();
+    let secret = login.device_code().to_owned();
+    let page = browser.open(
+        login.start["verification_uri_complete"]
+            .as_str()
+            .expect("an address"),
+    );
+    let redirect = login.consent(&mut browser, "ada");
+    let end = browser.follow(&redirect);
+    for page in [page, redirect, end] {
+        assert!(!format!("{page:?}{}", page.html()).contains(&secret));
+    }
+    assert!(
+        postiz
+            .requests()
+            .iter()
+            .all(|r| !format!("{r:?}{}", r.text()).contains(&secret))
+    );
+    let answer = server.post_json("/device/token", &json!({"device_code": secret}));
+    expect::json(&answer, 200);
+}

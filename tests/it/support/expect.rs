@@ -1,0 +1,89 @@
+//! What every answer of a kind must look like: checked wherever a test looks at one.
+
+use super::http::Answer;
+
+/// A JSON answer (the contract's preamble; R13, R47).
+#[track_caller]
+pub fn json(answer: &Answer, status: u16) {
+    assert_eq!(answer.status, status, "{}", answer.text());
+    assert_eq!(answer.headers_named("content-type"), ["application/json"]);
+    assert_eq!(answer.headers_named("cache-control"), ["no-store"]);
+    assert_eq!(answer.headers_named("pragma"), ["no-cache"]);
+    assert_eq!(answer.headers_named("referrer-policy"), ["no-referrer"]);
+    every(answer);
+    assert!(answer.json().is_object(), "{}", answer.text());
+}
+
+/// An OAuth error (R49): registered shape, and a description of allowed characters.
+#[track_caller]
+pub fn error(answer: &Answer, status: u16, word: &str) {
+    json(answer, status);
+    let body = answer.json();
+    assert_eq!(body["error"], word, "{body}");
+    let description = body["error_description"].as_str();
+    let description = description.unwrap_or_else(|| panic!("no description: {body}"));
+    let allowed = |b: u8| matches!(b, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+    assert!(
+        !description.is_empty() && description.bytes().all(allowed),
+        "{body}"
+    );
+    let names: Vec<&String> = body
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(n, _)| n)
+        .collect();
+    assert_eq!(names, ["error", "error_description"]);
+}
+
+/// A page (the contract's preamble; R13, R55, R62).
+#[track_caller]
+pub fn page(answer: &Answer, status: u16) {
+    assert_eq!(answer.status, status, "{}", answer.text());
+    assert_eq!(
+        answer.headers_named("content-type"),
+        ["text/html; charset=utf-8"]
+    );
+    assert_eq!(answer.headers_named("cache-control"), ["no-store"]);
+    let html = answer.text();
+    // Without the sender's origin on our own form, browsers say `Origin: null`.
+    let policy = if html.contains("<form") {
+        "same-origin"
+    } else {
+        "no-referrer"
+    };
+    assert_eq!(answer.headers_named("referrer-policy"), [policy]);
+    every(answer);
+    assert!(
+        !html.contains("http-equiv") && !html.contains("<script"),
+        "{html}"
+    );
+}
+
+/// "Try again in a while", in a form that the npm CLI takes for a hiccup.
+#[track_caller]
+pub fn unavailable(answer: &Answer) {
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    let content_type = answer.header("content-type").unwrap_or_default();
+    assert!(content_type.starts_with("text/plain"), "{content_type}");
+    assert!(serde_json::from_slice::<serde_json::Value>(&answer.body).is_err());
+    retry_after(answer);
+    every(answer);
+}
+
+/// `Retry-After`: whole seconds, at least one (R68).
+#[track_caller]
+pub fn retry_after(answer: &Answer) {
+    let value = answer.header("retry-after").unwrap_or_default();
+    assert!(
+        value.parse::<u32>().is_ok_and(|s| s >= 1),
+        "Retry-After: {value:?}"
+    );
+}
+
+#[track_caller]
+fn every(answer: &Answer) {
+    assert_eq!(answer.headers_named("x-content-type-options"), ["nosniff"]);
+    let length = answer.body.len().to_string();
+    assert_eq!(answer.headers_named("content-length"), [length.as_str()]);
+}

@@ -1,0 +1,88 @@
+//! One login, step by step: what the CLI asks, what the person does in the browser, what the polls hear.
+
+use serde_json::{Value, json};
+
+use super::browser::{Browser, Page};
+use super::http::Answer;
+use super::server::TestServer;
+
+/// A login that has been started.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// The whole answer to `/device/code`.
+    pub start: Value,
+}
+
+impl Login {
+    /// Asks `server` for codes, as the CLI does.
+    pub fn start(server: &TestServer) -> Login {
+        let answer = server.post_json("/device/code", &json!({}));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        Login {
+            start: answer.json(),
+        }
+    }
+
+    /// The CLI's secret.
+    pub fn device_code(&self) -> &str {
+        self.field("device_code")
+    }
+
+    /// What the person compares.
+    pub fn user_code(&self) -> &str {
+        self.field("user_code")
+    }
+
+    fn field(&self, name: &str) -> &str {
+        self.start[name]
+            .as_str()
+            .unwrap_or_else(|| panic!("no {name}: {}", self.start))
+    }
+
+    /// One poll as the npm CLI sends it.
+    pub fn poll(&self, server: &TestServer) -> Answer {
+        server.post_json("/device/token", &json!({"device_code": self.device_code()}))
+    }
+
+    /// One poll as standard clients send it.
+    pub fn poll_form(&self, server: &TestServer) -> Answer {
+        let grant = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code";
+        let device_code = self.device_code();
+        let form = format!("grant_type={grant}&device_code={device_code}&client_id=test");
+        server.post_form("/device/token", &form)
+    }
+
+    /// The person opens the address from the terminal and confirms the code; the redirect to Postiz.
+    pub fn confirm(&self, browser: &mut Browser) -> Page {
+        let page = browser.open(self.field("verification_uri_complete"));
+        assert_eq!(page.status(), 200, "{}", page.html());
+        let page = browser.submit(&page, &[]);
+        assert_eq!(page.status(), 302, "{}", page.html());
+        page
+    }
+
+    /// The person confirms the code and gets as far as Postiz' consent page, signing in as `person` on the way.
+    pub fn reach_consent(&self, browser: &mut Browser, person: &str) -> Page {
+        let redirect = self.confirm(browser);
+        let page = browser.settle(redirect);
+        if !page.url.contains("/auth?") {
+            return page;
+        }
+        let page = browser.submit(&page, &[("person", person)]);
+        browser.settle(page)
+    }
+
+    /// The person does it all and agrees; the redirect back to the server, not followed yet.
+    pub fn consent(&self, browser: &mut Browser, person: &str) -> Page {
+        let page = self.reach_consent(browser, person);
+        let page = browser.press(&page, "action", "approve");
+        assert_eq!(page.status(), 302, "{}", page.html());
+        page
+    }
+
+    /// The person does it all and agrees; the last page.
+    pub fn approve(&self, browser: &mut Browser, person: &str) -> Page {
+        let redirect = self.consent(browser, person);
+        browser.follow(&redirect)
+    }
+}

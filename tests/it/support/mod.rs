@@ -1,0 +1,102 @@
+//! What tests stand on: servers and databases that end with the test, HTTP by hand, a browser, waiting for conditions.
+
+// Not every helper is used by every state of the suite.
+#![allow(dead_code, unused_imports)]
+
+pub mod browser;
+pub mod expect;
+pub mod http;
+pub mod login;
+pub mod postgres;
+pub mod server;
+
+pub use browser::{Browser, Page};
+pub use http::{Answer, Connection};
+pub use login::Login;
+pub use postgres::{Cluster, Database};
+pub use server::{Store, TestServer};
+
+use std::io::Read;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Longest wait for anything that should happen soon: generous, since machines that run tests are busy.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// Waits until `condition` holds; panics with `what` when it does not within [`SOON`].
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    eventually_some(what, || condition().then_some(()));
+}
+
+/// Waits until `attempt` yields something; panics with `what` when it does not within [`SOON`].
+pub fn eventually_some<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + SOON;
+    loop {
+        if let Some(found) = attempt() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "still not so: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits for a child's end.
+pub fn wait_for_exit(child: &mut Child) -> ExitStatus {
+    eventually_some("the program ends", || {
+        child.try_wait().expect("the child is ours to wait for")
+    })
+}
+
+/// Runs a program to its end, which must come within [`SOON`], with nothing on its standard input.
+pub fn run(command: &mut Command) -> Output {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
+    let stdout = read_aside(child.stdout.take().expect("it is piped"));
+    let stderr = read_aside(child.stderr.take().expect("it is piped"));
+    let status = wait_for_exit(&mut child);
+    let read = |reader: thread::JoinHandle<Vec<u8>>| reader.join().expect("reading does not panic");
+    Output {
+        status,
+        stdout: read(stdout),
+        stderr: read(stderr),
+    }
+}
+
+/// Sends a signal by name, with the shell's own `kill`: signals need `unsafe` otherwise.
+pub fn signal(child: &Child, name: &str) {
+    let command = format!("kill -{name} {}", child.id());
+    let status = Command::new("sh").args(["-c", &command]).status();
+    assert!(status.is_ok_and(|s| s.success()), "{command} failed");
+}
+
+/// Runs `act` on `count` threads that start at the same moment; their results.
+pub fn at_once<T: Send>(count: usize, act: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let barrier = std::sync::Barrier::new(count);
+    thread::scope(|scope| {
+        let start = |i| {
+            let (barrier, act) = (&barrier, &act);
+            scope.spawn(move || {
+                barrier.wait();
+                act(i)
+            })
+        };
+        let threads: Vec<_> = (0..count).map(start).collect();
+        let finish =
+            |t: thread::ScopedJoinHandle<T>| t.join().expect("a thread of the test panicked");
+        threads.into_iter().map(finish).collect()
+    })
+}
+
+fn read_aside(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What came before an error is still worth showing.
+        pipe.read_to_end(&mut bytes).ok();
+        bytes
+    })
+}

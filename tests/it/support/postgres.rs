@@ -1,0 +1,173 @@
+//! A private PostgreSQL for the tests: one cluster for the whole run and a fresh database for each test, or a cluster of
+//! one's own for tests that stop it. `postgres_guard.sh` ends each cluster with this process, even a killed one.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
+
+use postgres::{Client, NoTls};
+
+/// The superuser's password, easy to find where it must not be.
+pub const PASSWORD: &str = "dbpw0that0must0not0leak";
+
+/// A running PostgreSQL; ends when dropped, or with this process.
+pub struct Cluster {
+    port: u16,
+    databases: AtomicU32,
+    guard: Mutex<Guard>,
+}
+
+/// The script that keeps the cluster.
+struct Guard {
+    child: Child,
+    /// Its end is the guard's word to end, too.
+    commands: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+/// A database of a cluster.
+#[derive(Clone, Debug)]
+pub struct Database {
+    port: u16,
+    name: String,
+}
+
+impl Cluster {
+    /// The cluster that all tests share, started by the first that asks.
+    pub fn shared() -> &'static Cluster {
+        static SHARED: OnceLock<Cluster> = OnceLock::new();
+        SHARED.get_or_init(Cluster::start_new)
+    }
+
+    /// A cluster for one test, to be stopped and started at will.
+    pub fn start_new() -> Cluster {
+        // The port was free a moment ago; somebody else may be quicker, so that more than one try is fair.
+        let mut tries = (0..5).map(|_| Cluster::try_start());
+        let last = tries.find(Result::is_ok);
+        last.and_then(Result::ok).unwrap_or_else(|| {
+            let why = Cluster::try_start().err().unwrap_or_default();
+            panic!("cannot start PostgreSQL (on Debian: apt-get install postgresql): {why}")
+        })
+    }
+
+    fn try_start() -> Result<Cluster, String> {
+        let port = free_port();
+        let script = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/it/support/postgres_guard.sh"
+        );
+        let mut child = Command::new("sh")
+            .args([script, &port.to_string(), PASSWORD])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // Ctrl-C is for the tests; the guard ends after them.
+            .process_group(0)
+            .spawn()
+            .map_err(|e| e.to_string())?;
+        let commands = child.stdin.take();
+        let answers = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut guard = Guard {
+            child,
+            commands,
+            answers,
+        };
+        match guard.answer().as_str() {
+            "ready" => Ok(Cluster {
+                port,
+                databases: AtomicU32::new(0),
+                guard: Mutex::new(guard),
+            }),
+            problem => Err(problem.to_owned()),
+        }
+    }
+
+    /// A new, empty database.
+    pub fn database(&self) -> Database {
+        let number = self.databases.fetch_add(1, Ordering::SeqCst);
+        let name = format!("test_{number}");
+        let database = self.existing("postgres");
+        let create = format!("CREATE DATABASE {name} TEMPLATE template0");
+        database.run(&create);
+        self.existing(&name)
+    }
+
+    /// A database by its name; it need not exist.
+    pub fn existing(&self, name: &str) -> Database {
+        Database {
+            port: self.port,
+            name: name.to_owned(),
+        }
+    }
+
+    /// Stops it as an administrator would (`stop`), as a crash would (`kill`), or starts it again (`start`).
+    pub fn control(&self, command: &str) {
+        let mut guard = self.guard.lock().expect("no test panics in here");
+        let commands = guard.commands.as_mut().expect("open until dropped");
+        writeln!(commands, "{command}").expect("the guard listens");
+        assert_eq!(guard.answer(), "done", "{command}");
+    }
+}
+
+impl Guard {
+    fn answer(&mut self) -> String {
+        let mut line = String::new();
+        // No answer is told apart from every good one.
+        self.answers.read_line(&mut line).ok();
+        line.trim().to_owned()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let guard = self.guard.get_mut().expect("no test panics in here");
+        drop(guard.commands.take());
+        // However it ends, it is gone.
+        guard.child.wait().ok();
+    }
+}
+
+impl Database {
+    /// `postgres://…`, as the server takes it.
+    pub fn url(&self) -> String {
+        let Database { port, name } = self;
+        format!("postgres://postgres:{PASSWORD}@127.0.0.1:{port}/{name}?sslmode=disable")
+    }
+
+    /// A connection of one's own.
+    pub fn connect(&self) -> Client {
+        Client::connect(&self.url(), NoTls).expect("the test's database is there")
+    }
+
+    /// Runs statements whose results don't matter.
+    pub fn run(&self, statements: &str) {
+        let done = self.connect().batch_execute(statements);
+        done.unwrap_or_else(|e| panic!("{statements}: {e:?}"));
+    }
+
+    /// Everything in it as text: what a stolen backup would hold.
+    pub fn dump(&self) -> String {
+        let mut client = self.connect();
+        let tables = "SELECT table_schema || '.' || table_name FROM information_schema.tables \
+                      WHERE table_schema NOT IN ('pg_catalog', 'information_schema')";
+        let tables = client
+            .query(tables, &[])
+            .expect("the catalogue is readable");
+        let mut dump = String::new();
+        for table in tables {
+            let name: String = table.get(0);
+            let rows = client.query(&format!("SELECT t::text FROM {name} t"), &[]);
+            for row in rows.expect("the table is readable") {
+                dump += &format!("{name}: {}\n", row.get::<_, String>(0));
+            }
+        }
+        dump
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on loopback");
+    listener.local_addr().expect("it is bound").port()
+}

@@ -1,0 +1,48 @@
+#!/bin/sh
+# Keeps one private PostgreSQL for a test process, and removes it when that process ends, however it ends:
+# the process holds the other end of this script's standard input. Obeys start, stop and kill, and answers each with a line.
+#
+# usage: postgres_guard.sh PORT PASSWORD
+set -eu
+# PIPE: a process that is gone reads no answers, and that must not keep this script from cleaning up.
+trap '' INT TERM HUP PIPE
+port=$1 password=$2
+
+# PostgreSQL refuses to run as root.
+user=$(id -un)
+[ "$user" != root ] || { id postgres >/dev/null 2>&1 && user=postgres || user=nobody; }
+as_user() {
+    if [ "$user" = "$(id -un)" ]; then "$@"; else runuser -u "$user" -- "$@"; fi
+}
+
+# Debian keeps the server's programs out of the PATH, in a folder for each version.
+bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
+[ -n "$bin" ] || bin=$(dirname "$(command -v initdb)") || { echo "PostgreSQL's server is not installed"; exit 1; }
+
+dir=$(mktemp -d "${TMPDIR:-/tmp}/postiz-test-postgres.XXXXXX")
+# A folder that the user may enter, whoever made it.
+chown "$user" "$dir"
+cd "$dir"
+# In `exit`, since `set -e` may end this script anywhere.
+trap 'as_user "$bin/pg_ctl" -D data -m immediate stop >/dev/null 2>&1 || true; cd /; rm -rf "$dir"' EXIT
+
+pg() { as_user "$bin/pg_ctl" -D data -s -w -l log "$@" </dev/null >/dev/null 2>&1; }
+start() {
+    # TCP as in real life; many connections, since many servers are tested at once.
+    pg start -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=400"
+}
+
+echo "$password" >password
+chown "$user" password
+as_user "$bin/initdb" -D data -U postgres -A password --pwfile=password --no-locale -E UTF8 --no-sync >initdb.log 2>&1 ||
+    { tr '\n' ' ' <initdb.log; exit 1; }
+start || { tr '\n' ' ' <log; exit 1; }
+echo ready
+
+while read -r command; do
+    case $command in
+    start) start ;;
+    stop) pg stop -m fast ;;
+    kill) pg stop -m immediate ;;
+    esac && echo done || echo failed
+done

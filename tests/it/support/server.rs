@@ -1,0 +1,252 @@
+//! The real server program: started on a free port, its log collected, ended with the test.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::http::{self, Answer};
+use super::postgres::{Cluster, Database};
+use crate::fake_postiz::{CLIENT_ID, CLIENT_SECRET, FakePostiz};
+
+/// Where a server keeps its requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// A file of its own.
+    Embedded,
+    /// A fresh database.
+    Postgres,
+}
+
+/// Both, for tests that hold for each.
+pub const BOTH_STORES: [Store; 2] = [Store::Embedded, Store::Postgres];
+
+/// A running server; killed when dropped.
+pub struct TestServer {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its public address, as it says it to clients.
+    pub public_url: String,
+    /// The process.
+    pub child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    // Its folder; removed after it.
+    _dir: Arc<TempDir>,
+}
+
+/// A server to be started; the same one can be started several times, for several instances or after a crash.
+#[derive(Clone)]
+pub struct ServerSetup {
+    variables: Vec<(String, String)>,
+    dir: Arc<TempDir>,
+}
+
+impl TestServer {
+    /// A server on `store` in front of `postiz`, which learns its callback address.
+    pub fn start(store: Store, postiz: &FakePostiz) -> TestServer {
+        let setup = TestServer::setup(store).postiz(postiz);
+        let server = setup.start();
+        postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+        server
+    }
+
+    /// A server on `store`, to be changed before it is started.
+    pub fn setup(store: Store) -> ServerSetup {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let setup = ServerSetup {
+            variables: Vec::new(),
+            dir: Arc::new(dir),
+        };
+        let setup = setup
+            .var("HOST", "127.0.0.1")
+            .var("PORT", "0")
+            .var("POSTIZ_OAUTH_CLIENT_ID", CLIENT_ID)
+            .var("POSTIZ_OAUTH_CLIENT_SECRET", CLIENT_SECRET)
+            // All clients of a test share one address. Tests of the budgets set them.
+            .var("LIMIT_LOGINS_PER_MINUTE", "0")
+            .var("LIMIT_WRONG_CODES_PER_MINUTE", "0")
+            .var("LIMIT_WRONG_CODES_PER_MINUTE_TOTAL", "0")
+            .var("LIMIT_CONNECTIONS_PER_ADDRESS", "0");
+        match store {
+            Store::Embedded => setup.embedded(),
+            Store::Postgres => setup.database(&Cluster::shared().database()),
+        }
+    }
+
+    /// A server's answer to one request.
+    pub fn send(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        http::exchange(self.address, http::request(method, target, headers, body))
+    }
+
+    /// `GET`.
+    pub fn get(&self, target: &str) -> Answer {
+        self.send("GET", target, &[], b"")
+    }
+
+    /// `POST` with JSON.
+    pub fn post_json(&self, target: &str, body: &Value) -> Answer {
+        let headers = [("Content-Type", "application/json")];
+        self.send("POST", target, &headers, body.to_string().as_bytes())
+    }
+
+    /// `POST` with a form, encoded by the caller.
+    pub fn post_form(&self, target: &str, body: &str) -> Answer {
+        let headers = [("Content-Type", "application/x-www-form-urlencoded")];
+        self.send("POST", target, &headers, body.as_bytes())
+    }
+
+    /// Everything it has logged so far.
+    pub fn log(&self) -> String {
+        self.log
+            .lock()
+            .expect("the reader does not panic")
+            .join("\n")
+    }
+
+    /// Sends a signal (`TERM`, `INT`, `KILL`).
+    pub fn signal(&self, name: &str) {
+        super::signal(&self.child, name);
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        super::wait_for_exit(&mut self.child)
+    }
+
+    /// Ends it as a crash would, and waits until it is gone.
+    pub fn kill(&mut self) {
+        // It may have ended by itself.
+        self.child.kill().ok();
+        self.child.wait().expect("the child is ours to wait for");
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            eprintln!("log of the server at {}:\n{}", self.address, self.log());
+        }
+    }
+}
+
+impl ServerSetup {
+    /// With this environment variable.
+    pub fn var(mut self, name: &str, value: &str) -> ServerSetup {
+        self.variables.retain(|(n, _)| n != name);
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Without this environment variable.
+    pub fn without(mut self, name: &str) -> ServerSetup {
+        self.variables.retain(|(n, _)| n != name);
+        self
+    }
+
+    /// In front of this Postiz.
+    pub fn postiz(self, postiz: &FakePostiz) -> ServerSetup {
+        self.var("POSTIZ_FRONTEND_URL", &postiz.url())
+            .var("POSTIZ_API_URL", &postiz.url())
+    }
+
+    /// On this database.
+    pub fn database(self, database: &Database) -> ServerSetup {
+        self.without("DATA_DIR")
+            .var("DATABASE_URL", &database.url())
+    }
+
+    fn embedded(self) -> ServerSetup {
+        let data = self.data_dir().display().to_string();
+        self.var("DATA_DIR", &data)
+    }
+
+    /// Where the embedded store lives.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// The program with its environment and nothing else of ours.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_postiz-auth-server"));
+        command.env_clear().current_dir(self.dir.path());
+        let variables = self.variables.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+        command.envs(variables);
+        command
+    }
+
+    /// Runs it to its end, with arguments.
+    pub fn run(&self, args: &[&str]) -> Output {
+        super::run(self.command().args(args))
+    }
+
+    /// Starts it and waits until it listens.
+    pub fn start(&self) -> TestServer {
+        let mut server = self.start_without_waiting();
+        let listening = super::eventually_some("the server listens", || {
+            let found = listening_at(&server.log());
+            let ended = server.child.try_wait().expect("the child is ours");
+            assert!(
+                found.is_some() || ended.is_none(),
+                "it ended: {}",
+                server.log()
+            );
+            found
+        });
+        server.address = listening;
+        if server.public_url.is_empty() {
+            server.public_url = format!("http://localhost:{}", listening.port());
+        }
+        server
+    }
+
+    /// Starts it; its address is not known yet.
+    pub fn start_without_waiting(&self) -> TestServer {
+        let mut child = self
+            .command()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the server program starts");
+        let log = Arc::default();
+        collect(child.stderr.take().expect("it is piped"), Arc::clone(&log));
+        let public_url = self.variables.iter().find(|(n, _)| n == "SERVER_URL");
+        TestServer {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            public_url: public_url.map_or(String::new(), |(_, url)| url.clone()),
+            child,
+            log,
+            _dir: Arc::clone(&self.dir),
+        }
+    }
+}
+
+/// The address in the line that says so: `… listening on http://127.0.0.1:PORT`, or as JSON `"url":"http://127.0.0.1:PORT"`.
+fn listening_at(log: &str) -> Option<SocketAddr> {
+    let line = log.lines().find(|l| l.contains("listening"))?;
+    let (_, rest) = line.split_once("http://")?;
+    let end = rest.find(|c: char| !(c.is_ascii_digit() || ".:".contains(c)));
+    rest[..end.unwrap_or(rest.len())].parse().ok()
+}
+
+/// Keeps the log as it comes; the thread ends with the process.
+fn collect(stderr: ChildStderr, log: Arc<Mutex<Vec<String>>>) {
+    thread::spawn(move || {
+        for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            log.lock().expect("no reader panics").push(line);
+        }
+    });
+}

@@ -400,7 +400,7 @@ Each -m belongs to the -c before it. When all -m stand after the last of several
         positionals: &[INTEGRATION_ID, one("method", "the tool's methodName")],
         flags: &[&TRIGGER_DATA],
         notes: "",
-        examples: &["postiz integrations:trigger \"$CHANNEL\" getPlaylists -d '{\"limit\":\"10\"}' | jq .output"],
+        examples: &["postiz integrations:trigger \"$CHANNEL\" channels -d '{\"limit\":\"10\"}' | jq .output"],
         run: integrations::trigger,
     },
     Command {

@@ -54,7 +54,7 @@ struct Source {
     shown: String,
     file_name: String,
     reader: Box<dyn Read>,
-    /// The first bytes, read to know that there are any.
+    /// Its first bytes.
     first: Vec<u8>,
     /// All bytes together, where that can be known before they are read.
     length: Option<u64>,
@@ -82,12 +82,15 @@ impl Source {
         let mut first = Vec::new();
         reader
             .by_ref()
-            .take(FIRST_BYTES)
+            .take(FIRST_BYTES as u64)
             .read_to_end(&mut first)
             .map_err(cannot)?;
         if first.is_empty() {
             return Err(CliError::failed(format!("{shown} is empty")));
         }
+        // Pipes, and files of /proc, which say 0 and are not empty, have no length before their end is seen.
+        let ended = first.len() < FIRST_BYTES;
+        let seen = ended.then_some(first.len() as u64);
         let own_name = Path::new(path)
             .file_name()
             .unwrap_or(path)
@@ -97,8 +100,7 @@ impl Source {
             shown,
             reader,
             first,
-            // Files of /proc say 0 and are not empty; they go without a length, as pipes do.
-            length: length.filter(|length| *length > 0),
+            length: length.filter(|length| *length > 0).or(seen),
         })
     }
 }
@@ -330,8 +332,8 @@ fn content_type(name: &str) -> &'static str {
     }
 }
 
-/// Enough to know that a source is not empty.
-const FIRST_BYTES: u64 = 64 * 1024;
+/// Read before any request: to know that a source is not empty, and how long it is when it is short.
+const FIRST_BYTES: usize = 64 * 1024;
 
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 

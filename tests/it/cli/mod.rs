@@ -1,7 +1,7 @@
 //! The `postiz` program: each test runs the real one and looks at its exit code, stdout and stderr apart.
 //!
-//! Whole logins against the real auth server are elsewhere; here the other end is a scripted server, because it must
-//! misbehave in ways that ours never does.
+//! The other end is mostly a scripted server, because it must misbehave in ways that ours never does; whole_login.rs has
+//! the real auth server, and Postiz' stand-in.
 
 mod harness;
 
@@ -15,3 +15,4 @@ mod requests;
 mod retries;
 mod terminal;
 mod upload;
+mod whole_login;

@@ -289,7 +289,7 @@ impl Api {
                 .hint(self.billing_hint(answer)),
             403 => CliError::failed(format!("Postiz does not allow it: {reason}")),
             404 if is_a_missing_route(answer, &said) => self.with_api_hint(CliError::failed(
-                format!("there is nothing at {}: {reason}", self.shown("/public/v1")),
+                format!("{} has no such path: {reason}", self.signed_in.api_url),
             )),
             404 => CliError::failed(format!("not found: {reason}")),
             429 => CliError::failed(format!("too many requests: {reason}"))

@@ -444,7 +444,7 @@ Each -m belongs to the -c before it. When all -m stand after the last of several
         notes: "Prints the answer's body as it is.",
         examples: &[
             "postiz api GET /public/v1/is-connected",
-            "postiz api GET \"/public/v1/find-slot/$CHANNEL\" | jq -r .date",
+            "postiz api PUT \"/public/v1/posts/$POST/status\" -d '{\"status\":\"draft\"}' | jq -r .state",
         ],
         run: api::any,
     },

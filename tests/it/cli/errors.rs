@@ -118,7 +118,7 @@ fn each_status_has_its_words() {
             404,
             r#"{"statusCode":404,"message":"Cannot GET /public/v1/posts/p1/missing","error":"Not Found"}"#,
             1,
-            "there is nothing at",
+            "has no such path: Cannot GET",
             "/api",
         ),
         Row(

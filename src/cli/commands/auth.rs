@@ -29,10 +29,7 @@ pub(crate) fn status(context: &mut Context, options: &Options) -> Result<Exit, C
         return report(context, facts(&api.signed_in), checked);
     }
     let count = checked.map_err(|error| match error.exit {
-        Exit::Failed => CliError {
-            message: format!("the credentials could not be verified: {}", error.message),
-            ..error
-        },
+        Exit::Failed => error.about("the credentials could not be verified"),
         _ => error,
     })?;
     let plural = if count == 1 { "" } else { "s" };

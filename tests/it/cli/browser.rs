@@ -113,7 +113,12 @@ fn a_login_does_not_wait_for_the_browser() {
 #[test]
 fn no_browser_is_no_error() {
     let server = auth_server(URIS);
-    let rows: [(&str, &[(&str, &str)], &str); 5] = [
+    type Row = (
+        &'static str,
+        &'static [(&'static str, &'static str)],
+        &'static str,
+    );
+    let rows: [Row; 5] = [
         (
             "auth:login",
             &[("DISPLAY", ":9"), ("PATH", "/nowhere")],

@@ -3,6 +3,9 @@
 //! The other end is mostly a scripted server, because it must misbehave in ways that ours never does; whole_login.rs has
 //! the real auth server, and Postiz' stand-in.
 
+// In a test, a panic is how a failure is told.
+#![allow(clippy::unwrap_used)]
+
 mod harness;
 
 mod arguments;

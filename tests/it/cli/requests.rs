@@ -419,7 +419,7 @@ fn api_prints_the_body_as_it_is() {
         .arg("/a b")
         .key_for(&server)
         .run()
-        .code(1)
+        .code(2)
         .stderr_has("cannot be part of a URL");
 }
 

@@ -66,7 +66,7 @@ fn screen(bytes: &str, columns: usize) -> Vec<String> {
             '\u{1b}' => {
                 assert_eq!(input.next(), Some('['));
                 let mut sequence = String::new();
-                while let Some(c) = input.next() {
+                for c in input.by_ref() {
                     sequence.push(c);
                     if c.is_ascii_alphabetic() {
                         break;

@@ -168,7 +168,7 @@ fn refusals_name_the_file() {
             413,
             "<html>Too Large</html>",
             1,
-            "the file is larger than Postiz, or a proxy in front of it, takes",
+            "larger than Postiz, or a proxy in front of it, takes",
         ),
         (
             401,

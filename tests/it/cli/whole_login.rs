@@ -158,9 +158,8 @@ fn in_shell(fake: &FakePostiz, line: &str) {
     std::fs::create_dir(home.file("bin")).unwrap();
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_postiz"), home.file("bin/postiz")).unwrap();
     let path = format!(
-        "{}:{}",
-        home.file("bin").display(),
-        std::env::var("PATH").unwrap_or_default()
+        "{}:/usr/local/bin:/usr/bin:/bin",
+        home.file("bin").display()
     );
     let output = Command::new("bash")
         .args(["-euo", "pipefail", "-c", line])

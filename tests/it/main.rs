@@ -8,6 +8,7 @@
 mod fake_postiz;
 mod support;
 
+mod cli;
 mod contract;
 mod database_tls;
 mod lifecycle;

@@ -1,10 +1,12 @@
 // Whole logins by clicks and keys, on both stores: the straight way, and every way that people leave it.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
 
 import { authorize, enterCode, expectAccessible, expectPage, launch, open } from './browser.mjs';
-import { startPostgres, startServer } from './processes.mjs';
+import { run, startPostgres, startServer, temporaryFolder } from './processes.mjs';
 import { startLogin } from './terminal.mjs';
 
 const ENTER = 'Enter the code from your terminal';
@@ -164,6 +166,9 @@ for (const store of ['embedded', 'PostgreSQL']) {
       await page.goto(login.page);
       await enterCode(page, login.code);
       await expectPage(page, FAILED);
+      await page.goto(login.link);
+      await expectPage(page, FAILED);
+      assert.equal(await page.getByLabel('Code').inputValue(), login.code);
     });
 
     test('two logins in two tabs, one in the middle of the other', async (t) => {
@@ -186,7 +191,7 @@ for (const store of ['embedded', 'PostgreSQL']) {
       const { server, page } = await begin(t);
       const login = await startLogin(server.url);
       await page.goto(login.page);
-      // The field has the focus.
+      await page.locator('#user_code:focus').waitFor();
       await page.keyboard.type(login.code);
       await page.keyboard.press('Enter');
       await pressByKey(page, 'Authorize');
@@ -204,6 +209,20 @@ for (const store of ['embedded', 'PostgreSQL']) {
     });
   });
 }
+
+test('the program itself, which waits for the browser', async (t) => {
+  const server = await startServer(t);
+  const home = await temporaryFolder(t);
+  const login = run('postiz', ['auth:login', '--auth-server', server.url, '--no-browser', '--json'], { HOME: home });
+  const [line] = await once(createInterface({ input: login.child.stdout }), 'line');
+  const page = await (await open(t, browser, { signedInTo: server.postiz.url })).newPage();
+  await page.goto(JSON.parse(line).verification_uri_complete);
+  await page.getByRole('button', { name: 'Continue' }).click();
+  await authorize(page);
+  await expectPage(page, SIGNED_IN);
+  const { stdout } = await login;
+  assert.equal(JSON.parse(stdout.trim().split('\n').at(-1)).event, 'done');
+});
 
 /** Goes to a button with the tab key, sees that it has the focus, and presses it. */
 async function pressByKey(page, name) {

@@ -8,11 +8,11 @@ import { after, before, test } from 'node:test';
 import { promisify } from 'node:util';
 
 import { authorize, enterCode, expectPage, launch, launchProfile, open, signIn } from './browser.mjs';
-import { freePort, helpOf, startServer, temporaryFolder } from './processes.mjs';
+import { freePort, run, startServer, temporaryFolder } from './processes.mjs';
 import { startProxy } from './sites.mjs';
 import { startLogin } from './terminal.mjs';
 
-const run = promisify(execFile);
+const tool = promisify(execFile);
 
 let browser;
 before(async () => {
@@ -44,7 +44,8 @@ test('over https, at a proxy with the certificate of a private authority', async
 });
 
 test('over https, with a certificate of its own', async (t) => {
-  if (!(await helpOf('postiz-auth-server')).includes('TLS_CERT_FILE')) return t.skip('this server does not speak https itself');
+  const { stdout } = await run('postiz-auth-server', ['--help']);
+  if (!stdout.includes('TLS_CERT_FILE')) return t.skip('this server does not speak https itself');
   const authority = await makeAuthority(t);
   const { certFile, keyFile } = authority;
   const server = await startServer(t, {
@@ -83,7 +84,7 @@ async function logIn(page, url, ca) {
 async function makeAuthority(t) {
   const dir = await temporaryFolder(t);
   const file = (name) => path.join(dir, name);
-  const openssl = (...args) => run('openssl', args, { cwd: dir });
+  const openssl = (...args) => tool('openssl', args, { cwd: dir });
   const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'];
   await openssl('req', '-x509', ...newKey, '-keyout', 'ca.key', '-out', 'ca.pem', '-subj', '/CN=A private authority');
   await openssl('req', '-x509', ...newKey, '-keyout', 'key.pem', '-out', 'cert.pem', '-subj', '/CN=localhost',
@@ -92,8 +93,8 @@ async function makeAuthority(t) {
   // Chromium on Linux keeps the user's own authorities here.
   const trusted = file('.pki/nssdb');
   await mkdir(trusted, { recursive: true });
-  await run('certutil', ['-N', '-d', `sql:${trusted}`, '--empty-password']);
-  await run('certutil', ['-A', '-d', `sql:${trusted}`, '-n', 'private', '-t', 'C,,', '-i', file('ca.pem')]);
+  await tool('certutil', ['-N', '-d', `sql:${trusted}`, '--empty-password']);
+  await tool('certutil', ['-A', '-d', `sql:${trusted}`, '-n', 'private', '-t', 'C,,', '-i', file('ca.pem')]);
   return {
     home: dir,
     certificate: await readFile(file('ca.pem')),

@@ -74,9 +74,9 @@ export async function startPostgres() {
   };
 }
 
-/** What a program of ours says of itself. */
-export async function helpOf(program) {
-  return (await promisify(execFile)(path.join(BUILT, program), ['--help'])).stdout;
+/** Runs a program of ours to its end, which must be a good one, with a promise of what it prints and its `child`. */
+export function run(program, args, env = {}) {
+  return promisify(execFile)(path.join(BUILT, program), args, { env });
 }
 
 /** Starts a program of ours and waits for the line in which it says that it listens. */

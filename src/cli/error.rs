@@ -79,6 +79,12 @@ impl CliError {
         self
     }
 
+    /// Says first what the failure means for the thing at hand.
+    pub(crate) fn about(mut self, what: &str) -> CliError {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
     /// The word for programs, where it is not the usual one.
     pub(crate) fn word(mut self, word: impl Into<String>) -> CliError {
         self.word = word.into();

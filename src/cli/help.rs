@@ -1,7 +1,7 @@
 //! Help, written from the table.
 
 use crate::cli::args::Topic;
-use crate::cli::table::{COMMANDS, Command, Flag, Takes, group_of};
+use crate::cli::table::{COMMANDS, Command, Flag, group_of};
 
 /// The page about `topic`.
 pub(crate) fn page(topic: Topic) -> String {
@@ -74,7 +74,7 @@ fn command_page(command: &Command) -> String {
     }
     page.push_str("\nFlags:\n");
     for flag in command.flags {
-        page.push_str(&two_columns(&flag_names(flag), &flag_about(flag)));
+        page.push_str(&two_columns(&flag_names(flag), flag.about));
     }
     page.push_str(&two_columns("-h, --help", "print this"));
     if !command.notes.is_empty() {
@@ -108,15 +108,6 @@ fn flag_names(flag: &Flag) -> String {
         Some(short) => format!("-{short}, --{}{value}", flag.long),
         None => format!("    --{}{value}", flag.long),
     }
-}
-
-fn flag_about(flag: &Flag) -> String {
-    let repeat = if flag.repeatable && flag.takes != Takes::Nothing {
-        " (repeatable)"
-    } else {
-        ""
-    };
-    format!("{}{repeat}", flag.about)
 }
 
 fn two_columns(left: &str, right: &str) -> String {

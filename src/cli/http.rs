@@ -160,7 +160,7 @@ fn explain(error: ureq::Error) -> NoAnswer {
             "no connection within 10 s".to_owned()
         }
         ureq::Error::Timeout(_) => "no answer within 60 s".to_owned(),
-        ureq::Error::HostNotFound => "there is no host of that name".to_owned(),
+        ureq::Error::HostNotFound => NO_HOST.to_owned(),
         ureq::Error::Io(error) => return explain_io(error),
         ureq::Error::ConnectProxyFailed(why) => {
             hint = Some(PROXY_HINT);
@@ -193,6 +193,8 @@ fn explain_io(error: io::Error) -> NoAnswer {
         io::ErrorKind::UnexpectedEof
         | io::ErrorKind::ConnectionReset
         | io::ErrorKind::BrokenPipe => "the connection was lost".to_owned(),
+        // The system's own words for it name neither the host nor the network.
+        _ if error.to_string().starts_with("failed to lookup address") => NO_HOST.to_owned(),
         _ => error.to_string(),
     };
     NoAnswer {
@@ -240,6 +242,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Largest answer that is read: a list of posts is text, and 64 MiB of it is no list any more.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+const NO_HOST: &str = "no host of that name is known (or there is no network)";
 
 const PROXY_HINT: &str =
     "check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, or except this host with NO_PROXY";

@@ -11,10 +11,13 @@ mod table;
 mod commands;
 
 mod api;
+mod refusal;
+
 mod device_flow;
+mod login;
+
 mod http;
 mod json;
-mod login;
 
 mod browser;
 mod credentials;
@@ -22,6 +25,7 @@ mod credentials;
 mod completions;
 mod dates;
 mod help;
+mod progress;
 mod qr;
 
 pub mod error;

@@ -144,13 +144,13 @@ pub(crate) static MEDIA: Flag = repeatable(flag(
     "media",
     Some('m'),
     Value("URLS"),
-    "comma-separated media of the -c before it",
+    "comma-separated media of the -c before it; may be repeated",
 ));
 pub(crate) static INTEGRATIONS: Flag = repeatable(flag(
     "integrations",
     Some('i'),
     Value("IDS"),
-    "comma-separated channel IDs",
+    "comma-separated channel IDs; may be repeated",
 ));
 pub(crate) static DATE: Flag = flag(
     "date",
@@ -400,7 +400,7 @@ Each -m belongs to the -c before it. When all -m stand after the last of several
         positionals: &[INTEGRATION_ID, one("method", "the tool's methodName")],
         flags: &[&TRIGGER_DATA],
         notes: "",
-        examples: &["postiz integrations:trigger \"$CHANNEL\" getPlaylists -d '{\"limit\":\"10\"}' | jq .output"],
+        examples: &["postiz integrations:trigger \"$CHANNEL\" channels -d '{\"limit\":\"10\"}' | jq .output"],
         run: integrations::trigger,
     },
     Command {
@@ -444,7 +444,7 @@ Each -m belongs to the -c before it. When all -m stand after the last of several
         notes: "Prints the answer's body as it is.",
         examples: &[
             "postiz api GET /public/v1/is-connected",
-            "postiz api GET \"/public/v1/find-slot/$CHANNEL\" | jq -r .date",
+            "postiz api PUT \"/public/v1/posts/$POST/status\" -d '{\"status\":\"draft\"}' | jq -r .state",
         ],
         run: api::any,
     },

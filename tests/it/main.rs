@@ -1,13 +1,19 @@
 //! Integration tests: the real programs over real sockets, with a real PostgreSQL; Postiz alone is played.
 //! `support` starts and stops things and speaks HTTP; every other file is about one part of what the project promises.
 
-// Modules of a test program have no outside, and a failed test shows its server's log.
-#![allow(unreachable_pub, clippy::print_stderr)]
+// Modules of a test program have no outside; a failed test panics, and shows its server's log.
+#![allow(unreachable_pub, clippy::print_stderr, clippy::unwrap_used)]
 
 #[path = "../fake_postiz/mod.rs"]
 mod fake_postiz;
 mod support;
 
+mod cli;
 mod contract;
+mod database_tls;
+mod lifecycle;
+mod login;
+mod secrets;
 mod stand_in;
 mod store;
+mod upstream;

@@ -14,7 +14,11 @@ pub(crate) fn status(context: &mut Context, options: &Options) -> Result<Exit, C
     let as_json = options.has(&AS_JSON);
     let api = match Api::connect(context) {
         Ok(api) => api,
-        Err(error) if as_json => return report(context, Map::new(), Err(error)),
+        Err(error) if as_json => {
+            let nothing = ["method", "api_url", "organization_id", "credentials_file"]
+                .map(|name| (name.to_owned(), Value::Null));
+            return report(context, nothing.into_iter().collect(), Err(error));
+        }
         Err(error) => return Err(error),
     };
     if !as_json {
@@ -25,10 +29,7 @@ pub(crate) fn status(context: &mut Context, options: &Options) -> Result<Exit, C
         return report(context, facts(&api.signed_in), checked);
     }
     let count = checked.map_err(|error| match error.exit {
-        Exit::Failed => CliError {
-            message: format!("the credentials could not be verified: {}", error.message),
-            ..error
-        },
+        Exit::Failed => error.about("the credentials could not be verified"),
         _ => error,
     })?;
     let plural = if count == 1 { "" } else { "s" };

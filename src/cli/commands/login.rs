@@ -294,8 +294,10 @@ fn wait_with_countdown(
     waited
 }
 
+/// `9:05`, a second that has begun counted as whole.
 fn minutes(time: Duration) -> String {
-    format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60)
+    let seconds = time.as_millis().div_ceil(1000);
+    format!("{}:{:02}", seconds / 60, seconds % 60)
 }
 
 /// Saves the login and says so.

@@ -88,11 +88,11 @@ fn polling_too_soon() {
         Login::start(&server),
         Login::start(&server),
     );
-    let start = Instant::now();
     for _ in 0..3 {
         expect::error(&npm.poll(&server), 400, "authorization_pending");
     }
     expect::error(&calm.poll_form(&server), 400, "authorization_pending");
+    let start = Instant::now();
     expect::error(&hasty.poll_form(&server), 400, "authorization_pending");
     expect::error(&hasty.poll_form(&server), 400, "slow_down");
     // 5 s less the tolerance of 30 %: in time for the calm client, too soon for one that was told to wait 10 s.
@@ -154,6 +154,7 @@ fn unknown_and_redeemed_codes() {
         let redeemed = Login::start(&server);
         redeemed.approve(&mut Browser::new(), "ada");
         expect::json(&redeemed.poll(&server), 200);
+        expect::error(&redeemed.outcome(&server), 400, "invalid_device_code");
         let upper = redeemed.device_code().to_uppercase();
         for code in [
             redeemed.device_code(),

@@ -49,7 +49,8 @@ fn a_live_code_is_shown_with_who_asked() {
                 "{html}"
             );
             assert!(html.contains("198.51.100.23"), "{html}");
-            assert!(html.contains("127.0.0.1"), "names Postiz' host: {html}");
+            let host = postiz.url().replace("http://", "");
+            assert!(html.contains(&host), "names Postiz' host: {html}");
             assert!(
                 html.contains("localhost"),
                 "names this server's host: {html}"
@@ -133,6 +134,39 @@ fn hostile_values_are_escaped() {
     let answer = server.get(&format!("/device/verify?user_code={long}"));
     expect::page(&answer, 200);
     assert!(!answer.text().contains(&long[..100]), "a page is no echo");
+}
+
+/// R62: our own form's POST must name its origin, which `no-referrer` would turn into `null`; nothing else is told.
+#[test]
+fn referrer_policies() {
+    let postiz = FakePostiz::start();
+    let server = TestServer::start(Store::Embedded, &postiz);
+    let login = Login::start(&server);
+    let mut browser = Browser::new();
+    let form = browser.open(&format!("{}/device/verify", server.public_url));
+    let live = browser.open(
+        login.start["verification_uri_complete"]
+            .as_str()
+            .expect("an address"),
+    );
+    let wrong = browser.submit(&form, &[("user_code", "WDJB-MJHT")]);
+    let lost = browser.open(&format!("{}/device/callback", server.public_url));
+    let signed_in = login.approve(&mut browser, "ada");
+    let root = browser.open(&server.public_url);
+    for (page, policy) in [
+        (form, "same-origin"),
+        (live, "same-origin"),
+        (wrong, "same-origin"),
+        (lost, "no-referrer"),
+        (signed_in, "no-referrer"),
+        (root, "no-referrer"),
+    ] {
+        assert_eq!(
+            page.answer.headers_named("referrer-policy"),
+            [policy],
+            "{page:?}"
+        );
+    }
 }
 
 /// R14: what is in the page works without a script, from this server alone.

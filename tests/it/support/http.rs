@@ -1,7 +1,7 @@
 //! HTTP by hand: bytes out, the whole answer back with its headers in order, always within a time limit.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -49,6 +49,16 @@ impl Connection {
         self.stream
             .write_all(bytes.as_ref())
             .expect("the server takes the request");
+    }
+
+    /// Sends these bytes to somebody who may be gone; the answer will tell.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).ok();
+    }
+
+    /// Closes one or both directions.
+    pub fn shut_down(&self, how: Shutdown) {
+        self.stream.shutdown(how).expect("it is open");
     }
 
     /// The next answer.

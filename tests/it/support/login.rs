@@ -52,6 +52,14 @@ impl Login {
         server.post_form("/device/token", &form)
     }
 
+    /// Polls until something else than "pending" comes: a token that is being handed to somebody is pending for the rest.
+    pub fn outcome(&self, server: &TestServer) -> Answer {
+        super::eventually_some("the login ends", || {
+            let answer = self.poll(server);
+            (answer.error() != "authorization_pending").then_some(answer)
+        })
+    }
+
     /// The person opens the address from the terminal and confirms the code; the redirect to Postiz.
     pub fn confirm(&self, browser: &mut Browser) -> Page {
         let page = browser.open(self.field("verification_uri_complete"));

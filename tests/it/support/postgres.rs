@@ -44,16 +44,25 @@ impl Cluster {
 
     /// A cluster for one test, to be stopped and started at will.
     pub fn start_new() -> Cluster {
+        Cluster::start_with(&[])
+    }
+
+    /// A cluster that also takes encrypted connections, with a certificate for `localhost`.
+    pub fn start_with_tls() -> Cluster {
+        Cluster::start_with(&["tls"])
+    }
+
+    fn start_with(options: &[&str]) -> Cluster {
         // The port was free a moment ago; somebody else may be quicker, so that more than one try is fair.
-        let mut tries = (0..5).map(|_| Cluster::try_start());
+        let mut tries = (0..5).map(|_| Cluster::try_start(options));
         let last = tries.find(Result::is_ok);
         last.and_then(Result::ok).unwrap_or_else(|| {
-            let why = Cluster::try_start().err().unwrap_or_default();
+            let why = Cluster::try_start(options).err().unwrap_or_default();
             panic!("cannot start PostgreSQL (on Debian: apt-get install postgresql): {why}")
         })
     }
 
-    fn try_start() -> Result<Cluster, String> {
+    fn try_start(options: &[&str]) -> Result<Cluster, String> {
         let port = free_port();
         let script = concat!(
             env!("CARGO_MANIFEST_DIR"),
@@ -61,6 +70,7 @@ impl Cluster {
         );
         let mut child = Command::new("sh")
             .args([script, &port.to_string(), PASSWORD])
+            .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // Ctrl-C is for the tests; the guard ends after them.
@@ -104,10 +114,19 @@ impl Cluster {
 
     /// Stops it as an administrator would (`stop`), as a crash would (`kill`), or starts it again (`start`).
     pub fn control(&self, command: &str) {
+        assert_eq!(self.tell(command), "done", "{command}");
+    }
+
+    /// A file of its folder: `ca.crt`, the authority behind its certificate, or `other.crt`, one that is not.
+    pub fn file(&self, name: &str) -> String {
+        format!("{}/{name}", self.tell("folder"))
+    }
+
+    fn tell(&self, command: &str) -> String {
         let mut guard = self.guard.lock().expect("no test panics in here");
         let commands = guard.commands.as_mut().expect("open until dropped");
         writeln!(commands, "{command}").expect("the guard listens");
-        assert_eq!(guard.answer(), "done", "{command}");
+        guard.answer()
     }
 }
 
@@ -132,8 +151,13 @@ impl Drop for Cluster {
 impl Database {
     /// `postgres://…`, as the server takes it.
     pub fn url(&self) -> String {
+        self.url_with("127.0.0.1", "sslmode=disable")
+    }
+
+    /// The same by this name of its host, and with these parameters.
+    pub fn url_with(&self, host: &str, parameters: &str) -> String {
         let Database { port, name } = self;
-        format!("postgres://postgres:{PASSWORD}@127.0.0.1:{port}/{name}?sslmode=disable")
+        format!("postgres://postgres:{PASSWORD}@{host}:{port}/{name}?{parameters}")
     }
 
     /// A connection of one's own.

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Keeps one private PostgreSQL for a test process, and removes it when that process ends, however it ends:
-# the process holds the other end of this script's standard input. Obeys start, stop and kill, and answers each with a line.
+# the process holds the other end of this script's standard input. Obeys start, stop, kill and folder, and answers each
+# with a line.
 #
-# usage: postgres_guard.sh PORT PASSWORD
+# usage: postgres_guard.sh PORT PASSWORD [tls]
 set -eu
 # PIPE: a process that is gone reads no answers, and that must not keep this script from cleaning up.
 trap '' INT TERM HUP PIPE
@@ -26,10 +27,25 @@ cd "$dir"
 # In `exit`, since `set -e` may end this script anywhere.
 trap 'as_user "$bin/pg_ctl" -D data -m immediate stop >/dev/null 2>&1 || true; cd /; rm -rf "$dir"' EXIT
 
+# With "tls" it also takes encrypted connections, with a certificate for localhost from ca.crt; other.crt is nobody's.
+tls=
+if [ "${3:-}" = tls ]; then
+    new_key="-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+    for authority in ca other; do
+        openssl req -x509 $new_key -days 2 -subj "/CN=$authority" -keyout $authority.key -out $authority.crt 2>/dev/null
+    done
+    echo subjectAltName=DNS:localhost >names
+    openssl req $new_key -subj /CN=localhost -keyout server.key -out server.csr 2>/dev/null
+    openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt 2>/dev/null
+    chown "$user" server.key
+    chmod 600 server.key
+    tls="-c ssl=on -c ssl_cert_file=$dir/server.crt -c ssl_key_file=$dir/server.key"
+fi
+
 pg() { as_user "$bin/pg_ctl" -D data -s -w -l log "$@" </dev/null >/dev/null 2>&1; }
 start() {
     # TCP as in real life; many connections, since many servers are tested at once.
-    pg start -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=400"
+    pg start -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=400 $tls"
 }
 
 echo "$password" >password
@@ -44,5 +60,6 @@ while read -r command; do
     start) start ;;
     stop) pg stop -m fast ;;
     kill) pg stop -m immediate ;;
+    folder) echo "$dir" && continue ;;
     esac && echo done || echo failed
 done

@@ -1,0 +1,117 @@
+//! How far a long transfer is: one line that changes in place on a terminal, and nothing anywhere else.
+
+use std::time::Duration;
+
+use crate::cli::context::Clock;
+use crate::cli::output::Output;
+
+/// How far an upload is, shown about five times a second where there is a terminal.
+pub(crate) struct Progress<'a> {
+    output: &'a mut Output,
+    clock: &'a dyn Clock,
+    shown: &'a str,
+    length: Option<u64>,
+    sent: u64,
+    started: Duration,
+    shown_last: Duration,
+}
+
+impl<'a> Progress<'a> {
+    /// Begins the transfer of `shown`, of `length` bytes where that is known.
+    pub(crate) fn new(
+        output: &'a mut Output,
+        clock: &'a dyn Clock,
+        shown: &'a str,
+        length: Option<u64>,
+    ) -> Progress<'a> {
+        let now = clock.now();
+        Progress {
+            output,
+            clock,
+            shown,
+            length,
+            sent: 0,
+            started: now,
+            shown_last: now,
+        }
+    }
+
+    /// How many bytes have gone.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// So many more have gone.
+    pub(crate) fn add(&mut self, count: u64) {
+        self.sent += count;
+        let now = self.clock.now();
+        if self.output.can_change_lines() && now >= self.shown_last + PROGRESS_EVERY {
+            self.shown_last = now;
+            let line = progress_line(self.sent, self.length, now - self.started);
+            self.output
+                .line_in_place(&format!("{line}  {}", self.shown));
+        }
+    }
+}
+
+/// `[█████     ]  50 %  1.0 GB of 2.0 GB  85.2 MB/s  0:12 left`
+fn progress_line(sent: u64, length: Option<u64>, elapsed: Duration) -> String {
+    let rate = sent as f64 / elapsed.as_secs_f64().max(0.001);
+    let speed = format!("{}/s", bytes(rate as u64));
+    let Some(length) = length else {
+        return format!("{} sent  {speed}", bytes(sent));
+    };
+    let part = sent as f64 / length as f64;
+    let bar: String = (0..10)
+        .map(|place| {
+            if part * 10.0 >= f64::from(place + 1) {
+                '█'
+            } else {
+                ' '
+            }
+        })
+        .collect();
+    let left = ((length - sent) as f64 / rate.max(1.0)) as u64;
+    format!(
+        "[{bar}] {:3.0} %  {} of {}  {speed}  {}:{:02} left",
+        part * 100.0,
+        bytes(sent),
+        bytes(length),
+        left / 60,
+        left % 60
+    )
+}
+
+/// `1.5 MB`.
+pub(crate) fn bytes(count: u64) -> String {
+    let mut value = count as f64;
+    for unit in ["bytes", "kB", "MB", "GB"] {
+        if value < 999.95 {
+            let digits = usize::from(unit != "bytes");
+            return format!("{value:.digits$} {unit}");
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.1} TB")
+}
+
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_one_short_line() {
+        let line = progress_line(1_000_000_000, Some(2_000_000_000), Duration::from_secs(10));
+        assert_eq!(
+            line,
+            "[█████     ]  50 %  1.0 GB of 2.0 GB  100.0 MB/s  0:10 left"
+        );
+        assert_eq!(
+            progress_line(999, None, Duration::from_secs(1)),
+            "999 bytes sent  999 bytes/s"
+        );
+        assert_eq!(bytes(999_999), "1.0 MB");
+    }
+}

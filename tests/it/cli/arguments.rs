@@ -1,0 +1,459 @@
+//! The command line itself: help, versions, misspelt words, and arguments that no shell would send.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+use super::harness::{Cli, Server, each, postiz};
+
+/// Every command of the table.
+const COMMANDS: [&str; 20] = [
+    "auth:login",
+    "auth:status",
+    "auth:logout",
+    "auth:token",
+    "posts:create",
+    "posts:list",
+    "posts:delete",
+    "posts:status",
+    "posts:settings",
+    "posts:missing",
+    "posts:connect",
+    "integrations:list",
+    "integrations:groups",
+    "integrations:settings",
+    "integrations:trigger",
+    "analytics:platform",
+    "analytics:post",
+    "upload",
+    "api",
+    "completions",
+];
+
+#[test]
+fn help_is_on_every_level() {
+    let overview = postiz("--help").run().code(0).stderr("").stdout;
+    for command in COMMANDS {
+        assert!(overview.contains(&format!("\n  {command} ")), "{command}");
+        let page = postiz(command).arg("--help").run().code(0).stderr("");
+        assert!(
+            page.stdout.starts_with(&format!("postiz {command}: "))
+                && page.stdout.contains("\nExamples:\n  "),
+            "{}",
+            page.stdout
+        );
+        postiz(command).arg("-h").run().code(0).stdout(&page.stdout);
+        postiz("help")
+            .arg(command)
+            .run()
+            .code(0)
+            .stdout(&page.stdout);
+        postiz(&command.replace(':', " "))
+            .arg("--help")
+            .run()
+            .code(0)
+            .stdout(&page.stdout);
+    }
+    for line in ["-h", "help"] {
+        postiz(line).run().code(0).stdout(&overview);
+    }
+    postiz("posts --help")
+        .run()
+        .code(0)
+        .stdout_has("posts:create")
+        .stderr("");
+    postiz("help posts")
+        .run()
+        .code(0)
+        .stdout_has("posts:create")
+        .stderr("");
+}
+
+#[test]
+fn version_is_on_every_level() {
+    let expected = format!("postiz {}\n", env!("CARGO_PKG_VERSION"));
+    for line in [
+        "--version",
+        "-v",
+        "posts:list -v",
+        "posts --version",
+        "posts:delete --version",
+        "upload x --version",
+    ] {
+        postiz(line).run().code(0).stdout(&expected).stderr("");
+    }
+}
+
+#[test]
+fn no_command_shows_the_overview_to_the_person() {
+    let done = Cli::new().run().code(2).stdout("");
+    done.stderr_has("Commands:");
+}
+
+/// The npm CLI ends in silence and with success on most of these.
+#[test]
+fn wrong_usage_says_what_and_what_instead() {
+    for (line, what, instead) in [
+        ("foo:bar", "there is no command `foo:bar`", "postiz --help"),
+        (
+            "post:list",
+            "there is no command `post:list`",
+            "did you mean `postiz posts:list`?",
+        ),
+        (
+            "posts lst",
+            "there is no command `posts:lst`",
+            "did you mean `postiz posts:list`?",
+        ),
+        (
+            "Posts:List",
+            "there is no command `Posts:List`",
+            "did you mean `postiz posts:list`?",
+        ),
+        (
+            "uplaod x",
+            "there is no command `uplaod`",
+            "did you mean `postiz upload`?",
+        ),
+        (
+            "posts",
+            "`posts` is only half of a command",
+            "postiz posts --help",
+        ),
+        ("--foo", "no command follows `--foo`", "postiz --help"),
+        (
+            "--startDate 2030-01-01",
+            "no command follows `--startDate`",
+            "postiz --help",
+        ),
+        (
+            "posts:list --stratDate x",
+            "posts:list has no flag --stratDate",
+            "did you mean --startDate?",
+        ),
+        (
+            "posts:create --cont x",
+            "posts:create has no flag --cont",
+            "did you mean --content?",
+        ),
+        (
+            "posts:list -x",
+            "posts:list has no flag -x",
+            "postiz posts:list --help",
+        ),
+        (
+            "auth:login --client-id x",
+            "auth:login has no flag --client-id",
+            "postiz auth:login --help",
+        ),
+        (
+            "posts:list --startDate",
+            "--startDate needs a value",
+            "postiz posts:list --help",
+        ),
+        ("posts:list --startDate=", "--startDate is empty", ""),
+        (
+            "posts:list --startDate tomorrow",
+            "--startDate must be a date like",
+            "",
+        ),
+        (
+            "posts:delete",
+            "posts:delete needs <id>",
+            "postiz posts:delete --help",
+        ),
+        (
+            "posts:delete a b",
+            "`b` is one argument too many for posts:delete",
+            "postiz posts:delete --help",
+        ),
+        (
+            "integrations:trigger a",
+            "integrations:trigger needs <method>",
+            "",
+        ),
+        ("posts:status a", "posts:status needs --status", ""),
+        (
+            "posts:status a --status now",
+            "--status must be draft or schedule, not `now`",
+            "",
+        ),
+        (
+            "posts:status a -s draft -s draft",
+            "--status is given twice",
+            "",
+        ),
+        ("posts:connect a", "posts:connect needs --release-id", ""),
+        (
+            "posts:settings a --settings [1]",
+            "--settings must be a JSON object",
+            "",
+        ),
+        (
+            "posts:settings a --settings {",
+            "--settings is not JSON",
+            "",
+        ),
+        (
+            "analytics:post a -d -30",
+            "--date must be a number of days, not `-30`",
+            "",
+        ),
+        (
+            "analytics:platform a -d many",
+            "--date must be a number of days, not `many`",
+            "",
+        ),
+        ("integrations:list --group=", "--group is empty", ""),
+        ("auth:status --json=yes", "--json takes no value", ""),
+        (
+            "posts:create --shortLink=maybe",
+            "--shortLink must be true or false, not `maybe`",
+            "",
+        ),
+        ("posts:create -c a -i x", "posts:create needs --date", ""),
+        (
+            "posts:create -c a -s 2030-01-01",
+            "posts:create needs --integrations",
+            "",
+        ),
+        (
+            "posts:create -i x -s 2030-01-01",
+            "posts:create needs --content or --json",
+            "",
+        ),
+        (
+            "posts:create -c a -i x -s soon",
+            "--date must be a date like",
+            "",
+        ),
+        (
+            "posts:create -c a -i x -s 2030-01-01 -t later",
+            "--type must be schedule or draft or now, not `later`",
+            "",
+        ),
+        (
+            "posts:create --json f -c a",
+            "--json sends the file as it is, so --content has no place beside it",
+            "",
+        ),
+        ("integrations:trigger a m -d bad", "--data is not JSON", ""),
+        ("api FETCH /x", "`FETCH` is not one of GET, POST", ""),
+        ("api GET https://evil.example/x", "is a whole URL", ""),
+        ("api GET /x -d {", "--data is not JSON", ""),
+        ("upload a --name b", "--name goes with -", ""),
+        ("upload -", "what comes from stdin needs a --name", ""),
+        (
+            "completions tcsh",
+            "`tcsh` is not one of bash, zsh and fish",
+            "",
+        ),
+        (
+            "auth:login --start --finish",
+            "--start and --finish are two calls",
+            "",
+        ),
+        ("auth:login --no-wait", "--no-wait goes with --finish", ""),
+    ] {
+        // Wrong usage is wrong before anyone looks for credentials.
+        let done = postiz(line).run().code(2).stdout("");
+        assert!(
+            done.stderr.starts_with("error: ") && done.stderr.lines().count() <= 3,
+            "{line}: {}",
+            done.stderr
+        );
+        done.stderr_has(what).stderr_has(instead);
+    }
+}
+
+#[test]
+fn ids_that_are_none_are_refused() {
+    let server = Server::always(200, "{}");
+    for command in [
+        "posts:delete",
+        "posts:missing",
+        "integrations:settings",
+        "analytics:post",
+    ] {
+        for id in ["", ".", ".."] {
+            postiz(command)
+                .arg(id)
+                .key_for(&server)
+                .run()
+                .code(2)
+                .stderr_has("is not an ID");
+        }
+    }
+    assert!(server.asked().is_empty());
+}
+
+/// Flags and positionals in any order, in every spelling.
+#[test]
+fn the_same_request_in_many_spellings() {
+    let lines: [&[&str]; 10] = [
+        &[
+            "posts:list",
+            "--startDate",
+            "2030-01-01",
+            "--endDate",
+            "2030-02-01",
+        ],
+        &[
+            "posts:list",
+            "--start-date",
+            "2030-01-01",
+            "--end-date=2030-02-01",
+        ],
+        &[
+            "posts",
+            "list",
+            "--startDate=2030-01-01",
+            "--end-date",
+            "2030-02-01",
+        ],
+        &[
+            "--startDate",
+            "2030-01-01",
+            "posts:list",
+            "--endDate",
+            "2030-02-01",
+        ],
+        &[
+            "--startDate=2030-01-01",
+            "--endDate=2030-02-01",
+            "posts:list",
+        ],
+        &["integrations:trigger", "-d", "{}", "id", "m"],
+        &["integrations:trigger", "id", "-d{}", "m"],
+        &["integrations:trigger", "id", "m", "-d={}"],
+        &["integrations:trigger", "--data={}", "--", "id", "m"],
+        &["-d", "{}", "integrations:trigger", "id", "m"],
+    ];
+    let server = Server::always(200, "{}");
+    each(lines, |line| {
+        drop(
+            Cli::new()
+                .args(line.iter().copied())
+                .key_for(&server)
+                .run()
+                .code(0),
+        )
+    });
+    for asked in server.asked() {
+        if asked.method == "GET" {
+            assert_eq!(
+                asked.target,
+                "/public/v1/posts?startDate=2030-01-01&endDate=2030-02-01"
+            );
+        } else {
+            assert_eq!(
+                (asked.target.as_str(), asked.text().as_str()),
+                (
+                    "/public/v1/integration-trigger/id",
+                    r#"{"methodName":"m","data":{}}"#
+                )
+            );
+        }
+    }
+    assert_eq!(server.asked().len(), lines.len());
+}
+
+/// What follows `--` is never a flag.
+#[test]
+fn two_dashes_end_flags() {
+    let server = Server::always(200, "{}");
+    postiz("posts:delete -- -x").key_for(&server).run().code(0);
+    postiz("posts:delete -- --help")
+        .key_for(&server)
+        .run()
+        .code(0);
+    assert_eq!(
+        server.lines(),
+        [
+            "DELETE /public/v1/posts/-x",
+            "DELETE /public/v1/posts/--help"
+        ]
+    );
+}
+
+#[test]
+fn arguments_that_are_not_utf8() {
+    let bad = || OsString::from_vec(b"a\xffb".to_vec());
+    Cli::new()
+        .arg(bad())
+        .run()
+        .code(2)
+        .stderr_has("not valid UTF-8");
+    postiz("posts:delete")
+        .arg(bad())
+        .run()
+        .code(2)
+        .stderr_has("not valid UTF-8");
+    postiz("posts:list --customer")
+        .arg(bad())
+        .run()
+        .code(2)
+        .stderr_has("--customer is not valid UTF-8");
+    postiz("posts:list")
+        .arg(OsString::from_vec(b"--customer=\xff".to_vec()))
+        .run()
+        .code(2)
+        .stderr_has("not valid UTF-8");
+    postiz("posts").arg(bad()).run().code(2);
+}
+
+/// No vector of arguments may panic: pseudo-random ones, made of words that mean something.
+#[test]
+fn no_arguments_panic() {
+    let words: [&[u8]; 24] = [
+        b"posts:create",
+        b"posts",
+        b"create",
+        b"auth:token",
+        b"upload",
+        b"-c",
+        b"--content",
+        b"-m=",
+        b"--media=\"",
+        b"-",
+        b"--",
+        b"",
+        b"-\xc3\xa9",
+        b"--=",
+        b"--no-",
+        b"-=",
+        b"\xff",
+        b"-\xff",
+        b"--json",
+        b"-h=",
+        b"--shortLink",
+        b"true",
+        b"-d5",
+        b"--\xff=",
+    ];
+    let mut state = 7_u32;
+    let mut next = |below: usize| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as usize % below
+    };
+    let lines: Vec<Vec<OsString>> = (0..400)
+        .map(|_| {
+            (0..1 + next(6))
+                .map(|_| OsString::from_vec(words[next(words.len())].to_vec()))
+                .collect()
+        })
+        .collect();
+    let chunks: Vec<&[Vec<OsString>]> = lines.chunks(50).collect();
+    each(chunks, |lines| {
+        for line in lines {
+            // Nobody listens there, and nobody is signed in: whatever the words mean, the end is an orderly one.
+            let done = Cli::new().args(line.iter().cloned()).run();
+            assert!(
+                matches!(done.code, Some(0 | 1 | 2 | 4)),
+                "{line:?}: {:?} {}",
+                done.code,
+                done.stderr
+            );
+            assert!(!done.stderr.contains("panicked"), "{line:?}");
+        }
+    });
+}

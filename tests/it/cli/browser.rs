@@ -1,0 +1,206 @@
+//! Which address goes to which browser, and that nothing a browser does can hold a login up.
+
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
+
+use super::harness::{Cli, Reply, Server, each, postiz, until};
+
+/// An auth server that says this about the page's address, and grants the first poll.
+fn auth_server(uris: &'static str) -> Server {
+    Server::new(move |asked, _| match asked.target.as_str() {
+        "/device/code" => Reply::json(
+            200,
+            &format!(r#"{{"device_code":"d","user_code":"WDJB-MJHT","interval":1,{uris}}}"#),
+        ),
+        _ => Reply::json(200, r#"{"access_token":"t"}"#),
+    })
+}
+
+const URIS: &str = r#""verification_uri":"https://a.example/v","verification_uri_complete":"https://a.example/v?user_code=WDJB-MJHT""#;
+
+/// A login with a browser that writes down what it was given.
+fn login(server: &Server) -> Cli {
+    let cli = postiz("auth:login")
+        .var("POSTIZ_AUTH_SERVER", server.url())
+        .var("PATH", "/usr/bin:/bin");
+    let log = cli.home.file("opened").display().to_string();
+    let browser = cli.home.script("browser", &format!("echo \"$@\" >> {log}"));
+    cli.var("BROWSER", browser)
+}
+
+fn opened(cli: &Cli) -> String {
+    until("the browser writes", || cli.home.file("opened").exists());
+    std::thread::sleep(Duration::from_millis(50));
+    cli.home.read("opened")
+}
+
+#[test]
+fn the_browser_gets_the_complete_address() {
+    each(
+        [
+            (URIS, "https://a.example/v?user_code=WDJB-MJHT\n"),
+            (
+                r#""verification_uri":"https://a.example/v""#,
+                "https://a.example/v?code=WDJB-MJHT\n",
+            ),
+            (
+                r#""verification_uri":"https://a.example/v?lang=de""#,
+                "https://a.example/v?lang=de&code=WDJB-MJHT\n",
+            ),
+        ],
+        |(uris, expected)| {
+            let server = auth_server(uris);
+            let cli = login(&server);
+            cli.run()
+                .code(0)
+                .stderr_has("Your browser should open it now.")
+                .stderr_has("\nWDJB-MJHT\n");
+            assert_eq!(opened(&cli), expected);
+        },
+    );
+}
+
+/// The npm CLI runs `$(…)` out of a server's answer.
+#[test]
+fn no_shell_reads_a_servers_answer() {
+    for uri in [
+        "https://a.example/$(touch pwned)",
+        "https://a.example/`touch pwned`",
+        "https://a.example/;touch pwned",
+        "https://a.example/\\\"&touch pwned",
+    ] {
+        let server = Server::new(move |asked, _| match asked.target.as_str() {
+            "/device/code" => Reply::json(
+                200,
+                &format!(
+                    r#"{{"device_code":"d","user_code":"A","interval":1,"verification_uri":"{uri}"}}"#
+                ),
+            ),
+            _ => Reply::json(200, r#"{"access_token":"t"}"#),
+        });
+        let cli = login(&server);
+        cli.run();
+        assert!(!cli.home.file("pwned").exists(), "{uri}");
+    }
+}
+
+#[test]
+fn a_login_does_not_wait_for_the_browser() {
+    let server = auth_server(URIS);
+    each(
+        [
+            "sleep 20",
+            "exec sleep 20 <&- >&- 2>&-",
+            "exit 7",
+            "kill -9 $$",
+        ],
+        |body| {
+            let cli = postiz("auth:login")
+                .var("POSTIZ_AUTH_SERVER", server.url())
+                .var("PATH", "/usr/bin:/bin");
+            let browser = cli.home.script("browser", body);
+            let start = Instant::now();
+            cli.var("BROWSER", browser).run().code(0);
+            assert!(
+                start.elapsed() < Duration::from_secs(8),
+                "{body}: {:?}",
+                start.elapsed()
+            );
+        },
+    );
+}
+
+#[test]
+fn no_browser_is_no_error() {
+    let server = auth_server(URIS);
+    type Row = (
+        &'static str,
+        &'static [(&'static str, &'static str)],
+        &'static str,
+    );
+    let rows: [Row; 5] = [
+        (
+            "auth:login",
+            &[("DISPLAY", ":9"), ("PATH", "/nowhere")],
+            "No browser could be opened",
+        ),
+        (
+            "auth:login",
+            &[("BROWSER", "/nowhere/browser"), ("PATH", "/nowhere")],
+            "No browser could be opened",
+        ),
+        (
+            "auth:login",
+            &[("DISPLAY", ":9"), ("SSH_CONNECTION", "1 2 3 4")],
+            "This is an SSH session",
+        ),
+        ("auth:login", &[], "There is no display"),
+        (
+            "auth:login --no-browser",
+            &[("DISPLAY", ":9")],
+            "No browser is opened",
+        ),
+    ];
+    each(rows, |(line, vars, words)| {
+        let mut cli = postiz(line).var("POSTIZ_AUTH_SERVER", server.url());
+        for (name, value) in vars {
+            cli = cli.var(name, value);
+        }
+        let done = cli.run().code(0).stderr_has(words);
+        done.stderr_has("\nhttps://a.example/v?user_code=WDJB-MJHT\n");
+    });
+}
+
+/// Over SSH the user's own BROWSER still counts: it knows how to reach the machine at this end.
+#[test]
+fn browser_variable_wins_over_ssh_and_no_display() {
+    let server = auth_server(URIS);
+    let cli = login(&server).var("SSH_CONNECTION", "1 2 3 4");
+    cli.run().code(0);
+    assert_eq!(opened(&cli), "https://a.example/v?user_code=WDJB-MJHT\n");
+}
+
+#[test]
+fn browser_variable_is_a_list_with_places() {
+    let server = auth_server(URIS);
+    let cli = login(&server);
+    let browser = cli.home.file("browser").display().to_string();
+    let cli = cli.var(
+        "BROWSER",
+        format!("/nowhere/b:{browser} --new=%s --percent=%%"),
+    );
+    cli.run().code(0);
+    assert_eq!(
+        opened(&cli),
+        "--new=https://a.example/v?user_code=WDJB-MJHT --percent=%\n"
+    );
+}
+
+/// What the npm CLI runs: on a machine with an `xdg-open` and nothing else of a desktop, it is still found.
+#[test]
+fn a_lone_xdg_open_is_found() {
+    let server = auth_server(URIS);
+    let cli = postiz("auth:login")
+        .var("POSTIZ_AUTH_SERVER", server.url())
+        .var("DISPLAY", ":9");
+    let log = cli.home.file("opened").display().to_string();
+    cli.home
+        .script("bin/xdg-open", &format!("echo \"$@\" >> {log}"));
+    symlink("/bin/sh", cli.home.file("bin/sh")).unwrap();
+    let path = cli.home.file("bin");
+    let cli = cli.var("PATH", path);
+    cli.run().code(0);
+    assert_eq!(opened(&cli), "https://a.example/v?user_code=WDJB-MJHT\n");
+}
+
+/// Agents show the address themselves; what a person reads stays off stdout all the same.
+#[test]
+fn events_say_nothing_about_browsers() {
+    let server = auth_server(URIS);
+    let done = postiz("auth:login --json --no-browser")
+        .var("POSTIZ_AUTH_SERVER", server.url())
+        .run()
+        .code(0);
+    assert_eq!(done.events().len(), 2);
+    assert!(!done.stderr.contains("rowser"), "{}", done.stderr);
+}

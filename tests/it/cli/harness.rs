@@ -1,0 +1,491 @@
+//! Runs the `postiz` program in a world of its own, and plays the server at the other end.
+
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// One run of the program, being prepared: an empty home, no environment but what the test gives it.
+pub(super) struct Cli {
+    pub(super) home: Home,
+    arguments: Vec<OsString>,
+    vars: Vec<(String, OsString)>,
+    stdin: Vec<u8>,
+}
+
+/// A home folder of its own, gone at the end of the test.
+#[derive(Clone)]
+pub(super) struct Home(Arc<tempfile::TempDir>);
+
+/// How a run ended.
+pub(super) struct Done {
+    pub(super) code: Option<i32>,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
+}
+
+/// The program with these arguments, separated by blanks.
+pub(super) fn postiz(arguments: &str) -> Cli {
+    Cli::new().args(arguments.split_whitespace())
+}
+
+impl Cli {
+    pub(super) fn new() -> Cli {
+        Cli::at(Home::new())
+    }
+
+    /// In a home that an earlier run may have used.
+    pub(super) fn at(home: Home) -> Cli {
+        Cli {
+            home,
+            arguments: Vec::new(),
+            vars: Vec::new(),
+            stdin: Vec::new(),
+        }
+    }
+
+    pub(super) fn args<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Cli {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    pub(super) fn arg(self, argument: impl Into<OsString>) -> Cli {
+        self.args([argument.into()])
+    }
+
+    pub(super) fn var(mut self, name: &str, value: impl Into<OsString>) -> Cli {
+        self.vars.push((name.to_owned(), value.into()));
+        self
+    }
+
+    pub(super) fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Cli {
+        self.stdin = bytes.into();
+        self
+    }
+
+    /// Signed in with an API key, for the API of `server`.
+    pub(super) fn key_for(self, server: &Server) -> Cli {
+        self.var("POSTIZ_API_KEY", "key-0123456789abcdef0123456789abcdef")
+            .var("POSTIZ_API_URL", server.url())
+    }
+
+    /// What the shell would start. Its standard input is closed unless the test sends some.
+    pub(super) fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_postiz"));
+        command
+            .args(&self.arguments)
+            .current_dir(self.home.path())
+            .env_clear()
+            .env("HOME", self.home.path())
+            .envs(self.vars.iter().map(|(name, value)| (name, value)))
+            .stdin(if self.stdin.is_empty() {
+                Stdio::null()
+            } else {
+                Stdio::piped()
+            })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    pub(super) fn spawn(&self) -> Child {
+        let mut child = self.command().spawn().expect("postiz starts");
+        if let Some(mut stdin) = child.stdin.take() {
+            let bytes = self.stdin.clone();
+            // A program that does not read its input must not hang the test.
+            thread::spawn(move || drop(stdin.write_all(&bytes)));
+        }
+        child
+    }
+
+    pub(super) fn run(&self) -> Done {
+        Done::from(self.spawn().wait_with_output().expect("postiz ends"))
+    }
+}
+
+impl From<Output> for Done {
+    fn from(output: Output) -> Done {
+        Done {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).expect("stdout is UTF-8"),
+            stderr: String::from_utf8(output.stderr).expect("stderr is UTF-8"),
+        }
+    }
+}
+
+impl Done {
+    /// Ended with `code`; returns itself for more.
+    #[track_caller]
+    pub(super) fn code(self, code: i32) -> Done {
+        assert_eq!(
+            self.code,
+            Some(code),
+            "stdout: {}\nstderr: {}",
+            self.stdout,
+            self.stderr
+        );
+        self
+    }
+
+    #[track_caller]
+    pub(super) fn stdout(self, expected: &str) -> Done {
+        assert_eq!(self.stdout, expected, "stderr: {}", self.stderr);
+        self
+    }
+
+    #[track_caller]
+    pub(super) fn stderr(self, expected: &str) -> Done {
+        assert_eq!(self.stderr, expected, "stdout: {}", self.stdout);
+        self
+    }
+
+    #[track_caller]
+    pub(super) fn stderr_has(self, part: &str) -> Done {
+        assert!(
+            self.stderr.contains(part),
+            "no {part:?} in stderr: {}",
+            self.stderr
+        );
+        self
+    }
+
+    #[track_caller]
+    pub(super) fn stdout_has(self, part: &str) -> Done {
+        assert!(
+            self.stdout.contains(part),
+            "no {part:?} in stdout: {}",
+            self.stdout
+        );
+        self
+    }
+
+    /// Neither stream shows `secret`.
+    #[track_caller]
+    pub(super) fn hides(self, secret: &str) -> Done {
+        assert!(
+            !self.stdout.contains(secret) && !self.stderr.contains(secret),
+            "{secret} is shown"
+        );
+        self
+    }
+
+    /// stdout as JSON.
+    #[track_caller]
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
+    }
+
+    /// Each line of stdout as JSON.
+    #[track_caller]
+    pub(super) fn events(&self) -> Vec<Value> {
+        let lines = self.stdout.lines();
+        lines
+            .map(|line| {
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+            })
+            .collect()
+    }
+}
+
+impl Home {
+    pub(super) fn new() -> Home {
+        Home(Arc::new(tempfile::tempdir().expect("a temporary folder")))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    /// Where credentials live unless a variable says otherwise.
+    pub(super) fn credentials(&self) -> PathBuf {
+        self.file(".postiz/credentials.json")
+    }
+
+    /// Writes a file, and the folder it needs.
+    pub(super) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> &Home {
+        let path = self.file(name);
+        std::fs::create_dir_all(path.parent().expect("a file has a folder")).expect("a folder");
+        std::fs::write(path, content).expect("a file");
+        self
+    }
+
+    pub(super) fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.file(name)).expect("the file is there")
+    }
+
+    /// Stores a login for the API at `api_url`.
+    pub(super) fn signed_in(&self, api_url: &str) -> &Home {
+        let text = format!(
+            "{{\n  \"accessToken\": \"{TOKEN}\",\n  \"apiUrl\": \"{api_url}\",\n  \"organizationId\": \"org-1\"\n}}"
+        );
+        self.write(".postiz/credentials.json", text)
+    }
+
+    /// Names of the files in the credentials' folder.
+    pub(super) fn credentials_folder(&self) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.file(".postiz")) else {
+            return Vec::new();
+        };
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// An executable script that a test puts in the program's way.
+    pub(super) fn script(&self, name: &str, body: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        self.write(name, format!("#!/bin/sh\n{body}\n"));
+        std::fs::set_permissions(self.file(name), std::fs::Permissions::from_mode(0o755))
+            .expect("an executable");
+        self.file(name)
+    }
+}
+
+/// The token of the tests' logins.
+pub(super) const TOKEN: &str = "pos_abcdefghijklmnopqrstuvwxyz012345";
+
+/// A server that answers by script and remembers what it was asked.
+pub(super) struct Server {
+    address: SocketAddr,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+/// A request as it arrived.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) method: String,
+    pub(super) target: String,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: Vec<u8>,
+    pub(super) at: Instant,
+}
+
+/// What the server does with a request.
+pub(super) enum Reply {
+    /// Status, further head lines, body.
+    Answer(u16, String, Vec<u8>),
+    /// These very bytes, then the connection closes.
+    Raw(Vec<u8>),
+    /// The connection closes without a word.
+    Drop,
+}
+
+impl Reply {
+    pub(super) fn json(status: u16, body: &str) -> Reply {
+        Reply::Answer(
+            status,
+            "Content-Type: application/json\r\n".to_owned(),
+            body.as_bytes().to_vec(),
+        )
+    }
+
+    pub(super) fn html(status: u16, body: &str) -> Reply {
+        Reply::Answer(
+            status,
+            "Content-Type: text/html\r\n".to_owned(),
+            body.as_bytes().to_vec(),
+        )
+    }
+
+    pub(super) fn with(self, header: &str) -> Reply {
+        match self {
+            Reply::Answer(status, headers, body) => {
+                Reply::Answer(status, format!("{headers}{header}\r\n"), body)
+            }
+            other => other,
+        }
+    }
+}
+
+impl Asked {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        let found = self
+            .headers
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).expect("the body is UTF-8")
+    }
+
+    /// `POST /public/v1/posts`.
+    pub(super) fn line(&self) -> String {
+        format!("{} {}", self.method, self.target)
+    }
+}
+
+impl Server {
+    /// A server on a free port; `script` gets each request, and how many there were before it.
+    pub(super) fn new(script: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (script, log) = (Arc::new(script), asked.clone());
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (script, log) = (script.clone(), log.clone());
+                thread::spawn(move || drop(serve(stream, script.as_ref(), &log)));
+            }
+        });
+        Server { address, asked }
+    }
+
+    /// Always the same answer.
+    pub(super) fn always(status: u16, body: &'static str) -> Server {
+        Server::new(move |_, _| Reply::json(status, body))
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(super) fn asked(&self) -> Vec<Asked> {
+        self.asked.lock().expect("no handler panicked").clone()
+    }
+
+    /// The lines of all requests.
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.asked().iter().map(Asked::line).collect()
+    }
+
+    /// The one request there was.
+    #[track_caller]
+    pub(super) fn only(&self) -> Asked {
+        let asked = self.asked();
+        assert_eq!(asked.len(), 1, "{:?}", self.lines());
+        asked[0].clone()
+    }
+}
+
+fn serve(
+    mut stream: TcpStream,
+    script: &(dyn Fn(&Asked, usize) -> Reply + Send + Sync),
+    log: &Mutex<Vec<Asked>>,
+) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let asked = read_request(&mut stream)?;
+    let before = {
+        let mut log = log.lock().expect("no handler panicked");
+        log.push(asked.clone());
+        log.len() - 1
+    };
+    match script(&asked, before) {
+        Reply::Answer(status, headers, body) => {
+            let head = format!(
+                "HTTP/1.1 {status} X\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n",
+                body.len()
+            );
+            stream.write_all(head.as_bytes())?;
+            if asked.method != "HEAD" {
+                stream.write_all(&body)?;
+            }
+        }
+        Reply::Raw(bytes) => stream.write_all(&bytes)?,
+        Reply::Drop => {}
+    }
+    stream.flush()
+}
+
+fn read_request(stream: &mut TcpStream) -> std::io::Result<Asked> {
+    let mut bytes = Vec::new();
+    let head_end = loop {
+        if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            break end;
+        }
+        read_more(stream, &mut bytes)?;
+    };
+    let at = Instant::now();
+    let head = String::from_utf8_lossy(&bytes[..head_end]).into_owned();
+    let mut body = bytes.split_off(head_end + 4);
+    let mut lines = head.lines();
+    let mut first = lines.next().unwrap_or_default().split(' ');
+    let headers: Vec<(String, String)> = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let mut asked = Asked {
+        method: first.next().unwrap_or_default().to_owned(),
+        target: first.next().unwrap_or_default().to_owned(),
+        headers,
+        body: Vec::new(),
+        at,
+    };
+    if asked.header("transfer-encoding") == Some("chunked") {
+        while !body.ends_with(b"0\r\n\r\n") {
+            read_more(stream, &mut body)?;
+        }
+        asked.body = unchunk(&body);
+        return Ok(asked);
+    }
+    let length: usize = asked
+        .header("content-length")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
+    while body.len() < length {
+        read_more(stream, &mut body)?;
+    }
+    asked.body = body;
+    Ok(asked)
+}
+
+fn read_more(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> std::io::Result<()> {
+    let mut buffer = [0; 65_536];
+    match stream.read(&mut buffer)? {
+        0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        count => {
+            bytes.extend_from_slice(&buffer[..count]);
+            Ok(())
+        }
+    }
+}
+
+fn unchunk(mut bytes: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(end) = bytes.windows(2).position(|two| two == b"\r\n") {
+        let size = usize::from_str_radix(&String::from_utf8_lossy(&bytes[..end]), 16).unwrap_or(0);
+        if size == 0 {
+            break;
+        }
+        body.extend_from_slice(&bytes[end + 2..end + 2 + size]);
+        bytes = &bytes[end + 2 + size + 2..];
+    }
+    body
+}
+
+/// Waits until `condition` holds, 10 s at most.
+#[track_caller]
+pub(super) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "{what} does not happen"
+        );
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Runs `check` on all rows at once: what waits in one must not hold up the others.
+pub(super) fn each<Row: Send>(rows: impl IntoIterator<Item = Row>, check: impl Fn(Row) + Sync) {
+    thread::scope(|scope| {
+        for row in rows {
+            let check = &check;
+            scope.spawn(move || check(row));
+        }
+    });
+}

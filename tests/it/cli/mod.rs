@@ -1,0 +1,21 @@
+//! The `postiz` program: each test runs the real one and looks at its exit code, stdout and stderr apart.
+//!
+//! The other end is mostly a scripted server, because it must misbehave in ways that ours never does; whole_login.rs has
+//! the real auth server, and Postiz' stand-in.
+
+// In a test, a panic is how a failure is told.
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+
+mod arguments;
+mod auth;
+mod browser;
+mod errors;
+mod login;
+mod login_in_two_calls;
+mod requests;
+mod retries;
+mod terminal;
+mod upload;
+mod whole_login;

@@ -1,0 +1,249 @@
+//! What a person at a terminal sees. `script` (util-linux) gives the program a real pseudo-terminal.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use super::harness::{Cli, Reply, Server, postiz};
+
+/// Confirms the login at the third poll, so that the time left is seen to count down.
+fn auth_server() -> Server {
+    Server::new(|asked, before| match asked.target.as_str() {
+        "/device/code" => Reply::json(
+            200,
+            r#"{"device_code":"d","user_code":"WDJB-MJHT","verification_uri":"https://auth.example.com/device/verify","verification_uri_complete":"https://auth.example.com/device/verify?user_code=WDJB-MJHT","interval":1,"expires_in":600}"#,
+        ),
+        _ if before < 3 => Reply::json(400, r#"{"error":"authorization_pending"}"#),
+        _ => Reply::json(200, r#"{"access_token":"t","organization_id":"org-1"}"#),
+    })
+}
+
+/// The program's bytes on a terminal of this many columns.
+fn on_terminal(cli: &Cli, columns: u32) -> String {
+    let command = cli.command();
+    let words: Vec<String> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| format!("'{}'", word.to_string_lossy()))
+        .collect();
+    let mut script = Command::new("script");
+    script.args([
+        "-qec",
+        &format!("stty cols {columns}; exec {}", words.join(" ")),
+        "/dev/null",
+    ]);
+    script
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("SHELL", "/bin/sh");
+    for (name, value) in command.get_envs() {
+        script.env(name, value.unwrap_or_default());
+    }
+    let output = script
+        .current_dir(cli.home.path())
+        .stdin(Stdio::null())
+        .output()
+        .expect("script runs");
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// What is left on a screen of this many columns: enough of a terminal for what the program sends.
+fn screen(bytes: &str, columns: usize) -> Vec<String> {
+    let mut rows: Vec<Vec<char>> = vec![Vec::new()];
+    let (mut column, mut wraps) = (0, true);
+    let mut input = bytes.chars().peekable();
+    while let Some(c) = input.next() {
+        match c {
+            '\r' => column = 0,
+            '\n' => rows.push(Vec::new()),
+            '\u{1b}' => {
+                assert_eq!(input.next(), Some('['));
+                let mut sequence = String::new();
+                for c in input.by_ref() {
+                    sequence.push(c);
+                    if c.is_ascii_alphabetic() {
+                        break;
+                    }
+                }
+                match sequence.as_str() {
+                    "K" => rows.last_mut().unwrap().truncate(column),
+                    "?7l" => wraps = false,
+                    "?7h" => wraps = true,
+                    colour => assert!(colour.ends_with('m'), "{colour}"),
+                }
+            }
+            c => {
+                if column == columns && wraps {
+                    rows.push(Vec::new());
+                    column = 0;
+                }
+                let place = column.min(columns - 1);
+                let row = rows.last_mut().unwrap();
+                row.resize(row.len().max(place + 1), ' ');
+                row[place] = c;
+                column = (column + 1).min(columns);
+            }
+        }
+    }
+    rows.into_iter()
+        .map(|row| row.into_iter().collect::<String>().trim_end().to_owned())
+        .collect()
+}
+
+fn login(server: &Server) -> Cli {
+    postiz("auth:login --no-browser")
+        .var("POSTIZ_AUTH_SERVER", server.url())
+        .var("TERM", "xterm-256color")
+}
+
+#[test]
+fn time_left_counts_down_in_place() {
+    let server = auth_server();
+    let bytes = on_terminal(&login(&server), 80);
+    for left in ["10:00 left", "9:58 left", "9:57 left"] {
+        assert!(bytes.contains(left), "{left}: {bytes:?}");
+    }
+    assert!(bytes.contains("\x1b[1mWDJB-MJHT\x1b[0m\r\n"), "{bytes:?}");
+    let screen = screen(&bytes, 80);
+    // Nothing of the countdown stays, and code and address stand alone.
+    assert!(
+        !screen.iter().any(|row| row.contains("left")),
+        "{screen:#?}"
+    );
+    for row in ["WDJB-MJHT", "https://auth.example.com/device/verify"] {
+        assert!(screen.iter().any(|line| line == row), "{screen:#?}");
+    }
+    assert!(
+        screen
+            .iter()
+            .any(|row| row == "Signed in. Organization: org-1"),
+        "{screen:#?}"
+    );
+}
+
+/// A countdown that is wider than the terminal would otherwise fill a new row each second.
+#[test]
+fn a_narrow_terminal_shows_one_line() {
+    let server = auth_server();
+    let bytes = on_terminal(&login(&server), 12);
+    let cut = bytes.find("Signed in.").unwrap();
+    let before = screen(&bytes[..cut], 12);
+    assert!(
+        !before.iter().any(|row| row.contains("Waiting")),
+        "{before:#?}"
+    );
+}
+
+#[test]
+fn no_color_and_dumb_terminals_are_respected() {
+    let server = auth_server();
+    let bytes = on_terminal(&login(&server).var("NO_COLOR", "1"), 80);
+    assert!(
+        bytes.contains("left") && !bytes.contains("\x1b[1m") && !bytes.contains("\x1b[0m"),
+        "{bytes:?}"
+    );
+    let server = auth_server();
+    let cli = postiz("auth:login --no-browser")
+        .var("POSTIZ_AUTH_SERVER", server.url())
+        .var("TERM", "dumb");
+    let bytes = on_terminal(&cli, 80);
+    assert!(
+        !bytes.contains('\x1b') && bytes.contains("Waiting for you to confirm the code"),
+        "{bytes:?}"
+    );
+}
+
+#[test]
+fn without_a_terminal_there_are_no_escapes() {
+    let server = auth_server();
+    login(&server)
+        .run()
+        .code(0)
+        .stderr_has("Waiting for you to confirm the code …\n")
+        .hides("\x1b")
+        .hides("left");
+}
+
+/// R21, R44: a QR code is never the only way.
+#[test]
+fn a_qr_code_comes_with_code_and_address() {
+    let server = auth_server();
+    let cli = postiz("auth:login --no-browser --qr")
+        .var("POSTIZ_AUTH_SERVER", server.url())
+        .var("TERM", "xterm");
+    let bytes = on_terminal(&cli, 80);
+    assert!(bytes.contains("\x1b[30;107m") && bytes.contains('▀'));
+    let done = cli
+        .run()
+        .code(0)
+        .stdout("")
+        .stderr_has("\nWDJB-MJHT\n")
+        .stderr_has("https://auth.example.com/device/verify\n");
+    done.hides("\x1b").stderr_has("█▀");
+}
+
+#[test]
+fn a_terminal_gets_json_without_control_characters() {
+    let server = Server::always(200, "[\"a\u{9b}31m\",\"b\u{7f}\"]");
+    let bytes = on_terminal(
+        &postiz("integrations:list")
+            .key_for(&server)
+            .var("TERM", "xterm"),
+        80,
+    );
+    assert_eq!(bytes, "[\r\n  \"a\\u009b31m\",\r\n  \"b\\u007f\"\r\n]\r\n");
+    let bytes = on_terminal(
+        &postiz("api GET /x").key_for(&server).var("TERM", "xterm"),
+        80,
+    );
+    assert_eq!(bytes, "[\"a31m\",\"b\"]\r\n");
+    // A program gets what was sent.
+    postiz("api GET /x")
+        .key_for(&server)
+        .run()
+        .code(0)
+        .stdout("[\"a\u{9b}31m\",\"b\u{7f}\"]");
+}
+
+/// A server that takes its time: an upload that is done at once shows nothing.
+#[test]
+fn an_upload_shows_its_progress() {
+    const SIZE: usize = 20_000_000;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut buffer = vec![0; 1_000_000];
+        let mut received = 0;
+        while received < SIZE {
+            received += stream.read(&mut buffer).unwrap();
+            thread::sleep(Duration::from_millis(20));
+        }
+        stream
+            .write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}")
+            .unwrap();
+        // What is left of the form's end.
+        stream
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
+        while stream.read(&mut buffer).is_ok_and(|count| count > 0) {}
+    });
+    let cli = postiz("upload big.mp4")
+        .var("POSTIZ_API_KEY", "k")
+        .var("POSTIZ_API_URL", url);
+    let cli = cli.var("TERM", "xterm");
+    cli.home.write("big.mp4", vec![b'x'; SIZE]);
+    let bytes = on_terminal(&cli, 100);
+    assert!(
+        bytes.contains(" of 20.0 MB") && bytes.contains("/s"),
+        "{bytes:?}"
+    );
+    assert_eq!(screen(&bytes, 100), ["{}", ""]);
+}

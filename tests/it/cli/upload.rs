@@ -1,0 +1,300 @@
+//! `upload`: the form, file names, several files, files that change on their way, and memory.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::ffi::OsStringExt;
+use std::thread;
+
+use super::harness::{Asked, Cli, Reply, Server, each, postiz};
+
+/// Answers with the file's name and size.
+fn server() -> Server {
+    Server::new(|asked, before| {
+        Reply::json(
+            201,
+            &format!(r#"{{"id":"m{before}","bytes":{}}}"#, asked.body.len()),
+        )
+    })
+}
+
+/// The parts of the form: the head of its one part, and the file.
+fn form(asked: &Asked) -> (String, Vec<u8>) {
+    let content_type = asked.header("content-type").unwrap();
+    let boundary = content_type
+        .strip_prefix("multipart/form-data; boundary=")
+        .unwrap();
+    let body = &asked.body;
+    let begin = format!("--{boundary}\r\n").into_bytes();
+    let end = format!("\r\n--{boundary}--\r\n").into_bytes();
+    assert!(body.starts_with(&begin) && body.ends_with(&end));
+    let inner = &body[begin.len()..body.len() - end.len()];
+    let cut = inner
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .unwrap();
+    (
+        String::from_utf8(inner[..cut].to_vec()).unwrap(),
+        inner[cut + 4..].to_vec(),
+    )
+}
+
+#[test]
+fn the_form_is_the_one_that_browsers_send() {
+    let names: [(OsString, &str, &str); 6] = [
+        ("photo.PNG".into(), "photo.PNG", "image/png"),
+        (
+            "a \"b\"\r\nc.jpeg".into(),
+            "a %22b%22%0D%0Ac.jpeg",
+            "image/jpeg",
+        ),
+        ("ü 100%.webm".into(), "ü 100%.webm", "video/webm"),
+        ("-x.pdf".into(), "-x.pdf", "application/pdf"),
+        (
+            OsString::from_vec(b"bad\xff.gif".to_vec()),
+            "bad\u{fffd}.gif",
+            "image/gif",
+        ),
+        ("noext".into(), "noext", "application/octet-stream"),
+    ];
+    each(names, |(name, sent, content_type)| {
+        let server = server();
+        let cli = Cli::new()
+            .args(["upload", "--"])
+            .arg(name.clone())
+            .key_for(&server);
+        std::fs::write(cli.home.path().join(&name), b"\x00\xffbytes\r\n--").unwrap();
+        cli.run().code(0).stderr("");
+        let asked = server.only();
+        assert_eq!(asked.line(), "POST /public/v1/upload");
+        assert_eq!(
+            asked.header("content-length"),
+            Some(asked.body.len().to_string().as_str())
+        );
+        assert_eq!(asked.header("transfer-encoding"), None);
+        let (head, file) = form(&asked);
+        assert_eq!(
+            head,
+            format!(
+                "Content-Disposition: form-data; name=\"file\"; filename=\"{sent}\"\r\nContent-Type: {content_type}"
+            )
+        );
+        assert_eq!(file, b"\x00\xffbytes\r\n--");
+    });
+}
+
+#[test]
+fn one_file_gives_its_record_and_several_give_a_list() {
+    let server = server();
+    let cli = postiz("upload sub/a.png").key_for(&server);
+    cli.home.write("sub/a.png", "a").write("b.png", "bb");
+    assert!(cli.run().code(0).json().is_object());
+    let list = Cli::at(cli.home.clone())
+        .args(["upload", "sub/a.png", "b.png"])
+        .key_for(&server)
+        .run()
+        .code(0)
+        .json();
+    assert_eq!(
+        (
+            list.as_array().unwrap().len(),
+            list[0]["id"].as_str(),
+            list[1]["id"].as_str()
+        ),
+        (2, Some("m1"), Some("m2"))
+    );
+    assert!(form(&server.asked()[0]).0.contains("filename=\"a.png\""));
+}
+
+/// One wrong name among several must not leave the others behind on the server.
+#[test]
+fn files_are_looked_at_before_any_request() {
+    let server = server();
+    let cases: [(&[&str], &str); 5] = [
+        (&["a.png", "nope.png"], "cannot read nope.png: "),
+        (&["a.png", "empty.png"], "empty.png is empty"),
+        (&["a.png", "."], ". is a folder"),
+        (
+            &["https://example.com/a.png"],
+            "cannot read https://example.com/a.png: ",
+        ),
+        (&["-", "--name", "x.png"], "- is empty"),
+    ];
+    for (paths, words) in cases {
+        let cli = postiz("upload")
+            .args(paths.iter().copied())
+            .key_for(&server);
+        cli.home.write("a.png", "a").write("empty.png", "");
+        cli.run().code(1).stdout("").stderr_has(words);
+    }
+    assert!(server.asked().is_empty());
+}
+
+#[test]
+fn standard_input_is_sent_without_knowing_its_length() {
+    let server = server();
+    let bytes: Vec<u8> = (0..300_000_u32)
+        .map(|number| number.to_le_bytes()[0])
+        .collect();
+    postiz("upload - --name clip.mp4")
+        .key_for(&server)
+        .stdin(bytes.clone())
+        .run()
+        .code(0);
+    let asked = server.only();
+    assert_eq!(asked.header("transfer-encoding"), Some("chunked"));
+    let (head, file) = form(&asked);
+    assert!(head.contains("filename=\"clip.mp4\"\r\nContent-Type: video/mp4"));
+    assert_eq!(file, bytes);
+    postiz("upload /dev/stdin")
+        .key_for(&server)
+        .stdin(bytes.clone())
+        .run()
+        .code(0);
+    assert_eq!(form(&server.asked()[1]).1, bytes);
+}
+
+#[test]
+fn refusals_name_the_file() {
+    let rows = [
+        (
+            400,
+            r#"{"message":"Unsupported file type."}"#,
+            1,
+            "a.txt is not uploaded: Postiz refused: Unsupported file type. (HTTP 400)",
+        ),
+        (
+            413,
+            "<html>Too Large</html>",
+            1,
+            "larger than Postiz, or a proxy in front of it, takes",
+        ),
+        (
+            401,
+            r#"{"msg":"Invalid API key"}"#,
+            4,
+            "a.txt is not uploaded: Postiz refused the credentials",
+        ),
+    ];
+    for (status, body, code, words) in rows {
+        let server = Server::new(move |_, _| Reply::json(status, body));
+        let cli = postiz("upload a.txt").key_for(&server);
+        cli.home.write("a.txt", "a");
+        cli.run().code(code).stdout("").stderr_has(words);
+    }
+}
+
+/// Takes the first megabyte of a request, does something, and goes on or hangs up.
+fn sluggish(act: impl FnOnce() + Send + 'static, goes_on: bool) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut buffer = vec![0; 1_000_000];
+        stream.read_exact(&mut buffer).unwrap();
+        act();
+        while goes_on && stream.read(&mut buffer).is_ok_and(|count| count > 0) {}
+    });
+    url
+}
+
+/// A file of `size` zeros that takes no room.
+fn sparse(cli: &Cli, name: &str, size: u64) {
+    let mut file = File::create(cli.home.file(name)).unwrap();
+    file.seek(SeekFrom::Start(size - 1)).unwrap();
+    file.write_all(&[0]).unwrap();
+}
+
+fn upload_to(url: &str) -> Cli {
+    postiz("upload big.mp4")
+        .var("POSTIZ_API_KEY", "k")
+        .var("POSTIZ_API_URL", url)
+}
+
+const BIG: u64 = 50_000_000;
+
+#[test]
+fn a_connection_lost_in_the_middle_is_one_clear_error() {
+    let cli = upload_to(&sluggish(|| {}, false));
+    sparse(&cli, "big.mp4", BIG);
+    let done = cli
+        .run()
+        .code(1)
+        .stdout("")
+        .stderr_has("big.mp4 is not uploaded (")
+        .stderr_has("the connection was lost");
+    assert!(done.stderr.lines().count() <= 3);
+}
+
+#[test]
+fn a_file_that_changes_on_its_way_is_noticed() {
+    for (size, words) in [
+        (BIG / 2, "big.mp4 shrank while it was sent"),
+        (BIG * 2, "big.mp4 grew while it was sent"),
+    ] {
+        let home = super::harness::Home::new();
+        let path = home.file("big.mp4");
+        let change = move || {
+            drop(
+                OpenOptions::new()
+                    .write(true)
+                    .open(path)
+                    .unwrap()
+                    .set_len(size),
+            )
+        };
+        let url = sluggish(change, true);
+        let cli = Cli::at(home)
+            .args(["upload", "big.mp4"])
+            .var("POSTIZ_API_KEY", "k")
+            .var("POSTIZ_API_URL", url);
+        sparse(&cli, "big.mp4", BIG);
+        cli.run().code(1).stdout("").stderr_has(words);
+    }
+}
+
+/// Two gigabytes through sixteen megabytes of memory, as the system has counted it by the time all are sent.
+#[test]
+fn memory_does_not_grow_with_the_file() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let cli = upload_to(&format!("http://{}", listener.local_addr().unwrap()));
+    sparse(&cli, "big.mp4", 2 << 30);
+    let child = cli.spawn();
+    let (mut stream, _) = listener.accept().unwrap();
+    assert!(receive_all(&mut stream) > 2 << 30);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    stream
+        .write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}")
+        .unwrap();
+    assert!(child.wait_with_output().unwrap().status.success());
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
+    let kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kib <= 16 * 1024, "{kib} KiB");
+}
+
+/// Reads one request of known length to its end, and forgets it; its size.
+fn receive_all(stream: &mut TcpStream) -> u64 {
+    let mut buffer = vec![0; 1 << 20];
+    let mut head = Vec::new();
+    let (mut received, mut total) = (0, u64::MAX);
+    while received < total {
+        let count = stream.read(&mut buffer).unwrap();
+        received += count as u64;
+        if total == u64::MAX {
+            head.extend_from_slice(&buffer[..count]);
+            let text = String::from_utf8_lossy(&head).to_ascii_lowercase();
+            let length = text
+                .split("content-length: ")
+                .nth(1)
+                .and_then(|rest| rest.split('\r').next());
+            if let (Some(end), Some(length)) = (text.find("\r\n\r\n"), length) {
+                total = end as u64 + 4 + length.parse::<u64>().unwrap();
+            }
+        }
+    }
+    received
+}

@@ -1,0 +1,186 @@
+//! Logins against the real auth server, confirmed in a browser, with the API called afterwards; and the examples of
+//! `--help`, run as they stand.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use super::harness::{Cli, Done, Home, postiz};
+use crate::fake_postiz::{API_KEY, FakePostiz};
+use crate::support::{Browser, Login, Store, TestServer};
+
+/// `auth:login --json` that has shown its code and waits.
+struct Waiting {
+    child: Child,
+    login: Login,
+    rest: BufReader<std::process::ChildStdout>,
+}
+
+impl Waiting {
+    fn begin(home: &Home, server: &TestServer) -> Waiting {
+        let cli = Cli::at(home.clone()).args(["auth:login", "--json", "--no-browser"]);
+        let mut child = cli.var("POSTIZ_AUTH_SERVER", &server.public_url).spawn();
+        let mut rest = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        rest.read_line(&mut line).unwrap();
+        let login = Login {
+            start: serde_json::from_str(&line).unwrap(),
+        };
+        Waiting { child, login, rest }
+    }
+
+    /// The event that ends it, and the exit code.
+    fn end(mut self) -> (Value, Option<i32>) {
+        let mut line = String::new();
+        self.rest.read_line(&mut line).unwrap();
+        let event = serde_json::from_str(&line).unwrap();
+        (event, self.child.wait().unwrap().code())
+    }
+}
+
+fn run(home: &Home, line: &str) -> Done {
+    Cli::at(home.clone()).args(line.split_whitespace()).run()
+}
+
+/// R42: the CLI names the organisation; R20 to R24 with all parts real.
+#[test]
+fn from_login_to_logout() {
+    let fake = FakePostiz::start();
+    let server = TestServer::start(Store::Embedded, &fake);
+    let home = Home::new();
+    let waiting = Waiting::begin(&home, &server);
+    waiting.login.approve(&mut Browser::new(), "ada");
+    let (event, code) = waiting.end();
+    assert_eq!(
+        (&event["event"], code),
+        (&Value::from("done"), Some(0)),
+        "{event}"
+    );
+    assert_eq!(event["api_url"], fake.url());
+
+    let status = run(&home, "auth:status").code(0);
+    let organization = event["organization_id"].as_str().unwrap();
+    status
+        .stdout_has(&format!("Organization: {organization}\n"))
+        .stdout_has("valid, 3 integrations connected");
+    let token = run(&home, "auth:token").code(0).stdout;
+    assert!(fake.accepts(token.trim()));
+    assert!(run(&home, "integrations:list").code(0).json().is_array());
+    run(&home, "auth:logout").code(0);
+    run(&home, "auth:status").code(4);
+}
+
+/// Postiz keeps one login of an account: the one on the other machine ends, and says why.
+#[test]
+fn a_login_elsewhere_ends_this_one() {
+    let fake = FakePostiz::start();
+    let server = TestServer::start(Store::Embedded, &fake);
+    let homes = [Home::new(), Home::new()];
+    for home in &homes {
+        let waiting = Waiting::begin(home, &server);
+        waiting.login.approve(&mut Browser::new(), "ada");
+        assert_eq!(waiting.end().1, Some(0));
+    }
+    run(&homes[0], "auth:status")
+        .code(4)
+        .stderr_has("Invalid OAuth token")
+        .stderr_has("a later login on another machine");
+    run(&homes[1], "auth:status").code(0);
+}
+
+/// R29, R74: a refusal in the browser reaches the terminal with the next poll.
+#[test]
+fn a_refusal_reaches_the_terminal() {
+    let fake = FakePostiz::start();
+    let server = TestServer::start(Store::Embedded, &fake);
+    let home = Home::new();
+    let waiting = Waiting::begin(&home, &server);
+    let form = format!("action=deny&user_code={}", waiting.login.user_code());
+    server.post_form("/device/verify", &form);
+    let (event, code) = waiting.end();
+    assert_eq!(
+        (&event["error"], code),
+        (&Value::from("access_denied"), Some(1))
+    );
+    assert!(home.credentials_folder().is_empty());
+}
+
+#[test]
+fn two_calls_with_the_real_server() {
+    let fake = FakePostiz::start();
+    let server = TestServer::start(Store::Embedded, &fake);
+    let home = Home::new();
+    let start = Cli::at(home.clone())
+        .args(["auth:login", "--start"])
+        .var("POSTIZ_AUTH_SERVER", &server.public_url)
+        .run()
+        .code(0);
+    let login = Login {
+        start: start.events()[0].clone(),
+    };
+    run(&home, "auth:login --finish --no-wait").code(3);
+    login.approve(&mut Browser::new(), "ada");
+    run(&home, "auth:login --finish").code(0);
+    run(&home, "auth:status").code(0);
+}
+
+/// Every example that `--help` gives, as it stands, in a real shell with jq.
+#[test]
+fn the_examples_work_as_they_stand() {
+    let commands = postiz("--help").run().stdout;
+    let commands = commands
+        .split("Commands:\n")
+        .nth(1)
+        .and_then(|rest| rest.split("\n\n").next())
+        .unwrap();
+    let mut examples = Vec::new();
+    for line in commands.lines() {
+        let command = line.split_whitespace().next().unwrap();
+        let page = postiz(command).arg("--help").run().stdout;
+        let of_command = page.split("\nExamples:\n").nth(1).unwrap();
+        examples.extend(of_command.lines().map(|line| line.trim().to_owned()));
+    }
+    // Logins wait for a person, and are tested above.
+    examples.retain(|example| !example.starts_with("postiz auth:login"));
+    assert!(examples.len() > 20);
+    for example in examples {
+        // Each finds the same channels and posts.
+        let fake = FakePostiz::start();
+        in_shell(&fake, &example);
+    }
+}
+
+fn in_shell(fake: &FakePostiz, line: &str) {
+    let home = Home::new();
+    home.write("photo.png", "x");
+    home.write("post.json", r#"{"type":"draft","date":"2030-01-15T10:00:00Z","posts":[{"integration":{"id":"ch-x"},"value":[]}]}"#);
+    std::fs::create_dir(home.file("bin")).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_postiz"), home.file("bin/postiz")).unwrap();
+    let path = format!(
+        "{}:/usr/local/bin:/usr/bin:/bin",
+        home.file("bin").display()
+    );
+    let output = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", line])
+        .current_dir(home.path())
+        .env_clear()
+        .env("PATH", path)
+        .env("HOME", home.path())
+        .env("POSTIZ_API_KEY", API_KEY)
+        .env("POSTIZ_API_URL", fake.url())
+        .env("CHANNEL", "ch-youtube")
+        .env("POST", "post-lost")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{line}\n{stdout}{stderr}");
+    if !line.contains("auth:logout") && !line.contains("eval") {
+        assert!(!stdout.trim().is_empty(), "{line}");
+        assert_eq!(stderr, "", "{line}");
+    }
+}

@@ -1,0 +1,485 @@
+//! From start to stop: configuration, `--check`, signals, and databases in every state.
+
+use std::net::TcpListener;
+use std::process::Output;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::fake_postiz::{CLIENT_SECRET, Delivery, FakePostiz, Fault, Gate};
+use crate::support::postgres::PASSWORD;
+use crate::support::server::BOTH_STORES;
+use crate::support::{Browser, Cluster, Connection, Login, Store, TestServer, eventually, expect};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A plain mistake is told plainly.
+#[track_caller]
+fn assert_told(output: &Output, exit_code: i32, words: &[&str]) {
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(exit_code), "{stderr}");
+    assert_eq!(text(&output.stdout), "");
+    for word in words {
+        assert!(stderr.contains(word), "{word} is missing: {stderr}");
+    }
+    assert!(
+        !stderr.contains("panicked") && !stderr.contains("stack backtrace"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn all_problems_of_a_configuration_at_once() {
+    let output = TestServer::setup(Store::Embedded)
+        .without("POSTIZ_OAUTH_CLIENT_ID")
+        .var("POSTIZ_OAUTH_CLIENT_SECRET", "  ")
+        .var("PORT", "3111x")
+        .var("HOST", "nowhere at all")
+        .var("SERVER_URL", "localhost:3111")
+        .var("POSTIZ_FRONTEND_URL", "not a url")
+        .var("POSTIZ_API_URL", "ftp://postiz.example")
+        .var("DATABASE_URL", &format!("mysql://root:{PASSWORD}@h/d"))
+        .var("TRUSTED_PROXIES", "10.0.0.0/99")
+        .var("LOG_FORMAT", "xml")
+        .var("TLS_CERT_FILE", "/nowhere/cert.pem")
+        .run(&[]);
+    let names = [
+        "POSTIZ_OAUTH_CLIENT_ID",
+        "POSTIZ_OAUTH_CLIENT_SECRET",
+        "PORT",
+        "3111x",
+        "HOST",
+        "nowhere at all",
+        "SERVER_URL",
+        "localhost:3111",
+        "POSTIZ_FRONTEND_URL",
+        "not a url",
+        "POSTIZ_API_URL",
+        "ftp://postiz.example",
+        "DATABASE_URL",
+        "TRUSTED_PROXIES",
+        "10.0.0.0/99",
+        "LOG_FORMAT",
+        "xml",
+        "TLS_KEY_FILE",
+    ];
+    assert_told(&output, 2, &names);
+    assert!(
+        !text(&output.stderr).contains(PASSWORD),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn one_wrong_variable_each() {
+    for (name, value) in [
+        ("PORT", "99999"),
+        ("PORT", "-1"),
+        ("SERVER_URL", "http://"),
+        ("SERVER_URL", "http://a?x=1"),
+        ("SERVER_URL", "javascript:alert(1)"),
+        ("POSTIZ_API_URL", "http://u:p@host"),
+        ("DATABASE_URL", "garbage"),
+        ("DATABASE_URL", "postgres://[::1/x"),
+        ("POSTIZ_OAUTH_CLIENT_ID", " "),
+        ("DATABASE_POOL_SIZE", "0"),
+        ("POSTIZ_PUBLIC_API_URL", "x"),
+    ] {
+        let output = TestServer::setup(Store::Embedded).var(name, value).run(&[]);
+        assert_told(&output, 2, &[name]);
+        // `--check` finds it too.
+        let output = TestServer::setup(Store::Embedded)
+            .var(name, value)
+            .run(&["--check"]);
+        assert_eq!(output.status.code(), Some(2), "{name}={value}");
+    }
+}
+
+#[test]
+fn secrets_may_come_from_files() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let file = |name: &str, content: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).expect("it is ours");
+        path.display().to_string()
+    };
+    let postiz = FakePostiz::start();
+    let setup = TestServer::setup(Store::Embedded)
+        .without("POSTIZ_OAUTH_CLIENT_SECRET")
+        .postiz(&postiz)
+        .var(
+            "POSTIZ_OAUTH_CLIENT_SECRET_FILE",
+            &file("secret", &format!("{CLIENT_SECRET}\n")),
+        )
+        .var(
+            "DATABASE_URL_FILE",
+            &file("url", &format!("{}\n", Cluster::shared().database().url())),
+        );
+    let server = setup.start();
+    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+    let login = Login::start(&server);
+    expect::page(&login.approve(&mut Browser::new(), "ada").answer, 200);
+    expect::json(&login.poll(&server), 200);
+    assert!(!setup.data_dir().exists(), "the database was used");
+
+    let output = setup
+        .var("POSTIZ_OAUTH_CLIENT_SECRET_FILE", "/nowhere/secret")
+        .run(&[]);
+    assert_told(
+        &output,
+        2,
+        &["POSTIZ_OAUTH_CLIENT_SECRET_FILE", "/nowhere/secret"],
+    );
+}
+
+#[test]
+fn slashes_and_blanks_around_values_do_no_harm() {
+    let postiz = FakePostiz::start();
+    let server = TestServer::setup(Store::Embedded)
+        .var("POSTIZ_FRONTEND_URL", &format!(" {}/ ", postiz.url()))
+        .var("POSTIZ_API_URL", &format!("{}//", postiz.url()))
+        .var("SERVER_URL", "http://auth.example/")
+        .var("LOG_FORMAT", " ")
+        .start();
+    postiz.set_callback_url("http://auth.example/device/callback");
+    let login = Login::start(&server);
+    assert_eq!(
+        login.start["verification_uri"],
+        "http://auth.example/device/verify"
+    );
+    let mut browser = Browser::new();
+    browser.route("auth.example", server.address);
+    expect::page(&login.approve(&mut browser, "ada").answer, 200);
+    let requests = postiz.requests();
+    assert!(
+        requests.iter().all(|r| !r.target.starts_with("//")),
+        "{requests:?}"
+    );
+}
+
+#[test]
+fn help_version_and_unknown_arguments() {
+    let setup = TestServer::setup(Store::Embedded).without("POSTIZ_OAUTH_CLIENT_ID");
+    for flag in ["--help", "-h"] {
+        let output = setup.run(&[flag]);
+        assert!(output.status.success(), "{output:?}");
+        let help = text(&output.stdout);
+        for word in [
+            "POSTIZ_OAUTH_CLIENT_ID",
+            "POSTIZ_OAUTH_CLIENT_SECRET",
+            "DATABASE_URL",
+            "DATA_DIR",
+            "HOST",
+            "PORT",
+            "SERVER_URL",
+            "POSTIZ_FRONTEND_URL",
+            "POSTIZ_API_URL",
+            "POSTIZ_PUBLIC_API_URL",
+            "TRUSTED_PROXIES",
+            "LOG_FORMAT",
+            "--check",
+        ] {
+            assert!(help.contains(word), "{word}: {help}");
+        }
+    }
+    let output = setup.run(&["--version"]);
+    assert!(
+        output.status.success() && text(&output.stdout).contains(env!("CARGO_PKG_VERSION")),
+        "{output:?}"
+    );
+    for arguments in [&["--nonsense"][..], &["serve"], &["--check", "x"]] {
+        assert_told(
+            &TestServer::setup(Store::Embedded).run(arguments),
+            2,
+            &[arguments[arguments.len() - 1]],
+        );
+    }
+}
+
+#[test]
+fn check_tells_what_it_found_and_ends() {
+    for store in BOTH_STORES {
+        let output = TestServer::setup(store).run(&["--check"]);
+        assert!(output.status.success(), "{output:?}");
+        let told = text(&output.stdout) + &text(&output.stderr);
+        assert!(
+            !told.contains(CLIENT_SECRET) && !told.contains(PASSWORD),
+            "{told}"
+        );
+    }
+    // R05: codes and tokens would travel in clear.
+    let setup = TestServer::setup(Store::Embedded);
+    let output = setup
+        .var("SERVER_URL", "http://auth.example.com")
+        .run(&["--check"]);
+    let told = text(&output.stdout) + &text(&output.stderr);
+    assert!(told.contains("https"), "{told}");
+    // No such database, nobody there.
+    let missing = Cluster::shared().existing("no_such_database");
+    for url in [
+        missing.url(),
+        "postgres://u:p@127.0.0.1:1/x?sslmode=disable".to_owned(),
+    ] {
+        let output = TestServer::setup(Store::Embedded)
+            .var("DATABASE_URL", &url)
+            .run(&["--check"]);
+        assert!(!output.status.success(), "{output:?}");
+        assert!(!text(&output.stderr).is_empty() || !text(&output.stdout).is_empty());
+    }
+}
+
+/// What waiting cannot mend ends the start.
+#[test]
+fn hopeless_databases_end_the_start() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    let refused = database.url().replace(PASSWORD, "wrong");
+    let missing = cluster.existing("no_such_database").url();
+    for (url, word) in [(refused, "password"), (missing, "no_such_database")] {
+        let output = TestServer::setup(Store::Embedded)
+            .var("DATABASE_URL", &url)
+            .run(&[]);
+        assert_ne!(output.status.code(), Some(0));
+        let code = output.status.code().expect("it ended by itself");
+        assert_told(&output, code, &[word]);
+    }
+}
+
+#[test]
+fn a_taken_port_is_told() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("it is bound").port().to_string();
+    let output = TestServer::setup(Store::Embedded)
+        .var("PORT", &port)
+        .run(&[]);
+    let code = output.status.code().expect("it ended by itself");
+    assert_ne!(code, 0);
+    assert_told(&output, code, &[&port]);
+}
+
+#[test]
+fn a_second_process_on_the_same_file_is_told() {
+    let setup = TestServer::setup(Store::Embedded);
+    let server = setup.start();
+    let output = setup.run(&[]);
+    let code = output.status.code().expect("it ended by itself");
+    assert_ne!(code, 0);
+    let file = setup.data_dir().display().to_string();
+    assert_told(&output, code, &[&file]);
+    expect::json(&server.get("/ready"), 200);
+}
+
+#[test]
+fn the_listening_line_in_json() {
+    let server = TestServer::setup(Store::Embedded)
+        .var("LOG_FORMAT", "json")
+        .start();
+    let log = server.log();
+    let lines = log
+        .lines()
+        .map(|l| serde_json::from_str::<Value>(l).unwrap_or_else(|e| panic!("{e}: {l}")));
+    let listening = lines.into_iter().find(|l| l["event"] == "listening");
+    let url = listening.unwrap_or_else(|| panic!("no listening line: {log}"))["url"].clone();
+    assert_eq!(url, format!("http://{}", server.address));
+}
+
+/// Requests in flight are finished, new ones are not taken, and the exit code is 0.
+#[test]
+fn signals_end_it_gracefully() {
+    for (store, signal) in [(Store::Embedded, "TERM"), (Store::Postgres, "INT")] {
+        let postiz = FakePostiz::start();
+        let mut server = TestServer::start(store, &postiz);
+        let trips: Vec<_> = (0..5)
+            .map(|i| {
+                let (login, mut browser) = (Login::start(&server), Browser::new());
+                let redirect = login.consent(&mut browser, &format!("person-{i}"));
+                (browser, redirect)
+            })
+            .collect();
+        let gate = Gate::default();
+        postiz.misbehave("/oauth/token", Fault::Deliver(Delivery::Held(gate.clone())));
+        let mut idle = Connection::open(server.address);
+        idle.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(idle.answer().status, 200);
+        thread::scope(|scope| {
+            let callbacks: Vec<_> = trips
+                .iter()
+                .map(|(browser, redirect)| {
+                    let mut browser = browser.clone();
+                    scope.spawn(move || browser.follow(redirect))
+                })
+                .collect();
+            eventually("all exchanges are under way", || {
+                postiz.requests_to("/oauth/token").len() == 5
+            });
+            server.signal(signal);
+            eventually("no new request is taken", || {
+                let Ok(mut connection) = Connection::try_open(server.address) else {
+                    return true;
+                };
+                connection.try_send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                connection.try_answer(true).is_err()
+            });
+            gate.open();
+            for callback in callbacks {
+                let page = callback.join().expect("the browser does not panic");
+                expect::page(&page.answer, 200);
+            }
+        });
+        assert_eq!(server.wait().code(), Some(0), "{signal}: {}", server.log());
+    }
+}
+
+/// Neither an idle connection nor half a request holds it up.
+#[test]
+fn an_idle_server_ends_at_once() {
+    for store in BOTH_STORES {
+        let mut server = TestServer::setup(store).start();
+        let mut idle = Connection::open(server.address);
+        idle.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(idle.answer().status, 200);
+        let start = Instant::now();
+        server.signal("TERM");
+        assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+        assert!(
+            start.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+}
+
+#[test]
+fn eight_instances_start_at_once_on_an_empty_database() {
+    let setup = TestServer::setup(Store::Postgres);
+    let mut servers = crate::support::at_once(8, |_| setup.start());
+    let login = Login::start(&servers[0]);
+    for server in &servers {
+        expect::error(&login.poll(server), 400, "authorization_pending");
+        Login::start(server);
+    }
+    for server in &mut servers {
+        server.signal("TERM");
+        assert_eq!(server.wait().code(), Some(0));
+    }
+}
+
+/// The reference server's table, with logins in flight, is taken over: whoever waits goes on waiting, and gets the token.
+#[test]
+fn the_reference_servers_table_is_taken_over() {
+    let database = Cluster::shared().database();
+    database.run(
+        "CREATE TABLE device_requests (
+            device_code TEXT PRIMARY KEY, user_code TEXT NOT NULL, status TEXT NOT NULL DEFAULT 'pending',
+            access_token TEXT, api_url TEXT, organization_id TEXT, created_at TIMESTAMPTZ NOT NULL DEFAULT now());
+         CREATE INDEX idx_device_requests_user_code ON device_requests (user_code) WHERE status = 'pending';
+         INSERT INTO device_requests (device_code, user_code) VALUES ('reference-pending-code', 'WDJB-MJHT');
+         INSERT INTO device_requests (device_code, user_code) VALUES ('reference-other-code', 'WDJB-MJHT');
+         INSERT INTO device_requests VALUES ('reference-done-code', 'XDJB-MJHT', 'completed', 'pos_reference_token',
+            'https://api.example', 'org-1', now());
+         INSERT INTO device_requests VALUES ('reference-null-code', 'YDJB-MJHT', 'completed', NULL, NULL, NULL, now());
+         INSERT INTO device_requests VALUES ('reference-old-code', 'ZDJB-MJHT', 'pending', NULL, NULL, NULL, now() - interval '1 day');",
+    );
+    let postiz = FakePostiz::start();
+    let setup = TestServer::setup(Store::Embedded)
+        .postiz(&postiz)
+        .database(&database);
+    let servers = crate::support::at_once(3, |_| setup.start());
+    postiz.set_callback_url(&format!("{}/device/callback", servers[0].public_url));
+    let dump = database.dump();
+    assert!(
+        !dump.contains("reference-") && !dump.contains("pos_reference"),
+        "{dump}"
+    );
+
+    let poll = |code: &str| servers[1].post_json("/device/token", &json!({ "device_code": code }));
+    let done = poll("reference-done-code");
+    expect::json(&done, 200);
+    let grant = done.json();
+    assert_eq!(
+        (&grant["access_token"], &grant["organization_id"]),
+        (&json!("pos_reference_token"), &json!("org-1"))
+    );
+    assert_eq!(grant["api_url"], "https://api.example");
+    eventually("the code is spent", || {
+        poll("reference-done-code").error() == "invalid_device_code"
+    });
+    assert_ne!(poll("reference-null-code").status, 200);
+
+    let user_code = "WDJB-MJHT";
+    let mut browser = Browser::new();
+    let page = browser.open(&format!(
+        "{}/device/verify?user_code={user_code}",
+        servers[0].public_url
+    ));
+    let redirect = browser.submit(&page, &[]);
+    let page = browser.settle(redirect);
+    let page = browser.submit(&page, &[("person", "ada")]);
+    let page = browser.settle(page);
+    let redirect = browser.press(&page, "action", "approve");
+    expect::page(&browser.follow(&redirect).answer, 200);
+    let outcomes = ["reference-pending-code", "reference-other-code"].map(|code| poll(code).status);
+    assert!(
+        outcomes.contains(&200),
+        "one of the two that shared a user code: {outcomes:?}"
+    );
+}
+
+/// Nobody has to start things in order.
+#[test]
+fn a_database_that_comes_later_is_waited_for() {
+    let cluster = Cluster::start_new();
+    let database = cluster.database();
+    cluster.control("stop");
+    let server = TestServer::setup(Store::Embedded)
+        .database(&database)
+        .start();
+    expect::json(&server.get("/health"), 200);
+    expect::json(&server.get("/ready"), 503);
+    expect::unavailable(&server.post_json("/device/code", &json!({})));
+    cluster.control("start");
+    let back = Instant::now();
+    eventually("the server has found its database", || {
+        server.get("/ready").status == 200
+    });
+    assert!(
+        back.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        back.elapsed()
+    );
+    let login = Login::start(&server);
+    expect::error(&login.poll(&server), 400, "authorization_pending");
+}
+
+/// A restart of the database, planned or not, is a normal event.
+#[test]
+fn a_restarted_database_costs_no_login() {
+    let cluster = Cluster::start_new();
+    let postiz = FakePostiz::start();
+    let setup = TestServer::setup(Store::Embedded)
+        .postiz(&postiz)
+        .database(&cluster.database());
+    let mut server = setup.start();
+    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+    for stop in ["stop", "kill"] {
+        let login = Login::start(&server);
+        let mut browser = Browser::new();
+        let redirect = login.consent(&mut browser, "ada");
+        cluster.control(stop);
+        expect::unavailable(&login.poll(&server));
+        cluster.control("start");
+        eventually("polls are answered again", || {
+            login.poll(&server).status == 400
+        });
+        expect::page(&browser.follow(&redirect).answer, 200);
+        expect::json(&login.poll(&server), 200);
+    }
+    // And it can be stopped while the database is away.
+    cluster.control("stop");
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+}

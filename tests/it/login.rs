@@ -1,0 +1,398 @@
+//! Whole logins: with the real CLI, over several instances, many at once, and with something going wrong in the middle.
+//! What they promise: every login ends with its own token, at exactly one receiver, and none is lost on the way.
+
+use std::io::{BufRead, BufReader};
+use std::net::Shutdown;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::fake_postiz::{Delivery, FakePostiz, Fault, Gate};
+use crate::support::server::{BOTH_STORES, ServerSetup};
+use crate::support::{
+    Browser, Cluster, Connection, Login, Store, TestServer, at_once, eventually, expect, http, run,
+};
+
+const PUBLIC: &str = "http://auth.example";
+
+/// Instances on one database that share a public address, as behind a proxy.
+fn instances(count: usize, postiz: &FakePostiz) -> Vec<TestServer> {
+    let setup = TestServer::setup(Store::Postgres)
+        .postiz(postiz)
+        .var("SERVER_URL", PUBLIC);
+    postiz.set_callback_url(&format!("{PUBLIC}/device/callback"));
+    (0..count).map(|_| setup.start()).collect()
+}
+
+fn route(browser: &mut Browser, server: &TestServer) {
+    browser.route("auth.example", server.address);
+}
+
+/// A login that waits to be redeemed.
+fn approved(server: &TestServer) -> Login {
+    let login = Login::start(server);
+    expect::page(&login.approve(&mut Browser::new(), "ada").answer, 200);
+    login
+}
+
+#[test]
+fn with_the_real_cli() {
+    for store in BOTH_STORES {
+        let postiz = FakePostiz::start();
+        let server = TestServer::start(store, &postiz);
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let cli = || {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_postiz"));
+            command.env_clear().env("HOME", home.path());
+            command
+        };
+        let mut child = cli()
+            .args([
+                "auth:login",
+                "--no-browser",
+                "--json",
+                "--auth-server",
+                &server.public_url,
+            ])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the CLI starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let mut event = || -> Value {
+            let line = lines.next().expect("an event").expect("text");
+            serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"))
+        };
+        let code = event();
+        assert_eq!(code["event"], "code", "{code}");
+        let login = Login { start: code };
+        expect::page(&login.approve(&mut Browser::new(), "ada").answer, 200);
+        let done = event();
+        assert_eq!(
+            (&done["event"], &done["organization_id"]),
+            (&json!("done"), &json!("org-ada")),
+            "{done}"
+        );
+        assert!(crate::support::wait_for_exit(&mut child).success());
+
+        let file =
+            std::fs::read(home.path().join(".postiz/credentials.json")).expect("credentials");
+        let file: Value = serde_json::from_slice(&file).expect("JSON");
+        assert!(
+            postiz.accepts(file["accessToken"].as_str().unwrap_or_default()),
+            "{file}"
+        );
+        assert_eq!(file["apiUrl"], postiz.url());
+        let status = run(cli().args(["auth:status", "--json"]));
+        assert!(status.status.success(), "{status:?}");
+    }
+}
+
+#[test]
+fn every_step_is_heard_by_the_poller() {
+    for store in BOTH_STORES {
+        let postiz = FakePostiz::start();
+        let server = TestServer::start(store, &postiz);
+        let login = Login::start(&server);
+        let pending = || expect::error(&login.poll(&server), 400, "authorization_pending");
+        pending();
+        let mut browser = Browser::new();
+        let page = login.reach_consent(&mut browser, "ada");
+        pending();
+        let redirect = browser.press(&page, "action", "approve");
+        pending();
+        expect::page(&browser.follow(&redirect).answer, 200);
+        expect::json(&login.poll(&server), 200);
+        expect::error(&login.outcome(&server), 400, "invalid_device_code");
+        expect::error(&login.poll_form(&server), 400, "invalid_grant");
+    }
+}
+
+#[test]
+fn each_step_on_another_instance() {
+    let postiz = FakePostiz::start();
+    let servers = instances(3, &postiz);
+    for first in 0..3 {
+        let server = |step: usize| &servers[(first + step) % 3];
+        let mut browser = Browser::new();
+        let login = Login::start(server(0));
+        route(&mut browser, server(1));
+        let page = browser.open(
+            login.start["verification_uri_complete"]
+                .as_str()
+                .expect("an address"),
+        );
+        expect::page(&page.answer, 200);
+        route(&mut browser, server(2));
+        let redirect = browser.submit(&page, &[]);
+        expect::error(&login.poll(server(1)), 400, "authorization_pending");
+        let page = browser.settle(redirect);
+        let page = browser.submit(&page, &[("person", "ada")]);
+        let page = browser.settle(page);
+        let redirect = browser.press(&page, "action", "approve");
+        route(&mut browser, server(0));
+        expect::page(&browser.follow(&redirect).answer, 200);
+        // A refresh reaches yet another one.
+        route(&mut browser, server(1));
+        expect::page(&browser.follow(&redirect).answer, 200);
+        expect::json(&login.poll(server(2)), 200);
+        for server in &servers {
+            expect::error(&login.outcome(server), 400, "invalid_device_code");
+        }
+    }
+    assert_eq!(postiz.requests_to("/oauth/token").len(), 3);
+}
+
+#[test]
+fn a_refusal_on_one_instance_is_heard_on_another() {
+    let postiz = FakePostiz::start();
+    let servers = instances(2, &postiz);
+    let login = Login::start(&servers[0]);
+    let mut browser = Browser::new();
+    route(&mut browser, &servers[1]);
+    let page = browser.open(
+        login.start["verification_uri_complete"]
+            .as_str()
+            .expect("an address"),
+    );
+    browser.press(&page, "action", "deny");
+    expect::error(&login.poll(&servers[0]), 400, "access_denied");
+}
+
+fn fifty_at_once(servers: &[TestServer], postiz: &FakePostiz) {
+    let tokens = at_once(50, |i| {
+        let server = |step: usize| &servers[(i + step) % servers.len()];
+        let person = format!("person-{i}");
+        let login = Login::start(server(0));
+        let mut browser = Browser::new();
+        route(&mut browser, server(1));
+        expect::page(&login.approve(&mut browser, &person).answer, 200);
+        let answer = login.outcome(server(2));
+        expect::json(&answer, 200);
+        let grant = answer.json();
+        assert_eq!(
+            grant["organization_id"],
+            format!("org-{person}"),
+            "nobody gets another's token"
+        );
+        grant["access_token"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    });
+    assert!(tokens.iter().all(|token| postiz.accepts(token)));
+}
+
+#[test]
+fn fifty_logins_at_once_on_the_embedded_store() {
+    let postiz = FakePostiz::start();
+    fifty_at_once(&[TestServer::start(Store::Embedded, &postiz)], &postiz);
+}
+
+#[test]
+fn fifty_logins_at_once_on_three_instances() {
+    let postiz = FakePostiz::start();
+    fifty_at_once(&instances(3, &postiz), &postiz);
+}
+
+fn one_winner(servers: &[TestServer]) {
+    let login = approved(&servers[0]);
+    let answers = at_once(200, |i| login.poll(&servers[i % servers.len()]));
+    let winners = answers.iter().filter(|a| a.status == 200).count();
+    assert_eq!(winners, 1, "receivers of one token");
+    for answer in answers.iter().filter(|a| a.status != 200) {
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert!(
+            ["authorization_pending", "invalid_device_code"].contains(&answer.error().as_str()),
+            "{}",
+            answer.text()
+        );
+    }
+    expect::error(&login.outcome(&servers[0]), 400, "invalid_device_code");
+}
+
+#[test]
+fn two_hundred_racing_polls_have_one_winner() {
+    for store in BOTH_STORES {
+        let postiz = FakePostiz::start();
+        one_winner(&[TestServer::start(store, &postiz)]);
+    }
+}
+
+#[test]
+fn racing_polls_of_three_instances_have_one_winner() {
+    let postiz = FakePostiz::start();
+    let setup = TestServer::setup(Store::Postgres).postiz(&postiz);
+    let first = setup.start();
+    postiz.set_callback_url(&format!("{}/device/callback", first.public_url));
+    one_winner(&[first, setup.start(), setup.start()]);
+}
+
+/// The client is gone when its answer is ready: the next poll gets the token.
+#[test]
+fn a_poller_that_hangs_up_loses_nothing() {
+    for store in BOTH_STORES {
+        let postiz = FakePostiz::start();
+        let server = TestServer::start(store, &postiz);
+        for round in 0..10 {
+            let login = approved(&server);
+            let body = json!({"device_code": login.device_code()}).to_string();
+            let headers = [("Content-Type", "application/json")];
+            let mut connection = Connection::open(server.address);
+            connection.send(http::request(
+                "POST",
+                "/device/token",
+                &headers,
+                body.as_bytes(),
+            ));
+            match round % 2 {
+                0 => drop(connection),
+                // Half closed, and then for good.
+                _ => connection.shut_down(Shutdown::Both),
+            }
+            let answer = login.outcome(&server);
+            assert_eq!(
+                answer.status,
+                200,
+                "round {round} on {store:?}: {}",
+                answer.text()
+            );
+        }
+    }
+}
+
+/// The server dies around the moment when it hands the token over: then the token was received, or the next poll gets it.
+#[test]
+fn a_killed_server_loses_no_token() {
+    for store in BOTH_STORES {
+        let postiz = FakePostiz::start();
+        let setup = TestServer::setup(store).postiz(&postiz);
+        let mut server = start(&setup, &postiz);
+        for round in 0..8 {
+            let login = approved(&server);
+            let body = json!({"device_code": login.device_code()}).to_string();
+            let request = http::request(
+                "POST",
+                "/device/token",
+                &[("Content-Type", "application/json")],
+                body.as_bytes(),
+            );
+            let mut connection = Connection::open(server.address);
+            connection.send(request);
+            thread::sleep(Duration::from_micros(150 * round));
+            server.kill();
+            let received = connection
+                .try_answer(true)
+                .is_ok_and(|answer| answer.status == 200);
+            server = start(&setup, &postiz);
+            if !received {
+                let answer = login.outcome(&server);
+                assert_eq!(
+                    answer.status,
+                    200,
+                    "round {round} on {store:?}: {}",
+                    answer.text()
+                );
+            }
+        }
+    }
+}
+
+/// A login outlives its server at every step.
+#[test]
+fn a_killed_server_forgets_no_login() {
+    for store in BOTH_STORES {
+        let postiz = FakePostiz::start();
+        let setup = TestServer::setup(store)
+            .postiz(&postiz)
+            .var("SERVER_URL", PUBLIC);
+        postiz.set_callback_url(&format!("{PUBLIC}/device/callback"));
+        let mut browser = Browser::new();
+        let mut server = setup.start();
+        let mut restart = |browser: &mut Browser| -> std::net::SocketAddr {
+            server.kill();
+            server = setup.start();
+            route(browser, &server);
+            server.address
+        };
+        let ask = |address, login: &Login| {
+            let body = json!({"device_code": login.device_code()}).to_string();
+            http::exchange(
+                address,
+                http::request(
+                    "POST",
+                    "/device/token",
+                    &[("Content-Type", "application/json")],
+                    body.as_bytes(),
+                ),
+            )
+        };
+        let address = restart(&mut browser);
+        let codes = http::exchange(address, http::request("POST", "/device/code", &[], b"")).json();
+        let login = Login { start: codes };
+        restart(&mut browser);
+        let page = login.reach_consent(&mut browser, "ada");
+        let address = restart(&mut browser);
+        expect::error(&ask(address, &login), 400, "authorization_pending");
+        let redirect = browser.press(&page, "action", "approve");
+        expect::page(&browser.follow(&redirect).answer, 200);
+        let address = restart(&mut browser);
+        expect::json(&ask(address, &login), 200);
+        // Killed right after its answer, it may give the token once more rather than lose it.
+        eventually("the token is handed over", || {
+            ask(address, &login).error() == "invalid_device_code"
+        });
+        let address = restart(&mut browser);
+        expect::error(&ask(address, &login), 400, "invalid_device_code");
+    }
+}
+
+/// An instance dies while it exchanges: its claim ends after half a minute, and the person can go on elsewhere.
+#[test]
+fn the_claim_of_a_dead_instance_ends() {
+    let postiz = FakePostiz::start();
+    let database = Cluster::shared().database();
+    let setup = TestServer::setup(Store::Embedded)
+        .database(&database)
+        .postiz(&postiz);
+    let mut server = start(&setup, &postiz);
+    let login = Login::start(&server);
+    let mut browser = Browser::new();
+    let redirect = login.consent(&mut browser, "ada");
+    postiz.misbehave_times(
+        1,
+        "/oauth/token",
+        Fault::Deliver(Delivery::Held(Gate::default())),
+    );
+    let mut callback = Connection::open(server.address);
+    let url = redirect.location();
+    let cookies = browser.cookies_for(&url);
+    let target = crate::support::browser::target_of(&url);
+    callback.send(http::request(
+        "GET",
+        target,
+        &[("Cookie", cookies.as_str())],
+        b"",
+    ));
+    eventually("the exchange is under way", || {
+        !postiz.requests_to("/oauth/token").is_empty()
+    });
+    server.kill();
+    let server = start(&setup, &postiz);
+    expect::error(&login.poll(&server), 400, "authorization_pending");
+    database.run("UPDATE device_requests SET claimed_at = claimed_at - interval '30 seconds'");
+    let confirm = server.post_form(
+        "/device/verify",
+        &format!("user_code={}", login.user_code()),
+    );
+    assert_eq!(confirm.status, 302, "{}", confirm.text());
+    expect::error(&login.poll(&server), 400, "authorization_pending");
+}
+
+fn start(setup: &ServerSetup, postiz: &FakePostiz) -> TestServer {
+    let server = setup.start();
+    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+    server
+}

@@ -43,6 +43,8 @@ pub struct TestServer {
 #[derive(Clone)]
 pub struct ServerSetup {
     variables: Vec<(String, String)>,
+    /// Arguments of the shell's `ulimit`, if any.
+    ulimit: String,
     dir: Arc<TempDir>,
 }
 
@@ -60,6 +62,7 @@ impl TestServer {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let setup = ServerSetup {
             variables: Vec::new(),
+            ulimit: String::new(),
             dir: Arc::new(dir),
         };
         let setup = setup
@@ -155,6 +158,12 @@ impl ServerSetup {
         self
     }
 
+    /// Under a limit, as the shell's `ulimit` sets it: `-n 128`.
+    pub fn limited(mut self, ulimit: &str) -> ServerSetup {
+        ulimit.clone_into(&mut self.ulimit);
+        self
+    }
+
     /// In front of this Postiz.
     pub fn postiz(self, postiz: &FakePostiz) -> ServerSetup {
         self.var("POSTIZ_FRONTEND_URL", &postiz.url())
@@ -179,7 +188,13 @@ impl ServerSetup {
 
     /// The program with its environment and nothing else of ours.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_postiz-auth-server"));
+        let program = env!("CARGO_BIN_EXE_postiz-auth-server");
+        let mut command = Command::new(program);
+        if !self.ulimit.is_empty() {
+            let script = format!("ulimit {} && exec \"$0\" \"$@\"", self.ulimit);
+            command = Command::new("/bin/sh");
+            command.args(["-c", &script, program]);
+        }
         command.env_clear().current_dir(self.dir.path());
         let variables = self.variables.iter().map(|(n, v)| (n.as_str(), v.as_str()));
         command.envs(variables);
@@ -233,10 +248,11 @@ impl ServerSetup {
     }
 }
 
-/// The address in the line that says so: `… listening on http://127.0.0.1:PORT`, or as JSON `"url":"http://127.0.0.1:PORT"`.
+/// The address in the line that says so: `… listening on http://127.0.0.1:PORT`, or as JSON `"url":"http://127.0.0.1:PORT"`;
+/// it may be `https`.
 fn listening_at(log: &str) -> Option<SocketAddr> {
     let line = log.lines().find(|l| l.contains("listening"))?;
-    let (_, rest) = line.split_once("http://")?;
+    let (_, rest) = line.split_once("://")?;
     let end = rest.find(|c: char| !(c.is_ascii_digit() || ".:".contains(c)));
     rest[..end.unwrap_or(rest.len())].parse().ok()
 }

@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -249,6 +249,34 @@ fn racing_polls_of_three_instances_have_one_winner() {
     let first = setup.start();
     postiz.set_callback_url(&format!("{}/device/callback", first.public_url));
     one_winner(&[first, setup.start(), setup.start()]);
+}
+
+/// While a token is being handed over, elsewhere and slowly, nobody waits for that: the others are told to come again.
+#[test]
+fn a_token_in_somebodys_hands_is_pending_for_the_rest() {
+    let postiz = FakePostiz::start();
+    let database = Cluster::shared().database();
+    let setup = TestServer::setup(Store::Embedded)
+        .database(&database)
+        .postiz(&postiz);
+    let server = start(&setup, &postiz);
+    let login = approved(&server);
+    let mut other_instance = database.connect();
+    let mut hand_over = other_instance.transaction().expect("a transaction");
+    let locked = hand_over.execute("SELECT FROM device_requests FOR UPDATE", &[]);
+    assert_eq!(locked.expect("the table is there"), 1);
+    let begin = Instant::now();
+    for poll in [Login::poll, Login::poll_form] {
+        expect::error(&poll(&login, &server), 400, "authorization_pending");
+    }
+    assert!(
+        begin.elapsed() < Duration::from_millis(1_500),
+        "{:?}",
+        begin.elapsed()
+    );
+    // Its client was gone after all.
+    hand_over.rollback().expect("the transaction ends");
+    expect::json(&login.poll(&server), 200);
 }
 
 /// The client is gone when its answer is ready: the next poll gets the token.

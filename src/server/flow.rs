@@ -268,7 +268,10 @@ impl Flow {
         match self.store.poll(&login)? {
             Polled::Pending => Ok(Poll::Pending(login)),
             Polled::Denied => Ok(Poll::Denied),
-            Polled::Expired => Ok(Poll::Expired),
+            Polled::Expired => {
+                self.log.info("login_expired", &[("id", login.login_id())]);
+                Ok(Poll::Expired)
+            }
             Polled::Unknown => Ok(Poll::Unknown),
             Polled::Completed => self.redeem(login),
         }

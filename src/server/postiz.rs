@@ -145,7 +145,47 @@ impl Postiz {
             .limit(ANSWER_BYTES_MAX)
             .read_to_vec();
         understand(status, &read.map_err(from_ureq)?)
+            .map_err(|error| self.without_secrets(error, code))
     }
+
+    /// An upstream that is broken may echo what it was sent, and its words end up in the log.
+    fn without_secrets(&self, error: ExchangeError, code: &str) -> ExchangeError {
+        let ExchangeError::Failed(text) = error else {
+            return error;
+        };
+        let text = text
+            .replace(self.client_secret.expose(), MASK)
+            .replace(code, MASK);
+        ExchangeError::Failed(mask_what_looks_secret(&text))
+    }
+}
+
+/// What stands for a secret in a log.
+const MASK: &str = "[secret]";
+
+/// Masks what may be a code, a key or a token: 20 characters and more in a row, with digits among them.
+fn mask_what_looks_secret(text: &str) -> String {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    let mask = |word: &str| {
+        if word.len() >= 20 && word.contains(|c: char| c.is_ascii_digit()) {
+            MASK
+        } else {
+            word
+        }
+        .to_owned()
+    };
+    let mut masked = String::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let word_end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+        masked.push_str(&mask(&rest[..word_end]));
+        let gap_end = rest[word_end..]
+            .find(is_part)
+            .map_or(rest.len(), |at| word_end + at);
+        masked.push_str(&rest[word_end..gap_end]);
+        rest = &rest[gap_end..];
+    }
+    masked
 }
 
 /// The grant in Postiz' answer, if it is one.
@@ -154,7 +194,7 @@ fn understand(status: u16, body: &[u8]) -> Result<Grant, ExchangeError> {
     let Ok(answer) = serde_json::from_slice::<Value>(body) else {
         return Err(failed(&format!(
             "and no JSON: {}",
-            String::from_utf8_lossy(&body[..body.len().min(200)])
+            String::from_utf8_lossy(&body[..body.len().min(1_000)])
         )));
     };
     if !(200..300).contains(&status) {
@@ -221,6 +261,17 @@ mod tests {
                 .unwrap(),
             expected
         );
+    }
+
+    #[test]
+    fn what_looks_secret_is_masked() {
+        let state = State::generate();
+        let text = format!(
+            "<p>code=abc&state={} invalid_redirect_uri_mismatch at 10:20:30</p>",
+            state.expose()
+        );
+        let masked = "<p>code=abc&state=[secret] invalid_redirect_uri_mismatch at 10:20:30</p>";
+        assert_eq!(mask_what_looks_secret(&text), masked);
     }
 
     #[test]

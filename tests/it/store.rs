@@ -259,7 +259,9 @@ on_both_stores! {
     }
 
     fn the_claim_of_the_dead_frees_itself(subject: &Subject) {
-        let (login, state, browser) = subject.bound();
+        let (login, user_code) = subject.insert();
+        let (state, browser) = (State::generate().hash(), BrowserKey::generate().hash());
+        subject.store.bind(&user_code, &state, &browser).unwrap();
         assert_eq!(subject.store.claim(&state, &browser), Ok(Claim::Mine(login.clone())));
         subject.wait(Duration::from_secs(25));
         assert_eq!(subject.store.claim(&state, &browser), Ok(Claim::Taken(login.clone())));

@@ -197,6 +197,8 @@ impl Store for Embedded {
             }
             tables.by_state.insert(state.as_str(), login.as_str())?;
             record.browser = Some(browser.as_str().to_owned());
+            record.status = Status::Pending;
+            record.claimed_at = None;
             tables.put(&login, &record)?;
             Ok(Some(login))
         })
@@ -210,14 +212,14 @@ impl Store for Embedded {
             };
             match record.status {
                 Status::Completed | Status::Redeemed => Ok(Claim::Done),
-                Status::Exchanging if record.is_claimed(now) => Ok(Claim::Taken(login)),
-                Status::Pending | Status::Exchanging if now < record.expires_at => {
+                _ if record.is_claimed(now) => Ok(Claim::Taken(login)),
+                _ if record.is_live(now) => {
                     record.status = Status::Exchanging;
                     record.claimed_at = Some(now);
                     tables.put(&login, &record)?;
                     Ok(Claim::Mine(login))
                 }
-                Status::Pending | Status::Exchanging | Status::Denied => Ok(Claim::Unknown),
+                _ => Ok(Claim::Unknown),
             }
         })
     }
@@ -406,14 +408,18 @@ impl Tables<'_> {
 }
 
 impl Record {
-    /// Does it still wait for its user?
+    /// Does it still wait for its user? A claim that its owner did not live to end is as good as none.
     fn is_live(&self, now: u64) -> bool {
-        self.status == Status::Pending && now < self.expires_at
+        let undecided = matches!(self.status, Status::Pending | Status::Exchanging);
+        undecided && !self.is_claimed(now) && now < self.expires_at
     }
 
+    /// Is its exchange claimed, by somebody who may still be alive?
     fn is_claimed(&self, now: u64) -> bool {
-        self.claimed_at
-            .is_some_and(|claimed_at| now < claimed_at + as_ms(CLAIM_LASTS))
+        self.status == Status::Exchanging
+            && self
+                .claimed_at
+                .is_some_and(|claimed_at| now < claimed_at + as_ms(CLAIM_LASTS))
     }
 
     fn polled(&self, now: u64) -> Polled {

@@ -13,8 +13,8 @@ use crate::server::seal::{Seal, SealedToken};
 use crate::server::store::pool::{Pool, Pooled, classify};
 use crate::server::store::tls::{self, Roots, Verify};
 use crate::server::store::{
-    CLAIM_LASTS, Claim, Denier, EXPIRED_FOR, Inserted, NewRequest, PendingRequest, Polled,
-    REDEEMABLE_FOR, Redemption, SealedGrant, Store, StoreError,
+    Claim, Denier, EXPIRED_FOR, Inserted, NewRequest, PendingRequest, Polled, REDEEMABLE_FOR,
+    Redemption, SealedGrant, Store, StoreError,
 };
 use crate::shared::secret::Secret;
 
@@ -26,6 +26,24 @@ const MIGRATIONS: [&str; 2] = [
 
 /// Instances that start together take turns under this advisory lock: any number nobody else uses.
 const MIGRATION_LOCK: i64 = 0x706f_7374_697a;
+
+/// Is the exchange of this row claimed, by somebody who may still be alive? ([`CLAIM_LASTS`], which a test compares.)
+macro_rules! claimed {
+    () => {
+        "(status = 'exchanging' AND claimed_at >= now() - interval '30 seconds')"
+    };
+}
+
+/// Does this row wait for its user? A claim that its owner did not live to end is as good as none.
+macro_rules! live {
+    () => {
+        concat!(
+            "status IN ('pending', 'exchanging') AND NOT ",
+            claimed!(),
+            " AND expires_at > now()"
+        )
+    };
+}
 
 /// Where the database is and how to talk to it: a checked `DATABASE_URL`.
 #[derive(Clone, Debug)]
@@ -186,8 +204,11 @@ impl Store for Postgres {
 
     fn find(&self, user_code: &UserCode) -> Result<Option<PendingRequest>, StoreError> {
         let row = self.query_opt(
-            "SELECT device_code, client_address, client_agent, extract(epoch FROM now() - created_at)::float8
-             FROM device_requests WHERE user_code = $1 AND status = 'pending' AND expires_at > now()",
+            concat!(
+                "SELECT device_code, client_address, client_agent, extract(epoch FROM now() - created_at)::float8
+                 FROM device_requests WHERE user_code = $1 AND ",
+                live!()
+            ),
             &[&user_code.as_str()],
         )?;
         Ok(row.map(|row| PendingRequest {
@@ -205,9 +226,12 @@ impl Store for Postgres {
         browser: &BrowserKeyHash,
     ) -> Result<Option<DeviceCodeHash>, StoreError> {
         let row = self.query_opt(
-            "UPDATE device_requests SET state = $2, browser = $3
-             WHERE user_code = $1 AND status = 'pending' AND expires_at > now()
-             RETURNING device_code",
+            concat!(
+                "UPDATE device_requests SET state = $2, browser = $3, status = 'pending', claimed_at = NULL
+                 WHERE user_code = $1 AND ",
+                live!(),
+                " RETURNING device_code"
+            ),
             &[&user_code.as_str(), &state.as_str(), &browser.as_str()],
         )?;
         Ok(row.map(login))
@@ -215,24 +239,24 @@ impl Store for Postgres {
 
     fn claim(&self, state: &StateHash, browser: &BrowserKeyHash) -> Result<Claim, StoreError> {
         let claimed = self.query_opt(
-            "UPDATE device_requests SET status = 'exchanging', claimed_at = now()
-             WHERE state = $1 AND browser = $2 AND expires_at > now()
-               AND (status = 'pending'
-                    OR status = 'exchanging' AND claimed_at < now() - $3 * interval '1 second')
-             RETURNING device_code",
-            &[
-                &state.as_str(),
-                &browser.as_str(),
-                &CLAIM_LASTS.as_secs_f64(),
-            ],
+            concat!(
+                "UPDATE device_requests SET status = 'exchanging', claimed_at = now()
+                 WHERE state = $1 AND browser = $2 AND ",
+                live!(),
+                " RETURNING device_code"
+            ),
+            &[&state.as_str(), &browser.as_str()],
         )?;
         if let Some(row) = claimed {
             return Ok(Claim::Mine(login(row)));
         }
         let row = self.query_opt(
-            "SELECT device_code, status, coalesce(claimed_at >= now() - $3 * interval '1 second', false)
-             FROM device_requests WHERE state = $1 AND browser = $2",
-            &[&state.as_str(), &browser.as_str(), &CLAIM_LASTS.as_secs_f64()],
+            concat!(
+                "SELECT device_code, status, ",
+                claimed!(),
+                " FROM device_requests WHERE state = $1 AND browser = $2"
+            ),
+            &[&state.as_str(), &browser.as_str()],
         )?;
         let Some(row) = row else {
             return Ok(Claim::Unknown);
@@ -275,15 +299,19 @@ impl Store for Postgres {
     fn deny(&self, who: Denier) -> Result<Option<DeviceCodeHash>, StoreError> {
         let row = match who {
             Denier::User(user_code) => self.query_opt(
-                "UPDATE device_requests SET status = 'denied'
-                 WHERE user_code = $1 AND status = 'pending' AND expires_at > now()
-                 RETURNING device_code",
+                concat!(
+                    "UPDATE device_requests SET status = 'denied' WHERE user_code = $1 AND ",
+                    live!(),
+                    " RETURNING device_code"
+                ),
                 &[&user_code.as_str()],
             ),
             Denier::Browser(state, browser) => self.query_opt(
-                "UPDATE device_requests SET status = 'denied'
-                 WHERE state = $1 AND browser = $2 AND status = 'pending' AND expires_at > now()
-                 RETURNING device_code",
+                concat!(
+                    "UPDATE device_requests SET status = 'denied' WHERE state = $1 AND browser = $2 AND ",
+                    live!(),
+                    " RETURNING device_code"
+                ),
                 &[&state.as_str(), &browser.as_str()],
             ),
         }?;
@@ -292,8 +320,11 @@ impl Store for Postgres {
 
     fn poll(&self, login: &DeviceCodeHash) -> Result<Polled, StoreError> {
         let row = self.query_opt(
-            "SELECT status, expires_at <= now(), coalesce(claimed_at >= now() - interval '30 seconds', false)
-             FROM device_requests WHERE device_code = $1",
+            concat!(
+                "SELECT status, expires_at <= now(), ",
+                claimed!(),
+                " FROM device_requests WHERE device_code = $1"
+            ),
             &[&login.as_str()],
         )?;
         let Some(row) = row else {
@@ -530,6 +561,15 @@ mod tests {
                 "{query}"
             );
         }
+    }
+
+    #[test]
+    fn the_claims_time_is_the_one_that_all_stores_promise() {
+        let text = format!(
+            "interval '{} seconds'",
+            crate::server::store::CLAIM_LASTS.as_secs()
+        );
+        assert!(claimed!().contains(&text));
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod refusal;
 
 mod device_flow;
 mod login;
+mod unfinished;
 
 mod http;
 mod json;

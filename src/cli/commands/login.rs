@@ -232,7 +232,7 @@ fn show_codes(context: &mut Context, codes: &Codes) {
 
 fn show_qr(context: &mut Context, codes: &Codes) {
     match qr::draw(&codes.verification_uri_complete, context.output.screen()) {
-        Some(picture) => context.output.picture(&picture),
+        Some(picture) => context.output.say_verbatim(&picture),
         None => context.output.say("The address is too long for a QR code."),
     }
 }

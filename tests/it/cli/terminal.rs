@@ -189,6 +189,37 @@ fn a_qr_code_comes_with_code_and_address() {
     done.hides("\x1b").stderr_has("█▀");
 }
 
+/// What a phone's camera reads from a picture of half blocks, where a block is light.
+fn scanned(picture: &[&str]) -> String {
+    const SCALE: usize = 6;
+    let rows: Vec<Vec<bool>> = picture
+        .iter()
+        .flat_map(|line| {
+            ["█▀", "█▄"].map(|light| line.chars().map(|c| !light.contains(c)).collect())
+        })
+        .collect();
+    let (width, height) = (rows[0].len() * SCALE, rows.len() * SCALE);
+    let mut image = rqrr::PreparedImage::prepare_from_greyscale(width, height, |x, y| {
+        let dark = rows[y / SCALE].get(x / SCALE).copied().unwrap_or(false);
+        if dark { 0 } else { 255 }
+    });
+    let grids = image.detect_grids();
+    assert_eq!(grids.len(), 1);
+    grids[0].decode().unwrap().1
+}
+
+#[test]
+fn the_qr_code_leads_to_the_page() {
+    let server = auth_server();
+    let cli = postiz("auth:login --no-browser --qr").var("POSTIZ_AUTH_SERVER", server.url());
+    let stderr = cli.run().code(0).stderr;
+    let picture: Vec<&str> = stderr.lines().filter(|line| line.contains('█')).collect();
+    assert_eq!(
+        scanned(&picture),
+        "https://auth.example.com/device/verify?user_code=WDJB-MJHT"
+    );
+}
+
 #[test]
 fn a_terminal_gets_json_without_control_characters() {
     let server = Server::always(200, "[\"a\u{9b}31m\",\"b\u{7f}\"]");

@@ -8,9 +8,10 @@
 mod admission;
 mod inner;
 mod stream;
-mod whole_request;
 
+pub(crate) mod descriptors;
 pub(crate) mod tls;
+pub(crate) mod whole_request;
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -25,7 +26,7 @@ use crate::server::client_address::TrustedProxies;
 use crate::server::front::admission::{Admission, Admitted};
 use crate::server::front::inner::{Answer, Inner};
 use crate::server::front::stream::Stream;
-use crate::server::front::whole_request::{End, Reader, Refusal, WholeRequest};
+use crate::server::front::whole_request::{Client, End, Reader, Refusal, WholeRequest};
 use crate::server::http::{Deliveries, FRONT_HEADER};
 use crate::server::log::Log;
 use crate::shared::secret::Secret;
@@ -234,7 +235,7 @@ fn greeting(secret: &Secret<String>) -> Vec<u8> {
 /// For a request that tiny_http did not answer in time: what programs poll on after.
 const UNANSWERED: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
-    Cache-Control: no-store\r\nRetry-After: 5\r\nContent-Length: 35\r\nConnection: close\r\n\r\n\
+    Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\nRetry-After: 5\r\nContent-Length: 35\r\nConnection: close\r\n\r\n\
     Temporarily unavailable. Try again.";
 
 fn refusal_bytes(status: u16, error: &str) -> Vec<u8> {

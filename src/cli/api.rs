@@ -86,12 +86,10 @@ impl Call {
 
 impl Api {
     /// The API of whoever is signed in.
-    pub(crate) fn connect(context: &Context) -> Result<Api, CliError> {
+    pub(crate) fn connect(context: &mut Context) -> Result<Api, CliError> {
         let signed_in = SignedIn::find(context)?;
-        Ok(Api {
-            http: Http::new(&signed_in.api_url, &context.vars),
-            signed_in,
-        })
+        let http = Http::connect(&signed_in.api_url, context);
+        Ok(Api { http, signed_in })
     }
 
     /// Sends `call`; its answer, if it is a success, is JSON.

@@ -442,3 +442,126 @@ fn edit_distance(a: &str, b: &str) -> usize {
 }
 
 const SEE_OVERVIEW: &str = "`postiz --help` lists the commands";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::table::{COMMANDS, CONTENT, MEDIA};
+
+    fn options(arguments: &[&str]) -> Options {
+        match parse(arguments.iter().map(Into::into).collect()) {
+            Ok(Asked::Run(options)) => options,
+            _ => panic!("{arguments:?} is no command to run"),
+        }
+    }
+
+    #[test]
+    fn flags_keep_their_order_and_their_values() {
+        let options = options(&[
+            "posts:create",
+            "-c",
+            "-m",
+            "-m=--content",
+            "-c-h",
+            "--media",
+            "--",
+        ]);
+        let given: Vec<(&str, &str)> = options
+            .given()
+            .map(|(flag, value)| (flag.long, value.to_str().unwrap()))
+            .collect();
+        assert_eq!(
+            given,
+            [
+                ("content", "-m"),
+                ("media", "--content"),
+                ("content", "-h"),
+                ("media", "--")
+            ]
+        );
+        assert!(options.has(&CONTENT) && options.has(&MEDIA));
+    }
+
+    /// The word that names the command may also be some flag's value.
+    #[test]
+    fn a_command_is_found_behind_its_flags() {
+        let options = options(&["-c", "posts:list", "posts:create"]);
+        assert_eq!(
+            (options.command.name, options.raw(&CONTENT)),
+            ("posts:create", Some("posts:list".as_ref()))
+        );
+    }
+
+    #[test]
+    fn near_misses_are_recognised() {
+        let names = ["posts:list", "posts:delete", "upload"];
+        for (typed, meant) in [
+            ("post:list", Some("posts:list")),
+            ("uplaod", Some("upload")),
+            ("up", Some("upload")),
+            ("xyz", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(typed, names.into_iter()), meant, "{typed}");
+        }
+    }
+
+    /// The table must make sense: no flag hides another, only the last positional repeats, all have help.
+    #[test]
+    fn the_table_is_sound() {
+        for command in COMMANDS {
+            for (place, flag) in command.flags.iter().enumerate() {
+                for other in &command.flags[place + 1..] {
+                    assert_ne!(kebab(flag.long), kebab(other.long), "{}", command.name);
+                    assert!(
+                        flag.short.is_none() || flag.short != other.short,
+                        "{} {}",
+                        command.name,
+                        flag.long
+                    );
+                }
+                assert!(!matches!(flag.short, Some('h' | 'v')) && !flag.about.is_empty());
+            }
+            let many = command
+                .positionals
+                .iter()
+                .position(|positional| positional.many);
+            assert!(many.is_none_or(|place| place + 1 == command.positionals.len()));
+            assert!(!command.examples.is_empty() && !command.about.is_empty());
+        }
+    }
+
+    /// Any vector of arguments is read or refused, and none panics.
+    #[test]
+    fn no_arguments_panic() {
+        let mut words: Vec<String> = COMMANDS
+            .iter()
+            .map(|command| command.name.to_owned())
+            .collect();
+        for flag in COMMANDS.iter().flat_map(|command| command.flags) {
+            words.extend([
+                format!("--{}", flag.long),
+                format!("--{}=", flag.long),
+                format!("--no-{}", flag.long),
+            ]);
+            words.extend(flag.short.map(|short| format!("-{short}ä")));
+        }
+        words.extend(
+            [
+                "", "-", "--", "-=", "--=", "---", "ä", "-ä", "true", "posts", "help", "-h",
+            ]
+            .map(str::to_owned),
+        );
+        let mut state = 1_u32;
+        let mut next = |below: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as usize % below
+        };
+        for _ in 0..20_000 {
+            let line: Vec<OsString> = (0..next(7))
+                .map(|_| OsString::from(&words[next(words.len())]))
+                .collect();
+            drop(parse(line));
+        }
+    }
+}

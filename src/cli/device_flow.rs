@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use ureq::http::{Method, Uri};
 
-use crate::cli::context::Vars;
+use crate::cli::context::Context;
 use crate::cli::credentials::{DEFAULT_API_URL, Stored, is_sendable};
 use crate::cli::error::CliError;
 use crate::cli::http::{Answer, Http, NoAnswer, Outgoing, Sent};
@@ -60,9 +60,9 @@ pub(crate) enum Poll {
 }
 
 impl AuthServer {
-    pub(crate) fn new(base: BaseUrl, vars: &Vars) -> AuthServer {
+    pub(crate) fn connect(base: BaseUrl, context: &mut Context) -> AuthServer {
         AuthServer {
-            http: Http::new(&base, vars),
+            http: Http::connect(&base, context),
             base,
         }
     }

@@ -1,12 +1,13 @@
 //! Sends one request and reads its whole answer. What is asked, and what an answer means, is elsewhere.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::time::{Duration, SystemTime};
 
 use ureq::http::{HeaderMap, Method, Request, Uri};
-use ureq::{Agent, SendBody};
+use ureq::{Agent, Proxy, ProxyProtocol, SendBody};
 
-use crate::cli::context::Vars;
+use crate::cli::context::{Context, Vars};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::http_client::{ClientSettings, agent};
 
@@ -54,8 +55,19 @@ pub(crate) struct NoAnswer {
 
 impl Http {
     /// A client for the service at `base`.
-    pub(crate) fn new(base: &BaseUrl, vars: &Vars) -> Http {
-        let extra_roots = vars.path("NODE_EXTRA_CA_CERTS");
+    pub(crate) fn connect(base: &BaseUrl, context: &mut Context) -> Http {
+        let vars = &context.vars;
+        if let Some(name) = unusable_proxy(vars) {
+            let warning = format!("{name} is not the URL of an HTTP proxy, so no proxy is used");
+            context.output.warn(&warning);
+        }
+        let extra_roots = vars.path(EXTRA_ROOTS_VARIABLE).filter(|_| base.is_https());
+        if let Some(path) = &extra_roots
+            && let Err(error) = File::open(path)
+        {
+            let warning = format!("{EXTRA_ROOTS_VARIABLE} {}: {error}", path.display());
+            context.output.warn(&warning);
+        }
         let user_agent = format!(
             "postiz-rust/{} ({} {})",
             env!("CARGO_PKG_VERSION"),
@@ -76,7 +88,13 @@ impl Http {
 
     /// Sends `outgoing`; follows no redirect.
     pub(crate) fn send(&self, outgoing: Outgoing) -> Result<Answer, NoAnswer> {
-        self.try_send(outgoing).map_err(explain)
+        self.try_send(outgoing).map_err(|error| {
+            let mut no_answer = explain(error);
+            if no_answer.connection && self.agent.config().proxy().is_some() {
+                no_answer.hint = no_answer.hint.or(Some(PROXY_HINT));
+            }
+            no_answer
+        })
     }
 
     fn try_send(&self, outgoing: Outgoing) -> Result<Answer, ureq::Error> {
@@ -222,16 +240,27 @@ fn explain_tls(error: &rustls::Error) -> NoAnswer {
 }
 
 fn has_https_proxy(vars: &Vars) -> bool {
-    let names = [
-        "HTTPS_PROXY",
-        "https_proxy",
-        "HTTP_PROXY",
-        "http_proxy",
-        "ALL_PROXY",
-        "all_proxy",
-    ];
-    let mut proxies = names.iter().filter_map(|name| vars.text(name));
+    let mut proxies = PROXY_VARIABLES.iter().filter_map(|name| vars.text(name));
     proxies.any(|proxy| proxy.starts_with("https:"))
+}
+
+/// The variable that names a proxy of which no use can be made: requests then go without one, and the user should know.
+/// Its value is not shown, since it may hold a password.
+fn unusable_proxy(vars: &Vars) -> Option<&'static str> {
+    let protocol = |value: String| Proxy::new(&value).ok().map(|proxy| proxy.protocol());
+    let named = PROXY_VARIABLES.into_iter();
+    let all: Vec<_> = named
+        .filter_map(|name| Some((name, protocol(vars.text(name)?))))
+        .collect();
+    // ureq takes the first that it can read, and then uses it only if it speaks HTTP.
+    let taken = all
+        .iter()
+        .find(|(_, protocol)| protocol.is_some())
+        .or(all.first());
+    match taken {
+        Some((_, Some(ProxyProtocol::Http | ProxyProtocol::Https))) | None => None,
+        Some((name, _)) => Some(name),
+    }
 }
 
 /// Longest wait for a connection.
@@ -243,7 +272,18 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest answer that is read: a list of posts is text, and 64 MiB of it is no list any more.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// In the order in which ureq asks them.
+const PROXY_VARIABLES: [&str; 6] = [
+    "ALL_PROXY",
+    "all_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+];
+
+const EXTRA_ROOTS_VARIABLE: &str = "NODE_EXTRA_CA_CERTS";
+
 const NO_HOST: &str = "no host of that name is known (or there is no network)";
 
-const PROXY_HINT: &str =
-    "check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, or except this host with NO_PROXY";
+const PROXY_HINT: &str = "requests go through a proxy: check ALL_PROXY, HTTPS_PROXY and HTTP_PROXY, or except this host with NO_PROXY";

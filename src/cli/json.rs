@@ -3,6 +3,8 @@
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
+use crate::shared::text::is_unprintable;
+
 /// The text of one valid JSON value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Json(String);
@@ -105,9 +107,8 @@ impl Indenter {
     }
 
     fn take_in_string(&mut self, c: char, for_terminal: bool) {
-        if for_terminal && crate::shared::text::is_unprintable(c) {
-            // All of these lie below U+FFFF, so one escape holds each.
-            self.text.push_str(&format!("\\u{:04x}", u32::from(c)));
+        if for_terminal && is_unprintable(c) {
+            self.text.push_str(&escape(c));
         } else {
             self.text.push(c);
         }
@@ -119,6 +120,23 @@ impl Indenter {
         self.text.push('\n');
         self.text.extend(std::iter::repeat_n("  ", self.depth));
     }
+}
+
+/// JSON on one line, its control characters written as escapes.
+pub(crate) fn without_unprintable(line: &str) -> String {
+    let mut text = String::with_capacity(line.len());
+    for c in line.chars() {
+        match is_unprintable(c) {
+            true => text.push_str(&escape(c)),
+            false => text.push(c),
+        }
+    }
+    text
+}
+
+/// All unprintable characters lie below U+FFFF, so that one escape holds each.
+fn escape(c: char) -> String {
+    format!("\\u{:04x}", u32::from(c))
 }
 
 #[cfg(test)]

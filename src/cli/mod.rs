@@ -15,6 +15,7 @@ mod refusal;
 
 mod device_flow;
 mod login;
+mod unfinished;
 
 mod http;
 mod json;
@@ -58,9 +59,7 @@ fn act(asked: Asked, context: &mut Context) -> Result<Exit, CliError> {
             .output
             .line(concat!("postiz ", env!("CARGO_PKG_VERSION")))?,
         Asked::Nothing => {
-            context
-                .output
-                .help_for_the_lost(&help::page(Topic::Overview));
+            context.output.say_verbatim(&help::page(Topic::Overview));
             return Ok(Exit::Usage);
         }
     }

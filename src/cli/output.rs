@@ -8,7 +8,7 @@
 use std::io::{self, Write};
 
 use crate::cli::error::CliError;
-use crate::cli::json::Json;
+use crate::cli::json::{Json, without_unprintable};
 use crate::shared::text::printable;
 
 /// Where results and talk go, and what the other end can show.
@@ -56,7 +56,11 @@ impl Output {
 
     /// One event: a JSON object on a line of its own.
     pub(crate) fn event(&mut self, event: &serde_json::Value) -> Result<(), CliError> {
-        self.write_stdout(format!("{event}\n").as_bytes())
+        let mut line = event.to_string();
+        if self.screen.stdout_is_terminal {
+            line = without_unprintable(&line);
+        }
+        self.write_stdout(format!("{line}\n").as_bytes())
     }
 
     /// A result that is text: one line.
@@ -126,13 +130,8 @@ impl Output {
         }
     }
 
-    /// Help that nobody asked for: the command line was wrong.
-    pub(crate) fn help_for_the_lost(&mut self, text: &str) {
-        self.write_stderr(text);
-    }
-
-    /// Several lines of a picture (a QR code) whose characters are ours.
-    pub(crate) fn picture(&mut self, text: &str) {
+    /// Text of our own for the person, of several lines: a QR code, the overview for who typed no command.
+    pub(crate) fn say_verbatim(&mut self, text: &str) {
         self.clear_line();
         self.write_stderr(text);
     }

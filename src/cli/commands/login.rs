@@ -1,9 +1,9 @@
 //! `auth:login`: shows the code, opens the browser, waits, keeps the token. In one go, or for agents as `--start` and
 //! `--finish`, with the device code kept in a file in between.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::cli::args::Options;
 use crate::cli::browser::{Closed, may_open};
@@ -15,6 +15,7 @@ use crate::cli::error::{CliError, Exit};
 use crate::cli::login::{Wait, wait_for_token};
 use crate::cli::qr;
 use crate::cli::table::{AS_JSON, AUTH_SERVER, FINISH, NO_BROWSER, NO_WAIT, QR, START};
+use crate::cli::unfinished::Unfinished;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::secret::Secret;
 
@@ -81,13 +82,7 @@ fn in_one_go(context: &mut Context, options: &Options) -> Result<Exit, CliError>
 fn start(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let file = CredentialsFile::locate(context)?;
     let (server, codes) = begin(context, options, &file)?;
-    let unfinished = Unfinished {
-        server: server.base().clone(),
-        device_code: codes.device_code.clone(),
-        interval: codes.interval,
-        expires_at: unix_time(context) + codes.expires_in.as_secs(),
-        ask_again_at: 0,
-    };
+    let unfinished = Unfinished::begin(server.base(), &codes, context.clock.date());
     let place = Unfinished::place(&file);
     if place.path().exists() {
         context
@@ -110,54 +105,49 @@ fn finish(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     file.check_writable()?;
     let place = Unfinished::place(&file);
     let mut unfinished = Unfinished::load(&place)?;
-    let server = AuthServer::new(unfinished.server.clone(), &context.vars);
-    let now = unix_time(context);
-    let left = Duration::from_secs(unfinished.expires_at.saturating_sub(now));
+    let server = AuthServer::connect(unfinished.server.clone(), context);
+    let date = context.clock.date();
+    let (interval, left) = (unfinished.interval(), unfinished.left(date));
     // However often an agent calls, the server is asked no more often than it wants.
-    let first_pause = Duration::from_secs(unfinished.ask_again_at.saturating_sub(now))
-        .min(Wait::usual_pause(unfinished.interval));
-    let mut wait = Wait::new(context.clock.now(), unfinished.interval, left, first_pause);
+    let first_pause = unfinished.pause(date);
+    let mut wait = Wait::new(context.clock.now(), interval, left, first_pause);
     let finished = if options.has(&NO_WAIT) {
-        ask_once(context, &server, &unfinished.device_code, &mut wait)
+        ask_once(context, &server, unfinished.device_code(), &mut wait)
     } else {
-        wait_with_countdown(context, &server, &unfinished.device_code, &mut wait).map(Some)
+        wait_with_countdown(context, &server, unfinished.device_code(), &mut wait).map(Some)
     };
     match finished {
         Ok(Some(stored)) => {
             // Spent, whether or not the token can be saved.
-            let removed = place.remove();
-            let kept = keep(context, &file, &stored, true);
-            if removed.is_err() {
-                context.output.warn(&format!(
-                    "cannot remove {}; it is of no use any more",
-                    place.shown()
-                ));
-            }
-            kept
+            discard(context, &place);
+            keep(context, &file, &stored, true)
         }
         Ok(None) => {
-            unfinished.interval = wait.interval();
-            unfinished.ask_again_at =
-                unix_time(context) + Wait::usual_pause(wait.interval()).as_secs() + 1;
+            unfinished.ask_again_at(context.clock.date(), wait.interval());
             unfinished.save(&place)?;
             let expires_in = wait.left(context.clock.now()).as_secs();
-            context
-                .output
-                .event(&json!({ "event": "pending", "expires_in": expires_in }))?;
+            let event = json!({ "event": "pending", "expires_in": expires_in });
+            context.output.event(&event)?;
             Ok(Exit::Pending)
         }
         Err(error) => {
-            if !can_go_on_after(&error) {
-                // A login that is over must not be found by the next --finish; if the file stays, it finds the same end.
-                let _ = place.remove();
+            let is_over = error.exit != Exit::Interrupted && error.word != NO_ANSWER;
+            if is_over {
+                discard(context, &place);
             }
             Err(error)
         }
     }
 }
 
-fn can_go_on_after(error: &CliError) -> bool {
-    error.exit == Exit::Interrupted || error.word == NO_ANSWER
+/// A login that is over must not be found by the next `--finish`.
+fn discard(context: &mut Context, place: &CredentialsFile) {
+    if let Err(error) = place.remove() {
+        let place = place.shown();
+        context.output.warn(&format!(
+            "cannot remove {place}, which is of no use any more: {error}"
+        ));
+    }
 }
 
 /// Polls once: the login, or `None` while it is pending.
@@ -199,7 +189,7 @@ fn begin(
         context.output.warn(&warning);
     }
     context.output.say("Signing in here ends an earlier login of the same account on another machine: Postiz keeps one.");
-    let server = AuthServer::new(base, &context.vars);
+    let server = AuthServer::connect(base, context);
     let codes = server.ask_for_codes()?;
     Ok((server, codes))
 }
@@ -242,7 +232,7 @@ fn show_codes(context: &mut Context, codes: &Codes) {
 
 fn show_qr(context: &mut Context, codes: &Codes) {
     match qr::draw(&codes.verification_uri_complete, context.output.screen()) {
-        Some(picture) => context.output.picture(&picture),
+        Some(picture) => context.output.say_verbatim(&picture),
         None => context.output.say("The address is too long for a QR code."),
     }
 }
@@ -338,67 +328,6 @@ fn keep(
         context.output.event(&event)?;
     }
     Ok(Exit::Done)
-}
-
-/// A login between `--start` and `--finish`. Its file holds the device code, and so has the credentials file's care.
-struct Unfinished {
-    server: BaseUrl,
-    device_code: Secret<String>,
-    interval: Duration,
-    /// Unix times, in seconds.
-    expires_at: u64,
-    ask_again_at: u64,
-}
-
-impl Unfinished {
-    /// Beside the credentials: who may read the one may read the other.
-    fn place(file: &CredentialsFile) -> CredentialsFile {
-        file.beside(".login")
-    }
-
-    fn save(&self, place: &CredentialsFile) -> Result<(), CliError> {
-        let mut fields = Map::new();
-        fields.insert("authServer".into(), self.server.as_str().into());
-        fields.insert(
-            "deviceCode".into(),
-            self.device_code.expose().as_str().into(),
-        );
-        fields.insert("interval".into(), self.interval.as_secs_f64().into());
-        fields.insert("expiresAt".into(), self.expires_at.into());
-        fields.insert("askAgainAt".into(), self.ask_again_at.into());
-        let written = place.write_object(fields);
-        written.map_err(|error| {
-            CliError::failed(format!("cannot write {}: {error}", place.shown())).word("cannot_save")
-        })
-    }
-
-    fn load(place: &CredentialsFile) -> Result<Unfinished, CliError> {
-        let start_one = "run `postiz auth:login --start` first";
-        let Some(fields) = place.load_object()? else {
-            return Err(CliError::failed("no login has been started")
-                .word("not_started")
-                .hint(start_one));
-        };
-        let read = || {
-            Some(Unfinished {
-                server: BaseUrl::parse(fields.get("authServer")?.as_str()?).ok()?,
-                device_code: Secret::new(fields.get("deviceCode")?.as_str()?.to_owned()),
-                interval: Duration::try_from_secs_f64(fields.get("interval")?.as_f64()?).ok()?,
-                expires_at: fields.get("expiresAt")?.as_u64()?,
-                ask_again_at: fields.get("askAgainAt")?.as_u64()?,
-            })
-        };
-        read().ok_or_else(|| {
-            CliError::failed(format!("{} is broken", place.shown()))
-                .word("not_started")
-                .hint(start_one)
-        })
-    }
-}
-
-fn unix_time(context: &Context) -> u64 {
-    let since = context.clock.date().duration_since(SystemTime::UNIX_EPOCH);
-    since.unwrap_or_default().as_secs()
 }
 
 const DEFAULT_AUTH_SERVER: &str = "https://cli-auth.postiz.com";

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
+use std::process::Command;
 
 use super::harness::{Cli, Server, each, postiz};
 
@@ -456,4 +457,46 @@ fn no_arguments_panic() {
             assert!(!done.stderr.contains("panicked"), "{line:?}");
         }
     });
+}
+
+/// Asks bash's script what it offers after `line`.
+fn bash_offers(line: &str) -> Vec<String> {
+    let script = postiz("completions bash").run().code(0).stderr("").stdout;
+    let ask = format!(
+        "{script}\nCOMP_LINE='{line}' COMP_POINT={}\n_postiz\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        line.len()
+    );
+    let output = Command::new("bash").args(["-c", &ask]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{line}");
+    let words = String::from_utf8(output.stdout).unwrap();
+    words
+        .lines()
+        .filter(|word| !word.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn bash_completes_commands_flags_and_words() {
+    assert_eq!(bash_offers("postiz upl"), ["upload"]);
+    assert_eq!(bash_offers("postiz "), COMMANDS);
+    // bash takes what stands before a colon for another word.
+    assert_eq!(bash_offers("postiz posts:cr"), ["create"]);
+    assert_eq!(bash_offers("postiz posts:list --st"), ["--startDate"]);
+    assert_eq!(
+        bash_offers("postiz posts:status id --status "),
+        ["draft", "schedule"]
+    );
+    assert!(bash_offers("postiz upload ").is_empty());
+    for shell in ["zsh", "fish"] {
+        let script = postiz("completions")
+            .arg(shell)
+            .run()
+            .code(0)
+            .stderr("")
+            .stdout;
+        assert!(COMMANDS.iter().all(
+            |command| script.contains(&command.replace(':', "\\:")) || script.contains(command)
+        ));
+    }
 }

@@ -262,14 +262,3 @@ fn unreachable_servers_are_named() {
         .code(1)
         .stderr_has("cannot reach http://127.0.0.1:1: connection refused");
 }
-
-#[test]
-fn a_certificate_that_is_not_trusted_is_said_so() {
-    // Plain HTTP where TLS is expected is as wrong, and shows the same path.
-    let server = Server::always(200, "[]");
-    let cli = postiz("integrations:list").var("POSTIZ_API_KEY", "k");
-    cli.var("POSTIZ_API_URL", server.url().replace("http:", "https:"))
-        .run()
-        .code(1)
-        .stderr_has("cannot reach https://127.0.0.1");
-}

@@ -14,6 +14,7 @@ mod browser;
 mod errors;
 mod login;
 mod login_in_two_calls;
+mod networks;
 mod requests;
 mod retries;
 mod terminal;

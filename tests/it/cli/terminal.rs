@@ -142,20 +142,24 @@ fn a_narrow_terminal_shows_one_line() {
 }
 
 #[test]
-fn no_color_and_dumb_terminals_are_respected() {
+fn no_color_is_respected() {
     let server = auth_server();
     let bytes = on_terminal(&login(&server).var("NO_COLOR", "1"), 80);
+    assert!(bytes.contains("left"), "{bytes:?}");
     assert!(
-        bytes.contains("left") && !bytes.contains("\x1b[1m") && !bytes.contains("\x1b[0m"),
+        !bytes.contains("\x1b[1m") && !bytes.contains("\x1b[0m"),
         "{bytes:?}"
     );
+}
+
+#[test]
+fn a_dumb_terminal_gets_no_escapes() {
     let server = auth_server();
-    let cli = postiz("auth:login --no-browser")
-        .var("POSTIZ_AUTH_SERVER", server.url())
-        .var("TERM", "dumb");
-    let bytes = on_terminal(&cli, 80);
+    let cli = postiz("auth:login --no-browser").var("POSTIZ_AUTH_SERVER", server.url());
+    let bytes = on_terminal(&cli.var("TERM", "dumb"), 80);
+    assert!(!bytes.contains('\x1b'), "{bytes:?}");
     assert!(
-        !bytes.contains('\x1b') && bytes.contains("Waiting for you to confirm the code"),
+        bytes.contains("Waiting for you to confirm the code"),
         "{bytes:?}"
     );
 }
@@ -187,6 +191,37 @@ fn a_qr_code_comes_with_code_and_address() {
         .stderr_has("\nWDJB-MJHT\n")
         .stderr_has("https://auth.example.com/device/verify\n");
     done.hides("\x1b").stderr_has("█▀");
+}
+
+/// What a phone's camera reads from a picture of half blocks, where a block is light.
+fn scanned(picture: &[&str]) -> String {
+    const SCALE: usize = 6;
+    let rows: Vec<Vec<bool>> = picture
+        .iter()
+        .flat_map(|line| {
+            ["█▀", "█▄"].map(|light| line.chars().map(|c| !light.contains(c)).collect())
+        })
+        .collect();
+    let (width, height) = (rows[0].len() * SCALE, rows.len() * SCALE);
+    let mut image = rqrr::PreparedImage::prepare_from_greyscale(width, height, |x, y| {
+        let dark = rows[y / SCALE].get(x / SCALE).copied().unwrap_or(false);
+        if dark { 0 } else { 255 }
+    });
+    let grids = image.detect_grids();
+    assert_eq!(grids.len(), 1);
+    grids[0].decode().unwrap().1
+}
+
+#[test]
+fn the_qr_code_leads_to_the_page() {
+    let server = auth_server();
+    let cli = postiz("auth:login --no-browser --qr").var("POSTIZ_AUTH_SERVER", server.url());
+    let stderr = cli.run().code(0).stderr;
+    let picture: Vec<&str> = stderr.lines().filter(|line| line.contains('█')).collect();
+    assert_eq!(
+        scanned(&picture),
+        "https://auth.example.com/device/verify?user_code=WDJB-MJHT"
+    );
 }
 
 #[test]

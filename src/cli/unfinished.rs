@@ -1,0 +1,111 @@
+//! A login between `auth:login --start` and `--finish`, kept in a file beside the credentials.
+//!
+//! The file holds the device code, which is as good as the token to come: whoever may read the one may read the other,
+//! and it is never put on a command line or on stdout.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::Map;
+
+use crate::cli::credentials::CredentialsFile;
+use crate::cli::device_flow::Codes;
+use crate::cli::error::CliError;
+use crate::cli::login::Wait;
+use crate::shared::base_url::BaseUrl;
+use crate::shared::secret::Secret;
+
+/// What `--finish` must know.
+pub(crate) struct Unfinished {
+    pub(crate) server: BaseUrl,
+    device_code: Secret<String>,
+    interval: Duration,
+    /// Unix time in seconds.
+    expires_at: u64,
+    /// Unix time in seconds before which the server wants no poll.
+    ask_again_at: u64,
+}
+
+impl Unfinished {
+    /// A login that has just been started.
+    pub(crate) fn begin(server: &BaseUrl, codes: &Codes, date: SystemTime) -> Unfinished {
+        Unfinished {
+            server: server.clone(),
+            device_code: codes.device_code.clone(),
+            interval: codes.interval,
+            expires_at: unix_seconds(date) + codes.expires_in.as_secs(),
+            ask_again_at: 0,
+        }
+    }
+
+    /// Where the login is kept that will end in `file`.
+    pub(crate) fn place(file: &CredentialsFile) -> CredentialsFile {
+        file.beside(".login")
+    }
+
+    pub(crate) fn device_code(&self) -> &Secret<String> {
+        &self.device_code
+    }
+
+    pub(crate) fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// How long the codes still live.
+    pub(crate) fn left(&self, date: SystemTime) -> Duration {
+        Duration::from_secs(self.expires_at.saturating_sub(unix_seconds(date)))
+    }
+
+    /// How long to wait before the next poll. A date that was set back must not make that longer than usual.
+    pub(crate) fn pause(&self, date: SystemTime) -> Duration {
+        let pause = Duration::from_secs(self.ask_again_at.saturating_sub(unix_seconds(date)));
+        pause.min(Wait::usual_pause(self.interval))
+    }
+
+    /// There was a poll just now, and the interval is this.
+    pub(crate) fn ask_again_at(&mut self, date: SystemTime, interval: Duration) {
+        self.interval = interval;
+        self.ask_again_at = unix_seconds(date) + Wait::usual_pause(interval).as_secs() + 1;
+    }
+
+    pub(crate) fn save(&self, place: &CredentialsFile) -> Result<(), CliError> {
+        let mut fields = Map::new();
+        fields.insert("authServer".into(), self.server.as_str().into());
+        fields.insert(
+            "deviceCode".into(),
+            self.device_code.expose().as_str().into(),
+        );
+        fields.insert("interval".into(), self.interval.as_secs_f64().into());
+        fields.insert("expiresAt".into(), self.expires_at.into());
+        fields.insert("askAgainAt".into(), self.ask_again_at.into());
+        place.write_object(fields).map_err(|error| {
+            let message = format!("cannot write {}: {error}", place.shown());
+            CliError::failed(message).word("cannot_save")
+        })
+    }
+
+    pub(crate) fn load(place: &CredentialsFile) -> Result<Unfinished, CliError> {
+        let not_started = |message: String| {
+            CliError::failed(message)
+                .word("not_started")
+                .hint("run `postiz auth:login --start` first")
+        };
+        let Some(fields) = place.load_object()? else {
+            return Err(not_started("no login has been started".to_owned()));
+        };
+        let read = || {
+            Some(Unfinished {
+                server: BaseUrl::parse(fields.get("authServer")?.as_str()?).ok()?,
+                device_code: Secret::new(fields.get("deviceCode")?.as_str()?.to_owned()),
+                interval: Duration::try_from_secs_f64(fields.get("interval")?.as_f64()?).ok()?,
+                expires_at: fields.get("expiresAt")?.as_u64()?,
+                ask_again_at: fields.get("askAgainAt")?.as_u64()?,
+            })
+        };
+        read().ok_or_else(|| not_started(format!("{} is broken", place.shown())))
+    }
+}
+
+fn unix_seconds(date: SystemTime) -> u64 {
+    let since = date.duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}

@@ -43,8 +43,8 @@ pub struct TestServer {
 #[derive(Clone)]
 pub struct ServerSetup {
     variables: Vec<(String, String)>,
-    /// Arguments of the shell's `ulimit`, if any.
-    ulimit: String,
+    /// A program with arguments that runs the server, if any.
+    wrapper: Vec<String>,
     dir: Arc<TempDir>,
 }
 
@@ -62,7 +62,7 @@ impl TestServer {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let setup = ServerSetup {
             variables: Vec::new(),
-            ulimit: String::new(),
+            wrapper: Vec::new(),
             dir: Arc::new(dir),
         };
         let setup = setup
@@ -159,8 +159,18 @@ impl ServerSetup {
     }
 
     /// Under a limit, as the shell's `ulimit` sets it: `-n 128`.
-    pub fn limited(mut self, ulimit: &str) -> ServerSetup {
-        ulimit.clone_into(&mut self.ulimit);
+    pub fn limited(self, ulimit: &str) -> ServerSetup {
+        self.wrapped(&["/bin/sh", "-c"], &format!("ulimit {ulimit}"))
+    }
+
+    /// With mounts that this command makes, and that only the server sees; needs root.
+    pub fn in_own_mounts(self, mount: &str) -> ServerSetup {
+        self.wrapped(&["unshare", "-m", "/bin/sh", "-c"], mount)
+    }
+
+    fn wrapped(mut self, shell: &[&str], first: &str) -> ServerSetup {
+        self.wrapper = shell.iter().map(ToString::to_string).collect();
+        self.wrapper.push(format!("{first} && exec \"$0\" \"$@\""));
         self
     }
 
@@ -189,12 +199,9 @@ impl ServerSetup {
     /// The program with its environment and nothing else of ours.
     pub fn command(&self) -> Command {
         let program = env!("CARGO_BIN_EXE_postiz-auth-server");
-        let mut command = Command::new(program);
-        if !self.ulimit.is_empty() {
-            let script = format!("ulimit {} && exec \"$0\" \"$@\"", self.ulimit);
-            command = Command::new("/bin/sh");
-            command.args(["-c", &script, program]);
-        }
+        let mut words = self.wrapper.iter().map(String::as_str).chain([program]);
+        let mut command = Command::new(words.next().unwrap_or(program));
+        command.args(words);
         command.env_clear().current_dir(self.dir.path());
         let variables = self.variables.iter().map(|(n, v)| (n.as_str(), v.as_str()));
         command.envs(variables);

@@ -27,7 +27,7 @@ pub mod log;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -46,6 +46,12 @@ use crate::shared::secret::Secret;
 
 /// How long a stopping server waits for the requests in flight.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a starting server waits for its store.
+const PING_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Workers beyond the connections to the database.
+const SPARE_WORKERS: usize = 8;
 
 /// A server that is running.
 pub struct Server {
@@ -70,7 +76,7 @@ impl Server {
     pub fn start(config: Config, log: Arc<Log>) -> Result<Server, StartError> {
         let seal = Arc::new(Seal::new(&config.client_secret));
         let store = open_store(&config, Arc::clone(&seal))?;
-        match store.ping() {
+        match ping(&store) {
             Ok(()) => log.info("store_ready", &[("store", config.store.kind())]),
             Err(StoreError::Unusable(cause)) => {
                 return Err(StartError(format!("the store cannot be used: {cause}")));
@@ -120,8 +126,8 @@ impl Server {
         .map_err(|error| failed(&error))?;
         let tiny_http =
             tiny_http::Server::from_listener(private, None).map_err(|error| failed(&error))?;
-        // One more than connections to the database, so that one can always say that they are all busy.
-        let workers = config.database_pool_size.min(32) + 1;
+        // More than connections to the database, so that some are left when a silent database holds all those.
+        let workers = config.database_pool_size.min(32) + SPARE_WORKERS;
         http::serve(
             tiny_http,
             Arc::clone(&app),
@@ -165,9 +171,7 @@ impl Server {
 pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
     let seal = Arc::new(Seal::new(&config.client_secret));
     let store = open_store(config, seal)?;
-    store
-        .ping()
-        .map_err(|error| StartError(error.to_string()))?;
+    ping(&store).map_err(|error| StartError(error.to_string()))?;
     let count = store
         .count()
         .map_err(|error| StartError(error.to_string()))?;
@@ -202,6 +206,26 @@ impl StoreLocation {
             StoreLocation::Postgres(_) => "PostgreSQL",
             StoreLocation::File(_) => "embedded file",
         }
+    }
+}
+
+/// Asks whether the store answers, and does not wait for long: a database can accept a connection and then fall silent.
+fn ping(store: &Arc<dyn Store>) -> Result<(), StoreError> {
+    let (said, heard) = mpsc::channel();
+    let asked = Arc::clone(store);
+    // Nobody may be left to hear it.
+    let ask = move || drop(said.send(asked.ping()));
+    let silent = || {
+        Err(StoreError::Unavailable(format!(
+            "no answer within {} s",
+            PING_PATIENCE.as_secs()
+        )))
+    };
+    match thread::Builder::new().name("ping".to_owned()).spawn(ask) {
+        Ok(_) => heard
+            .recv_timeout(PING_PATIENCE)
+            .unwrap_or_else(|_| silent()),
+        Err(error) => Err(StoreError::Unavailable(error.to_string())),
     }
 }
 

@@ -150,9 +150,8 @@ impl Front {
             let Some(_flight) = self.in_flight.begin() else {
                 return;
             };
-            let keep_alive = request.keep_alive;
             if self.relay(&mut stream, peer, &request).is_err()
-                || !keep_alive
+                || !request.keep_alive
                 || self.in_flight.is_stopping()
             {
                 return;
@@ -178,7 +177,9 @@ impl Front {
             Err(error) => {
                 self.log
                     .error("http_unanswered", &[("error", &error.to_string())]);
-                UNANSWERED.to_vec()
+                stream.set_deadline(Instant::now() + WRITE_TIME_MAX);
+                stream.write_all(UNANSWERED)?;
+                return Err(error);
             }
         };
         if on_delivered.is_some() && stream.is_client_gone() {
@@ -306,6 +307,9 @@ impl InFlight {
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
         *self.0.count() -= 1;
-        self.0.fewer.notify_all();
+        // A wake-up is a system call even where nobody sleeps, and only a stopping server waits.
+        if self.0.is_stopping() {
+            self.0.fewer.notify_all();
+        }
     }
 }

@@ -13,6 +13,7 @@ mod verify;
 pub mod reply;
 pub mod request;
 
+mod overdue;
 mod serve;
 
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 use crate::server::http::reply::Reply;
 use crate::server::http::request::Request;
 use crate::server::http::{App, callback, device_code, service, token, verify};
+use crate::server::store::StoreError;
 
 const METADATA: &str = "/.well-known/oauth-authorization-server";
 
@@ -43,6 +44,16 @@ pub(super) fn answer(app: &App, request: &Request) -> (&'static str, Reply) {
 /// May this request take as long as Postiz does? Then it must not hold a worker that polls need.
 pub(super) fn may_be_slow(app: &App, path: &str) -> bool {
     local_path(app, path) == "/device/callback"
+}
+
+/// The answer to a request whose handler hangs: the store does not answer.
+pub(super) fn overdue(app: &App, path: &str) -> Reply {
+    let hangs = StoreError::Unavailable("it does not answer".to_owned());
+    match local_path(app, path) {
+        "/ready" => service::unavailable(),
+        "/device/verify" => app.store_failed_page(&hangs),
+        _ => app.store_failed(&hangs),
+    }
 }
 
 /// `path` without SERVER_URL's own: a proxy in front may strip it or not.

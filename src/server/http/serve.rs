@@ -8,6 +8,7 @@ use std::thread;
 
 use tiny_http::{Header, Response, StatusCode};
 
+use crate::server::http::overdue::Watch;
 use crate::server::http::reply::{OnDelivered, Reply};
 use crate::server::http::request::Request;
 use crate::server::http::{App, RETRY_AFTER_S, routes};
@@ -47,6 +48,7 @@ struct Workers {
     deliveries: Arc<Deliveries>,
     front_secret: Secret<String>,
     callbacks: AtomicUsize,
+    watch: Arc<Watch>,
 }
 
 /// Starts `count` workers on what `server` receives. They run until the process ends.
@@ -63,21 +65,26 @@ pub(crate) fn serve(
         deliveries,
         front_secret,
         callbacks: AtomicUsize::new(0),
+        watch: Watch::over(count),
     });
-    for number in 0..count {
+    for place in 0..count {
         let workers = Arc::clone(&workers);
         thread::Builder::new()
-            .name(format!("http-{number}"))
-            .spawn(move || workers.run())?;
+            .name(format!("http-{place}"))
+            .spawn(move || workers.run(place))?;
     }
-    Ok(())
+    let app = Arc::clone(&workers.app);
+    workers.watch.start(move |inner| {
+        let reply = routes::overdue(&app, path_of(&inner));
+        respond(inner, reply);
+    })
 }
 
 impl Workers {
-    fn run(self: &Arc<Workers>) {
+    fn run(self: &Arc<Workers>, place: usize) {
         loop {
             match self.server.recv() {
-                Ok(inner) => self.take(inner),
+                Ok(inner) => self.take(inner, place),
                 Err(error) => self
                     .app
                     .log
@@ -87,10 +94,9 @@ impl Workers {
     }
 
     /// Answers here, or in a thread of its own what may take as long as Postiz does: polls must not wait for that.
-    fn take(self: &Arc<Workers>, inner: tiny_http::Request) {
-        let path = inner.url().split('?').next().unwrap_or_default();
-        if !routes::may_be_slow(&self.app, path) {
-            return self.answer(inner);
+    fn take(self: &Arc<Workers>, inner: tiny_http::Request, place: usize) {
+        if !routes::may_be_slow(&self.app, path_of(&inner)) {
+            return self.answer(inner, Some(place));
         }
         let busy = self.callbacks.fetch_add(1, Ordering::AcqRel) >= CALLBACKS_MAX;
         let done = Done(Arc::clone(self));
@@ -104,7 +110,7 @@ impl Workers {
             .name("callback".to_owned())
             .spawn(move || {
                 let _done = done;
-                workers.answer(inner);
+                workers.answer(inner, None);
             });
         if let Err(error) = spawned {
             // The request went with the closure; tiny_http has answered 500 for it.
@@ -114,17 +120,31 @@ impl Workers {
         }
     }
 
-    fn answer(&self, mut inner: tiny_http::Request) {
+    /// Answers; with a `place` under the watch, which answers itself when this takes too long.
+    fn answer(&self, mut inner: tiny_http::Request, place: Option<usize>) {
         let (request_id, client) = match self.vouched(&inner) {
             Vouched::Request(request_id, client) => (request_id, client),
             Vouched::Greeting => return respond(inner, Reply::plain_error(200, "none")),
             Vouched::No => return respond(inner, Reply::plain_error(403, "forbidden")),
         };
-        let mut reply = match Request::from_tiny_http(&mut inner, request_id, client) {
-            Ok(request) => self.app.answer(&request),
+        let Ok(request) = Request::from_tiny_http(&mut inner, request_id, client) else {
             // The front hands over whole requests, so this is the front gone away: nobody hears the answer.
-            Err(_) => Reply::plain_error(400, "invalid_request"),
+            return respond(inner, Reply::plain_error(400, "invalid_request"));
         };
+        let Some(place) = place else {
+            let reply = self.app.answer(&request);
+            return self.finish(inner, request_id, reply);
+        };
+        self.watch.begin(place, inner);
+        let reply = self.app.answer(&request);
+        // Too late: the client was told to come again, and a token that was for it stays where it was.
+        let Some(inner) = self.watch.end(place) else {
+            return;
+        };
+        self.finish(inner, request_id, reply);
+    }
+
+    fn finish(&self, inner: tiny_http::Request, request_id: u64, mut reply: Reply) {
         if let Some(on_delivered) = reply.on_delivered.take() {
             self.deliveries.put(request_id, on_delivered);
         }
@@ -170,6 +190,10 @@ fn is_same(left: &[u8], right: &[u8]) -> bool {
             .zip(right)
             .fold(0, |differ, (l, r)| differ | (l ^ r))
             == 0
+}
+
+fn path_of(inner: &tiny_http::Request) -> &str {
+    inner.url().split('?').next().unwrap_or_default()
 }
 
 /// Counts a callback out when its thread is done, however it ends.

@@ -22,14 +22,19 @@ pub(super) fn ready(app: &App) -> Reply {
         Ok(()) => Reply::json(200, &Status { status: "ready" }),
         Err(error) => {
             app.log.warn("not_ready", &[("error", &error.to_string())]);
-            Reply::json(
-                503,
-                &Status {
-                    status: "unavailable",
-                },
-            )
+            unavailable()
         }
     }
+}
+
+/// The store does not answer.
+pub(super) fn unavailable() -> Reply {
+    Reply::json(
+        503,
+        &Status {
+            status: "unavailable",
+        },
+    )
 }
 
 /// RFC 8414 §2. Only what is there is listed: empty arrays are not allowed (§3.2).

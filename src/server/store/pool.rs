@@ -11,7 +11,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::server::store::StoreError;
 
-/// How long a request may wait for a connection that is free.
+/// How long a request waits for a connection when none is taken or given back meanwhile.
 const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the server lets a statement take, and a transaction wait for us; both are set on every connection.
@@ -31,11 +31,14 @@ pub(crate) struct Pool {
 
 type Prepare = Box<dyn Fn(&mut Client) -> Result<(), StoreError> + Send + Sync>;
 
-#[derive(Default)]
 struct Slots {
     idle: Vec<Connection>,
     /// Idle ones and those in use.
     open: usize,
+    /// Requests that wait for one.
+    waiting: usize,
+    /// When one was taken or came back last: while a silent database holds them all, nobody need wait for one.
+    moved: Instant,
 }
 
 /// A connection with the statements that it has prepared so far.
@@ -59,7 +62,13 @@ impl Pool {
         size: usize,
         prepare: impl Fn(&mut Client) -> Result<(), StoreError> + Send + Sync + 'static,
     ) -> Arc<Pool> {
-        let (slots, freed) = (Mutex::default(), Condvar::new());
+        let slots = Slots {
+            idle: Vec::new(),
+            open: 0,
+            waiting: 0,
+            moved: Instant::now(),
+        };
+        let (slots, freed) = (Mutex::new(slots), Condvar::new());
         Arc::new(Pool {
             config,
             tls,
@@ -92,27 +101,30 @@ impl Pool {
 
     /// A connection of the caller's own, for as long as it is kept.
     pub(crate) fn checkout(self: &Arc<Pool>) -> Result<Pooled, StoreError> {
-        let deadline = Instant::now() + CHECKOUT_TIMEOUT;
         let mut slots = self.slots();
         loop {
             if let Some(connection) = slots.idle.pop() {
+                slots.moved = Instant::now();
                 return Ok(self.pooled(connection, true));
             }
             if slots.open < self.size {
                 slots.open += 1;
+                slots.moved = Instant::now();
                 drop(slots);
                 return self.connect();
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = CHECKOUT_TIMEOUT.saturating_sub(slots.moved.elapsed());
             if left.is_zero() {
                 let busy = format!("all {} connections to PostgreSQL are busy", self.size);
                 return Err(StoreError::Unavailable(busy));
             }
+            slots.waiting += 1;
             slots = self
                 .freed
                 .wait_timeout(slots, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
+            slots.waiting -= 1;
         }
     }
 
@@ -232,8 +244,13 @@ impl Drop for Pooled {
             drop(connection);
             self.pool.give_up_slot();
         } else {
-            self.pool.slots().idle.push(connection);
-            self.pool.freed.notify_one();
+            let mut slots = self.pool.slots();
+            slots.moved = Instant::now();
+            slots.idle.push(connection);
+            // A wake-up is a system call even where nobody sleeps.
+            if slots.waiting > 0 {
+                self.pool.freed.notify_one();
+            }
         }
     }
 }

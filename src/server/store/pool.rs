@@ -5,7 +5,7 @@ use std::error::Error as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use postgres::error::SqlState;
+use postgres::error::{Severity, SqlState};
 use postgres::{Client, Config, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -80,27 +80,34 @@ impl Pool {
     }
 
     /// Runs `act` on a connection. When a connection from before turns out to be dead, the database was probably
-    /// restarted: all others from before are dropped, and `act` has one more try on a new one. So `act` must be one that
-    /// may be done twice.
+    /// restarted: all others from before are dropped, and `act` is tried again, until a new one has its word. So `act` must
+    /// be one that may be done more than once.
     pub(crate) fn with<T>(
         self: &Arc<Pool>,
         act: impl Fn(&mut Pooled) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
-        let mut pooled = self.checkout()?;
-        match act(&mut pooled) {
-            Ok(value) => Ok(value),
-            Err(error) if pooled.reused && pooled.is_broken(&error) => {
-                drop(pooled);
-                self.drop_idle();
-                let mut pooled = self.checkout()?;
-                act(&mut pooled).map_err(|error| pooled.failed(&error))
+        self.kept_with(act).map(|(_, value)| value)
+    }
+
+    /// The same, and the connection is the caller's own for as long as it is kept.
+    pub(crate) fn kept_with<T>(
+        self: &Arc<Pool>,
+        act: impl Fn(&mut Pooled) -> Result<T, postgres::Error>,
+    ) -> Result<(Pooled, T), StoreError> {
+        loop {
+            let mut pooled = self.checkout()?;
+            match act(&mut pooled) {
+                Ok(value) => return Ok((pooled, value)),
+                Err(error) if pooled.is_broken(&error) && pooled.reused => {
+                    drop(pooled);
+                    self.drop_idle();
+                }
+                Err(error) => return Err(pooled.failed(&error)),
             }
-            Err(error) => Err(pooled.failed(&error)),
         }
     }
 
-    /// A connection of the caller's own, for as long as it is kept.
-    pub(crate) fn checkout(self: &Arc<Pool>) -> Result<Pooled, StoreError> {
+    fn checkout(self: &Arc<Pool>) -> Result<Pooled, StoreError> {
         let mut slots = self.slots();
         loop {
             if let Some(connection) = slots.idle.pop() {
@@ -223,8 +230,13 @@ impl Pooled {
     /// Is the connection of no use any more? True also for a standby that lost its primary's place: a new connection may
     /// find the new primary.
     fn is_broken(&mut self, error: &postgres::Error) -> bool {
+        let last_word = error.as_db_error().is_none_or(|error| {
+            let severity = error.parsed_severity();
+            // Then the connection ends, even if that has not reached the client yet.
+            matches!(severity, Some(Severity::Fatal | Severity::Panic))
+        });
         let read_only = error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
-        self.spoiled |= read_only || error.as_db_error().is_none() || self.client().is_closed();
+        self.spoiled |= last_word || read_only || self.client().is_closed();
         self.spoiled
     }
 

@@ -4,8 +4,9 @@
 use std::io::{BufRead, BufReader};
 use std::net::Shutdown;
 use std::process::{Command, Stdio};
+use std::sync::Barrier;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -28,6 +29,13 @@ fn instances(count: usize, postiz: &FakePostiz) -> Vec<TestServer> {
 
 fn route(browser: &mut Browser, server: &TestServer) {
     browser.route("auth.example", server.address);
+}
+
+/// The bytes of a poll.
+fn poll_request(login: &Login) -> Vec<u8> {
+    let body = json!({"device_code": login.device_code()}).to_string();
+    let headers = [("Content-Type", "application/json")];
+    http::request("POST", "/device/token", &headers, body.as_bytes())
 }
 
 /// A login that waits to be redeemed.
@@ -198,19 +206,32 @@ fn fifty_logins_at_once_on_three_instances() {
 }
 
 fn one_winner(servers: &[TestServer]) {
-    let login = approved(&servers[0]);
-    let answers = at_once(200, |i| login.poll(&servers[i % servers.len()]));
-    let winners = answers.iter().filter(|a| a.status == 200).count();
-    assert_eq!(winners, 1, "receivers of one token");
-    for answer in answers.iter().filter(|a| a.status != 200) {
-        assert_eq!(answer.status, 400, "{}", answer.text());
-        assert!(
-            ["authorization_pending", "invalid_device_code"].contains(&answer.error().as_str()),
-            "{}",
-            answer.text()
-        );
+    for _ in 0..3 {
+        let login = approved(&servers[0]);
+        let request = poll_request(&login);
+        let (last, rest) = request.split_last().expect("a request");
+        let ready = Barrier::new(200);
+        // All but the last byte is sent ahead, so that the polls arrive as close together as they can.
+        let answers = at_once(200, |i| {
+            let mut connection = Connection::open(servers[i % servers.len()].address);
+            connection.send(rest);
+            ready.wait();
+            connection.send([*last]);
+            connection.answer()
+        });
+        let winners = answers.iter().filter(|a| a.status == 200).count();
+        assert_eq!(winners, 1, "receivers of one token");
+        for answer in answers.iter().filter(|a| a.status != 200) {
+            assert_eq!(answer.status, 400, "{}", answer.text());
+            let words = ["authorization_pending", "invalid_device_code"];
+            assert!(
+                words.contains(&answer.error().as_str()),
+                "{}",
+                answer.text()
+            );
+        }
+        expect::error(&login.outcome(&servers[0]), 400, "invalid_device_code");
     }
-    expect::error(&login.outcome(&servers[0]), 400, "invalid_device_code");
 }
 
 #[test]
@@ -230,6 +251,34 @@ fn racing_polls_of_three_instances_have_one_winner() {
     one_winner(&[first, setup.start(), setup.start()]);
 }
 
+/// While a token is being handed over, elsewhere and slowly, nobody waits for that: the others are told to come again.
+#[test]
+fn a_token_in_somebodys_hands_is_pending_for_the_rest() {
+    let postiz = FakePostiz::start();
+    let database = Cluster::shared().database();
+    let setup = TestServer::setup(Store::Embedded)
+        .database(&database)
+        .postiz(&postiz);
+    let server = start(&setup, &postiz);
+    let login = approved(&server);
+    let mut other_instance = database.connect();
+    let mut hand_over = other_instance.transaction().expect("a transaction");
+    let locked = hand_over.execute("SELECT FROM device_requests FOR UPDATE", &[]);
+    assert_eq!(locked.expect("the table is there"), 1);
+    let begin = Instant::now();
+    for poll in [Login::poll, Login::poll_form] {
+        expect::error(&poll(&login, &server), 400, "authorization_pending");
+    }
+    assert!(
+        begin.elapsed() < Duration::from_millis(1_500),
+        "{:?}",
+        begin.elapsed()
+    );
+    // Its client was gone after all.
+    hand_over.rollback().expect("the transaction ends");
+    expect::json(&login.poll(&server), 200);
+}
+
 /// The client is gone when its answer is ready: the next poll gets the token.
 #[test]
 fn a_poller_that_hangs_up_loses_nothing() {
@@ -238,15 +287,8 @@ fn a_poller_that_hangs_up_loses_nothing() {
         let server = TestServer::start(store, &postiz);
         for round in 0..10 {
             let login = approved(&server);
-            let body = json!({"device_code": login.device_code()}).to_string();
-            let headers = [("Content-Type", "application/json")];
             let mut connection = Connection::open(server.address);
-            connection.send(http::request(
-                "POST",
-                "/device/token",
-                &headers,
-                body.as_bytes(),
-            ));
+            connection.send(poll_request(&login));
             match round % 2 {
                 0 => drop(connection),
                 // Half closed, and then for good.
@@ -272,15 +314,8 @@ fn a_killed_server_loses_no_token() {
         let mut server = start(&setup, &postiz);
         for round in 0..8 {
             let login = approved(&server);
-            let body = json!({"device_code": login.device_code()}).to_string();
-            let request = http::request(
-                "POST",
-                "/device/token",
-                &[("Content-Type", "application/json")],
-                body.as_bytes(),
-            );
             let mut connection = Connection::open(server.address);
-            connection.send(request);
+            connection.send(poll_request(&login));
             thread::sleep(Duration::from_micros(150 * round));
             server.kill();
             let received = connection
@@ -317,18 +352,7 @@ fn a_killed_server_forgets_no_login() {
             route(browser, &server);
             server.address
         };
-        let ask = |address, login: &Login| {
-            let body = json!({"device_code": login.device_code()}).to_string();
-            http::exchange(
-                address,
-                http::request(
-                    "POST",
-                    "/device/token",
-                    &[("Content-Type", "application/json")],
-                    body.as_bytes(),
-                ),
-            )
-        };
+        let ask = |address, login: &Login| http::exchange(address, poll_request(login));
         let address = restart(&mut browser);
         let codes = http::exchange(address, http::request("POST", "/device/code", &[], b"")).json();
         let login = Login { start: codes };

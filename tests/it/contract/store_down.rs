@@ -1,5 +1,8 @@
 //! What every endpoint says while the store cannot be reached, and that all is well right after.
 
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::fake_postiz::FakePostiz;
@@ -53,4 +56,47 @@ fn every_endpoint_without_its_database() {
     expect::error(&login.poll(&server), 400, "authorization_pending");
     expect::page(&browser.follow(&redirect).answer, 200);
     expect::json(&login.poll(&server), 200);
+}
+
+/// Readiness is known within 2 s; no request waits for much longer on a database that is silent.
+#[track_caller]
+fn assert_silence_is_endured(server: &TestServer) {
+    let timed = |limit: u64, act: &dyn Fn()| {
+        let start = Instant::now();
+        act();
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(limit), "it took {took:?}");
+    };
+    timed(4, &|| expect::json(&server.get("/ready"), 503));
+    timed(6, &|| {
+        expect::unavailable(&server.post_json("/device/code", &json!({})))
+    });
+    timed(1, &|| expect::json(&server.get("/health"), 200));
+}
+
+/// A database that takes connections and then says nothing, from the start.
+#[test]
+fn a_database_that_never_answers() {
+    let mute = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = mute.local_addr().expect("it is bound").port();
+    let url = format!("postgres://u:p@127.0.0.1:{port}/x?sslmode=disable");
+    let setup = TestServer::setup(Store::Embedded).var("DATABASE_URL", &url);
+    assert_silence_is_endured(&setup.start());
+}
+
+/// A database that falls silent in the middle, on connections that are open.
+#[test]
+fn a_database_that_falls_silent() {
+    let cluster = Cluster::start_new();
+    let setup = TestServer::setup(Store::Embedded).database(&cluster.database());
+    let server = setup.start();
+    let login = Login::start(&server);
+    cluster.control("freeze");
+    assert_silence_is_endured(&server);
+    expect::unavailable(&login.poll(&server));
+    cluster.control("thaw");
+    eventually("the server has found its database again", || {
+        server.get("/ready").status == 200
+    });
+    expect::error(&login.poll(&server), 400, "authorization_pending");
 }

@@ -68,6 +68,33 @@ fn a_live_code_is_shown_with_who_asked() {
     }
 }
 
+/// R63: a stranger cannot say whose address it is.
+#[test]
+fn only_proxies_speak_for_others() {
+    for (trusted, shown) in [
+        ("none", "127.0.0.1"),
+        ("10.0.0.0/8", "127.0.0.1"),
+        ("127.0.0.0/8", "198.51.100.23"),
+    ] {
+        let server = TestServer::setup(Store::Embedded)
+            .var("TRUSTED_PROXIES", trusted)
+            .start();
+        let headers = [("X-Forwarded-For", "203.0.113.5, 198.51.100.23")];
+        let codes = server.send("POST", "/device/code", &headers, b"").json();
+        let url = codes["verification_uri_complete"]
+            .as_str()
+            .expect("an address");
+        let html = Browser::new().open(url).html();
+        assert!(html.contains(shown), "{trusted}: {html}");
+        assert!(!html.contains("203.0.113.5"), "{trusted}: {html}");
+        assert_eq!(
+            html.contains("198.51.100.23"),
+            shown == "198.51.100.23",
+            "{trusted}: {html}"
+        );
+    }
+}
+
 /// R46.
 #[test]
 fn the_code_in_the_address_is_forgiven_its_form() {

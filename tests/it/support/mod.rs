@@ -1,8 +1,5 @@
 //! What tests stand on: servers and databases that end with the test, HTTP by hand, a browser, waiting for conditions.
 
-// Not every helper is used by every state of the suite.
-#![allow(dead_code, unused_imports)]
-
 pub mod browser;
 pub mod expect;
 pub mod http;

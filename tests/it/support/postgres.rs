@@ -112,7 +112,8 @@ impl Cluster {
         }
     }
 
-    /// Stops it as an administrator would (`stop`), as a crash would (`kill`), or starts it again (`start`).
+    /// Stops it as an administrator would (`stop`) or as a crash would (`kill`), or starts it again (`start`); or makes it
+    /// fall silent (`freeze`), connections and all, and wakes it up (`thaw`).
     pub fn control(&self, command: &str) {
         assert_eq!(self.tell(command), "done", "{command}");
     }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Keeps one private PostgreSQL for a test process, and removes it when that process ends, however it ends:
-# the process holds the other end of this script's standard input. Obeys start, stop, kill and folder, and answers each
-# with a line.
+# the process holds the other end of this script's standard input. Obeys start, stop, kill, freeze, thaw and folder,
+# and answers each with a line.
 #
 # usage: postgres_guard.sh PORT PASSWORD [tls]
 set -eu
@@ -24,8 +24,13 @@ dir=$(mktemp -d "${TMPDIR:-/tmp}/postiz-test-postgres.XXXXXX")
 # A folder that the user may enter, whoever made it.
 chown "$user" "$dir"
 cd "$dir"
+# signal NAME: to the server and all its processes, if it runs.
+signal() {
+    server=$(head -n 1 "$dir/data/postmaster.pid" 2>/dev/null) || return 0
+    kill "-$1" "$server" $(cat "/proc/$server/task/$server/children" 2>/dev/null || pgrep -P "$server") 2>/dev/null || true
+}
 # In `exit`, since `set -e` may end this script anywhere.
-trap 'as_user "$bin/pg_ctl" -D data -m immediate stop >/dev/null 2>&1 || true; cd /; rm -rf "$dir"' EXIT
+trap 'signal CONT; as_user "$bin/pg_ctl" -D data -m immediate stop >/dev/null 2>&1 || true; cd /; rm -rf "$dir"' EXIT
 
 # With "tls" it also takes encrypted connections, with a certificate for localhost from ca.crt; other.crt is nobody's.
 tls=
@@ -60,6 +65,8 @@ while read -r command; do
     start) start ;;
     stop) pg stop -m fast ;;
     kill) pg stop -m immediate ;;
+    freeze) signal STOP ;;
+    thaw) signal CONT ;;
     folder) echo "$dir" && continue ;;
     esac && echo done || echo failed
 done

@@ -12,3 +12,7 @@
 pub mod cli;
 pub mod server;
 pub mod shared;
+
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;

@@ -65,6 +65,7 @@ fn report(config: &Config) -> ExitCode {
 /// Serves until SIGTERM or SIGINT, then finishes what is in flight; a second signal ends it at once.
 fn run(config: Config) -> ExitCode {
     let log = Arc::new(Log::stderr(config.log_format));
+    log_panics(Arc::clone(&log));
     // Caught before anything is started, so that no signal finds the process half-way up.
     let mut signals = match Signals::new([SIGTERM, SIGINT]) {
         Ok(signals) => signals,
@@ -88,4 +89,19 @@ fn run(config: Config) -> ExitCode {
     });
     server.stop();
     ExitCode::SUCCESS
+}
+
+/// A panic is a line of the log like any other, so that its readers find it. It ends one request, never the process.
+fn log_panics(log: Arc<Log>) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let at = panic.location().map(ToString::to_string);
+        log.error(
+            "panicked",
+            &[
+                ("what", panic.payload_as_str().unwrap_or_default()),
+                ("at", &at.unwrap_or_default()),
+                ("thread", std::thread::current().name().unwrap_or_default()),
+            ],
+        );
+    }));
 }

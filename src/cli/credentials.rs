@@ -67,22 +67,7 @@ impl CredentialsFile {
         let Some(fields) = self.load_object()? else {
             return Ok(None);
         };
-        let access_token = match fields.get("accessToken") {
-            None | Some(Value::Null) => return Ok(None),
-            Some(Value::String(token)) if token.is_empty() => return Ok(None),
-            Some(Value::String(token)) => Secret::new(token.clone()),
-            Some(_) => return Err(self.broken("its accessToken is not text")),
-        };
-        let api_url = match fields.get("apiUrl") {
-            None | Some(Value::Null) => None,
-            Some(Value::String(url)) => Some(url.trim().to_owned()).filter(|url| !url.is_empty()),
-            Some(_) => return Err(self.broken("its apiUrl is not text")),
-        };
-        Ok(Some(Stored {
-            access_token,
-            api_url,
-            organization_id: fields.get("organizationId").cloned(),
-        }))
+        Stored::from_object(&fields).map_err(|why| self.broken(why))
     }
 
     /// The JSON object in the file; `None` when there is no file.
@@ -92,12 +77,7 @@ impl CredentialsFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.broken(&error.to_string())),
         };
-        let text = String::from_utf8(bytes).map_err(|_| self.broken("it is not valid UTF-8"))?;
-        let value = serde_json::from_str(text.trim_start_matches('\u{feff}'));
-        match value.map_err(|error| self.broken(&format!("it is not JSON ({error})")))? {
-            Value::Object(fields) => Ok(Some(fields)),
-            _ => Err(self.broken("it is not a JSON object")),
-        }
+        object_in(&bytes).map(Some).map_err(|why| self.broken(&why))
     }
 
     fn broken(&self, why: &str) -> CliError {
@@ -214,6 +194,38 @@ impl CredentialsFile {
     #[cfg(not(unix))]
     pub(crate) fn is_open_to_others(&self) -> bool {
         false
+    }
+}
+
+impl Stored {
+    /// The login that a file's object holds; `None` without an `accessToken` in it. The error says what is wrong.
+    pub(crate) fn from_object(fields: &Map<String, Value>) -> Result<Option<Stored>, &'static str> {
+        let access_token = match fields.get("accessToken") {
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::String(token)) if token.is_empty() => return Ok(None),
+            Some(Value::String(token)) => Secret::new(token.clone()),
+            Some(_) => return Err("its accessToken is not text"),
+        };
+        let api_url = match fields.get("apiUrl") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(url)) => Some(url.trim().to_owned()).filter(|url| !url.is_empty()),
+            Some(_) => return Err("its apiUrl is not text"),
+        };
+        Ok(Some(Stored {
+            access_token,
+            api_url,
+            organization_id: fields.get("organizationId").cloned(),
+        }))
+    }
+}
+
+/// The JSON object that a file's bytes are, or what is wrong with them.
+pub(crate) fn object_in(bytes: &[u8]) -> Result<Map<String, Value>, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "it is not valid UTF-8")?;
+    match serde_json::from_str(text.trim_start_matches('\u{feff}')) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => Err("it is not a JSON object".to_owned()),
+        Err(error) => Err(format!("it is not JSON ({error})")),
     }
 }
 

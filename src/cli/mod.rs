@@ -21,7 +21,7 @@ mod http;
 mod json;
 
 mod browser;
-mod credentials;
+pub(crate) mod credentials;
 
 mod completions;
 mod dates;

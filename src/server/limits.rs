@@ -60,36 +60,68 @@ impl Budget {
 
     /// Takes one out of the budget of `address`, or says how long to wait until there is one.
     pub fn take(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        self.look(address, now, 1.0)
+        self.look(address, now, |bucket, wait| {
+            wait?;
+            bucket.used += 1.0;
+            Ok(())
+        })
     }
 
     /// Is there one left to take?
     pub fn check(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        self.look(address, now, 0.0)
+        self.look(address, now, |_, wait| wait)
     }
 
-    fn look(&self, address: IpAddr, now: Instant, take: f32) -> Result<(), Duration> {
+    /// Takes one even if there is none left: what follows then waits for that one, too.
+    pub fn charge(&self, address: IpAddr, now: Instant) {
+        let charged = self.look(address, now, |bucket, _| {
+            bucket.used += 1.0;
+            Ok(())
+        });
+        debug_assert!(charged.is_ok());
+    }
+
+    /// Lets `act` have the bucket of `address` as it is now, and how long to wait if there is nothing left in it.
+    fn look(
+        &self,
+        address: IpAddr,
+        now: Instant,
+        act: impl FnOnce(&mut Bucket, Result<(), Duration>) -> Result<(), Duration>,
+    ) -> Result<(), Duration> {
         if self.per_minute == 0 {
             return Ok(());
         }
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let index = self.hasher.hash_one(network(address)) as usize % buckets.len();
         let bucket = &mut buckets[index];
-        let now_ms = now.duration_since(self.start).as_millis() as u32;
         let per_ms = self.per_minute as f32 / 60_000.0;
-        // Wrapping: after 49 days the milliseconds begin again, and a bucket untouched for so long is empty either way.
-        let drained = now_ms.wrapping_sub(bucket.at_ms) as f32 * per_ms;
-        *bucket = Bucket {
-            used: (bucket.used - drained).max(0.0),
-            at_ms: now_ms,
-        };
+        bucket.drain(now.duration_since(self.start).as_millis() as u32, per_ms);
         let too_many = bucket.used + 1.0 - self.per_minute as f32;
-        if too_many > 0.0 {
-            return Err(Duration::from_millis((too_many / per_ms).ceil() as u64));
-        }
-        bucket.used += take;
-        Ok(())
+        let wait = if too_many > 0.0 {
+            Err(Duration::from_millis((too_many / per_ms).ceil() as u64))
+        } else {
+            Ok(())
+        };
+        act(bucket, wait)
     }
+}
+
+impl Bucket {
+    /// Drains what has drained until now.
+    fn drain(&mut self, now_ms: u32, per_ms: f32) {
+        // Wrapping: after 49 days the milliseconds begin again, and a bucket untouched for so long is empty either way.
+        let elapsed_ms = now_ms.wrapping_sub(self.at_ms);
+        // Of two requests at once, the later one may come first. That is no time at all, and not 49 days, which would
+        // empty the bucket.
+        if elapsed_ms > u32::MAX - Self::DISORDER_MAX_MS {
+            return;
+        }
+        self.used = (self.used - elapsed_ms as f32 * per_ms).max(0.0);
+        self.at_ms = now_ms;
+    }
+
+    /// How long a request may have been held up between looking at the clock and coming here.
+    const DISORDER_MAX_MS: u32 = 60_000;
 }
 
 /// Guards the user codes against guessing (RFC 8628 §5.1).
@@ -120,9 +152,10 @@ impl Guesses {
 
     /// `address` tried a wrong one.
     pub fn wrong(&self, address: IpAddr, now: Instant) {
-        // Both were checked before the try; what several tries at once take beyond their budget is paid back by time.
-        let _ = self.per_address.take(address, now);
-        let _ = self.in_all.take(address, now);
+        // Both were checked before the try, perhaps by several tries at once. All of them count: what they take beyond
+        // the budget is paid back by time, or guessing would be the faster the more guesses are made at once.
+        self.per_address.charge(address, now);
+        self.in_all.charge(address, now);
     }
 }
 
@@ -231,6 +264,37 @@ mod tests {
             }
         }
         assert_eq!(tries, 300);
+    }
+
+    /// Requests are answered by several threads, each with its own look at the clock.
+    #[test]
+    fn time_that_seems_to_run_backwards_refills_nothing() {
+        let (budget, now) = (Budget::per_address(2), Instant::now() + SECOND);
+        let earlier = now - Duration::from_millis(3);
+        assert_eq!(budget.take(ip("192.0.2.1"), now), Ok(()));
+        assert_eq!(budget.take(ip("192.0.2.1"), earlier), Ok(()));
+        assert!(budget.take(ip("192.0.2.1"), earlier).is_err());
+        assert!(budget.take(ip("192.0.2.1"), now).is_err());
+    }
+
+    #[test]
+    fn guesses_at_the_same_moment_all_count() {
+        let (guesses, now) = (Guesses::new(10, 0), Instant::now());
+        let minute = 60 * SECOND;
+        let mut tries = 0;
+        // Fifty at once, whenever there is room for one, for ten minutes.
+        for second in 0..600 {
+            let now = now + second * SECOND;
+            let let_in = (0..50).filter(|_| guesses.check(ip("192.0.2.1"), now).is_ok());
+            let let_in = let_in.count();
+            (0..let_in).for_each(|_| guesses.wrong(ip("192.0.2.1"), now));
+            tries += let_in;
+        }
+        assert!(
+            (100..=160).contains(&tries),
+            "10 a minute, and one burst: {tries}"
+        );
+        assert!(guesses.check(ip("192.0.2.1"), now + 16 * minute).is_ok());
     }
 
     #[test]

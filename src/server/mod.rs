@@ -9,7 +9,7 @@
 //! - [`store`]: the one place that keeps state, of hashed [`codes`] and [sealed](seal) tokens.
 
 pub mod config;
-mod front;
+pub(crate) mod front;
 pub mod http;
 pub mod pages;
 
@@ -100,7 +100,11 @@ impl Server {
             Arc::new(Deliveries::default()),
         );
         let settings = FrontSettings {
-            max_connections: config.limits.connections,
+            max_connections: front::descriptors::affordable_clients(
+                config.limits.connections,
+                config.database_pool_size,
+                &log,
+            ),
             max_connections_per_address: config.limits.connections_per_address,
             trusted_proxies: config.trusted_proxies.clone(),
             tls,

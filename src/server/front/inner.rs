@@ -35,6 +35,8 @@ struct Slots {
     idle: Vec<UnixStream>,
     /// Idle ones and those in use.
     open: usize,
+    /// Requests that wait for their turn.
+    waiting: usize,
 }
 
 /// An answer as tiny_http wrote it.
@@ -84,10 +86,11 @@ impl Inner {
     /// A place among the connections, with one in it if one is idle; waits for its turn.
     fn slot(&self) -> io::Result<Slot<'_>> {
         let full = |slots: &mut Slots| slots.idle.is_empty() && slots.open >= CONNECTIONS_MAX;
-        let waited = self
-            .freed
-            .wait_timeout_while(self.slots(), TURN_TIME_MAX, full);
+        let mut slots = self.slots();
+        slots.waiting += 1;
+        let waited = self.freed.wait_timeout_while(slots, TURN_TIME_MAX, full);
         let (mut slots, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        slots.waiting -= 1;
         if waited.timed_out() {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -129,7 +132,10 @@ impl Drop for Slot<'_> {
             Some(connection) => slots.idle.push(connection),
             None => slots.open -= 1,
         }
-        self.inner.freed.notify_one();
+        // A wake-up is a system call even where nobody sleeps.
+        if slots.waiting > 0 {
+            self.inner.freed.notify_one();
+        }
     }
 }
 

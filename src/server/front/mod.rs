@@ -8,9 +8,10 @@
 mod admission;
 mod inner;
 mod stream;
-mod whole_request;
 
+pub(crate) mod descriptors;
 pub(crate) mod tls;
+pub(crate) mod whole_request;
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -25,7 +26,7 @@ use crate::server::client_address::TrustedProxies;
 use crate::server::front::admission::{Admission, Admitted};
 use crate::server::front::inner::{Answer, Inner};
 use crate::server::front::stream::Stream;
-use crate::server::front::whole_request::{End, Reader, Refusal, WholeRequest};
+use crate::server::front::whole_request::{Client, End, Reader, Refusal, WholeRequest};
 use crate::server::http::{Deliveries, FRONT_HEADER};
 use crate::server::log::Log;
 use crate::shared::secret::Secret;
@@ -149,9 +150,8 @@ impl Front {
             let Some(_flight) = self.in_flight.begin() else {
                 return;
             };
-            let keep_alive = request.keep_alive;
             if self.relay(&mut stream, peer, &request).is_err()
-                || !keep_alive
+                || !request.keep_alive
                 || self.in_flight.is_stopping()
             {
                 return;
@@ -177,7 +177,9 @@ impl Front {
             Err(error) => {
                 self.log
                     .error("http_unanswered", &[("error", &error.to_string())]);
-                UNANSWERED.to_vec()
+                stream.set_deadline(Instant::now() + WRITE_TIME_MAX);
+                stream.write_all(UNANSWERED)?;
+                return Err(error);
             }
         };
         if on_delivered.is_some() && stream.is_client_gone() {
@@ -234,7 +236,7 @@ fn greeting(secret: &Secret<String>) -> Vec<u8> {
 /// For a request that tiny_http did not answer in time: what programs poll on after.
 const UNANSWERED: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
-    Cache-Control: no-store\r\nRetry-After: 5\r\nContent-Length: 35\r\nConnection: close\r\n\r\n\
+    Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\nRetry-After: 5\r\nContent-Length: 35\r\nConnection: close\r\n\r\n\
     Temporarily unavailable. Try again.";
 
 fn refusal_bytes(status: u16, error: &str) -> Vec<u8> {
@@ -305,6 +307,9 @@ impl InFlight {
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
         *self.0.count() -= 1;
-        self.0.fewer.notify_all();
+        // A wake-up is a system call even where nobody sleeps, and only a stopping server waits.
+        if self.0.is_stopping() {
+            self.0.fewer.notify_all();
+        }
     }
 }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+use crate::server::front::whole_request::{Client, REQUEST_TIME_MAX};
+
 /// The connection.
 pub(super) enum Stream {
     /// http.
@@ -16,29 +18,25 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Takes a client's socket; with `tls`, its handshake is made with the first byte that is read.
+    /// Takes a client's socket; with `tls`, makes the handshake, in no more time than a request may take.
     pub(super) fn new(socket: TcpStream, tls: Option<&Arc<ServerConfig>>) -> io::Result<Stream> {
         // Answers are written whole: waiting for more to send would only add delay.
         socket.set_nodelay(true)?;
-        let socket = Deadlined {
+        let mut socket = Deadlined {
             socket,
-            deadline: Instant::now(),
+            deadline: Instant::now() + REQUEST_TIME_MAX,
             read_timeout: None,
             write_timeout: None,
         };
         Ok(match tls {
             None => Stream::Plain(socket),
             Some(config) => {
-                let connection =
+                let mut connection =
                     ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
+                connection.complete_io(&mut socket)?;
                 Stream::Tls(Box::new(StreamOwned::new(connection, socket)))
             }
         })
-    }
-
-    /// When the next reads and writes end at the latest, however little each of them brings.
-    pub(super) fn set_deadline(&mut self, deadline: Instant) {
-        self.deadlined().deadline = deadline;
     }
 
     /// Has the client closed its side, or is it gone altogether? Looks, and waits for nothing. What the client may have
@@ -68,10 +66,7 @@ impl Stream {
     /// closing with bytes unread would reset the connection (RFC 9112 §9.6).
     pub(super) fn close_gently(&mut self, bytes_max: usize, time_max: Duration) {
         self.set_deadline(Instant::now() + time_max);
-        if let Stream::Tls(tls) = self {
-            tls.conn.send_close_notify();
-            let _ = tls.flush();
-        }
+        self.say_goodbye();
         let socket = self.deadlined();
         let mut left = bytes_max;
         let mut discarded = [0; 4096];
@@ -87,11 +82,34 @@ impl Stream {
         }
     }
 
+    /// TLS wants its end told apart from a connection that was cut (RFC 8446 §6.1). Waits for nothing.
+    fn say_goodbye(&mut self) {
+        if let Stream::Tls(tls) = self {
+            tls.conn.send_close_notify();
+            // A client that takes no more bytes misses nothing.
+            let _ = without_waiting(&tls.sock.socket, |socket| {
+                tls.conn.write_tls(&mut &*socket).map(|_| true)
+            });
+        }
+    }
+
     fn deadlined(&mut self) -> &mut Deadlined {
         match self {
             Stream::Plain(socket) => socket,
             Stream::Tls(tls) => &mut tls.sock,
         }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.say_goodbye();
+    }
+}
+
+impl Client for Stream {
+    fn set_deadline(&mut self, deadline: Instant) {
+        self.deadlined().deadline = deadline;
     }
 }
 

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use httparse::{EMPTY_HEADER, Header, Status};
 
-use crate::server::front::stream::Stream;
 use crate::shared::base_url::BaseUrl;
 
 /// Most bytes of a request line and its headers.
@@ -18,7 +17,7 @@ const HEADERS_MAX: usize = 100;
 /// Most bytes of a body.
 const BODY_BYTES_MAX: usize = 8 * 1024;
 /// Time for one whole request, from its first byte.
-const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+pub(super) const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 /// Time that a connection may stay open between requests.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(75);
 
@@ -32,25 +31,31 @@ const PASSED_ON: [&str; 6] = [
     "accept",
 ];
 
+/// A client's connection, whose reads and writes end at a deadline.
+pub(crate) trait Client: Read + Write {
+    /// When the next reads and writes end at the latest, however little each of them brings.
+    fn set_deadline(&mut self, deadline: Instant);
+}
+
 /// A request that was read whole.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct WholeRequest {
+pub(crate) struct WholeRequest {
     /// Method and target, `GET /health`.
     line: String,
     /// Headers for tiny_http, each with its line end.
     headers: String,
     body: Vec<u8>,
     /// All `X-Forwarded-For` headers, in order.
-    pub(super) forwarded_for: Vec<String>,
+    pub(crate) forwarded_for: Vec<String>,
     /// May the client's connection stay open?
-    pub(super) keep_alive: bool,
+    pub(crate) keep_alive: bool,
     /// An answer to HEAD has no body, whatever its Content-Length says.
-    pub(super) is_head: bool,
+    pub(crate) is_head: bool,
 }
 
 impl WholeRequest {
     /// The bytes for tiny_http, with one more header of the front's own.
-    pub(super) fn bytes(&self, own_name: &str, own_value: &str) -> Vec<u8> {
+    pub(crate) fn bytes(&self, own_name: &str, own_value: &str) -> Vec<u8> {
         let length = self.body.len();
         let head = format!(
             "{} HTTP/1.1\r\n{own_name}: {own_value}\r\nContent-Length: {length}\r\n{}\r\n",
@@ -64,7 +69,7 @@ impl WholeRequest {
 
 /// Why there is no next request.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     /// The client left, or idled for too long: nothing to say.
     Silent,
     /// It sent what is not taken: answer this, and close.
@@ -72,7 +77,7 @@ pub(super) enum End {
 }
 
 /// A status and its reason.
-pub(super) type Refusal = (u16, &'static str);
+pub(crate) type Refusal = (u16, &'static str);
 
 const BAD_REQUEST: Refusal = (400, "bad_request");
 const TIMED_OUT: Refusal = (408, "request_timeout");
@@ -82,7 +87,7 @@ const EXPECTATION_FAILED: Refusal = (417, "expectation_failed");
 const HEAD_TOO_LARGE: Refusal = (431, "headers_too_large");
 
 /// Reads requests off one connection, one after the other.
-pub(super) struct Reader {
+pub(crate) struct Reader {
     /// Bytes that were read and not used yet: the rest of a request, or the next ones that a client sent ahead.
     buffer: Vec<u8>,
 }
@@ -96,17 +101,17 @@ struct Head {
 }
 
 impl Reader {
-    pub(super) fn new() -> Reader {
+    pub(crate) fn new() -> Reader {
         Reader {
             buffer: Vec::with_capacity(1024),
         }
     }
 
     /// The next whole request.
-    pub(super) fn next(&mut self, stream: &mut Stream) -> Result<WholeRequest, End> {
+    pub(crate) fn next(&mut self, client: &mut impl Client) -> Result<WholeRequest, End> {
         if self.buffer.is_empty() {
-            stream.set_deadline(Instant::now() + IDLE_TIME_MAX);
-            match self.fill(stream) {
+            client.set_deadline(Instant::now() + IDLE_TIME_MAX);
+            match self.fill(client) {
                 Ok(0) | Err(_) => return Err(End::Silent),
                 Ok(_) => {}
             }
@@ -116,15 +121,15 @@ impl Reader {
             if let Some(head) = parse_head(&mut self.buffer).map_err(End::Refused)? {
                 break head;
             }
-            stream.set_deadline(deadline);
-            self.fill_more(stream)?;
+            client.set_deadline(deadline);
+            self.fill_more(client)?;
         };
         self.buffer.drain(..head.bytes);
-        stream.set_deadline(deadline);
-        self.read_body(stream, head)
+        client.set_deadline(deadline);
+        self.read_body(client, head)
     }
 
-    fn read_body(&mut self, stream: &mut Stream, head: Head) -> Result<WholeRequest, End> {
+    fn read_body(&mut self, client: &mut impl Client, head: Head) -> Result<WholeRequest, End> {
         let Head {
             mut request,
             content_length,
@@ -136,21 +141,21 @@ impl Reader {
             return Err(End::Refused(BODY_TOO_LARGE));
         }
         if expects_continue && self.buffer.len() < length {
-            let go_on = stream
+            let go_on = client
                 .write_all(b"HTTP/1.1 100 Continue\r\n\r\n")
-                .and_then(|()| stream.flush());
+                .and_then(|()| client.flush());
             go_on.map_err(|_| End::Silent)?;
         }
         while self.buffer.len() < length {
-            self.fill_more(stream)?;
+            self.fill_more(client)?;
         }
         request.body = self.buffer.drain(..length).collect();
         Ok(request)
     }
 
     /// Reads on in the middle of a request.
-    fn fill_more(&mut self, stream: &mut Stream) -> Result<(), End> {
-        match self.fill(stream) {
+    fn fill_more(&mut self, client: &mut impl Client) -> Result<(), End> {
+        match self.fill(client) {
             Ok(0) => Err(End::Silent),
             Ok(_) => Ok(()),
             Err(error) if is_timeout(&error) => Err(End::Refused(TIMED_OUT)),
@@ -158,9 +163,9 @@ impl Reader {
         }
     }
 
-    fn fill(&mut self, stream: &mut Stream) -> io::Result<usize> {
+    fn fill(&mut self, client: &mut impl Client) -> io::Result<usize> {
         let mut chunk = [0; 4096];
-        let read = stream.read(&mut chunk)?;
+        let read = client.read(&mut chunk)?;
         self.buffer.extend_from_slice(&chunk[..read]);
         Ok(read)
     }
@@ -496,6 +501,71 @@ mod tests {
             "x: y\r\n".repeat(HEADERS_MAX)
         );
         assert_eq!(refusal(&many), 431);
+    }
+
+    /// A client that sends a byte each time it is asked, and notes the deadline it is given.
+    struct Dribbler<'a> {
+        bytes: std::slice::Iter<'a, u8>,
+        deadline: Instant,
+        deadlines: Vec<Instant>,
+    }
+
+    impl Client for Dribbler<'_> {
+        fn set_deadline(&mut self, deadline: Instant) {
+            self.deadline = deadline;
+        }
+    }
+
+    impl Read for Dribbler<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.deadlines.push(self.deadline);
+            let Some(byte) = self.bytes.next() else {
+                return Err(io::ErrorKind::TimedOut.into());
+            };
+            buffer[0] = *byte;
+            Ok(1)
+        }
+    }
+
+    impl Write for Dribbler<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn no_byte_moves_the_deadline_of_its_request() {
+        let request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\nhalf a body";
+        let mut client = Dribbler {
+            bytes: request.iter(),
+            deadline: Instant::now(),
+            deadlines: Vec::new(),
+        };
+        let start = Instant::now();
+        assert_eq!(
+            Reader::new().next(&mut client),
+            Err(End::Refused(TIMED_OUT))
+        );
+        let idle = client.deadlines[0] - start;
+        assert_eq!(idle.as_secs(), 75, "before its first byte");
+        let deadlines = &client.deadlines[1..];
+        assert_eq!((deadlines[0] - start).as_secs(), 10);
+        assert_eq!(deadlines.len(), request.len());
+        assert!(deadlines.iter().all(|deadline| *deadline == deadlines[0]));
+    }
+
+    #[test]
+    fn a_client_that_idles_too_long_hears_nothing() {
+        let mut client = Dribbler {
+            bytes: [].iter(),
+            deadline: Instant::now(),
+            deadlines: Vec::new(),
+        };
+        assert_eq!(Reader::new().next(&mut client), Err(End::Silent));
     }
 
     #[test]

@@ -76,10 +76,16 @@ impl App {
     /// Answers one request, whatever it is, and logs it. A panic in a handler is answered 500 and costs nothing else.
     pub fn answer(&self, request: &Request) -> Reply {
         let started = Instant::now();
-        let (route, reply) = self.guarded(request);
+        let (route, mut reply) = self.guarded(request);
+        if self.server_url.is_https() {
+            // A year, for this host alone (RFC 6797): whoever was here once does not come back in clear.
+            let header = ("Strict-Transport-Security", "max-age=31536000".to_owned());
+            reply.headers.push(header);
+        }
         let ms = started.elapsed().as_secs_f64() * 1_000.0;
         let fields = [
             ("method", request.method.as_str()),
+            ("request_id", &request.id.to_string()),
             ("route", route),
             ("status", &reply.status.to_string()),
             ("ms", &format!("{ms:.1}")),
@@ -97,6 +103,7 @@ impl App {
                 "panic",
                 &[
                     ("method", &request.method),
+                    ("request_id", &request.id.to_string()),
                     ("client", &request.client.to_string()),
                 ],
             );
@@ -140,4 +147,83 @@ fn whole_seconds(wait: std::time::Duration) -> u64 {
         .max(1)
         .try_into()
         .unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::log::Format;
+    use crate::server::postiz::Postiz;
+    use crate::server::seal::Seal;
+    use crate::server::store::embedded::Embedded;
+    use crate::shared::secret::Secret;
+    use std::io;
+    use std::sync::Mutex;
+
+    /// What was logged, for the test to read.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A server whose store's clock has a bug at one time of the day.
+    fn app_that_panics_at(bad_time: u64, time: Arc<Mutex<u64>>, log: Lines) -> App {
+        let clock = move || {
+            let now = *time.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            assert_ne!(now, bad_time, "a bug in the clock");
+            now
+        };
+        let url = BaseUrl::parse("https://auth.example").unwrap();
+        let secret = Secret::new("secret".to_owned());
+        let log = Arc::new(Log::to(Format::Text, Box::new(log)));
+        let flow = Flow::new(
+            Arc::new(Embedded::in_memory(Box::new(clock)).unwrap()),
+            Postiz::new(url.clone(), &url, "client".to_owned(), secret.clone()),
+            Arc::new(Seal::new(&secret)),
+            url.as_str().to_owned(),
+            0,
+            Arc::clone(&log),
+        );
+        App::new(flow, url, "postiz.example", &Limits::default(), log)
+    }
+
+    #[test]
+    fn a_panic_costs_one_request() {
+        let (time, lines) = (Arc::new(Mutex::new(1)), Lines::default());
+        let app = app_that_panics_at(2, Arc::clone(&time), lines.clone());
+        let mut start = Request::new("POST", "/device/code");
+        assert_eq!(app.answer(&start).status, 200);
+        *time.lock().unwrap() = 2;
+        start.id = 4711;
+        let reply = app.answer(&start);
+        assert_eq!(reply.status, 500);
+        assert_eq!(reply.body, br#"{"error":"internal_error"}"#);
+        let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(
+            log.contains("error panic method=POST request_id=4711"),
+            "{log}"
+        );
+        *time.lock().unwrap() = 3;
+        assert_eq!(app.answer(&start).status, 200);
+    }
+
+    #[test]
+    fn https_stays_https() {
+        let time = Arc::new(Mutex::new(1));
+        let app = app_that_panics_at(0, time, Lines::default());
+        for target in ["/health", "/device/verify", "/nothing"] {
+            let reply = app.answer(&Request::new("GET", target));
+            let hsts = reply.headers.iter();
+            let hsts = hsts.filter(|(name, _)| *name == "Strict-Transport-Security");
+            assert_eq!(hsts.count(), 1, "{target}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! A request as the handlers see it, and the two ways a client writes parameters: queries and forms, and JSON.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use percent_encoding::percent_decode;
@@ -7,6 +8,8 @@ use percent_encoding::percent_decode;
 /// One whole request. Header names are lower case.
 #[derive(Clone, Debug)]
 pub struct Request {
+    /// The front's number for it, for the log.
+    pub id: u64,
     /// `GET`, `POST`, …
     pub method: String,
     /// The path as it was sent, without the query.
@@ -26,9 +29,10 @@ pub struct Request {
 pub struct Malformed(pub &'static str);
 
 impl Request {
-    /// Takes over what tiny_http parsed. `client` is what the front says of the peer.
+    /// Takes over what tiny_http parsed. `id` and `client` are what the front says of it.
     pub(super) fn from_tiny_http(
         inner: &mut tiny_http::Request,
+        id: u64,
         client: IpAddr,
     ) -> std::io::Result<Request> {
         let mut body = Vec::new();
@@ -42,6 +46,7 @@ impl Request {
             )
         });
         Ok(Request {
+            id,
             method: inner.method().as_str().to_owned(),
             path: path.to_owned(),
             query: query.to_owned(),
@@ -55,6 +60,7 @@ impl Request {
     pub fn new(method: &str, target: &str) -> Request {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         Request {
+            id: 0,
             method: method.to_owned(),
             path: path.to_owned(),
             query: query.to_owned(),
@@ -137,10 +143,9 @@ impl Params {
 
     /// Is any parameter there more than once?
     pub fn has_repeated(&self) -> bool {
-        self.0
-            .iter()
-            .enumerate()
-            .any(|(at, (name, _))| self.0[..at].iter().any(|(earlier, _)| earlier == name))
+        // A set, since a body holds thousands of names: comparing each with each would be a gift to whoever sends them.
+        let mut names = HashSet::new();
+        !self.0.iter().all(|(name, _)| names.insert(name))
     }
 }
 

@@ -120,7 +120,7 @@ impl Workers {
             Vouched::Greeting => return respond(inner, Reply::plain_error(200, "none")),
             Vouched::No => return respond(inner, Reply::plain_error(403, "forbidden")),
         };
-        let mut reply = match Request::from_tiny_http(&mut inner, client) {
+        let mut reply = match Request::from_tiny_http(&mut inner, request_id, client) {
             Ok(request) => self.app.answer(&request),
             // The front hands over whole requests, so this is the front gone away: nobody hears the answer.
             Err(_) => Reply::plain_error(400, "invalid_request"),

@@ -21,13 +21,17 @@ use crate::server::store::{
     REDEEMABLE_FOR, Redemption, SealedGrant, Store, StoreError,
 };
 
-const REQUESTS: TableDefinition<&str, &[u8]> = TableDefinition::new("requests");
-const BY_USER_CODE: TableDefinition<&str, &str> = TableDefinition::new("by_user_code");
-const BY_STATE: TableDefinition<&str, &str> = TableDefinition::new("by_state");
-const BY_EXPIRY: TableDefinition<(u64, &str), ()> = TableDefinition::new("by_expiry");
+/// From text to text, every one: the B-tree's code is then in the program once, not once for each pair of types.
+type Text = TableDefinition<'static, &'static str, &'static str>;
+
+const REQUESTS: Text = TableDefinition::new("requests");
+const BY_USER_CODE: Text = TableDefinition::new("by_user_code");
+const BY_STATE: Text = TableDefinition::new("by_state");
+/// Under [`expiry_key`]; the values are empty.
+const BY_EXPIRY: Text = TableDefinition::new("by_expiry");
 
 /// The version of what the tables hold; kept in the file, so that a later one can be told.
-const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+const META: Text = TableDefinition::new("meta");
 const SCHEMA_VERSION: u64 = 1;
 
 /// redb's page cache: the default of 1 GiB would be most of a small server's memory.
@@ -138,7 +142,7 @@ impl Store for Embedded {
             let expires_at = now + as_ms(new.lifetime);
             tables
                 .by_expiry
-                .insert((expires_at, new.login.as_str()), ())?;
+                .insert(&*expiry_key(expires_at, &new.login), "")?;
             let record = Record {
                 user_code: new.user_code.as_str().to_owned(),
                 status: Status::Pending,
@@ -250,11 +254,11 @@ impl Store for Embedded {
             tables.by_user_code.remove(record.user_code.as_str())?;
             tables
                 .by_expiry
-                .remove((record.expires_at, login.as_str()))?;
+                .remove(&*expiry_key(record.expires_at, login))?;
             record.expires_at = record.expires_at.max(now + as_ms(REDEEMABLE_FOR));
             tables
                 .by_expiry
-                .insert((record.expires_at, login.as_str()), ())?;
+                .insert(&*expiry_key(record.expires_at, login), "")?;
             record.status = Status::Completed;
             record.claimed_at = None;
             record.access_token = Some(grant.token.as_str().to_owned());
@@ -312,20 +316,17 @@ impl Store for Embedded {
         let over = self.shared.now().saturating_sub(as_ms(EXPIRED_FOR));
         let doomed = self.shared.read(|snapshot| {
             let by_expiry = snapshot.open_table(BY_EXPIRY)?;
-            let limit = limit as usize;
-            let keys = by_expiry.range(..(over, ""))?.take(limit).map(|entry| {
-                let (key, _) = entry?;
-                let (expires_at, login) = key.value();
-                Ok((expires_at, DeviceCodeHash::from_store(login.to_owned())))
-            });
-            keys.collect::<Result<Vec<_>, redb::Error>>()
+            let before = expiry_key_prefix(over);
+            let keys = by_expiry.range(..&*before)?.take(limit as usize);
+            keys.map(|entry| Ok(entry?.0.value().to_owned()))
+                .collect::<Result<Vec<String>, redb::Error>>()
         })?;
         if doomed.is_empty() {
             return Ok(0);
         }
         self.shared.write(|tables| {
-            for (expires_at, login) in &doomed {
-                tables.delete(*expires_at, login)?;
+            for expiry_key in &doomed {
+                tables.delete(expiry_key)?;
             }
             Ok(doomed.len() as u64)
         })
@@ -346,17 +347,17 @@ impl Store for Embedded {
 struct Tables<'t> {
     /// Whether there is anything to commit: an fsync for a stranger's wrong code would be a gift to him.
     changed: bool,
-    requests: redb::Table<'t, &'static str, &'static [u8]>,
+    requests: redb::Table<'t, &'static str, &'static str>,
     by_user_code: redb::Table<'t, &'static str, &'static str>,
     by_state: redb::Table<'t, &'static str, &'static str>,
-    by_expiry: redb::Table<'t, (u64, &'static str), ()>,
+    by_expiry: redb::Table<'t, &'static str, &'static str>,
 }
 
 impl Tables<'_> {
     fn put(&mut self, login: &DeviceCodeHash, record: &Record) -> Result<(), redb::Error> {
-        let bytes = serde_json::to_vec(record)
+        let json = serde_json::to_string(record)
             .map_err(|error| redb::Error::Corrupted(error.to_string()))?;
-        self.requests.insert(login.as_str(), bytes.as_slice())?;
+        self.requests.insert(login.as_str(), json.as_str())?;
         self.changed = true;
         Ok(())
     }
@@ -390,9 +391,11 @@ impl Tables<'_> {
         Ok(record.filter(ours).map(|record| (login, record)))
     }
 
-    fn delete(&mut self, expires_at: u64, login: &DeviceCodeHash) -> Result<(), redb::Error> {
+    fn delete(&mut self, expiry_key: &str) -> Result<(), redb::Error> {
         self.changed = true;
-        self.by_expiry.remove((expires_at, login.as_str()))?;
+        self.by_expiry.remove(expiry_key)?;
+        let login = expiry_key.split_once(' ').map_or("", |(_, login)| login);
+        let login = &DeviceCodeHash::from_store(login.to_owned());
         let Some(record) = read_record(&self.requests, login)? else {
             return Ok(());
         };
@@ -530,27 +533,36 @@ fn explain(error: &DatabaseError) -> String {
 
 /// Makes the tables, and refuses a file of a later version than this server knows.
 fn prepare(database: &Database) -> Result<(), StoreError> {
-    let version = (|| {
-        let write = database.begin_write()?;
-        let version = {
-            let mut meta = write.open_table(META)?;
-            let found = meta.get("schema_version")?.map(|version| version.value());
-            if found.is_none() {
-                meta.insert("schema_version", SCHEMA_VERSION)?;
-            }
-            found.unwrap_or(SCHEMA_VERSION)
-        };
-        Tables::open(&write)?;
-        write.commit()?;
-        Ok::<u64, redb::Error>(version)
-    })();
-    match version {
+    match make_tables(database) {
         Ok(version) if version > SCHEMA_VERSION => Err(StoreError::Unusable(format!(
             "its schema version is {version}, and this server knows versions up to {SCHEMA_VERSION}: run a newer server"
         ))),
         Ok(_) => Ok(()),
         Err(error) => Err(StoreError::Unavailable(error.to_string())),
     }
+}
+
+/// Makes the tables that are missing, unless the file is of a later version: that one stays as it is. Its version.
+fn make_tables(database: &Database) -> Result<u64, redb::Error> {
+    let write = database.begin_write()?;
+    let version = {
+        let mut meta = write.open_table(META)?;
+        // What is no number was not written by an earlier server.
+        let found = meta
+            .get("schema_version")?
+            .map(|version| version.value().parse().unwrap_or(u64::MAX));
+        if found.is_none() {
+            meta.insert("schema_version", SCHEMA_VERSION.to_string().as_str())?;
+        }
+        found.unwrap_or(SCHEMA_VERSION)
+    };
+    if version > SCHEMA_VERSION {
+        write.abort()?;
+    } else {
+        Tables::open(&write)?;
+        write.commit()?;
+    }
+    Ok(version)
 }
 
 impl<'t> Tables<'t> {
@@ -583,15 +595,24 @@ fn write_to<T>(
 }
 
 fn read_record(
-    table: &impl ReadableTable<&'static str, &'static [u8]>,
+    table: &impl ReadableTable<&'static str, &'static str>,
     login: &DeviceCodeHash,
 ) -> Result<Option<Record>, redb::Error> {
-    let Some(bytes) = table.get(login.as_str())? else {
+    let Some(json) = table.get(login.as_str())? else {
         return Ok(None);
     };
-    serde_json::from_slice(bytes.value())
+    serde_json::from_str(json.value())
         .map(Some)
         .map_err(|error| redb::Error::Corrupted(error.to_string()))
+}
+
+/// When a login expires, and which: of fixed width, so that text sorts as numbers do.
+fn expiry_key(expires_at: u64, login: &DeviceCodeHash) -> String {
+    expiry_key_prefix(expires_at) + login.as_str()
+}
+
+fn expiry_key_prefix(expires_at: u64) -> String {
+    format!("{expires_at:020} ")
 }
 
 fn key(value: redb::AccessGuard<&'static str>) -> DeviceCodeHash {

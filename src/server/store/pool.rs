@@ -36,6 +36,8 @@ struct Slots {
     idle: Vec<Connection>,
     /// Idle ones and those in use.
     open: usize,
+    /// Requests that wait for one.
+    waiting: usize,
 }
 
 /// A connection with the statements that it has prepared so far.
@@ -108,11 +110,13 @@ impl Pool {
                 let busy = format!("all {} connections to PostgreSQL are busy", self.size);
                 return Err(StoreError::Unavailable(busy));
             }
+            slots.waiting += 1;
             slots = self
                 .freed
                 .wait_timeout(slots, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
+            slots.waiting -= 1;
         }
     }
 
@@ -232,8 +236,12 @@ impl Drop for Pooled {
             drop(connection);
             self.pool.give_up_slot();
         } else {
-            self.pool.slots().idle.push(connection);
-            self.pool.freed.notify_one();
+            let mut slots = self.pool.slots();
+            slots.idle.push(connection);
+            // A wake-up is a system call even where nobody sleeps.
+            if slots.waiting > 0 {
+                self.pool.freed.notify_one();
+            }
         }
     }
 }

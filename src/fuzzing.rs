@@ -1,0 +1,266 @@
+//! What the fuzzers of `tests/fuzz` call: each takes bytes that a stranger could send, and panics where a promise about
+//! them is broken. Only built for them and for the test below, which replays the seeds and whatever the fuzzers found.
+
+use std::cell::RefCell;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::cli::credentials::{Stored, object_in};
+use crate::server::client_address::TrustedProxies;
+use crate::server::codes::UserCode;
+use crate::server::config::Limits;
+use crate::server::flow::Flow;
+use crate::server::front::whole_request::{Client, End, Reader, WholeRequest};
+use crate::server::http::request::Params;
+use crate::server::http::{App, Reply, Request};
+use crate::server::log::{Format, Log};
+use crate::server::postiz::Postiz;
+use crate::server::seal::Seal;
+use crate::server::store::embedded::Embedded;
+use crate::shared::base_url::BaseUrl;
+use crate::shared::secret::Secret;
+
+/// What a fuzzer calls.
+pub type Target = fn(&[u8]);
+
+/// All targets and their names.
+pub const TARGETS: [(&str, Target); 6] = [
+    ("request_reader", request_reader),
+    ("bodies", bodies),
+    ("query", query),
+    ("user_code", user_code),
+    ("forwarded_for", forwarded_for),
+    ("credentials", credentials),
+];
+
+/// What a client sends over one connection: read as the same requests however it arrives, and each written down for
+/// tiny_http as one request that says nothing but what was read.
+pub fn request_reader(bytes: &[u8]) {
+    let whole = read_all(bytes, bytes.len().max(1));
+    assert_eq!(whole, read_all(bytes, 1), "byte by byte");
+    for request in &whole.0 {
+        assert_is_one_request(&request.bytes("x-front", "vouched"));
+    }
+}
+
+/// All requests of a connection whose bytes come in pieces of this size, and how it ended.
+fn read_all(bytes: &[u8], piece: usize) -> (Vec<WholeRequest>, End) {
+    let mut client = Pieces { bytes, piece };
+    let (mut reader, mut requests) = (Reader::new(), Vec::new());
+    loop {
+        match reader.next(&mut client) {
+            Ok(request) => requests.push(request),
+            Err(end) => return (requests, end),
+        }
+    }
+}
+
+fn assert_is_one_request(written: &[u8]) {
+    let mut headers = [httparse::EMPTY_HEADER; 128];
+    let mut parsed = httparse::Request::new(&mut headers);
+    let Ok(httparse::Status::Complete(head)) = parsed.parse(written) else {
+        panic!("not a request: {}", written.escape_ascii());
+    };
+    assert!(written[..head].is_ascii());
+    let values = |name: &str| {
+        let headers = parsed.headers.iter();
+        headers
+            .filter(|header| header.name.eq_ignore_ascii_case(name))
+            .map(|header| header.value)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(values("x-front"), [b"vouched"]);
+    assert!(values("transfer-encoding").is_empty());
+    let body = (written.len() - head).to_string();
+    assert_eq!(values("content-length"), [body.as_bytes()]);
+}
+
+/// A client that sends these bytes, so many at a time, and then no more.
+struct Pieces<'a> {
+    bytes: &'a [u8],
+    piece: usize,
+}
+
+impl Client for Pieces<'_> {
+    fn set_deadline(&mut self, _deadline: Instant) {}
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let piece = self.piece.min(self.bytes.len());
+        let read = (&self.bytes[..piece]).read(buffer)?;
+        self.bytes = &self.bytes[read..];
+        Ok(read)
+    }
+}
+
+impl Write for Pieces<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A body for each endpoint that takes one, as JSON, as a form, and as nothing in particular.
+pub fn bodies(bytes: &[u8]) {
+    for path in ["/device/code", "/device/token", "/device/verify"] {
+        for content_type in [
+            "application/json",
+            "application/x-www-form-urlencoded",
+            "text/plain",
+        ] {
+            let mut request = Request::new("POST", path);
+            let header = ("content-type".to_owned(), content_type.to_owned());
+            request.headers.push(header);
+            request.body = bytes.to_vec();
+            assert_is_sound(&answer(&request));
+        }
+    }
+}
+
+/// A query for each page that takes one, with a cookie of the same bytes.
+pub fn query(bytes: &[u8]) {
+    let text: String = bytes.iter().map(|byte| char::from(byte & 0x7f)).collect();
+    for path in ["/device/verify", "/device/callback"] {
+        let mut request = Request::new("GET", path);
+        request.query.clone_from(&text);
+        let header = ("cookie".to_owned(), format!("postiz_login={text}"));
+        request.headers.push(header);
+        assert_is_sound(&answer(&request));
+    }
+    if let Ok(params) = Params::parse(bytes)
+        && let Ok(Some(value)) = params.single("user_code")
+    {
+        assert!(!value.is_empty() && !value.contains('\0'));
+    }
+}
+
+/// Never our fault, and no header that could be two.
+fn assert_is_sound(reply: &Reply) {
+    assert!(reply.status < 500, "{}", reply.status);
+    for (name, value) in &reply.headers {
+        let visible = |byte| matches!(byte, b' '..=b'~');
+        assert!(value.bytes().all(visible), "{name}: {value:?}");
+    }
+}
+
+/// The answer of a server whose store is in memory, and made anew now and then, for logins pile up in it.
+fn answer(request: &Request) -> Reply {
+    const REQUESTS_PER_SERVER: u32 = 10_000;
+    thread_local! {
+        static SERVER: RefCell<(u32, Option<App>)> = const { RefCell::new((0, None)) };
+    }
+    SERVER.with_borrow_mut(|(count, app)| {
+        if *count % REQUESTS_PER_SERVER == 0 {
+            *app = Some(new_app());
+        }
+        *count = count.wrapping_add(1);
+        app.as_ref().expect("it was made above").answer(request)
+    })
+}
+
+fn new_app() -> App {
+    let url = |text| BaseUrl::parse(text).expect("a URL");
+    let secret = Secret::new("secret".to_owned());
+    // Nobody is there: what reached the exchange would be answered 502, and fail the assertion.
+    let postiz = Postiz::new(
+        url("http://127.0.0.1:9"),
+        &url("http://127.0.0.1:9"),
+        "client".to_owned(),
+        secret.clone(),
+    );
+    let log = Arc::new(Log::to(Format::Json, Box::new(io::sink())));
+    let store = Embedded::in_memory(Box::new(|| 1)).expect("memory");
+    let flow = Flow::new(
+        Arc::new(store),
+        postiz,
+        Arc::new(Seal::new(&secret)),
+        "http://127.0.0.1:9".to_owned(),
+        0,
+        Arc::clone(&log),
+    );
+    let no_budgets = Limits {
+        logins_per_minute: 0,
+        wrong_codes_per_minute: 0,
+        wrong_codes_per_minute_total: 0,
+        ..Limits::default()
+    };
+    App::new(
+        flow,
+        url("https://auth.example"),
+        "postiz.example",
+        &no_budgets,
+        log,
+    )
+}
+
+/// What is taken for a user code has one spelling, and is the same code however that is typed.
+pub fn user_code(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let Some(code) = UserCode::parse(&text) else {
+        return;
+    };
+    let spelt = code.as_str();
+    assert_eq!((spelt.len(), spelt.find('-')), (9, Some(4)), "{spelt:?}");
+    let again = |typed: &str| UserCode::parse(typed).map(|code| code.as_str().to_owned());
+    assert_eq!(again(spelt).as_deref(), Some(spelt));
+    let typed = spelt.to_ascii_lowercase().replace('-', "");
+    assert_eq!(again(&typed).as_deref(), Some(spelt));
+}
+
+/// `X-Forwarded-For` headers, one a line: a stranger gains nothing by them, and what a proxy appends is believed.
+pub fn forwarded_for(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let proxies = TrustedProxies::default();
+    let stranger = IpAddr::from(Ipv4Addr::new(203, 0, 113, 7));
+    let proxy = IpAddr::from(Ipv4Addr::LOCALHOST);
+    assert_eq!(proxies.client(stranger, text.lines()), stranger);
+    let appended = format!("{text}\n203.0.113.7");
+    assert_eq!(proxies.client(proxy, appended.lines()), stranger);
+    let appended = format!("{text}, 203.0.113.7");
+    assert_eq!(proxies.client(proxy, appended.lines()), stranger);
+    // Whatever comes out can be counted and shown.
+    let client = proxies.client(proxy, text.lines());
+    assert_eq!(client, client.to_canonical());
+}
+
+/// A credentials file: what it holds survives being written and read again.
+pub fn credentials(bytes: &[u8]) {
+    let Ok(fields) = object_in(bytes) else {
+        return;
+    };
+    let written = serde_json::to_vec_pretty(&fields).expect("it was JSON before");
+    let again = object_in(&written).expect("it is JSON again");
+    assert_eq!(fields, again);
+    if let Ok(Some(stored)) = Stored::from_object(&fields) {
+        let stored_again = Stored::from_object(&again).ok().flatten();
+        let stored_again = stored_again.expect("a login again");
+        assert!(!stored.access_token.expose().is_empty());
+        assert_eq!(stored.access_token, stored_again.access_token);
+        assert_eq!(stored.organization_id, stored_again.organization_id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The seeds, among them whatever the fuzzers found.
+    #[test]
+    fn seeds_keep_all_promises() {
+        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/seeds");
+        for (name, target) in TARGETS {
+            let folder = std::fs::read_dir(format!("{seeds}/{name}")).unwrap();
+            let files: Vec<_> = folder.map(|file| file.unwrap().path()).collect();
+            assert!(!files.is_empty(), "{name}");
+            for file in files {
+                target(&std::fs::read(file).unwrap());
+            }
+        }
+    }
+}

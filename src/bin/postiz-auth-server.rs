@@ -95,10 +95,15 @@ fn run(config: Config) -> ExitCode {
 fn log_panics(log: Arc<Log>) {
     std::panic::set_hook(Box::new(move |panic| {
         let at = panic.location().map(ToString::to_string);
+        let what = panic.payload();
+        let what = what
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| what.downcast_ref::<String>().map(String::as_str));
         log.error(
             "panicked",
             &[
-                ("what", panic.payload_as_str().unwrap_or_default()),
+                ("what", what.unwrap_or_default()),
                 ("at", &at.unwrap_or_default()),
                 ("thread", std::thread::current().name().unwrap_or_default()),
             ],

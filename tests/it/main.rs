@@ -8,9 +8,11 @@
 mod fake_postiz;
 mod support;
 
+mod attack;
 mod cli;
 mod contract;
 mod database_tls;
+mod faults;
 mod lifecycle;
 mod login;
 mod secrets;

@@ -33,7 +33,9 @@ impl Stream {
             Some(config) => {
                 let mut connection =
                     ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
-                connection.complete_io(&mut socket)?;
+                while connection.is_handshaking() {
+                    connection.complete_io(&mut socket)?;
+                }
                 Stream::Tls(Box::new(StreamOwned::new(connection, socket)))
             }
         })
@@ -178,6 +180,14 @@ fn coarse(duration: Duration) -> Duration {
     Duration::from_millis((duration.as_millis() as u64).div_ceil(100) * 100)
 }
 
+/// A socket's timeout is told as `WouldBlock`, which rustls would take for a reason to try again.
+fn timed_out(error: io::Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::WouldBlock => ErrorKind::TimedOut.into(),
+        _ => error,
+    }
+}
+
 impl Read for Deadlined {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = Some(self.left()?);
@@ -185,7 +195,7 @@ impl Read for Deadlined {
             self.socket.set_read_timeout(left)?;
             self.read_timeout = left;
         }
-        self.socket.read(buffer)
+        self.socket.read(buffer).map_err(timed_out)
     }
 }
 
@@ -196,7 +206,7 @@ impl Write for Deadlined {
             self.socket.set_write_timeout(left)?;
             self.write_timeout = left;
         }
-        self.socket.write(bytes)
+        self.socket.write(bytes).map_err(timed_out)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -158,7 +158,7 @@ impl Reader {
         match self.fill(client) {
             Ok(0) => Err(End::Silent),
             Ok(_) => Ok(()),
-            Err(error) if is_timeout(&error) => Err(End::Refused(TIMED_OUT)),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(End::Refused(TIMED_OUT)),
             Err(_) => Err(End::Silent),
         }
     }
@@ -169,13 +169,6 @@ impl Reader {
         self.buffer.extend_from_slice(&chunk[..read]);
         Ok(read)
     }
-}
-
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-    )
 }
 
 /// The head at the beginning of `buffer`; `None` when more of it must come. Blank lines before it are dropped

@@ -113,6 +113,13 @@ impl Browser {
         pairs.join("; ")
     }
 
+    /// The bytes of a request for `url`, for tests that send it themselves.
+    pub fn get_bytes(&self, url: &str) -> Vec<u8> {
+        let cookies = self.cookies_for(url);
+        let headers = [("Host", authority_of(url)), ("Cookie", cookies.as_str())];
+        http::request("GET", target_of(url), &headers, b"")
+    }
+
     /// The values of all cookies, which no log may hold.
     pub fn cookie_values(&self) -> Vec<String> {
         self.cookies.iter().map(|c| c.value.clone()).collect()

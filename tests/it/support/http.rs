@@ -56,9 +56,19 @@ impl Connection {
         self.stream.write_all(bytes.as_ref()).ok();
     }
 
+    /// The same; an error when the server has closed the connection, or takes no bytes for too long.
+    pub fn send_or_fail(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.stream.write_all(bytes.as_ref())
+    }
+
     /// Closes one or both directions.
     pub fn shut_down(&self, how: Shutdown) {
         self.stream.shutdown(how).expect("it is open");
+    }
+
+    /// The same on a connection that may be gone.
+    pub fn try_shut_down(&self, how: Shutdown) {
+        self.stream.shutdown(how).ok();
     }
 
     /// The next answer.

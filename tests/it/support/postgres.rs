@@ -2,7 +2,7 @@
 //! one's own for tests that stop it. `postgres_guard.sh` ends each cluster with this process, even a killed one.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -112,8 +112,9 @@ impl Cluster {
         }
     }
 
-    /// Stops it as an administrator would (`stop`) or as a crash would (`kill`), or starts it again (`start`); or makes it
-    /// fall silent (`freeze`), connections and all, and wakes it up (`thaw`).
+    /// Stops it as an administrator would (`stop`), as a crash would (`kill`) or with no time for any last word
+    /// (`sigkill`), or starts it again (`start`); or makes it fall silent (`freeze`), connections and all, and wakes it up
+    /// (`thaw`).
     pub fn control(&self, command: &str) {
         assert_eq!(self.tell(command), "done", "{command}");
     }
@@ -159,6 +160,19 @@ impl Database {
     pub fn url_with(&self, host: &str, parameters: &str) -> String {
         let Database { port, name } = self;
         format!("postgres://postgres:{PASSWORD}@{host}:{port}/{name}?{parameters}")
+    }
+
+    /// Where its server listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// The same database by another port, which something in between listens on.
+    pub fn behind(&self, port: u16) -> Database {
+        Database {
+            port,
+            name: self.name.clone(),
+        }
     }
 
     /// A connection of one's own.

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Keeps one private PostgreSQL for a test process, and removes it when that process ends, however it ends:
-# the process holds the other end of this script's standard input. Obeys start, stop, kill, freeze, thaw and folder,
-# and answers each with a line.
+# the process holds the other end of this script's standard input. Obeys start, stop, kill, sigkill, freeze, thaw and
+# folder, and answers each with a line.
 #
 # usage: postgres_guard.sh PORT PASSWORD [tls]
 set -eu
@@ -65,6 +65,8 @@ while read -r command; do
     start) start ;;
     stop) pg stop -m fast ;;
     kill) pg stop -m immediate ;;
+    # All are killed, so nobody holds the lock; a new server could take one that is not buried yet for a living one.
+    sigkill) signal KILL && rm -f data/postmaster.pid ;;
     freeze) signal STOP ;;
     thaw) signal CONT ;;
     folder) echo "$dir" && continue ;;

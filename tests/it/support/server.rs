@@ -43,6 +43,8 @@ pub struct TestServer {
 #[derive(Clone)]
 pub struct ServerSetup {
     variables: Vec<(String, String)>,
+    /// A program with arguments that runs the server, if any.
+    wrapper: Vec<String>,
     dir: Arc<TempDir>,
 }
 
@@ -60,6 +62,7 @@ impl TestServer {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let setup = ServerSetup {
             variables: Vec::new(),
+            wrapper: Vec::new(),
             dir: Arc::new(dir),
         };
         let setup = setup
@@ -155,6 +158,22 @@ impl ServerSetup {
         self
     }
 
+    /// Under a limit, as the shell's `ulimit` sets it: `-n 128`.
+    pub fn limited(self, ulimit: &str) -> ServerSetup {
+        self.wrapped(&["/bin/sh", "-c"], &format!("ulimit {ulimit}"))
+    }
+
+    /// With mounts that this command makes, and that only the server sees; needs root.
+    pub fn in_own_mounts(self, mount: &str) -> ServerSetup {
+        self.wrapped(&["unshare", "-m", "/bin/sh", "-c"], mount)
+    }
+
+    fn wrapped(mut self, shell: &[&str], first: &str) -> ServerSetup {
+        self.wrapper = shell.iter().map(ToString::to_string).collect();
+        self.wrapper.push(format!("{first} && exec \"$0\" \"$@\""));
+        self
+    }
+
     /// In front of this Postiz.
     pub fn postiz(self, postiz: &FakePostiz) -> ServerSetup {
         self.var("POSTIZ_FRONTEND_URL", &postiz.url())
@@ -179,7 +198,10 @@ impl ServerSetup {
 
     /// The program with its environment and nothing else of ours.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_postiz-auth-server"));
+        let program = env!("CARGO_BIN_EXE_postiz-auth-server");
+        let mut words = self.wrapper.iter().map(String::as_str).chain([program]);
+        let mut command = Command::new(words.next().unwrap_or(program));
+        command.args(words);
         command.env_clear().current_dir(self.dir.path());
         let variables = self.variables.iter().map(|(n, v)| (n.as_str(), v.as_str()));
         command.envs(variables);
@@ -233,10 +255,11 @@ impl ServerSetup {
     }
 }
 
-/// The address in the line that says so: `… listening on http://127.0.0.1:PORT`, or as JSON `"url":"http://127.0.0.1:PORT"`.
+/// The address in the line that says so: `… listening on http://127.0.0.1:PORT`, or as JSON `"url":"http://127.0.0.1:PORT"`;
+/// it may be `https`.
 fn listening_at(log: &str) -> Option<SocketAddr> {
     let line = log.lines().find(|l| l.contains("listening"))?;
-    let (_, rest) = line.split_once("http://")?;
+    let (_, rest) = line.split_once("://")?;
     let end = rest.find(|c: char| !(c.is_ascii_digit() || ".:".contains(c)));
     rest[..end.unwrap_or(rest.len())].parse().ok()
 }

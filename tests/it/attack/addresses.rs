@@ -1,0 +1,95 @@
+//! Who a client is: what a proxy says of it counts only from a proxy, on the confirm page, in the log and in the budgets.
+
+use serde_json::json;
+
+use crate::attack::server_with;
+use crate::fake_postiz::FakePostiz;
+use crate::support::{TestServer, expect};
+
+/// Starts a login with these headers; the address that the confirm page shows, which is the one that the log names.
+#[track_caller]
+fn shown_address(server: &TestServer, headers: &[(&str, &str)]) -> String {
+    let answer = server.send("POST", "/device/code", headers, b"");
+    expect::json(&answer, 200);
+    let start = answer.json();
+    let target = format!(
+        "/device/verify?user_code={}",
+        start["user_code"].as_str().expect("a code")
+    );
+    let page = server.get(&target);
+    expect::page(&page, 200);
+    let html = page.text();
+    let log = server.log();
+    let line = log.lines().rfind(|line| line.contains("login started"));
+    let line = line.unwrap_or_else(|| panic!("no such line: {log}"));
+    let (_, client) = line.split_once("client=").expect("the line names it");
+    let client = client.split(' ').next().expect("one word");
+    assert!(html.contains(client), "{client} is not on the page: {html}");
+    client.to_owned()
+}
+
+#[test]
+fn a_stranger_speaks_for_nobody() {
+    let postiz = FakePostiz::start();
+    let server = server_with(&postiz, &[("TRUSTED_PROXIES", "none")]);
+    for spoofed in ["198.51.100.1", "127.0.0.1, 198.51.100.1", "::1", "garbage"] {
+        assert_eq!(
+            shown_address(&server, &[("X-Forwarded-For", spoofed)]),
+            "127.0.0.1"
+        );
+    }
+}
+
+#[test]
+fn a_proxy_is_believed_as_far_as_it_can_know() {
+    let postiz = FakePostiz::start();
+    let server = server_with(&postiz, &[("TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/8")]);
+    for (forwarded_for, client) in [
+        ("198.51.100.1", "198.51.100.1"),
+        // What the client itself wrote stands left of what the proxy appended.
+        ("6.6.6.6, 198.51.100.1", "198.51.100.1"),
+        ("10.0.0.9, 198.51.100.1", "198.51.100.1"),
+        ("198.51.100.1, 10.0.0.9", "198.51.100.1"),
+        ("198.51.100.1:4711", "198.51.100.1"),
+        ("::ffff:198.51.100.1", "198.51.100.1"),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("198.51.100.1, <script>", "127.0.0.1"),
+        ("198.51.100.1, unknown", "127.0.0.1"),
+        ("", "127.0.0.1"),
+    ] {
+        let shown = shown_address(&server, &[("X-Forwarded-For", forwarded_for)]);
+        assert_eq!(shown, client, "{forwarded_for:?}");
+    }
+    // Two headers are one list.
+    let headers = [
+        ("X-Forwarded-For", "6.6.6.6, 198.51.100.1"),
+        ("x-forwarded-for", "10.0.0.9"),
+    ];
+    assert_eq!(shown_address(&server, &headers), "198.51.100.1");
+    // What the front itself writes cannot be written by anybody else, and other headers of proxies mean nothing here.
+    let headers = [
+        ("X-Front", "secret 1 203.0.113.9"),
+        ("X-Real-IP", "203.0.113.9"),
+        ("Forwarded", "for=203.0.113.9"),
+    ];
+    assert_eq!(shown_address(&server, &headers), "127.0.0.1");
+}
+
+/// A stranger who forwards a new address each time still has one budget.
+#[test]
+fn spoofed_addresses_have_no_budgets() {
+    let postiz = FakePostiz::start();
+    let variables = [
+        ("TRUSTED_PROXIES", "none"),
+        ("LIMIT_LOGINS_PER_MINUTE", "3"),
+    ];
+    let server = server_with(&postiz, &variables);
+    let statuses = (0..5).map(|i| {
+        let address = format!("198.51.100.{i}");
+        let headers = [("X-Forwarded-For", address.as_str())];
+        server.send("POST", "/device/code", &headers, b"").status
+    });
+    assert_eq!(statuses.collect::<Vec<_>>(), [200, 200, 200, 429, 429]);
+    assert_eq!(server.post_json("/device/code", &json!({})).status, 429);
+}

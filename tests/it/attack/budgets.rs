@@ -1,0 +1,127 @@
+//! Budgets: what is counted by address and in all, what the answer past it is, and that each can be switched off.
+
+use serde_json::json;
+
+use crate::attack::{assert_logs_in, server_with};
+use crate::fake_postiz::FakePostiz;
+use crate::support::{Answer, Login, TestServer, at_once, expect};
+
+const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
+
+fn start_from(server: &TestServer, address: &str) -> Answer {
+    server.send("POST", "/device/code", &[("X-Forwarded-For", address)], b"")
+}
+
+fn guess_from(server: &TestServer, address: &str) -> Answer {
+    let headers = [FORM, ("X-Forwarded-For", address)];
+    server.send("POST", "/device/verify", &headers, b"user_code=WDJB-MJHT")
+}
+
+/// An IPv6 client has a whole /64 to call from.
+#[test]
+fn starting_logins() {
+    let postiz = FakePostiz::start();
+    let server = server_with(&postiz, &[("LIMIT_LOGINS_PER_MINUTE", "3")]);
+    for i in 0..3 {
+        assert_eq!(start_from(&server, &format!("2001:db8::{i}")).status, 200);
+    }
+    let refused = start_from(&server, "2001:db8::ffff:1");
+    expect::error(&refused, 429, "too_many_requests");
+    expect::retry_after(&refused);
+    assert_eq!(start_from(&server, "2001:db8:0:1::1").status, 200);
+    // Nobody else pays for it.
+    assert_logs_in(&server);
+}
+
+/// The ceiling for all addresses together, met by guesses all at once: more than it are never tried.
+#[test]
+fn guessing_from_everywhere_at_once() {
+    let postiz = FakePostiz::start();
+    let server = server_with(&postiz, &[("LIMIT_WRONG_CODES_PER_MINUTE_TOTAL", "20")]);
+    let login = Login::start(&server);
+    let rounds = at_once(8, |thread| {
+        let guess =
+            |i| guess_from(&server, &format!("10.9.{thread}.{i}, 203.0.{thread}.{i}")).status;
+        (0..25).map(guess).collect::<Vec<_>>()
+    });
+    let statuses = rounds.concat();
+    let count = |status| statuses.iter().filter(|s| **s == status).count();
+    assert_eq!(count(400) + count(429), 200, "{statuses:?}");
+    // 20 at once, one every 3 s, and those that were let in together.
+    let tried = count(400);
+    assert!((20..40).contains(&tried), "{tried} were tried");
+    let page = guess_from(&server, "203.0.113.200");
+    expect::page(&page, 429);
+    expect::retry_after(&page);
+    // The right code, too, has to wait; programs are not concerned.
+    let target = format!("/device/verify?user_code={}", login.user_code());
+    expect::page(&server.get(&target), 429);
+    expect::error(&login.poll(&server), 400, "authorization_pending");
+}
+
+#[test]
+fn zero_switches_a_budget_off() {
+    let postiz = FakePostiz::start();
+    for (on, off) in [
+        ("LIMIT_LOGINS_PER_MINUTE", "LIMIT_WRONG_CODES_PER_MINUTE"),
+        ("LIMIT_WRONG_CODES_PER_MINUTE", "LIMIT_LOGINS_PER_MINUTE"),
+    ] {
+        let server = server_with(
+            &postiz,
+            &[(on, "2"), (off, "0"), ("LIMIT_LIVE_LOGINS", "0")],
+        );
+        let (mut starts, mut guesses) = (Vec::new(), Vec::new());
+        for _ in 0..50 {
+            starts.push(start_from(&server, "203.0.113.1").status);
+            guesses.push(guess_from(&server, "203.0.113.1").status);
+        }
+        let starts_refused = starts.iter().filter(|status| **status == 429).count();
+        let guesses_refused = guesses.iter().filter(|status| **status == 429).count();
+        if on.contains("LOGINS") {
+            assert!(starts_refused >= 45, "{starts:?}");
+            assert_eq!(guesses_refused, 0, "{guesses:?}");
+        } else {
+            assert!(guesses_refused >= 45, "{guesses:?}");
+            assert_eq!(starts_refused, 0, "{starts:?}");
+        }
+    }
+}
+
+/// The defaults, as they are without any variable.
+#[test]
+fn defaults_are_on() {
+    let postiz = FakePostiz::start();
+    let setup = TestServer::setup(crate::support::Store::Embedded).postiz(&postiz);
+    let setup = [
+        "LIMIT_LOGINS_PER_MINUTE",
+        "LIMIT_WRONG_CODES_PER_MINUTE",
+        "LIMIT_WRONG_CODES_PER_MINUTE_TOTAL",
+    ]
+    .iter()
+    .fold(setup, |setup, name| setup.without(name));
+    let server = setup.start();
+    let served = |statuses: Vec<u16>| statuses.iter().filter(|status| **status != 429).count();
+    let starts = (0..50).map(|_| server.post_json("/device/code", &json!({})).status);
+    // 30 at once, and what is refilled meanwhile on a slow machine.
+    assert!((30..45).contains(&served(starts.collect())));
+    let guesses = (0..30).map(|_| guess_from(&server, "203.0.113.1").status);
+    assert!((10..20).contains(&served(guesses.collect())));
+}
+
+/// Two logins are kept; a third has to come again, in a form that the npm CLI takes for a hiccup.
+#[test]
+fn live_logins_have_a_ceiling() {
+    let postiz = FakePostiz::start();
+    let server = server_with(&postiz, &[("LIMIT_LIVE_LOGINS", "2")]);
+    let login = Login::start(&server);
+    Login::start(&server);
+    expect::unavailable(&start_from(&server, "203.0.113.1"));
+    // Those that are in go on.
+    expect::page(
+        &login
+            .approve(&mut crate::support::Browser::new(), "ada")
+            .answer,
+        200,
+    );
+    expect::json(&login.outcome(&server), 200);
+}

@@ -1,0 +1,171 @@
+//! Too many clients at once: those within the limits are served, the rest is sent away, and afterwards all is as before.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::attack::{assert_logs_in, assert_nothing_broke, memory_kib, server_with};
+use crate::fake_postiz::FakePostiz;
+use crate::support::{Browser, Connection, Login, Store, TestServer, at_once, eventually, expect};
+
+const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// Lets this process have as many connections as these tests need.
+fn raise_own_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum.map(|maximum| maximum.min(65_536)),
+        maximum,
+    };
+    setrlimit(Resource::Nofile, raised).expect("the soft limit may be raised to the hard one");
+}
+
+/// So many connections that are let in, and served once.
+fn served_once(server: &TestServer, count: usize) -> Vec<Connection> {
+    let mut connections: Vec<Connection> = (0..count)
+        .map(|_| Connection::open(server.address))
+        .collect();
+    for connection in &mut connections {
+        connection.send(HEALTH);
+    }
+    for connection in &mut connections {
+        assert_eq!(connection.answer().status, 200);
+    }
+    connections
+}
+
+/// Is a new client served?
+fn serves(server: &TestServer) -> bool {
+    let Ok(mut connection) = Connection::try_open(server.address) else {
+        return false;
+    };
+    connection.try_send(HEALTH);
+    connection.try_answer(true).is_ok()
+}
+
+#[test]
+fn a_thousand_idle_connections() {
+    raise_own_limit();
+    let postiz = FakePostiz::start();
+    let server = server_with(&postiz, &[]);
+    let before = memory_kib(&server, "VmRSS");
+    let mut idle = served_once(&server, 1_000);
+    assert_logs_in(&server);
+    let begun = Instant::now();
+    expect::json(&server.get("/health"), 200);
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    let grown = memory_kib(&server, "VmRSS").saturating_sub(before);
+    assert!(grown < 40_000, "grew by {grown} KiB");
+    // They are all still there.
+    for connection in idle.iter_mut().step_by(50) {
+        connection.send(HEALTH);
+        assert_eq!(connection.answer().status, 200);
+    }
+    assert_nothing_broke(&server);
+}
+
+#[test]
+fn two_hundred_slow_clients_and_a_hundred_logins() {
+    raise_own_limit();
+    let postiz = FakePostiz::start();
+    let server = server_with(&postiz, &[]);
+    let begun = Instant::now();
+    let mut slow: Vec<Connection> = (0..200).map(|_| Connection::open(server.address)).collect();
+    for (i, connection) in slow.iter_mut().enumerate() {
+        // Half of them in the head, half in the body.
+        match i % 2 {
+            0 => connection.send("GET /health HTTP/1.1\r\nHost: a\r\nX: "),
+            _ => connection
+                .send("POST /device/token HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{"),
+        }
+    }
+    thread::scope(|scope| {
+        let slow = &mut slow;
+        scope.spawn(move || {
+            while begun.elapsed() < Duration::from_secs(9) {
+                slow.iter_mut()
+                    .for_each(|connection| connection.try_send(" "));
+                // The slowness itself.
+                thread::sleep(Duration::from_secs(1));
+            }
+        });
+        at_once(4, |thread| {
+            for i in 0..25 {
+                let login = Login::start(&server);
+                let page = login.approve(&mut Browser::new(), &format!("person-{thread}-{i}"));
+                expect::page(&page.answer, 200);
+                expect::json(&login.outcome(&server), 200);
+            }
+        });
+    });
+    for connection in &mut slow {
+        assert_eq!(connection.answer().status, 408);
+    }
+    assert!(begun.elapsed() > Duration::from_secs(9));
+    assert_nothing_broke(&server);
+}
+
+/// Both limits at 128: too few for 200 clients, who are sent away before anything breaks.
+#[test]
+fn with_128_descriptors() {
+    let postiz = FakePostiz::start();
+    let setup = TestServer::setup(Store::Embedded).postiz(&postiz);
+    let server = setup.limited("-n 128").start();
+    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+    assert!(server.log().contains("few file descriptors limit=128"));
+    let mut crowd: Vec<Connection> = (0..200).map(|_| Connection::open(server.address)).collect();
+    // Each asks for something that costs the most.
+    for connection in &mut crowd {
+        connection.try_send("GET /device/callback?code=x&state=y HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    let answers = crowd
+        .iter_mut()
+        .map(|connection| connection.try_answer(true));
+    let served = answers.filter(Result::is_ok).count();
+    assert!((10..60).contains(&served), "{served} were served");
+    assert!(!serves(&server), "it is full");
+    drop(crowd);
+    eventually("it serves again", || serves(&server));
+    at_once(10, |_| expect::json(&server.get("/health"), 200));
+    assert_logs_in(&server);
+    assert_nothing_broke(&server);
+}
+
+#[test]
+fn a_low_soft_limit_is_raised() {
+    let postiz = FakePostiz::start();
+    let setup = TestServer::setup(Store::Embedded).postiz(&postiz);
+    let server = setup.limited("-S -n 128").start();
+    let crowd = served_once(&server, 300);
+    assert!(serves(&server));
+    drop(crowd);
+    assert!(!server.log().contains("few file"), "{}", server.log());
+    assert_nothing_broke(&server);
+}
+
+#[test]
+fn connections_are_limited_in_all_and_by_address() {
+    let postiz = FakePostiz::start();
+    for variables in [
+        &[("LIMIT_CONNECTIONS", "5")][..],
+        &[
+            ("LIMIT_CONNECTIONS_PER_ADDRESS", "5"),
+            ("TRUSTED_PROXIES", "none"),
+        ],
+    ] {
+        let server = server_with(&postiz, variables);
+        let mut inside = served_once(&server, 5);
+        assert!(!serves(&server), "a sixth is let in: {variables:?}");
+        inside.pop();
+        eventually("there is room again", || serves(&server));
+        for connection in &mut inside {
+            connection.send(HEALTH);
+            assert_eq!(connection.answer().status, 200);
+        }
+        assert_nothing_broke(&server);
+    }
+    // A proxy brings many clients, whose addresses it tells.
+    let server = server_with(&postiz, &[("LIMIT_CONNECTIONS_PER_ADDRESS", "5")]);
+    served_once(&server, 20);
+}

@@ -1,0 +1,225 @@
+//! The contract's table of limits: how much and how slowly a client may send, and how slowly it may read.
+
+use std::net::Shutdown;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::attack::{assert_logs_in, assert_nothing_broke, memory_kib, server_with};
+use crate::fake_postiz::FakePostiz;
+use crate::support::{Answer, Connection, Store, TestServer, expect};
+
+/// What a request may take from its first byte to its last.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// What a busy machine may be late.
+const LATE: Duration = Duration::from_secs(4);
+
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+const BODY_BYTES_MAX: usize = 8 * 1024;
+
+/// A front's refusal, after which the connection is over.
+#[track_caller]
+fn assert_refused(connection: &mut Connection, status: u16, error: &str) {
+    let answer = connection.answer();
+    assert_eq!(answer.error(), error);
+    expect::json(&answer, status);
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert!(
+        connection.try_answer(true).is_err(),
+        "the connection goes on"
+    );
+}
+
+fn post(length: usize) -> String {
+    format!(
+        "POST /device/token HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    )
+}
+
+#[test]
+fn a_head_has_16_kib() {
+    let server = TestServer::setup(Store::Embedded).start();
+    let head = |bytes: usize| {
+        let (start, end) = ("GET /health HTTP/1.1\r\nHost: a\r\nX: ", "\r\n\r\n");
+        format!(
+            "{start}{}{end}",
+            "x".repeat(bytes - start.len() - end.len())
+        )
+    };
+    let mut connection = Connection::open(server.address);
+    connection.send(head(HEAD_BYTES_MAX));
+    assert_eq!(connection.answer().status, 200);
+    connection.send(head(HEAD_BYTES_MAX + 1));
+    assert_refused(&mut connection, 431, "headers_too_large");
+
+    let long_target = format!("GET /{} HTTP/1.1\r\n", "x".repeat(HEAD_BYTES_MAX));
+    let many_headers = format!(
+        "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
+        "a: b\r\n".repeat(500)
+    );
+    for request in [long_target, many_headers] {
+        let mut connection = Connection::open(server.address);
+        connection.send(request);
+        assert_refused(&mut connection, 431, "headers_too_large");
+    }
+}
+
+#[test]
+fn a_body_has_8_kib() {
+    let server = TestServer::setup(Store::Embedded).start();
+    let mut connection = Connection::open(server.address);
+    connection.send(post(BODY_BYTES_MAX));
+    connection.send("x".repeat(BODY_BYTES_MAX));
+    expect::error(&connection.answer(), 400, "invalid_request");
+    // Refused by what it says of itself, before any of it is sent.
+    connection.send(post(BODY_BYTES_MAX + 1));
+    assert_refused(&mut connection, 413, "body_too_large");
+}
+
+/// 100 MB to each endpoint: refused at once, and not kept.
+#[test]
+fn a_body_of_100_mb_is_not_taken() {
+    let server = TestServer::setup(Store::Embedded).start();
+    let before = memory_kib(&server, "VmRSS");
+    let megabyte = vec![b'x'; 1_000_000];
+    for path in [
+        "/device/code",
+        "/device/token",
+        "/device/verify",
+        "/nothing",
+    ] {
+        let mut connection = Connection::open(server.address);
+        let head = post(100_000_000).replace("/device/token", path);
+        connection.send(head);
+        let sent = Instant::now();
+        (0..100).for_each(|_| connection.try_send(&megabyte));
+        // The end of the connection may reach us before its answer: more was sent than a refused client may send.
+        if let Ok(answer) = connection.try_answer(true) {
+            assert_eq!(answer.status, 413, "{path}");
+        }
+        assert!(sent.elapsed() < LATE, "{:?}", sent.elapsed());
+    }
+    let grown = memory_kib(&server, "VmHWM").saturating_sub(before);
+    assert!(grown < 10_000, "grew by {grown} KiB");
+    assert_nothing_broke(&server);
+}
+
+/// A client that sends all of a moderate body before it reads gets to read the refusal.
+#[test]
+fn a_refusal_arrives_even_if_the_client_sends_first() {
+    let server = TestServer::setup(Store::Embedded).start();
+    let mut connection = Connection::open(server.address);
+    connection.send(post(500_000));
+    connection.send("x".repeat(500_000));
+    assert_eq!(connection.answer().status, 413);
+}
+
+/// Header lines, header by header, and the target: none of them grows the server.
+#[test]
+fn what_never_ends_is_cut_off() {
+    let server = TestServer::setup(Store::Embedded).start();
+    let before = memory_kib(&server, "VmRSS");
+    for (start, again) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\nX: ", "x"),
+        ("GET / HTTP/1.1\r\nHost: a\r\n", "x: y\r\n"),
+        ("GET /", "x"),
+        ("", "x"),
+    ] {
+        let mut connection = Connection::open(server.address);
+        connection.send(start);
+        let chunk = again.repeat(1_000_000 / again.len());
+        (0..50).for_each(|_| connection.try_send(&chunk));
+        if let Ok(answer) = connection.try_answer(true) {
+            assert_eq!(answer.status, 431, "{start:?}");
+        }
+    }
+    let grown = memory_kib(&server, "VmHWM").saturating_sub(before);
+    assert!(grown < 10_000, "grew by {grown} KiB");
+    assert_nothing_broke(&server);
+}
+
+/// Sends a byte every so often, and sees how it ends.
+fn dribble(server: &TestServer, start: &str, rest: &str) -> (Answer, Duration) {
+    let mut connection = Connection::open(server.address);
+    let begun = Instant::now();
+    connection.send(start);
+    for byte in rest.bytes() {
+        if begun.elapsed() > REQUEST_TIME + LATE {
+            break;
+        }
+        connection.try_send([byte]);
+        // The dribbling itself, as slow as it takes to last beyond the deadline.
+        thread::sleep(Duration::from_millis(500));
+    }
+    (connection.answer(), begun.elapsed())
+}
+
+/// A byte every half second does not extend the 10 s.
+#[test]
+fn a_request_has_10_s_from_its_first_byte() {
+    let server = TestServer::setup(Store::Embedded).start();
+    let (get, post) = ("GET /health HTTP/1.1\r\nHost: a\r\n", post(100));
+    let endless = "x".repeat(30);
+    let starts = [
+        ("", get),
+        (get, endless.as_str()),
+        (post.as_str(), endless.as_str()),
+        // Nothing more at all.
+        (get, ""),
+        (post.as_str(), ""),
+        // Blank lines are no request, and no way to stay.
+        (
+            "",
+            "\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n",
+        ),
+    ];
+    thread::scope(|scope| {
+        for (start, rest) in starts {
+            let server = &server;
+            scope.spawn(move || {
+                let (answer, took) = dribble(server, start, rest);
+                expect::json(&answer, 408);
+                assert!(
+                    took >= REQUEST_TIME - LATE && took < REQUEST_TIME + 2 * LATE,
+                    "{took:?} for {start:?}"
+                );
+            });
+        }
+    });
+    assert_nothing_broke(&server);
+}
+
+/// Half a request and then the end of the client's side: nothing to answer, nothing to wait for.
+#[test]
+fn a_client_that_leaves_is_let_go() {
+    let server = TestServer::setup(Store::Embedded).start();
+    for half in ["GET /hea", &post(10)] {
+        let mut connection = Connection::open(server.address);
+        connection.send(half);
+        connection.shut_down(Shutdown::Write);
+        let begun = Instant::now();
+        assert!(connection.try_answer(true).is_err());
+        assert!(begun.elapsed() < LATE, "{:?}", begun.elapsed());
+    }
+}
+
+/// Asks and asks, and never reads: once no more fits into the network's buffers, the connection has 10 s.
+#[test]
+fn a_client_that_does_not_read_is_cut_off() {
+    let postiz = FakePostiz::start();
+    let server = server_with(&postiz, &[]);
+    let before = memory_kib(&server, "VmRSS");
+    let mut connection = Connection::open(server.address);
+    let pages = "GET /device/verify HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100);
+    let begun = Instant::now();
+    let mut last_taken = begun;
+    while connection.send_or_fail(&pages).is_ok() {
+        last_taken = Instant::now();
+        assert!(begun.elapsed() < 6 * REQUEST_TIME, "it goes on for ever");
+    }
+    let stuck = last_taken.elapsed();
+    assert!(stuck < REQUEST_TIME + LATE, "{stuck:?}");
+    let grown = memory_kib(&server, "VmHWM").saturating_sub(before);
+    assert!(grown < 10_000, "grew by {grown} KiB");
+    assert_logs_in(&server);
+    assert_nothing_broke(&server);
+}

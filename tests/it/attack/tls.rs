@@ -1,0 +1,279 @@
+//! https by the server itself: versions, kinds of keys, words for files that do not fit, and clients that take their time.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tempfile::TempDir;
+
+use crate::attack::assert_nothing_broke;
+use crate::fake_postiz::FakePostiz;
+use crate::support::server::ServerSetup;
+use crate::support::{Browser, Cluster, Connection, Login, Store, TestServer, expect, run};
+
+/// An authority, and certificates for localhost that it signed; made with openssl, as people make theirs.
+struct Files(TempDir);
+
+impl Files {
+    fn new() -> Files {
+        let files = Files(tempfile::tempdir().expect("a temporary folder"));
+        files.openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt");
+        std::fs::write(files.path("names"), "subjectAltName=DNS:localhost").expect("it is ours");
+        files
+    }
+
+    /// A key of this kind, and a chain of its certificate and the authority's.
+    fn certificate(&self, name: &str, kind: &str) {
+        self.openssl(&format!(
+            "req {kind} -nodes -subj /CN=localhost -keyout {name}.key -out {name}.csr"
+        ));
+        self.openssl(&format!(
+            "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out {name}.leaf"
+        ));
+        let chain = self.read(&format!("{name}.leaf")) + &self.read("ca.crt");
+        std::fs::write(self.path(&format!("{name}.crt")), chain).expect("it is ours");
+    }
+
+    fn openssl(&self, arguments: &str) {
+        let mut openssl = Command::new("openssl");
+        let output = run(openssl
+            .args(arguments.split(' '))
+            .current_dir(self.0.path()));
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "openssl {arguments}: {told}");
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).expect("openssl wrote it")
+    }
+
+    fn setup(&self, certificate: &str, key: &str) -> ServerSetup {
+        self.on(TestServer::setup(Store::Embedded), certificate, key)
+    }
+
+    fn on(&self, setup: ServerSetup, certificate: &str, key: &str) -> ServerSetup {
+        setup
+            .var("TLS_CERT_FILE", &self.path(certificate))
+            .var("TLS_KEY_FILE", &self.path(key))
+    }
+
+    /// A connection of a client that knows the authority.
+    fn connect(&self, server: &TestServer) -> StreamOwned<ClientConnection, TcpStream> {
+        let mut roots = RootCertStore::empty();
+        let authority = CertificateDer::from_pem_file(self.path("ca.crt"));
+        roots
+            .add(authority.expect("a certificate"))
+            .expect("an authority");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider has them")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").expect("a name");
+        let client = ClientConnection::new(Arc::new(config), name).expect("a client");
+        let socket = TcpStream::connect(server.address).expect("it listens");
+        socket
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("a socket");
+        StreamOwned::new(client, socket)
+    }
+}
+
+const EC: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256";
+const RSA: &str = "-newkey rsa:2048";
+
+/// By curl, which checks the chain and the name; the answer, with its head.
+fn curl(files: &Files, server: &TestServer, options: &[&str]) -> Result<String, String> {
+    let (authority, port) = (files.path("ca.crt"), server.address.port());
+    let resolve = format!("localhost:{port}:127.0.0.1");
+    let mut command = Command::new("curl");
+    command.args(["-si", "-S", "--http1.1", "--max-time", "15", "--cacert"]);
+    command.args([&authority, "--resolve", &resolve]);
+    command
+        .args(options)
+        .arg(format!("https://localhost:{port}/health"));
+    let output = run(&mut command);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match output.status.success() {
+        true => Ok(text(&output.stdout)),
+        false => Err(text(&output.stderr)),
+    }
+}
+
+#[test]
+fn both_versions_and_every_kind_of_key() {
+    let files = Files::new();
+    files.certificate("ec", EC);
+    files.certificate("rsa", RSA);
+    files.openssl("ec -in ec.key -out ec.sec1");
+    files.openssl("rsa -in rsa.key -traditional -out rsa.pkcs1");
+    files.openssl("ecparam -name prime256v1 -out parameters");
+    // As `openssl ecparam -genkey` writes it.
+    let both = files.read("parameters") + &files.read("ec.sec1");
+    std::fs::write(files.path("ec.both"), both).expect("it is ours");
+    for (certificate, key, begin) in [
+        ("ec.crt", "ec.key", "BEGIN PRIVATE KEY"),
+        ("ec.crt", "ec.sec1", "BEGIN EC PRIVATE KEY"),
+        ("ec.crt", "ec.both", "BEGIN EC PARAMETERS"),
+        ("rsa.crt", "rsa.key", "BEGIN PRIVATE KEY"),
+        ("rsa.crt", "rsa.pkcs1", "BEGIN RSA PRIVATE KEY"),
+    ] {
+        assert!(files.read(key).contains(begin), "{key}");
+        let server = files.setup(certificate, key).start();
+        for version in [
+            ["--tlsv1.2", "--tls-max", "1.2"],
+            ["--tlsv1.3", "--tls-max", "1.3"],
+        ] {
+            let answer = curl(&files, &server, &version);
+            let answer = answer.unwrap_or_else(|why| panic!("{key} {version:?}: {why}"));
+            assert!(answer.ends_with(r#"{"status":"ok"}"#), "{answer}");
+        }
+        assert_nothing_broke(&server);
+    }
+}
+
+#[test]
+fn files_that_do_not_fit_are_told() {
+    let files = Files::new();
+    files.certificate("ec", EC);
+    files.certificate("other", EC);
+    std::fs::write(files.path("empty"), "").expect("it is ours");
+    for (certificate, key, words) in [
+        (
+            "ec.crt",
+            "other.key",
+            ["TLS_KEY_FILE", "is not the key of the certificate"],
+        ),
+        ("ec.crt", "ec.crt", ["TLS_KEY_FILE", "holds no private key"]),
+        ("ec.crt", "empty", ["TLS_KEY_FILE", "holds no private key"]),
+        (
+            "ec.key",
+            "ec.key",
+            ["TLS_CERT_FILE", "holds no certificate"],
+        ),
+        ("nowhere", "ec.key", ["TLS_CERT_FILE", "nowhere"]),
+        ("ec.crt", "nowhere", ["TLS_KEY_FILE", "nowhere"]),
+    ] {
+        let setup = files.setup(certificate, key);
+        for arguments in [&[][..], &["--check"]] {
+            let output = setup.run(arguments);
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{told}");
+            assert!(
+                words.iter().all(|word| told.contains(word)),
+                "{words:?}: {told}"
+            );
+            assert!(
+                !told.contains("PRIVATE") && !told.contains("panic"),
+                "{told}"
+            );
+        }
+    }
+}
+
+#[test]
+fn https_asks_to_stay_https() {
+    let files = Files::new();
+    files.certificate("ec", EC);
+    let setup = files.setup("ec.crt", "ec.key");
+    let server = setup
+        .clone()
+        .var("SERVER_URL", "https://auth.example")
+        .start();
+    let hsts = "strict-transport-security: max-age=31536000";
+    let answer = curl(&files, &server, &[]).expect("an answer");
+    assert!(answer.to_lowercase().contains(hsts), "{answer}");
+    // https is somebody else's work, or nobody's.
+    for (server_url, expected) in [("https://auth.example", 1), ("http://auth.example", 0)] {
+        let server = TestServer::setup(Store::Embedded)
+            .var("SERVER_URL", server_url)
+            .start();
+        let answer = server.get("/device/verify");
+        let found = answer.headers_named("strict-transport-security");
+        assert_eq!(found.len(), expected, "{server_url}");
+    }
+}
+
+/// A handshake that takes its time, one that never begins, and one that is none: each is over when a request would be.
+#[test]
+fn a_handshake_has_10_s() {
+    let files = Files::new();
+    files.certificate("ec", EC);
+    let server = files.setup("ec.crt", "ec.key").start();
+    let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+    let dribbled = [hello.as_slice(), &[0; 20]].concat();
+    thread::scope(|scope| {
+        for bytes in [&b""[..], b"\x16", &dribbled] {
+            let server = &server;
+            scope.spawn(move || {
+                let mut connection = Connection::open(server.address);
+                let begun = Instant::now();
+                for byte in bytes {
+                    connection.try_send([*byte]);
+                    // The dribbling itself.
+                    thread::sleep(Duration::from_millis(500));
+                }
+                // However it ends, it ends.
+                let ended = connection.rest();
+                let took = begun.elapsed().as_secs_f32();
+                assert!(!ended.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
+                assert!((8.0..18.0).contains(&took), "{took} s");
+            });
+        }
+    });
+    let mut plain = Connection::open(server.address);
+    plain.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(
+        plain.try_answer(true).is_err(),
+        "plain http is not answered"
+    );
+    curl(&files, &server, &[]).expect("others are served");
+    assert_nothing_broke(&server);
+}
+
+/// The browser's part over http, the client's over https, on one database: the token is handed over, once, to a client
+/// that is there; the end of the connection is told from a cut.
+#[test]
+fn a_token_over_tls() {
+    let files = Files::new();
+    files.certificate("ec", EC);
+    let postiz = FakePostiz::start();
+    let setup = TestServer::setup(Store::Embedded)
+        .postiz(&postiz)
+        .database(&Cluster::shared().database());
+    let plain = setup.start();
+    postiz.set_callback_url(&format!("{}/device/callback", plain.public_url));
+    let server = files.on(setup, "ec.crt", "ec.key").start();
+    let login = Login::start(&plain);
+    expect::page(&login.approve(&mut Browser::new(), "ada").answer, 200);
+    let body = format!(r#"{{"device_code":"{}"}}"#, login.device_code());
+    let headers = [("Content-Type", "application/json")];
+    let poll = crate::support::http::request("POST", "/device/token", &headers, body.as_bytes());
+
+    // One that hangs up at once, and before that says so, as TLS clients do.
+    let mut gone = files.connect(&server);
+    gone.write_all(&poll).expect("it is sent");
+    gone.conn.send_close_notify();
+    gone.flush().expect("it is sent");
+    drop(gone);
+    let answer = crate::support::eventually_some("somebody gets it", || {
+        let mut stream = files.connect(&server);
+        stream.write_all(&poll).expect("it is sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("a proper end");
+        (!answer.contains("authorization_pending")).then_some(answer)
+    });
+    assert!(answer.contains("pos_"), "{answer}");
+    assert_nothing_broke(&server);
+}

@@ -1,0 +1,312 @@
+//! PostgreSQL restarts, crashes, hangs, loses connections, turns read-only, or cannot be reached.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::fake_postiz::{Delivery, FakePostiz, Fault, Gate};
+use crate::faults::{OnTheWay, start};
+use crate::support::{
+    Cluster, Connection, Database, Login, Store, TestServer, at_once, eventually, expect,
+};
+
+/// A server on a cluster of its own, and what the tests do to it.
+struct Scene {
+    cluster: Cluster,
+    database: Database,
+    server: TestServer,
+    // Ends last.
+    postiz: FakePostiz,
+}
+
+impl Scene {
+    fn new(variables: &[(&str, &str)]) -> Scene {
+        let (cluster, postiz) = (Cluster::start_new(), FakePostiz::start());
+        let database = cluster.database();
+        let setup = TestServer::setup(Store::Embedded)
+            .postiz(&postiz)
+            .database(&database);
+        let setup = variables
+            .iter()
+            .fold(setup, |setup, (name, value)| setup.var(name, value));
+        let server = start(&setup, &postiz);
+        Scene {
+            cluster,
+            database,
+            server,
+            postiz,
+        }
+    }
+
+    /// Polls hear "come again" in the form that the npm CLI takes for a hiccup; the process lives.
+    #[track_caller]
+    fn assert_is_out_of_order(&self, login: &Login) {
+        expect::unavailable(&login.poll(&self.server));
+        expect::unavailable(&login.poll_form(&self.server));
+        expect::json(&self.server.get("/health"), 200);
+    }
+}
+
+/// An administrator's restart, a crash, and the end of all its processes at once.
+#[test]
+fn it_is_stopped_and_started_again() {
+    let scene = Scene::new(&[]);
+    for end in ["stop", "kill", "sigkill"] {
+        let mut on_the_way = OnTheWay::new(&scene.server, "ada");
+        scene.cluster.control(end);
+        scene.assert_is_out_of_order(&on_the_way.login);
+        scene.cluster.control("start");
+        on_the_way.assert_goes_on(&scene.server);
+    }
+    assert!(!scene.server.log().contains("panic"));
+}
+
+/// Nobody even notices: each statement that finds its connection dead is tried again on a new one.
+#[test]
+fn its_connections_are_terminated() {
+    let scene = Scene::new(&[]);
+    let mut administrator = scene.database.connect();
+    let mut terminate = || {
+        let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                      WHERE application_name = 'postiz-auth-server'";
+        let rows = administrator.query(others, &[]);
+        rows.expect("a superuser may").len()
+    };
+    for _ in 0..5 {
+        let mut on_the_way = OnTheWay::new(&scene.server, "ada");
+        at_once(8, |_| on_the_way.login.poll(&scene.server));
+        assert!(terminate() > 0);
+        let answers = at_once(8, |_| on_the_way.login.poll(&scene.server));
+        for answer in &answers {
+            expect::error(answer, 400, "authorization_pending");
+        }
+        terminate();
+        on_the_way.assert_goes_on(&scene.server);
+    }
+}
+
+/// As after a fail-over, when the server is still connected to what is a standby now.
+#[test]
+fn it_turns_read_only() {
+    let scene = Scene::new(&[]);
+    let set = |value: &str| {
+        let alter = format!("ALTER SYSTEM SET default_transaction_read_only = {value}");
+        let mut administrator = scene.database.connect();
+        // Each by itself: the first refuses to be part of a transaction.
+        for statement in [
+            "SET default_transaction_read_only = off",
+            &alter,
+            "SELECT pg_reload_conf()",
+        ] {
+            administrator.batch_execute(statement).expect(statement);
+        }
+        eventually("new connections know", || {
+            let row = scene
+                .database
+                .connect()
+                .query_one("SHOW default_transaction_read_only", &[]);
+            row.expect("a setting").get::<_, String>(0) == value
+        });
+    };
+    let mut on_the_way = OnTheWay::new(&scene.server, "ada");
+    set("on");
+    eventually("nothing can be written", || {
+        let answer = scene
+            .server
+            .post_json("/device/code", &serde_json::json!({}));
+        let refused = answer.status == 503;
+        if refused {
+            expect::unavailable(&answer);
+        }
+        refused
+    });
+    expect::error(
+        &on_the_way.login.poll(&scene.server),
+        400,
+        "authorization_pending",
+    );
+    expect::page(&on_the_way.browser.follow(&on_the_way.redirect).answer, 503);
+    assert!(
+        scene.postiz.requests_to("/oauth/token").is_empty(),
+        "the code is not spent"
+    );
+    set("off");
+    on_the_way.assert_goes_on(&scene.server);
+}
+
+/// Every statement waits for a lock that somebody else holds: each gives up after 2 s, those without a connection too, and
+/// what needs no database does not wait for them.
+#[test]
+fn its_statements_hang() {
+    let scene = Scene::new(&[("DATABASE_POOL_SIZE", "4")]);
+    let mut on_the_way = OnTheWay::new(&scene.server, "ada");
+    let mut locker = scene.database.connect();
+    let mut lock = locker.transaction().expect("a transaction");
+    lock.batch_execute("LOCK TABLE device_requests IN ACCESS EXCLUSIVE MODE")
+        .expect("nobody else has it");
+    thread::scope(|scope| {
+        let (login, server) = (&on_the_way.login, &scene.server);
+        for _ in 0..12 {
+            scope.spawn(move || {
+                let begun = Instant::now();
+                expect::unavailable(&login.poll(server));
+                let took = begun.elapsed().as_secs();
+                assert!((1..15).contains(&took), "it took {took} s");
+            });
+        }
+        eventually("a statement hangs", || {
+            let waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+            !scene
+                .database
+                .connect()
+                .query(waiting, &[])
+                .expect("rows")
+                .is_empty()
+        });
+        for _ in 0..5 {
+            let begun = Instant::now();
+            expect::json(&server.get("/health"), 200);
+            let took = begun.elapsed();
+            assert!(took < Duration::from_secs(1), "/health took {took:?}");
+        }
+    });
+    let log = scene.server.log();
+    assert!(
+        log.contains("lock timeout") || log.contains("statement timeout"),
+        "{log}"
+    );
+    assert!(
+        log.contains("all 4 connections to PostgreSQL are busy"),
+        "{log}"
+    );
+    lock.rollback().expect("the lock is given back");
+    on_the_way.assert_goes_on(&scene.server);
+}
+
+/// Its port is closed for 20 s, and one login is just being exchanged: Postiz has spent the code, so the token is kept
+/// in hand until it can be stored.
+#[test]
+fn its_port_is_closed_for_a_while() {
+    let (cluster, postiz) = (Cluster::start_new(), FakePostiz::start());
+    let database = cluster.database();
+    let mut door = Door::to(database.address());
+    let setup = TestServer::setup(Store::Embedded)
+        .postiz(&postiz)
+        .database(&database.behind(door.port()));
+    let server = start(&setup, &postiz);
+    let mut on_the_way = OnTheWay::new(&server, "ada");
+    let exchanging = OnTheWay::new(&server, "bob");
+    let gate = Gate::default();
+    postiz.misbehave_times(
+        1,
+        "/oauth/token",
+        Fault::Deliver(Delivery::Held(gate.clone())),
+    );
+    let mut callback = Connection::open(server.address);
+    callback.send(
+        exchanging
+            .browser
+            .get_bytes(&exchanging.redirect.location()),
+    );
+    eventually("the exchange is under way", || {
+        postiz.requests_to("/oauth/token").len() == 1
+    });
+
+    door.close();
+    gate.open();
+    let closed = Instant::now();
+    while closed.elapsed() < Duration::from_secs(19) {
+        expect::unavailable(&on_the_way.login.poll(&server));
+        expect::unavailable(&exchanging.login.poll_form(&server));
+        expect::json(&server.get("/health"), 200);
+        expect::json(&server.get("/ready"), 503);
+        // An outage lasts; polling on through it is what clients do.
+        thread::sleep(Duration::from_secs(1));
+    }
+    door.open().expect("its port is still free");
+    on_the_way.assert_goes_on(&server);
+    expect::page(&callback.answer(), 200);
+    expect::json(&exchanging.login.outcome(&server), 200);
+    assert!(!server.log().contains("token lost"), "{}", server.log());
+}
+
+/// A TCP proxy whose port can be closed, with all connections through it, and opened again.
+struct Door {
+    address: SocketAddr,
+    behind: SocketAddr,
+    passing: Arc<Mutex<Passing>>,
+}
+
+#[derive(Default)]
+struct Passing {
+    closed: bool,
+    streams: Vec<TcpStream>,
+}
+
+impl Door {
+    fn to(behind: SocketAddr) -> Door {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut door = Door {
+            address,
+            behind,
+            passing: Arc::default(),
+        };
+        door.open().expect("a free port");
+        door
+    }
+
+    fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    fn open(&mut self) -> io::Result<()> {
+        let listener = TcpListener::bind(self.address)?;
+        self.address = listener.local_addr()?;
+        self.passing = Arc::default();
+        let (behind, passing) = (self.behind, Arc::clone(&self.passing));
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let mut passing = passing.lock().expect("no other panics");
+                if passing.closed {
+                    return;
+                }
+                let Ok(onward) = TcpStream::connect(behind) else {
+                    continue;
+                };
+                for (from, to) in [(&stream, &onward), (&onward, &stream)] {
+                    let halves = from
+                        .try_clone()
+                        .and_then(|from| Ok((from, to.try_clone()?)));
+                    let (mut from, mut to) = halves.expect("descriptors");
+                    // Ends with its connection.
+                    thread::spawn(move || io::copy(&mut from, &mut to));
+                }
+                passing.streams.extend([stream, onward]);
+            }
+        });
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        {
+            let mut passing = self.passing.lock().expect("no other panics");
+            passing.closed = true;
+            for stream in passing.streams.drain(..) {
+                stream.shutdown(Shutdown::Both).ok();
+            }
+        }
+        // Wakes the thread, which ends and closes the port.
+        TcpStream::connect(self.address).ok();
+        eventually("the port is closed", || {
+            TcpStream::connect(self.address).is_err()
+        });
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

@@ -1,0 +1,182 @@
+//! The embedded file: its process is killed in the middle of anything, its disk is full, or cannot be written to.
+
+use std::fs;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::fake_postiz::FakePostiz;
+use crate::faults::start;
+use crate::support::{
+    Browser, Connection, Login, Store, TestServer, at_once, eventually, expect, http, run,
+};
+
+const KILLS: u64 = 50;
+
+/// What the server said it had done before it was killed.
+#[derive(Default)]
+struct Acknowledged {
+    started: Vec<Login>,
+    completed: Vec<Login>,
+}
+
+/// Killed at 50 moments under load; each time, what was acknowledged is there when it is back.
+#[test]
+fn killed_in_the_middle_of_anything() {
+    let postiz = FakePostiz::start();
+    let setup = TestServer::setup(Store::Embedded).postiz(&postiz);
+    let mut earlier = Acknowledged::default();
+    for kill in 0..KILLS {
+        let mut server = start(&setup, &postiz);
+        assert_all_there(&server, &earlier);
+        let acknowledged = Mutex::default();
+        let (killed, server) = (AtomicBool::new(false), &mut server);
+        let address = server.address;
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !killed.load(Ordering::SeqCst) {
+                        start_if_alive(address, &acknowledged);
+                    }
+                });
+            }
+            complete_one(server, &acknowledged);
+            // Anywhere in the first 100 ms of load, by a fixed sequence.
+            thread::sleep(Duration::from_millis(kill * 37 % 100));
+            server.kill();
+            killed.store(true, Ordering::SeqCst);
+        });
+        earlier = acknowledged.into_inner().expect("no thread panicked");
+        assert!(!earlier.completed.is_empty());
+    }
+    assert_all_there(&start(&setup, &postiz), &earlier);
+}
+
+fn assert_all_there(server: &TestServer, earlier: &Acknowledged) {
+    for login in &earlier.started {
+        expect::error(&login.poll(server), 400, "authorization_pending");
+    }
+    for login in &earlier.completed {
+        expect::json(&login.poll(server), 200);
+    }
+}
+
+/// One more login, unless the server is gone before it says so.
+fn start_if_alive(address: std::net::SocketAddr, acknowledged: &Mutex<Acknowledged>) {
+    let Ok(mut connection) = Connection::try_open(address) else {
+        return;
+    };
+    connection.try_send(http::request("POST", "/device/code", &[], b""));
+    if let Ok(answer) = connection.try_answer(true) {
+        let login = Login {
+            start: answer.json(),
+        };
+        let mut acknowledged = acknowledged.lock().expect("no thread panicked");
+        acknowledged.started.push(login);
+    }
+}
+
+fn complete_one(server: &TestServer, acknowledged: &Mutex<Acknowledged>) {
+    let login = Login::start(server);
+    expect::page(&login.approve(&mut Browser::new(), "ada").answer, 200);
+    let mut acknowledged = acknowledged.lock().expect("no thread panicked");
+    acknowledged.completed.push(login);
+}
+
+/// Can mounts be made that only one process sees? Says why not.
+fn can_mount() -> bool {
+    let output = run(Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "none", "/mnt"]));
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr);
+        eprintln!("skipped, since only root can mount: {why}");
+    }
+    output.status.success()
+}
+
+/// A folder of a few megabytes: once it is full, clients are told to come again; once there is room, all goes on, and
+/// nothing that was acknowledged is lost.
+#[test]
+fn its_disk_is_full() {
+    if !can_mount() {
+        return;
+    }
+    let postiz = FakePostiz::start();
+    let setup = TestServer::setup(Store::Embedded)
+        .postiz(&postiz)
+        .var("LIMIT_LIVE_LOGINS", "0");
+    fs::create_dir(setup.data_dir()).expect("it is ours");
+    let setup = setup.in_own_mounts(
+        "mount -t tmpfs -o size=6m none \"$DATA_DIR\" && head -c 1000000 /dev/zero >\"$DATA_DIR/ballast\"",
+    );
+    let server = start(&setup, &postiz);
+    let ask = || server.post_json("/device/code", &json!({}));
+    let acknowledged = Mutex::<Vec<Value>>::default();
+    at_once(8, |_| {
+        loop {
+            let answer = ask();
+            if answer.status != 200 {
+                return expect::unavailable(&answer);
+            }
+            let mut acknowledged = acknowledged.lock().expect("no thread panicked");
+            acknowledged.push(answer.json());
+        }
+    });
+    let acknowledged = acknowledged.into_inner().expect("no thread panicked");
+    assert!(acknowledged.len() > 100, "{}", acknowledged.len());
+    let log = server.log();
+    assert!(log.contains("No space left on device"), "{log}");
+    expect::json(&server.get("/health"), 200);
+
+    let ballast = setup.data_dir().join("ballast");
+    let inside = format!("/proc/{}/root{}", server.child.id(), ballast.display());
+    fs::remove_file(inside).expect("root may look into its mounts");
+    eventually("it takes logins again", || ask().status == 200);
+    for start in acknowledged {
+        let login = Login { start };
+        expect::error(&login.poll(&server), 400, "authorization_pending");
+    }
+    let login = Login::start(&server);
+    expect::page(&login.approve(&mut Browser::new(), "ada").answer, 200);
+    expect::json(&login.outcome(&server), 200);
+}
+
+#[test]
+fn it_cannot_be_written_to() {
+    if !can_mount() {
+        return;
+    }
+    let setup = TestServer::setup(Store::Embedded);
+    drop(setup.start());
+    let read_only =
+        "mount --bind \"$DATA_DIR\" \"$DATA_DIR\" && mount -o remount,bind,ro \"$DATA_DIR\"";
+    let output = setup.clone().in_own_mounts(read_only).run(&[]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let file = setup.data_dir().join("postiz-auth.redb");
+    assert!(told.contains(&*file.to_string_lossy()), "{told}");
+    assert!(told.contains("Read-only file system"), "{told}");
+    assert!(!told.contains("panic"), "{told}");
+}
+
+/// Somebody else has it open: told so at the start, whatever else is going on.
+#[test]
+fn it_is_open_elsewhere() {
+    let setup = TestServer::setup(Store::Embedded);
+    let server = setup.start();
+    let login = Login::start(&server);
+    for arguments in [&[][..], &["--check"]] {
+        let output = setup.run(arguments);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(
+            told.contains("another postiz-auth-server has it open"),
+            "{told}"
+        );
+        assert!(told.contains("DATABASE_URL"), "it says what to do: {told}");
+    }
+    expect::error(&login.poll(&server), 400, "authorization_pending");
+}

@@ -19,7 +19,7 @@ need_rust() {
     [ -e /usr/include/stdlib.h ] || [ "$(uname)" != Linux ] || need /usr/include/stdlib.h libc6-dev
     command -v cargo >/dev/null || PATH=$PATH:$HOME/.cargo/bin
     if ! command -v cargo >/dev/null; then
-        echo "$(basename "$0"): cargo is missing. Install Rust 1.90 or newer: https://rustup.rs" >&2
+        echo "$(basename "$0"): cargo is missing. Install Rust 1.91 or newer: https://rustup.rs" >&2
         exit 1
     fi
 }

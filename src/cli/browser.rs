@@ -16,6 +16,8 @@ pub(crate) enum Closed {
     OverSsh,
     /// Neither a display nor a terminal.
     NobodyHere,
+    /// `BROWSER` names one that would take the terminal over, in which the code stands.
+    InThisTerminal,
 }
 
 /// May a browser be opened? The user's own `BROWSER` decides where nothing else is known.
@@ -23,8 +25,12 @@ pub(crate) fn may_open(wanted: bool, vars: &Vars, has_terminal: bool) -> Result<
     if !wanted {
         return Err(Closed::NotWanted);
     }
-    if vars.is_set("BROWSER") {
-        return Ok(());
+    if let Some(browser) = vars.text("BROWSER") {
+        return if is_for_terminals(&browser) {
+            Err(Closed::InThisTerminal)
+        } else {
+            Ok(())
+        };
     }
     if ["SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY"]
         .iter()
@@ -40,6 +46,14 @@ pub(crate) fn may_open(wanted: bool, vars: &Vars, has_terminal: bool) -> Result<
     } else {
         Err(Closed::NobodyHere)
     }
+}
+
+/// The first of `BROWSER`'s commands decides. (Postiz' own pages need JavaScript, which these browsers do not have.)
+fn is_for_terminals(browser: &str) -> bool {
+    let first = browser.split(':').next().unwrap_or_default();
+    let program = first.split_ascii_whitespace().next().unwrap_or_default();
+    let name = program.rsplit('/').next().unwrap_or_default();
+    ["lynx", "links", "links2", "elinks", "w3m", "www-browser"].contains(&name)
 }
 
 /// Opens `url` in the user's browser; `false` when that is known to have failed.
@@ -104,6 +118,11 @@ mod tests {
             (true, &["BROWSER"], false, Ok(())),
             (false, &["DISPLAY", "BROWSER"], true, Err(Closed::NotWanted)),
         ];
+        let text_browser = |value: &str| Vars::new([("BROWSER".into(), value.into())]);
+        for value in ["w3m", "/usr/bin/lynx -accept_all_cookies %s:firefox"] {
+            let closed = may_open(true, &text_browser(value), true);
+            assert_eq!(closed, Err(Closed::InThisTerminal), "{value}");
+        }
         for (wanted, names, terminal, expected) in rows {
             assert_eq!(
                 may_open(wanted, &vars(names), terminal),

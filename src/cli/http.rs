@@ -98,6 +98,7 @@ impl Http {
     }
 
     fn try_send(&self, outgoing: Outgoing) -> Result<Answer, ureq::Error> {
+        let carries_body = matches!(outgoing.method, Method::POST | Method::PUT | Method::PATCH);
         let mut request = Request::builder().method(outgoing.method).uri(outgoing.uri);
         if let Some(authorization) = outgoing.authorization {
             request = request.header("authorization", authorization);
@@ -106,11 +107,9 @@ impl Http {
             request = request.header("content-type", content_type);
         }
         let response = match outgoing.body {
-            // A request with neither body nor content type is one that never has a body.
-            Sent::Nothing if outgoing.content_type.is_none() => {
-                self.agent.run(request.body(())?)?
-            }
-            Sent::Nothing => self.agent.run(request.body(&[][..])?)?,
+            // Methods that usually carry a body say that there is none (`content-length: 0`); the others say nothing.
+            Sent::Nothing if carries_body => self.agent.run(request.body(&[][..])?)?,
+            Sent::Nothing => self.agent.run(request.body(())?)?,
             Sent::Bytes(bytes) => self.agent.run(request.body(bytes)?)?,
             Sent::Stream { reader, length } => {
                 if let Some(length) = length {

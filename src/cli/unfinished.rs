@@ -52,7 +52,8 @@ impl Unfinished {
 
     /// How long the codes still live.
     pub(crate) fn left(&self, date: SystemTime) -> Duration {
-        Duration::from_secs(self.expires_at.saturating_sub(unix_seconds(date)))
+        let left = Duration::from_secs(self.expires_at.saturating_sub(unix_seconds(date)));
+        left.min(LIFETIME_MAX)
     }
 
     /// How long to wait before the next poll. A date that was set back must not make that longer than usual.
@@ -96,7 +97,9 @@ impl Unfinished {
             Some(Unfinished {
                 server: BaseUrl::parse(fields.get("authServer")?.as_str()?).ok()?,
                 device_code: Secret::new(fields.get("deviceCode")?.as_str()?.to_owned()),
-                interval: Duration::try_from_secs_f64(fields.get("interval")?.as_f64()?).ok()?,
+                interval: Duration::try_from_secs_f64(fields.get("interval")?.as_f64()?)
+                    .ok()
+                    .filter(|interval| *interval <= INTERVAL_MAX)?,
                 expires_at: fields.get("expiresAt")?.as_u64()?,
                 ask_again_at: fields.get("askAgainAt")?.as_u64()?,
             })
@@ -109,3 +112,9 @@ fn unix_seconds(date: SystemTime) -> u64 {
     let since = date.duration_since(UNIX_EPOCH);
     since.unwrap_or_default().as_secs()
 }
+
+/// More than a server may ask for, `slow_down`s included; a file that says more is not ours.
+const INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// No code lives longer, whatever happened to this machine's date.
+const LIFETIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);

@@ -50,9 +50,6 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a starting server waits for its store.
 const PING_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Workers beyond the connections to the database.
-const SPARE_WORKERS: usize = 8;
-
 /// A server that is running.
 pub struct Server {
     front: Arc<Front>,
@@ -126,8 +123,8 @@ impl Server {
         .map_err(|error| failed(&error))?;
         let tiny_http =
             tiny_http::Server::from_listener(private, None).map_err(|error| failed(&error))?;
-        // More than connections to the database, so that some are left when a silent database holds all those.
-        let workers = config.database_pool_size.min(32) + SPARE_WORKERS;
+        // One more than connections to the database, so that one can always say that they are all busy.
+        let workers = config.database_pool_size.min(32) + 1;
         http::serve(
             tiny_http,
             Arc::clone(&app),

@@ -34,7 +34,8 @@ pub(crate) fn login(context: &mut Context, options: &Options) -> Result<Exit, Cl
     match done {
         Err(error) if events && error.exit != Exit::Done => {
             let event = json!({ "event": "error", "error": error.word, "message": error.message });
-            context.output.event(&event)?;
+            // The failure counts, whether or not anyone still reads about it on stdout.
+            let _ = context.output.event(&event);
             Err(error)
         }
         other => other,
@@ -248,6 +249,7 @@ fn open_browser(context: &mut Context, options: &Options, codes: &Codes) {
         Ok(()) => "No browser could be opened",
         Err(Closed::OverSsh) => "This is an SSH session",
         Err(Closed::NobodyHere) => "There is no display",
+        Err(Closed::InThisTerminal) => "The browser in BROWSER would take this terminal over",
         Err(Closed::NotWanted) => "No browser is opened",
     };
     if options.has(&AS_JSON) {

@@ -28,13 +28,22 @@ pub(crate) fn upload(context: &mut Context, options: &Options) -> Result<Exit, C
     let api = Api::connect(context)?;
     let mut records = Vec::new();
     for source in sources {
-        records.push(send(context, &api, source)?);
+        let sent = send(context, &api, source);
+        records.push(sent.map_err(|error| with_those_before(error, records.len(), paths.len()))?);
     }
     match &records[..] {
         [record] => context.output.json(record)?,
         records => context.output.json(&Json::array(records))?,
     }
     Ok(Exit::Done)
+}
+
+/// What went before is on the server, and its records are not printed.
+fn with_those_before(mut error: CliError, done: usize, all: usize) -> CliError {
+    if done > 0 {
+        error.message = format!("{} (of {all} files, {done} went before)", error.message);
+    }
+    error
 }
 
 fn check_names(paths: &[&OsStr], name: Option<&str>) -> Result<(), CliError> {

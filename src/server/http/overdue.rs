@@ -11,8 +11,13 @@ const HANDLER_TIME_MAX: Duration = Duration::from_secs(2);
 /// How often the watch looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// One place for each worker, which holds the request that it is at, so that whoever is first can answer it.
-pub(super) struct Watch(Vec<Mutex<Option<AtWork>>>);
+/// Knows what every worker is at.
+#[derive(Default)]
+pub(super) struct Watch(Mutex<Vec<Arc<Place>>>);
+
+/// One worker's place: it holds the request that the worker is at, so that whoever is first can answer it.
+#[derive(Default)]
+pub(super) struct Place(Mutex<Option<AtWork>>);
 
 struct AtWork {
     inner: tiny_http::Request,
@@ -20,52 +25,55 @@ struct AtWork {
 }
 
 impl Watch {
-    /// A watch over so many workers.
-    pub(super) fn over(workers: usize) -> Arc<Watch> {
-        Arc::new(Watch((0..workers).map(|_| Mutex::default()).collect()))
+    /// A place for one more worker.
+    pub(super) fn place(&self) -> Arc<Place> {
+        let place = Arc::new(Place::default());
+        self.places().push(Arc::clone(&place));
+        place
     }
 
-    /// Starts looking; `answer` is for the requests whose handlers hang. It looks until the process ends.
-    pub(super) fn start(
-        self: &Arc<Watch>,
-        answer: impl Fn(tiny_http::Request) + Send + 'static,
-    ) -> std::io::Result<()> {
-        let watch = Arc::clone(self);
-        let look = move || loop {
+    /// Looks, for as long as the process runs. `instead` answers the request of a worker that hangs, and may hire another:
+    /// the one that hangs is not waited for any more, and leaves when it can.
+    pub(super) fn look(&self, instead: impl Fn(tiny_http::Request)) {
+        loop {
             thread::sleep(LOOK_EVERY);
-            for place in 0..watch.0.len() {
-                if let Some(inner) = watch.take_overdue(place) {
-                    answer(inner);
+            let mut overdue = Vec::new();
+            self.places().retain(|place| match place.take_overdue() {
+                Some(inner) => {
+                    overdue.push(inner);
+                    false
                 }
-            }
-        };
-        thread::Builder::new()
-            .name("watch".to_owned())
-            .spawn(look)
-            .map(drop)
+                None => true,
+            });
+            overdue.into_iter().for_each(&instead);
+        }
     }
 
-    /// The worker of this place begins with a request.
-    pub(super) fn begin(&self, place: usize, inner: tiny_http::Request) {
-        *self.place(place) = Some(AtWork {
+    fn places(&self) -> MutexGuard<'_, Vec<Arc<Place>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// The worker begins with a request.
+    pub(super) fn begin(&self, inner: tiny_http::Request) {
+        *self.at_work() = Some(AtWork {
             inner,
             since: Instant::now(),
         });
     }
 
-    /// It is done, and may answer; or `None`: that was done in its place.
-    pub(super) fn end(&self, place: usize) -> Option<tiny_http::Request> {
-        self.place(place).take().map(|at_work| at_work.inner)
+    /// It is done, and may answer; or `None`: that was done in its place, and the place is no more.
+    pub(super) fn end(&self) -> Option<tiny_http::Request> {
+        self.at_work().take().map(|at_work| at_work.inner)
     }
 
-    fn take_overdue(&self, place: usize) -> Option<tiny_http::Request> {
+    fn take_overdue(&self) -> Option<tiny_http::Request> {
         let overdue = |at_work: &mut AtWork| at_work.since.elapsed() > HANDLER_TIME_MAX;
-        self.place(place)
-            .take_if(overdue)
-            .map(|at_work| at_work.inner)
+        self.at_work().take_if(overdue).map(|at_work| at_work.inner)
     }
 
-    fn place(&self, place: usize) -> MutexGuard<'_, Option<AtWork>> {
-        self.0[place].lock().unwrap_or_else(PoisonError::into_inner)
+    fn at_work(&self) -> MutexGuard<'_, Option<AtWork>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,7 +8,7 @@ use std::thread;
 
 use tiny_http::{Header, Response, StatusCode};
 
-use crate::server::http::overdue::Watch;
+use crate::server::http::overdue::{Place, Watch};
 use crate::server::http::reply::{OnDelivered, Reply};
 use crate::server::http::request::Request;
 use crate::server::http::{App, RETRY_AFTER_S, routes};
@@ -48,7 +48,7 @@ struct Workers {
     deliveries: Arc<Deliveries>,
     front_secret: Secret<String>,
     callbacks: AtomicUsize,
-    watch: Arc<Watch>,
+    watch: Watch,
 }
 
 /// Starts `count` workers on what `server` receives. They run until the process ends.
@@ -65,26 +65,40 @@ pub(crate) fn serve(
         deliveries,
         front_secret,
         callbacks: AtomicUsize::new(0),
-        watch: Watch::over(count),
+        watch: Watch::default(),
     });
-    for place in 0..count {
-        let workers = Arc::clone(&workers);
-        thread::Builder::new()
-            .name(format!("http-{place}"))
-            .spawn(move || workers.run(place))?;
+    for _ in 0..count {
+        workers.hire()?;
     }
-    let app = Arc::clone(&workers.app);
-    workers.watch.start(move |inner| {
-        let reply = routes::overdue(&app, path_of(&inner));
-        respond(inner, reply);
-    })
+    let look = move || workers.watch.look(|inner| workers.replace(inner));
+    thread::Builder::new()
+        .name("watch".to_owned())
+        .spawn(look)
+        .map(drop)
 }
 
 impl Workers {
-    fn run(self: &Arc<Workers>, place: usize) {
+    fn hire(self: &Arc<Workers>) -> std::io::Result<()> {
+        let (workers, place) = (Arc::clone(self), self.watch.place());
+        let work = move || workers.work(&place);
+        thread::Builder::new()
+            .name("http".to_owned())
+            .spawn(work)
+            .map(drop)
+    }
+
+    /// Answers requests, until one takes so long that somebody else answers it.
+    fn work(self: &Arc<Workers>, place: &Place) {
         loop {
             match self.server.recv() {
-                Ok(inner) => self.take(inner, place),
+                Ok(inner) if routes::may_be_slow(&self.app, path_of(&inner)) => {
+                    self.answer_aside(inner)
+                }
+                Ok(inner) => {
+                    if self.answer(inner, Some(place)).is_none() {
+                        return;
+                    }
+                }
                 Err(error) => self
                     .app
                     .log
@@ -93,11 +107,19 @@ impl Workers {
         }
     }
 
-    /// Answers here, or in a thread of its own what may take as long as Postiz does: polls must not wait for that.
-    fn take(self: &Arc<Workers>, inner: tiny_http::Request, place: usize) {
-        if !routes::may_be_slow(&self.app, path_of(&inner)) {
-            return self.answer(inner, Some(place));
+    /// Answers for a worker that hangs, and hires another one.
+    fn replace(self: &Arc<Workers>, inner: tiny_http::Request) {
+        let reply = routes::overdue(&self.app, path_of(&inner));
+        respond(inner, reply);
+        if let Err(error) = self.hire() {
+            self.app
+                .log
+                .error("thread_failed", &[("error", &error.to_string())]);
         }
+    }
+
+    /// Answers in a thread of its own what may take as long as Postiz does: polls must not wait for that.
+    fn answer_aside(self: &Arc<Workers>, inner: tiny_http::Request) {
         let busy = self.callbacks.fetch_add(1, Ordering::AcqRel) >= CALLBACKS_MAX;
         let done = Done(Arc::clone(self));
         if busy {
@@ -120,35 +142,30 @@ impl Workers {
         }
     }
 
-    /// Answers; with a `place` under the watch, which answers itself when this takes too long.
-    fn answer(&self, mut inner: tiny_http::Request, place: Option<usize>) {
+    /// Answers; with a `place`, under the watch, and then `None` when the watch was quicker.
+    fn answer(&self, mut inner: tiny_http::Request, place: Option<&Place>) -> Option<()> {
         let (request_id, client) = match self.vouched(&inner) {
             Vouched::Request(request_id, client) => (request_id, client),
-            Vouched::Greeting => return respond(inner, Reply::plain_error(200, "none")),
-            Vouched::No => return respond(inner, Reply::plain_error(403, "forbidden")),
+            Vouched::Greeting => return answered(inner, Reply::plain_error(200, "none")),
+            Vouched::No => return answered(inner, Reply::plain_error(403, "forbidden")),
         };
         let Ok(request) = Request::from_tiny_http(&mut inner, request_id, client) else {
             // The front hands over whole requests, so this is the front gone away: nobody hears the answer.
-            return respond(inner, Reply::plain_error(400, "invalid_request"));
+            return answered(inner, Reply::plain_error(400, "invalid_request"));
         };
-        let Some(place) = place else {
-            let reply = self.app.answer(&request);
-            return self.finish(inner, request_id, reply);
+        let (inner, mut reply) = match place {
+            None => (inner, self.app.answer(&request)),
+            Some(place) => {
+                place.begin(inner);
+                let reply = self.app.answer(&request);
+                // If its client was told to come again, a token that was for it stays where it was.
+                (place.end()?, reply)
+            }
         };
-        self.watch.begin(place, inner);
-        let reply = self.app.answer(&request);
-        // Too late: the client was told to come again, and a token that was for it stays where it was.
-        let Some(inner) = self.watch.end(place) else {
-            return;
-        };
-        self.finish(inner, request_id, reply);
-    }
-
-    fn finish(&self, inner: tiny_http::Request, request_id: u64, mut reply: Reply) {
         if let Some(on_delivered) = reply.on_delivered.take() {
             self.deliveries.put(request_id, on_delivered);
         }
-        respond(inner, reply);
+        answered(inner, reply)
     }
 
     /// What the front says of the request, if it was the front.
@@ -190,6 +207,11 @@ fn is_same(left: &[u8], right: &[u8]) -> bool {
             .zip(right)
             .fold(0, |differ, (l, r)| differ | (l ^ r))
             == 0
+}
+
+fn answered(inner: tiny_http::Request, reply: Reply) -> Option<()> {
+    respond(inner, reply);
+    Some(())
 }
 
 fn path_of(inner: &tiny_http::Request) -> &str {

@@ -128,8 +128,20 @@ fn finish_without_start_says_so() {
         .stderr_has("--start");
     assert_eq!(done.events()[0]["error"], "not_started");
     let home = Home::new();
-    home.write(PENDING_FILE, "{}");
-    finish(&home, "").run().code(1).stderr_has("is broken");
+    for broken in [
+        "{}",
+        r#"{"authServer":"http://a","deviceCode":"d","interval":1e19,"expiresAt":1,"askAgainAt":0}"#,
+        r#"{"authServer":"a","deviceCode":"d","interval":1,"expiresAt":1,"askAgainAt":0}"#,
+    ] {
+        home.write(PENDING_FILE, broken);
+        finish(&home, "").run().code(1).stderr_has("is broken");
+    }
+    let far = r#"{"authServer":"http://127.0.0.1:1","deviceCode":"d","interval":1,"expiresAt":18446744073709551615,"askAgainAt":0}"#;
+    home.write(PENDING_FILE, far);
+    finish(&home, "--no-wait")
+        .run()
+        .code(1)
+        .stderr_has("the login is still open");
     // Wrong usage is told the same way, with its own exit code.
     finish(&home, "--auth-server http://a")
         .run()

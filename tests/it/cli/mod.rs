@@ -12,6 +12,7 @@ mod arguments;
 mod auth;
 mod browser;
 mod errors;
+mod examples;
 mod login;
 mod login_in_two_calls;
 mod networks;

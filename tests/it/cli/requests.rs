@@ -400,6 +400,27 @@ fn an_empty_success_is_null() {
     }
 }
 
+#[test]
+fn a_request_without_a_body_says_so_where_one_is_usual() {
+    for (method, length) in [
+        ("POST", Some("0")),
+        ("PATCH", Some("0")),
+        ("DELETE", None),
+        ("GET", None),
+    ] {
+        let server = Server::always(200, "{}");
+        postiz("api")
+            .args([method, "/x"])
+            .key_for(&server)
+            .run()
+            .code(0);
+        let asked = server.only();
+        assert_eq!(asked.header("content-length"), length, "{method}");
+        assert_eq!(asked.header("transfer-encoding"), None, "{method}");
+        assert_eq!(asked.header("content-type"), None, "{method}");
+    }
+}
+
 /// R69: HEAD has no body; `api` prints what there is.
 #[test]
 fn api_prints_the_body_as_it_is() {

@@ -185,6 +185,25 @@ fn refusals_name_the_file() {
     }
 }
 
+#[test]
+fn a_failure_among_several_tells_what_went_before() {
+    let server = Server::new(|_, before| match before {
+        0 | 1 => Reply::json(201, "{}"),
+        _ => Reply::json(400, r#"{"message":"Unsupported file type."}"#),
+    });
+    let cli = postiz("upload a.png b.png c.txt d.png").key_for(&server);
+    for name in ["a.png", "b.png", "c.txt", "d.png"] {
+        cli.home.write(name, "x");
+    }
+    let done = cli
+        .run()
+        .code(1)
+        .stdout("")
+        .stderr_has("c.txt is not uploaded");
+    done.stderr_has("(of 4 files, 2 went before)");
+    assert_eq!(server.asked().len(), 3);
+}
+
 /// Takes the first megabyte of a request, does something, and goes on or hangs up.
 fn sluggish(act: impl FnOnce() + Send + 'static, goes_on: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

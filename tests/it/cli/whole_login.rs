@@ -1,13 +1,12 @@
-//! Logins against the real auth server, confirmed in a browser, with the API called afterwards; and the examples of
-//! `--help`, run as they stand.
+//! Logins against the real auth server, confirmed in a browser, with the API called afterwards.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
 use serde_json::Value;
 
-use super::harness::{Cli, Done, Home, postiz};
-use crate::fake_postiz::{API_KEY, FakePostiz};
+use super::harness::{Cli, Done, Home};
+use crate::fake_postiz::FakePostiz;
 use crate::support::{Browser, Login, Store, TestServer};
 
 /// `auth:login --json` that has shown its code and waits.
@@ -122,64 +121,4 @@ fn two_calls_with_the_real_server() {
     login.approve(&mut Browser::new(), "ada");
     run(&home, "auth:login --finish").code(0);
     run(&home, "auth:status").code(0);
-}
-
-/// Every example that `--help` gives, as it stands, in a real shell with jq.
-#[test]
-fn the_examples_work_as_they_stand() {
-    let commands = postiz("--help").run().stdout;
-    let commands = commands
-        .split("Commands:\n")
-        .nth(1)
-        .and_then(|rest| rest.split("\n\n").next())
-        .unwrap();
-    let mut examples = Vec::new();
-    for line in commands.lines() {
-        let command = line.split_whitespace().next().unwrap();
-        let page = postiz(command).arg("--help").run().stdout;
-        let of_command = page.split("\nExamples:\n").nth(1).unwrap();
-        examples.extend(of_command.lines().map(|line| line.trim().to_owned()));
-    }
-    // Logins wait for a person, and are tested above.
-    examples.retain(|example| !example.starts_with("postiz auth:login"));
-    assert!(examples.len() > 20);
-    for example in examples {
-        // Each finds the same channels and posts.
-        let fake = FakePostiz::start();
-        in_shell(&fake, &example);
-    }
-}
-
-fn in_shell(fake: &FakePostiz, line: &str) {
-    let home = Home::new();
-    home.write("photo.png", "x");
-    home.write("post.json", r#"{"type":"draft","date":"2030-01-15T10:00:00Z","posts":[{"integration":{"id":"ch-x"},"value":[]}]}"#);
-    std::fs::create_dir(home.file("bin")).unwrap();
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_postiz"), home.file("bin/postiz")).unwrap();
-    let path = format!(
-        "{}:/usr/local/bin:/usr/bin:/bin",
-        home.file("bin").display()
-    );
-    let output = Command::new("bash")
-        .args(["-euo", "pipefail", "-c", line])
-        .current_dir(home.path())
-        .env_clear()
-        .env("PATH", path)
-        .env("HOME", home.path())
-        .env("POSTIZ_API_KEY", API_KEY)
-        .env("POSTIZ_API_URL", fake.url())
-        .env("CHANNEL", "ch-youtube")
-        .env("POST", "post-lost")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let (stdout, stderr) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    assert!(output.status.success(), "{line}\n{stdout}{stderr}");
-    if !line.contains("auth:logout") && !line.contains("eval") {
-        assert!(!stdout.trim().is_empty(), "{line}");
-        assert_eq!(stderr, "", "{line}");
-    }
 }

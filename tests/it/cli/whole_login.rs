@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::harness::{Cli, Done, Home, postiz};
 use crate::fake_postiz::{API_KEY, FakePostiz};
-use crate::support::{Browser, Login, Store, TestServer};
+use crate::support::{Browser, Login, Store, TestServer, program};
 
 /// `auth:login --json` that has shown its code and waits.
 struct Waiting {
@@ -155,7 +155,7 @@ fn in_shell(fake: &FakePostiz, line: &str) {
     home.write("photo.png", "x");
     home.write("post.json", r#"{"type":"draft","date":"2030-01-15T10:00:00Z","posts":[{"integration":{"id":"ch-x"},"value":[]}]}"#);
     std::fs::create_dir(home.file("bin")).unwrap();
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_postiz"), home.file("bin/postiz")).unwrap();
+    std::os::unix::fs::symlink(program("postiz"), home.file("bin/postiz")).unwrap();
     let path = format!(
         "{}:/usr/local/bin:/usr/bin:/bin",
         home.file("bin").display()

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::http::{self, Answer};
 use super::postgres::{Cluster, Database};
+use super::tls::Authority;
 use crate::fake_postiz::{CLIENT_ID, CLIENT_SECRET, FakePostiz};
 
 /// Where a server keeps its requests.
@@ -161,6 +162,13 @@ impl ServerSetup {
             .var("POSTIZ_API_URL", &postiz.url())
     }
 
+    /// Serving https itself, with the certificate of `authority`.
+    pub fn https(self, authority: &Authority) -> ServerSetup {
+        let path = |name| authority.file(name).display().to_string();
+        self.var("TLS_CERT_FILE", &path("server.crt"))
+            .var("TLS_KEY_FILE", &path("server.key"))
+    }
+
     /// On this database.
     pub fn database(self, database: &Database) -> ServerSetup {
         self.without("DATA_DIR")
@@ -179,7 +187,7 @@ impl ServerSetup {
 
     /// The program with its environment and nothing else of ours.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_postiz-auth-server"));
+        let mut command = Command::new(super::program("postiz-auth-server"));
         command.env_clear().current_dir(self.dir.path());
         let variables = self.variables.iter().map(|(n, v)| (n.as_str(), v.as_str()));
         command.envs(variables);
@@ -206,7 +214,9 @@ impl ServerSetup {
         });
         server.address = listening;
         if server.public_url.is_empty() {
-            server.public_url = format!("http://localhost:{}", listening.port());
+            let tls = self.variables.iter().any(|(n, _)| n == "TLS_CERT_FILE");
+            let scheme = if tls { "https" } else { "http" };
+            server.public_url = format!("{scheme}://localhost:{}", listening.port());
         }
         server
     }
@@ -233,10 +243,10 @@ impl ServerSetup {
     }
 }
 
-/// The address in the line that says so: `… listening on http://127.0.0.1:PORT`, or as JSON `"url":"http://127.0.0.1:PORT"`.
+/// The address in the line that says so: `… listening on http://127.0.0.1:PORT`, or as JSON `"url":"https://127.0.0.1:PORT"`.
 fn listening_at(log: &str) -> Option<SocketAddr> {
     let line = log.lines().find(|l| l.contains("listening"))?;
-    let (_, rest) = line.split_once("http://")?;
+    let (_, rest) = line.split_once("://")?;
     let end = rest.find(|c: char| !(c.is_ascii_digit() || ".:".contains(c)));
     rest[..end.unwrap_or(rest.len())].parse().ok()
 }

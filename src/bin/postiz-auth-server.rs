@@ -34,29 +34,47 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let check = arguments.contains("--check");
-    if let Some(unknown) = arguments.finish().first() {
-        eprintln!("postiz-auth-server: unknown argument {unknown:?}; --help shows what there is");
-        return ExitCode::from(EXIT_USAGE);
-    }
-    let config = match Config::from_vars(|name| std::env::var(name).ok()) {
-        Ok(config) => config,
-        Err(problems) => {
-            eprintln!("postiz-auth-server: {problems}");
+    let rest = arguments.finish();
+    let act: fn(Config) -> ExitCode = match (rest.as_slice(), check) {
+        ([], false) => run,
+        ([], true) => report,
+        ([command], false) if command == "healthcheck" => healthcheck,
+        ([unknown, ..], _) => {
+            eprintln!(
+                "postiz-auth-server: unknown argument {unknown:?}; --help shows what there is"
+            );
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    if check { report(&config) } else { run(config) }
+    match Config::from_vars(|name| std::env::var(name).ok()) {
+        Ok(config) => act(config),
+        Err(problems) => {
+            eprintln!("postiz-auth-server: {problems}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
 }
 
 /// `--check`: what was found, on stdout.
-fn report(config: &Config) -> ExitCode {
-    match server::check(config) {
+fn report(config: Config) -> ExitCode {
+    match server::check(&config) {
         Ok(found) => {
             println!("{}", found.join("\n"));
             ExitCode::SUCCESS
         }
         Err(error) => {
             eprintln!("postiz-auth-server: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `healthcheck`: is the server that runs in the same environment ready?
+fn healthcheck(config: Config) -> ExitCode {
+    match server::healthcheck(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("postiz-auth-server: not ready: {error}");
             ExitCode::FAILURE
         }
     }
@@ -94,12 +112,9 @@ fn run(config: Config) -> ExitCode {
 /// A panic is a line of the log like any other, so that its readers find it. It ends one request, never the process.
 fn log_panics(log: Arc<Log>) {
     std::panic::set_hook(Box::new(move |panic| {
-        let at = panic.location().map(ToString::to_string);
-        let what = panic.payload();
-        let what = what
-            .downcast_ref::<&str>()
-            .copied()
-            .or_else(|| what.downcast_ref::<String>().map(String::as_str));
+        let (payload, at) = (panic.payload(), panic.location().map(ToString::to_string));
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let what = text.or_else(|| payload.downcast_ref().copied());
         log.error(
             "panicked",
             &[

@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::time::{Duration, SystemTime};
 
+use rustls::CertificateError;
 use ureq::http::{HeaderMap, Method, Request, Uri};
 use ureq::{Agent, Proxy, ProxyProtocol, SendBody};
 
 use crate::cli::context::{Context, Vars};
 use crate::shared::base_url::BaseUrl;
-use crate::shared::http_client::{ClientSettings, agent};
+use crate::shared::http_client::{ClientSettings, agent, distrust, tls_error};
 
 /// A client for one service.
 pub(crate) struct Http {
@@ -163,6 +164,9 @@ impl Answer {
 
 /// What ureq reports, in words for the user.
 fn explain(error: ureq::Error) -> NoAnswer {
+    if let Some(error) = tls_error(&error) {
+        return explain_tls(error);
+    }
     let connection = matches!(
         error,
         ureq::Error::Io(_)
@@ -189,7 +193,6 @@ fn explain(error: ureq::Error) -> NoAnswer {
         }
         ureq::Error::Protocol(error) => format!("the answer is not HTTP: {error}"),
         ureq::Error::BodyExceedsLimit(_) => "the answer is larger than 64 MiB".to_owned(),
-        ureq::Error::Rustls(error) => return explain_tls(&error),
         ureq::Error::Http(error) => format!("the request cannot be sent: {error}"),
         other => other.to_string(),
     };
@@ -201,10 +204,6 @@ fn explain(error: ureq::Error) -> NoAnswer {
 }
 
 fn explain_io(error: io::Error) -> NoAnswer {
-    let inner = error.get_ref();
-    if let Some(error) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        return explain_tls(error);
-    }
     let why = match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         io::ErrorKind::UnexpectedEof
@@ -223,12 +222,13 @@ fn explain_io(error: io::Error) -> NoAnswer {
 
 fn explain_tls(error: &rustls::Error) -> NoAnswer {
     let (why, hint) = match error {
-        rustls::Error::InvalidCertificate(reason) => (
-            format!("its certificate is not trusted: {reason}"),
-            Some(
-                "name your organisation's root certificate in SSL_CERT_FILE or NODE_EXTRA_CA_CERTS",
-            ),
-        ),
+        rustls::Error::InvalidCertificate(reason) => {
+            let by_unknown = *reason == CertificateError::UnknownIssuer;
+            (
+                format!("its certificate is not trusted: {}", distrust(reason)),
+                by_unknown.then_some(PRIVATE_CA_HINT),
+            )
+        }
         other => (format!("TLS failed: {other}"), None),
     };
     NoAnswer {
@@ -286,3 +286,6 @@ const EXTRA_ROOTS_VARIABLE: &str = "NODE_EXTRA_CA_CERTS";
 const NO_HOST: &str = "no host of that name is known (or there is no network)";
 
 const PROXY_HINT: &str = "requests go through a proxy: check ALL_PROXY, HTTPS_PROXY and HTTP_PROXY, or except this host with NO_PROXY";
+
+const PRIVATE_CA_HINT: &str = "if its authority is your organisation's own, name the file of that root certificate (PEM) \
+                               in SSL_CERT_FILE or NODE_EXTRA_CA_CERTS";

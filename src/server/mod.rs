@@ -7,6 +7,8 @@
 //! - [`http`]: tiny_http; routes requests to handlers, writes answers, shows [`pages`];
 //! - [`flow`]: the device flow as decisions, over [`postiz`] and the store;
 //! - [`store`]: the one place that keeps state, of hashed [`codes`] and [sealed](seal) tokens.
+//!
+//! Beside it, [`healthcheck()`] asks a running server from outside.
 
 pub mod config;
 pub(crate) mod front;
@@ -21,9 +23,12 @@ pub mod codes;
 pub mod seal;
 
 pub mod client_address;
+mod healthcheck;
 mod janitor;
 pub mod limits;
 pub mod log;
+
+pub use healthcheck::healthcheck;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};

@@ -137,14 +137,15 @@ impl Postiz {
             .post(&self.token_url)
             .header("content-type", "application/json")
             .send(&body);
-        let mut answer = sent.map_err(from_ureq)?;
+        let failed = |error| no_answer(&self.token_url, error);
+        let mut answer = sent.map_err(failed)?;
         let status = answer.status().as_u16();
         let read = answer
             .body_mut()
             .with_config()
             .limit(ANSWER_BYTES_MAX)
             .read_to_vec();
-        understand(status, &read.map_err(from_ureq)?)
+        understand(status, &read.map_err(failed)?)
             .map_err(|error| self.without_secrets(error, code))
     }
 
@@ -223,14 +224,20 @@ fn is_token(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-fn from_ureq(error: ureq::Error) -> ExchangeError {
-    match error {
-        ureq::Error::Timeout(_) => ExchangeError::TimedOut,
-        ureq::Error::BodyExceedsLimit(limit) => {
-            ExchangeError::Failed(format!("Postiz answered with more than {limit} bytes"))
-        }
-        other => ExchangeError::Failed(format!("Postiz could not be reached: {other}")),
-    }
+fn no_answer(url: &str, error: ureq::Error) -> ExchangeError {
+    let why = match &error {
+        ureq::Error::Timeout(_) => return ExchangeError::TimedOut,
+        ureq::Error::BodyExceedsLimit(limit) => format!("more than {limit} bytes"),
+        other => match http_client::tls_error(other) {
+            Some(rustls::Error::InvalidCertificate(reason)) => format!(
+                "its certificate is not trusted: {}; \
+                 SSL_CERT_FILE or SSL_CERT_DIR names the root of a private authority",
+                http_client::distrust(reason)
+            ),
+            _ => other.to_string(),
+        },
+    };
+    ExchangeError::Failed(format!("no answer from {url}: {why}"))
 }
 
 #[cfg(test)]

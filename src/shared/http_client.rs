@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::CertificateError;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
@@ -58,6 +59,31 @@ fn roots(extra: Option<&Path>) -> Vec<Certificate<'static>> {
         .chain(&extra.map(certificates_in).unwrap_or_default())
         .map(owned)
         .collect()
+}
+
+/// What TLS has against the other side, if that is what failed.
+pub fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
+    match error {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) => error.get_ref()?.downcast_ref(),
+        _ => None,
+    }
+}
+
+/// Why a certificate is not trusted, to be put after "its certificate is not trusted: ".
+pub fn distrust(reason: &CertificateError) -> String {
+    match reason {
+        CertificateError::UnknownIssuer => "no authority known here has signed it".to_owned(),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "it has expired (or this machine's clock is wrong)".to_owned()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "it is not valid yet (or this machine's clock is wrong)".to_owned()
+        }
+        // The name that was asked for, and those that the certificate has.
+        CertificateError::NotValidForNameContext { .. } => reason.to_string(),
+        other => format!("{other:?}"),
+    }
 }
 
 fn certificates_in(path: &Path) -> Vec<CertificateDer<'static>> {

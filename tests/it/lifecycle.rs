@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::fake_postiz::{CLIENT_SECRET, Delivery, FakePostiz, Fault, Gate};
 use crate::support::postgres::PASSWORD;
 use crate::support::server::BOTH_STORES;
+use crate::support::tls::Authority;
 use crate::support::{Browser, Cluster, Connection, Login, Store, TestServer, eventually, expect};
 
 fn text(bytes: &[u8]) -> String {
@@ -230,6 +231,43 @@ fn check_tells_what_it_found_and_ends() {
         assert!(!output.status.success(), "{output:?}");
         assert!(!text(&output.stderr).is_empty() || !text(&output.stdout).is_empty());
     }
+}
+
+/// A container's health check: the same program in the same environment.
+#[test]
+fn healthcheck_asks_the_running_server() {
+    let authority = Authority::new();
+    for https in [false, true] {
+        let mut setup = TestServer::setup(Store::Embedded);
+        if https {
+            setup = setup.https(&authority);
+        }
+        let server = setup.start();
+        let port = server.address.port().to_string();
+        for host in ["127.0.0.1", "0.0.0.0", "::"] {
+            let setup = setup.clone().var("HOST", host).var("PORT", &port);
+            // It must never ask anybody else.
+            let setup = setup.var("HTTPS_PROXY", "http://127.0.0.1:1");
+            let output = setup.run(&["healthcheck"]);
+            assert!(output.status.success(), "{host} {https}: {output:?}");
+        }
+        drop(server);
+        let output = setup.var("PORT", &port).run(&["healthcheck"]);
+        assert_told(&output, 1, &["not ready", &port]);
+    }
+    let output = TestServer::setup(Store::Embedded).run(&["healthcheck"]);
+    assert_told(&output, 1, &["PORT"]);
+}
+
+#[test]
+fn healthcheck_fails_with_the_database() {
+    let cluster = Cluster::start_new();
+    let setup = TestServer::setup(Store::Embedded).database(&cluster.database());
+    let server = setup.start();
+    let asking = setup.var("PORT", &server.address.port().to_string());
+    assert!(asking.run(&["healthcheck"]).status.success());
+    cluster.control("stop");
+    assert_told(&asking.run(&["healthcheck"]), 1, &["503"]);
 }
 
 /// What waiting cannot mend ends the start.

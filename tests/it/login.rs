@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use crate::fake_postiz::{Delivery, FakePostiz, Fault, Gate};
 use crate::support::server::{BOTH_STORES, ServerSetup};
 use crate::support::{
-    Browser, Cluster, Connection, Login, Store, TestServer, at_once, eventually, expect, http, run,
+    Browser, Cluster, Connection, Login, Store, TestServer, at_once, eventually, expect, http,
+    program, run,
 };
 
 const PUBLIC: &str = "http://auth.example";
@@ -52,7 +53,7 @@ fn with_the_real_cli() {
         let server = TestServer::start(store, &postiz);
         let home = tempfile::tempdir().expect("a temporary folder");
         let cli = || {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_postiz"));
+            let mut command = Command::new(program("postiz"));
             command.env_clear().env("HOME", home.path());
             command
         };

@@ -8,6 +8,7 @@
 mod fake_postiz;
 mod support;
 
+mod airgap;
 mod attack;
 mod cli;
 mod contract;

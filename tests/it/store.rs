@@ -354,6 +354,40 @@ fn a_file_that_is_no_store_is_refused_in_words_and_left_as_it_is() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
 }
 
+#[test]
+fn a_file_of_a_newer_schema_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("auth.redb");
+    drop(Embedded::open(&path).unwrap());
+    let meta: redb::TableDefinition<&str, &str> = redb::TableDefinition::new("meta");
+    let database = redb::Database::open(&path).unwrap();
+    let write = database.begin_write().unwrap();
+    write
+        .open_table(meta)
+        .unwrap()
+        .insert("schema_version", "99")
+        .unwrap();
+    // Of another form than this server's.
+    let requests = redb::TableDefinition::<u64, u64>::new("requests");
+    write
+        .delete_table(redb::TableDefinition::<&str, &str>::new("requests"))
+        .unwrap();
+    write.open_table(requests).unwrap().insert(1, 2).unwrap();
+    write.commit().unwrap();
+    drop(database);
+    let Err(StoreError::Unusable(why)) = Embedded::open(&path) else {
+        panic!("it was taken")
+    };
+    assert!(
+        why.contains("99") && why.contains("run a newer server"),
+        "{why}"
+    );
+    let database = redb::Database::open(&path).unwrap();
+    let read = redb::ReadableDatabase::begin_read(&database).unwrap();
+    let left = redb::ReadableTableMetadata::len(&read.open_table(requests).unwrap());
+    assert_eq!(left.unwrap(), 1);
+}
+
 /// `CREATE TABLE IF NOT EXISTS` alone fails in this race.
 #[test]
 fn eight_instances_start_at_once_on_an_empty_database() {

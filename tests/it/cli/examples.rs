@@ -71,7 +71,7 @@ fn in_shell(fake: &FakePostiz, line: &str) {
     );
     home.write("post.json", r#"{"type":"draft","date":"2030-01-15T10:00:00Z","posts":[{"integration":{"id":"ch-x"},"value":[]}]}"#);
     std::fs::create_dir(home.file("bin")).unwrap();
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_postiz"), home.file("bin/postiz")).unwrap();
+    std::os::unix::fs::symlink(crate::support::program("postiz"), home.file("bin/postiz")).unwrap();
     let path = format!(
         "{}:/usr/local/bin:/usr/bin:/bin",
         home.file("bin").display()

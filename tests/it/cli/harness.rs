@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::support::program;
+
 /// One run of the program, being prepared: an empty home, no environment but what the test gives it.
 pub(super) struct Cli {
     pub(super) home: Home,
@@ -77,7 +79,7 @@ impl Cli {
 
     /// What the shell would start. Its standard input is closed unless the test sends some.
     pub(super) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_postiz"));
+        let mut command = Command::new(program("postiz"));
         command
             .args(&self.arguments)
             .current_dir(self.home.path())

@@ -6,6 +6,7 @@ pub mod http;
 pub mod login;
 pub mod postgres;
 pub mod server;
+pub mod tls;
 
 pub use browser::{Browser, Page};
 pub use http::{Answer, Connection};
@@ -14,9 +15,24 @@ pub use postgres::{Cluster, Database};
 pub use server::{Store, TestServer};
 
 use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+/// A program under test, `postiz` or `postiz-auth-server`: this build's, or, where POSTIZ_TEST_BIN_DIR is set, that
+/// folder's.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "nobody hands tests their environment"
+)]
+pub fn program(name: &str) -> PathBuf {
+    match std::env::var_os("POSTIZ_TEST_BIN_DIR") {
+        Some(folder) => Path::new(&folder).join(name),
+        // Both are in one folder.
+        None => Path::new(env!("CARGO_BIN_EXE_postiz")).with_file_name(name),
+    }
+}
 
 /// Longest wait for anything that should happen soon: generous, since machines that run tests are busy.
 pub const SOON: Duration = Duration::from_secs(20);

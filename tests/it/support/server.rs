@@ -1,5 +1,6 @@
 //! The real server program: started on a free port, its log collected, ended with the test.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 
 use super::http::{self, Answer};
 use super::postgres::{Cluster, Database};
+use super::tls::Authority;
 use crate::fake_postiz::{CLIENT_ID, CLIENT_SECRET, FakePostiz};
 
 /// Where a server keeps its requests.
@@ -180,6 +182,13 @@ impl ServerSetup {
             .var("POSTIZ_API_URL", &postiz.url())
     }
 
+    /// Serving https itself, with the certificate of `authority`.
+    pub fn https(self, authority: &Authority) -> ServerSetup {
+        let path = |name| authority.file(name).display().to_string();
+        self.var("TLS_CERT_FILE", &path("server.crt"))
+            .var("TLS_KEY_FILE", &path("server.key"))
+    }
+
     /// On this database.
     pub fn database(self, database: &Database) -> ServerSetup {
         self.without("DATA_DIR")
@@ -198,9 +207,13 @@ impl ServerSetup {
 
     /// The program with its environment and nothing else of ours.
     pub fn command(&self) -> Command {
-        let program = env!("CARGO_BIN_EXE_postiz-auth-server");
-        let mut words = self.wrapper.iter().map(String::as_str).chain([program]);
-        let mut command = Command::new(words.next().unwrap_or(program));
+        let program = super::program("postiz-auth-server");
+        let mut words = self
+            .wrapper
+            .iter()
+            .map(OsString::from)
+            .chain([program.into()]);
+        let mut command = Command::new(words.next().expect("there is at least the program"));
         command.args(words);
         command.env_clear().current_dir(self.dir.path());
         let variables = self.variables.iter().map(|(n, v)| (n.as_str(), v.as_str()));
@@ -228,7 +241,9 @@ impl ServerSetup {
         });
         server.address = listening;
         if server.public_url.is_empty() {
-            server.public_url = format!("http://localhost:{}", listening.port());
+            let tls = self.variables.iter().any(|(n, _)| n == "TLS_CERT_FILE");
+            let scheme = if tls { "https" } else { "http" };
+            server.public_url = format!("{scheme}://localhost:{}", listening.port());
         }
         server
     }

@@ -1,0 +1,62 @@
+//! `postiz-auth-server healthcheck`: asks the server of the same environment whether it is ready. For containers that hold
+//! nothing but the server, and so no other program to ask with.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::Agent;
+use ureq::tls::TlsConfig;
+
+use crate::server::config::Config;
+
+/// Longest wait for an answer, less than container engines wait for a check.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Asks `/ready`. The error says, in words for the operator, why the server cannot be counted on.
+pub fn healthcheck(config: &Config) -> Result<(), String> {
+    if config.port == 0 {
+        return Err("PORT is 0: nobody knows where the server listens".to_owned());
+    }
+    let mut last = Ok(());
+    for ip in addresses(config.host) {
+        last = ask(SocketAddr::new(ip, config.port), config.tls.is_some());
+        if last.is_ok() {
+            break;
+        }
+    }
+    last
+}
+
+/// Where a server that listens on `host` is reached from its own machine.
+fn addresses(host: IpAddr) -> Vec<IpAddr> {
+    let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
+    match host {
+        // On a machine without IPv6, "everywhere" is IPv4.
+        IpAddr::V6(all) if all.is_unspecified() => vec![v6, v4],
+        IpAddr::V4(all) if all.is_unspecified() => vec![v4],
+        one => vec![one],
+    }
+}
+
+fn ask(server: SocketAddr, tls: bool) -> Result<(), String> {
+    // Its certificate is for its public name, not for this address, and no secret goes there: any is good.
+    let any_certificate = TlsConfig::builder()
+        .disable_verification(true)
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .build();
+    let agent: Agent = Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(PATIENCE))
+        .proxy(None)
+        .tls_config(any_certificate)
+        .build()
+        .into();
+    let scheme = if tls { "https" } else { "http" };
+    let url = format!("{scheme}://{server}/ready");
+    match agent.get(&url).call() {
+        Ok(answer) if answer.status() == 200 => Ok(()),
+        Ok(answer) => Err(format!("{url} answers {}", answer.status())),
+        Err(error) => Err(format!("{url} does not answer: {error}")),
+    }
+}

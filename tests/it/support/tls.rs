@@ -1,0 +1,207 @@
+//! A private certificate authority, relays that put TLS on or take it off, and a CONNECT proxy: a company's network, small.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+};
+
+/// A silent peer is forgotten after this.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An authority that no system knows, and one certificate by it, for `localhost` and `postiz.test`.
+pub struct Authority {
+    folder: tempfile::TempDir,
+}
+
+impl Authority {
+    /// Makes both, with openssl.
+    pub fn new() -> Authority {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let script = "
+            key='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
+            openssl req -x509 $key -days 2 -subj '/CN=A Private Authority' -keyout ca.key -out ca.crt
+            openssl req $key -subj /CN=localhost -keyout server.key -out server.csr
+            echo subjectAltName=DNS:localhost,DNS:postiz.test >names
+            openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt
+            mkdir store
+            cp ca.crt store/$(openssl x509 -hash -noout -in ca.crt).0";
+        let made = Command::new("sh")
+            .args(["-euc", script])
+            .current_dir(folder.path())
+            .output();
+        let made = made.expect("sh starts");
+        assert!(made.status.success(), "is openssl installed? {made:?}");
+        Authority { folder }
+    }
+
+    /// `ca.crt`, what its friends trust; `store`, a folder with that as systems have it; `server.crt` and `server.key`.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn server_config(&self) -> Arc<ServerConfig> {
+        let chain = vec![certificate(&self.file("server.crt"))];
+        let key = PrivateKeyDer::from_pem_file(self.file("server.key")).expect("a key");
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("ring has them")
+            .with_no_client_auth();
+        Arc::new(builder.with_single_cert(chain, key).expect("they fit"))
+    }
+
+    fn client_config(&self) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(certificate(&self.file("ca.crt")))
+            .expect("a root");
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("ring has them")
+            .with_root_certificates(roots);
+        Arc::new(builder.with_no_client_auth())
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn certificate(path: &Path) -> CertificateDer<'static> {
+    CertificateDer::from_pem_file(path).expect("a certificate")
+}
+
+/// Speaks https for the plain server at `server`: where it listens. One request a connection.
+pub fn put_tls_before(server: SocketAddr, authority: &Authority) -> SocketAddr {
+    let config = authority.server_config();
+    serve(move |client| {
+        let session = ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
+        relay(StreamOwned::new(session, client), connect(server)?)
+    })
+}
+
+/// Speaks plain HTTP for the https server at `server`: where it listens. One request a connection.
+pub fn take_tls_off(server: SocketAddr, authority: &Authority) -> SocketAddr {
+    let config = authority.client_config();
+    serve(move |client| {
+        let name = ServerName::try_from("localhost").expect("a name");
+        let session = ClientConnection::new(Arc::clone(&config), name).map_err(io::Error::other)?;
+        relay(client, StreamOwned::new(session, connect(server)?))
+    })
+}
+
+/// A proxy as companies have it: it alone knows where the names are, and it remembers who was asked for.
+pub struct ConnectProxy {
+    address: SocketAddr,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl ConnectProxy {
+    /// Leads `host:port` to where `routes` says.
+    pub fn start(routes: &[(&str, SocketAddr)]) -> ConnectProxy {
+        let routes: HashMap<String, SocketAddr> = routes
+            .iter()
+            .map(|(to, at)| ((*to).to_owned(), *at))
+            .collect();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&asked);
+        let address = serve(move |mut client| {
+            let head = String::from_utf8_lossy(&read_request(&mut client)?).into_owned();
+            let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
+            let route = routes.get(&target).filter(|_| head.starts_with("CONNECT "));
+            log.lock().expect("no thread panics").push(target);
+            let Some(route) = route else {
+                return client.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n");
+            };
+            let mut server = connect(*route)?;
+            client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
+            let (mut from_client, mut to_server) = (client.try_clone()?, server.try_clone()?);
+            thread::spawn(move || io::copy(&mut from_client, &mut to_server));
+            io::copy(&mut server, &mut client).map(drop)
+        });
+        ConnectProxy { address, asked }
+    }
+
+    /// For `HTTPS_PROXY`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Every `host:port` that was asked for.
+    pub fn asked(&self) -> Vec<String> {
+        self.asked.lock().expect("no thread panics").clone()
+    }
+}
+
+/// Listens on a free port for as long as the tests run, a thread a connection. A peer that leaves early is no failure.
+fn serve(handle: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on loopback");
+    let address = listener.local_addr().expect("it is bound");
+    let handle = Arc::new(handle);
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let handle = Arc::clone(&handle);
+            thread::spawn(move || {
+                client
+                    .set_read_timeout(Some(PATIENCE))
+                    .and_then(|()| handle(client))
+                    .ok()
+            });
+        }
+    });
+    address
+}
+
+fn connect(server: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(server)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// One request to `server`, and all that it answers until it closes the connection.
+fn relay(mut client: impl Read + Write, mut server: impl Read + Write) -> io::Result<()> {
+    server.write_all(&read_request(&mut client)?)?;
+    server.flush()?;
+    let mut answer = Vec::new();
+    match server.read_to_end(&mut answer) {
+        // Some close without saying so in TLS first.
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
+        _ => client.write_all(&answer)?,
+    }
+    client.flush()
+}
+
+fn read_request(client: &mut impl Read) -> io::Result<Vec<u8>> {
+    let (mut bytes, mut chunk) = (Vec::new(), [0; 16 * 1024]);
+    while !is_whole(&bytes)? {
+        match client.read(&mut chunk)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => bytes.extend_from_slice(&chunk[..count]),
+        }
+    }
+    Ok(bytes)
+}
+
+fn is_whole(bytes: &[u8]) -> io::Result<bool> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut request = httparse::Request::new(&mut headers);
+    let httparse::Status::Complete(head_bytes) = request.parse(bytes).map_err(io::Error::other)?
+    else {
+        return Ok(false);
+    };
+    let length = request
+        .headers
+        .iter()
+        .find(|h| h.name.eq_ignore_ascii_case("content-length"));
+    let length = length.map_or(Ok(0), |h| String::from_utf8_lossy(h.value).parse::<usize>());
+    Ok(bytes.len() >= head_bytes + length.map_err(io::Error::other)?)
+}

@@ -1,15 +1,14 @@
 //! What the fuzzers of `tests/fuzz` call: each takes bytes that a stranger could send, and panics where a promise about
 //! them is broken. Only built for them and for the test below, which replays the seeds and whatever the fuzzers found.
 
-use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use crate::cli::credentials::{Stored, object_in};
 use crate::server::client_address::TrustedProxies;
-use crate::server::codes::UserCode;
+use crate::server::codes::{BrowserKeyHash, DeviceCodeHash, StateHash, UserCode};
 use crate::server::config::Limits;
 use crate::server::flow::Flow;
 use crate::server::front::whole_request::{Client, End, Reader, WholeRequest};
@@ -18,7 +17,10 @@ use crate::server::http::{App, Reply, Request};
 use crate::server::log::{Format, Log};
 use crate::server::postiz::Postiz;
 use crate::server::seal::Seal;
-use crate::server::store::embedded::Embedded;
+use crate::server::store::{
+    Claim, Denier, Inserted, NewRequest, PendingRequest, Polled, Redemption, SealedGrant, Store,
+    StoreError,
+};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::secret::Secret;
 
@@ -150,25 +152,14 @@ fn assert_is_sound(reply: &Reply) {
     }
 }
 
-/// The answer of a server whose store is in memory, and made anew now and then, for logins pile up in it.
 fn answer(request: &Request) -> Reply {
-    const REQUESTS_PER_SERVER: u32 = 10_000;
-    thread_local! {
-        static SERVER: RefCell<(u32, Option<App>)> = const { RefCell::new((0, None)) };
-    }
-    SERVER.with_borrow_mut(|(count, app)| {
-        if *count % REQUESTS_PER_SERVER == 0 {
-            *app = Some(new_app());
-        }
-        *count = count.wrapping_add(1);
-        app.as_ref().expect("it was made above").answer(request)
-    })
+    static APP: LazyLock<App> = LazyLock::new(new_app);
+    APP.answer(request)
 }
 
 fn new_app() -> App {
     let url = |text| BaseUrl::parse(text).expect("a URL");
     let secret = Secret::new("secret".to_owned());
-    // Nobody is there: what reached the exchange would be answered 502, and fail the assertion.
     let postiz = Postiz::new(
         url("http://127.0.0.1:9"),
         &url("http://127.0.0.1:9"),
@@ -176,9 +167,8 @@ fn new_app() -> App {
         secret.clone(),
     );
     let log = Arc::new(Log::to(Format::Json, Box::new(io::sink())));
-    let store = Embedded::in_memory(Box::new(|| 1)).expect("memory");
     let flow = Flow::new(
-        Arc::new(store),
+        Arc::new(Oblivious),
         postiz,
         Arc::new(Seal::new(&secret)),
         "http://127.0.0.1:9".to_owned(),
@@ -198,6 +188,64 @@ fn new_app() -> App {
         &no_budgets,
         log,
     )
+}
+
+/// A store that takes everything and keeps nothing: it is not what is tried here, and a real one would be all the work.
+struct Oblivious;
+
+impl Store for Oblivious {
+    fn insert(&self, _: &NewRequest) -> Result<Inserted, StoreError> {
+        Ok(Inserted::Yes)
+    }
+
+    fn find(&self, _: &UserCode) -> Result<Option<PendingRequest>, StoreError> {
+        Ok(None)
+    }
+
+    fn bind(
+        &self,
+        _: &UserCode,
+        _: &StateHash,
+        _: &BrowserKeyHash,
+    ) -> Result<Option<DeviceCodeHash>, StoreError> {
+        Ok(None)
+    }
+
+    fn claim(&self, _: &StateHash, _: &BrowserKeyHash) -> Result<Claim, StoreError> {
+        Ok(Claim::Unknown)
+    }
+
+    fn release(&self, _: &DeviceCodeHash) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn complete(&self, _: &DeviceCodeHash, _: &SealedGrant) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn deny(&self, _: Denier) -> Result<Option<DeviceCodeHash>, StoreError> {
+        Ok(None)
+    }
+
+    fn poll(&self, _: &DeviceCodeHash) -> Result<Polled, StoreError> {
+        Ok(Polled::Unknown)
+    }
+
+    fn redeem(&self, _: &DeviceCodeHash) -> Result<Option<Redemption>, StoreError> {
+        Ok(None)
+    }
+
+    fn purge(&self, _: u32) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    fn count(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    fn ping(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// What is taken for a user code has one spelling, and is the same code however that is typed.

@@ -1,5 +1,7 @@
 //! Who a client is: what a proxy says of it counts only from a proxy, on the confirm page, in the log and in the budgets.
 
+use std::io::{Read, Write};
+
 use serde_json::json;
 
 use crate::attack::server_with;
@@ -92,4 +94,60 @@ fn spoofed_addresses_have_no_budgets() {
     });
     assert_eq!(statuses.collect::<Vec<_>>(), [200, 200, 200, 429, 429]);
     assert_eq!(server.post_json("/device/code", &json!({})).status, 429);
+}
+
+/// Another program on this machine finds the private socket between the front and what is behind it, and speaks to it: it
+/// vouches for nobody without the front's secret.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_private_socket_is_the_fronts_alone() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixStream};
+
+    let postiz = FakePostiz::start();
+    let server = server_with(&postiz, &[]);
+    for name in abstract_sockets_of(server.child.id()) {
+        for vouch in ["", "X-Front: \r\n", "X-Front: secret 1 203.0.113.9\r\n"] {
+            let address = SocketAddr::from_abstract_name(&name).expect("it is a name");
+            let mut socket = UnixStream::connect_addr(&address).expect("it listens");
+            let request = format!(
+                "POST /device/code HTTP/1.1\r\nHost: a\r\n{vouch}Content-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+            socket.write_all(request.as_bytes()).expect("it is sent");
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).expect("an answer");
+            assert!(answer.starts_with("HTTP/1.1 403 "), "{vouch:?}: {answer}");
+        }
+    }
+    assert!(!server.log().contains("login started"), "{}", server.log());
+}
+
+/// The names of the abstract sockets that a process listens on: those of the system whose numbers it has open.
+#[cfg(target_os = "linux")]
+fn abstract_sockets_of(process: u32) -> Vec<String> {
+    let open = std::fs::read_dir(format!("/proc/{process}/fd")).expect("it runs");
+    let open: Vec<String> = open
+        .filter_map(|file| std::fs::read_link(file.ok()?.path()).ok())
+        .filter_map(|target| {
+            target
+                .to_str()?
+                .strip_prefix("socket:[")?
+                .strip_suffix(']')
+                .map(str::to_owned)
+        })
+        .collect();
+    let sockets = std::fs::read_to_string("/proc/net/unix").expect("Linux tells of its sockets");
+    let names = sockets.lines().filter_map(|line| {
+        let mut fields = line.split_whitespace().skip(6);
+        let (number, name) = (fields.next()?, fields.next()?);
+        let name = name.strip_prefix('@')?;
+        open.iter()
+            .any(|open| open == number)
+            .then(|| name.to_owned())
+    });
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names.dedup();
+    assert!(!names.is_empty(), "no such socket among {open:?}");
+    names
 }

@@ -5,14 +5,15 @@ use std::error::Error as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use postgres::error::SqlState;
+use postgres::error::{Severity, SqlState};
 use postgres::{Client, Config, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::server::store::StoreError;
 
-/// How long a request waits for a connection when none is taken or given back meanwhile.
-const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a request waits for a connection when none is taken or given back meanwhile: less than the 2 s after which its
+/// client is answered in any case, so that the log names the cause.
+const CHECKOUT_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// What the server lets a statement take, and a transaction wait for us; both are set on every connection.
 const SESSION: &str = "SET statement_timeout = '2s'; SET lock_timeout = '2s'; \
@@ -220,11 +221,19 @@ impl Pooled {
         classify(error)
     }
 
-    /// Is the connection of no use any more? True also for a standby that lost its primary's place: a new connection may
-    /// find the new primary.
+    /// Is the connection of no use any more? So it is when the server says that it ends it, which is heard before it is
+    /// closed; and on a standby that lost its primary's place, since a new connection may find the new primary.
     fn is_broken(&mut self, error: &postgres::Error) -> bool {
-        let read_only = error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
-        self.spoiled |= read_only || error.as_db_error().is_none() || self.client().is_closed();
+        self.spoiled |= match error.as_db_error() {
+            None => true,
+            Some(said) => {
+                matches!(
+                    said.parsed_severity(),
+                    Some(Severity::Fatal | Severity::Panic)
+                ) || *said.code() == SqlState::READ_ONLY_SQL_TRANSACTION
+                    || self.client().is_closed()
+            }
+        };
         self.spoiled
     }
 

@@ -382,15 +382,7 @@ struct Delivery {
 impl Delivery {
     fn begin(pool: &Arc<Pool>) -> Result<Delivery, StoreError> {
         // On a connection that died since its last use, BEGIN is what notices, and is tried again on a new one.
-        let begin = |pooled: &mut Pooled| pooled.client().batch_execute("BEGIN");
-        let mut pooled = pool.checkout()?;
-        if let Err(error) = begin(&mut pooled) {
-            pooled.failed(&error);
-            drop(pooled);
-            pool.with(|pooled| pooled.client().simple_query("").map(drop))?;
-            pooled = pool.checkout()?;
-            begin(&mut pooled).map_err(|error| pooled.failed(&error))?;
-        }
+        let (pooled, ()) = pool.kept_with(|pooled| pooled.client().batch_execute("BEGIN"))?;
         Ok(Delivery {
             pooled,
             committed: false,

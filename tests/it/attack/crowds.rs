@@ -1,5 +1,6 @@
 //! Too many clients at once: those within the limits are served, the rest is sent away, and afterwards all is as before.
 
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::attack::{assert_logs_in, assert_nothing_broke, memory_kib, server_with};
 use crate::fake_postiz::FakePostiz;
-use crate::support::{Browser, Connection, Login, Store, TestServer, at_once, eventually, expect};
+use crate::support::{
+    Browser, Connection, Login, Store, TestServer, at_once, eventually, expect, run,
+};
 
 const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -142,6 +145,31 @@ fn a_low_soft_limit_is_raised() {
     drop(crowd);
     assert!(!server.log().contains("few file"), "{}", server.log());
     assert_nothing_broke(&server);
+}
+
+/// The limit falls while it runs: what cannot be accepted waits until it can.
+#[test]
+fn without_any_descriptor() {
+    let postiz = FakePostiz::start();
+    let server = server_with(&postiz, &[]);
+    let process = server.child.id().to_string();
+    let limit = |descriptors: &str| {
+        let limit = format!("--nofile={descriptors}:");
+        let output = run(Command::new("prlimit").args(["--pid", &process, &limit]));
+        assert!(output.status.success(), "{output:?}");
+    };
+    assert!(serves(&server));
+    limit("3");
+    // Linux sets a descriptor aside for the next client before there is one; from the second on, there is none.
+    let mut waiting: Vec<Connection> = (0..5).map(|_| Connection::open(server.address)).collect();
+    waiting.iter_mut().for_each(|client| client.send(HEALTH));
+    eventually("it says so", || server.log().contains("accept failed"));
+    limit("1024");
+    for client in &mut waiting {
+        assert_eq!(client.answer().status, 200);
+    }
+    assert_logs_in(&server);
+    assert!(!server.log().contains("panic"), "{}", server.log());
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod budgets;
 mod crowds;
 mod garbage;
 mod limits;
+mod pages;
 mod smuggling;
 mod stopping;
 mod tls;

@@ -21,7 +21,7 @@ fn in_shell(shell: &str, arguments: &[&str], script: &str) -> Option<String> {
         .iter()
         .any(|folder| Path::new(folder).join(shell).exists())
     {
-        println!("skipped: {shell} is not installed");
+        eprintln!("skipped: {shell} is not installed");
         return None;
     }
     let Output {
@@ -132,7 +132,7 @@ fn a_home_of_somebody_else() {
         run(&mut command)
     };
     if as_nobody("--version").stderr.starts_with(b"setpriv") {
-        println!("skipped: only root may become somebody else");
+        eprintln!("skipped: only root may become somebody else");
         return;
     }
     use std::os::unix::fs::PermissionsExt;

@@ -11,6 +11,9 @@ const HANDLER_TIME_MAX: Duration = Duration::from_secs(2);
 /// How often the watch looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// Most workers, when all of them are held up.
+const WORKERS_MAX: usize = 256;
+
 /// Knows what every worker is at.
 #[derive(Default)]
 pub(super) struct Watch(Mutex<Vec<Arc<Place>>>);
@@ -32,21 +35,38 @@ impl Watch {
         place
     }
 
-    /// Looks, for as long as the process runs. `instead` answers the request of a worker that hangs, and may hire another:
-    /// the one that hangs is not waited for any more, and leaves when it can.
-    pub(super) fn look(&self, instead: impl Fn(tiny_http::Request)) {
+    /// Looks, for as long as the process runs. `instead` answers the request of a worker that hangs; the worker is not
+    /// waited for any more, and leaves when it can. `hire` is asked for one in its place, and for as many again as there
+    /// are when all are held up: a request that needs no store must not wait for those that do.
+    pub(super) fn look(&self, instead: impl Fn(tiny_http::Request), hire: impl Fn()) {
         loop {
             thread::sleep(LOOK_EVERY);
             let mut overdue = Vec::new();
-            self.places().retain(|place| match place.take_overdue() {
+            let mut places = self.places();
+            places.retain(|place| match place.take_overdue() {
                 Some(inner) => {
                     overdue.push(inner);
                     false
                 }
                 None => true,
             });
+            let held_up = places.iter().all(|place| place.is_held_up());
+            let more = if held_up { places.len() } else { 0 };
+            let hired = (overdue.len() + more).min(WORKERS_MAX - places.len());
+            drop(places);
             overdue.into_iter().for_each(&instead);
+            (0..hired).for_each(|_| hire());
         }
+    }
+
+    /// A worker has had nothing to do: true when it may leave, since there are more than `enough` without it.
+    pub(super) fn may_leave(&self, place: &Arc<Place>, enough: usize) -> bool {
+        let mut places = self.places();
+        let spare = places.len() > enough;
+        if spare {
+            places.retain(|other| !Arc::ptr_eq(other, place));
+        }
+        spare
     }
 
     fn places(&self) -> MutexGuard<'_, Vec<Arc<Place>>> {
@@ -66,6 +86,13 @@ impl Place {
     /// It is done, and may answer; or `None`: that was done in its place, and the place is no more.
     pub(super) fn end(&self) -> Option<tiny_http::Request> {
         self.at_work().take().map(|at_work| at_work.inner)
+    }
+
+    /// Has its worker been at one request for longer than most take?
+    fn is_held_up(&self) -> bool {
+        self.at_work()
+            .as_ref()
+            .is_some_and(|at_work| at_work.since.elapsed() > LOOK_EVERY)
     }
 
     fn take_overdue(&self) -> Option<tiny_http::Request> {

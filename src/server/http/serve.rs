@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use tiny_http::{Header, Response, StatusCode};
 
@@ -17,6 +18,9 @@ use crate::shared::secret::Secret;
 
 /// Callbacks at once, each waiting for Postiz in a thread of its own; further ones are told to come again.
 const CALLBACKS_MAX: usize = 128;
+
+/// A worker beyond those that stay leaves when it had nothing to do for so long.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What is to be done once an answer has reached its client, by the front's number for the request. The http side puts it
 /// here before it answers; the front, which alone knows the client's socket, takes it out and calls or drops it.
@@ -49,6 +53,8 @@ struct Workers {
     front_secret: Secret<String>,
     callbacks: AtomicUsize,
     watch: Watch,
+    /// Workers that stay even when there is nothing to do.
+    enough: usize,
 }
 
 /// Starts `count` workers on what `server` receives. They run until the process ends.
@@ -66,11 +72,27 @@ pub(crate) fn serve(
         front_secret,
         callbacks: AtomicUsize::new(0),
         watch: Watch::default(),
+        enough: count,
     });
     for _ in 0..count {
         workers.hire()?;
     }
-    let look = move || workers.watch.look(|inner| workers.replace(inner));
+    let look = move || {
+        workers.watch.look(
+            |inner| {
+                let reply = routes::overdue(&workers.app, path_of(&inner));
+                respond(inner, reply);
+            },
+            || {
+                if let Err(error) = workers.hire() {
+                    workers
+                        .app
+                        .log
+                        .error("thread_failed", &[("error", &error.to_string())]);
+                }
+            },
+        )
+    };
     thread::Builder::new()
         .name("watch".to_owned())
         .spawn(look)
@@ -87,15 +109,20 @@ impl Workers {
             .map(drop)
     }
 
-    /// Answers requests, until one takes so long that somebody else answers it.
-    fn work(self: &Arc<Workers>, place: &Place) {
+    /// Answers requests, until one takes so long that somebody else answers it, or there is too little to do.
+    fn work(self: &Arc<Workers>, place: &Arc<Place>) {
         loop {
-            match self.server.recv() {
-                Ok(inner) if routes::may_be_slow(&self.app, path_of(&inner)) => {
+            match self.server.recv_timeout(IDLE_TIME_MAX) {
+                Ok(Some(inner)) if routes::may_be_slow(&self.app, path_of(&inner)) => {
                     self.answer_aside(inner)
                 }
-                Ok(inner) => {
+                Ok(Some(inner)) => {
                     if self.answer(inner, Some(place)).is_none() {
+                        return;
+                    }
+                }
+                Ok(None) => {
+                    if self.watch.may_leave(place, self.enough) {
                         return;
                     }
                 }
@@ -104,17 +131,6 @@ impl Workers {
                     .log
                     .error("http_failed", &[("error", &error.to_string())]),
             }
-        }
-    }
-
-    /// Answers for a worker that hangs, and hires another one.
-    fn replace(self: &Arc<Workers>, inner: tiny_http::Request) {
-        let reply = routes::overdue(&self.app, path_of(&inner));
-        respond(inner, reply);
-        if let Err(error) = self.hire() {
-            self.app
-                .log
-                .error("thread_failed", &[("error", &error.to_string())]);
         }
     }
 

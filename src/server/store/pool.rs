@@ -11,8 +11,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::server::store::StoreError;
 
-/// How long a request waits for a connection when none is taken or given back meanwhile.
-const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a request waits for a connection when none is taken or given back meanwhile: less than the 2 s after which its
+/// client is answered in any case, so that the log names the cause.
+const CHECKOUT_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// What the server lets a statement take, and a transaction wait for us; both are set on every connection.
 const SESSION: &str = "SET statement_timeout = '2s'; SET lock_timeout = '2s'; \
@@ -80,34 +81,27 @@ impl Pool {
     }
 
     /// Runs `act` on a connection. When a connection from before turns out to be dead, the database was probably
-    /// restarted: all others from before are dropped, and `act` is tried again, until a new one has its word. So `act` must
-    /// be one that may be done more than once.
+    /// restarted: all others from before are dropped, and `act` has one more try on a new one. So `act` must be one that
+    /// may be done twice.
     pub(crate) fn with<T>(
         self: &Arc<Pool>,
         act: impl Fn(&mut Pooled) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
-        self.kept_with(act).map(|(_, value)| value)
-    }
-
-    /// The same, and the connection is the caller's own for as long as it is kept.
-    pub(crate) fn kept_with<T>(
-        self: &Arc<Pool>,
-        act: impl Fn(&mut Pooled) -> Result<T, postgres::Error>,
-    ) -> Result<(Pooled, T), StoreError> {
-        loop {
-            let mut pooled = self.checkout()?;
-            match act(&mut pooled) {
-                Ok(value) => return Ok((pooled, value)),
-                Err(error) if pooled.is_broken(&error) && pooled.reused => {
-                    drop(pooled);
-                    self.drop_idle();
-                }
-                Err(error) => return Err(pooled.failed(&error)),
+        let mut pooled = self.checkout()?;
+        match act(&mut pooled) {
+            Ok(value) => Ok(value),
+            Err(error) if pooled.reused && pooled.is_broken(&error) => {
+                drop(pooled);
+                self.drop_idle();
+                let mut pooled = self.checkout()?;
+                act(&mut pooled).map_err(|error| pooled.failed(&error))
             }
+            Err(error) => Err(pooled.failed(&error)),
         }
     }
 
-    fn checkout(self: &Arc<Pool>) -> Result<Pooled, StoreError> {
+    /// A connection of the caller's own, for as long as it is kept.
+    pub(crate) fn checkout(self: &Arc<Pool>) -> Result<Pooled, StoreError> {
         let mut slots = self.slots();
         loop {
             if let Some(connection) = slots.idle.pop() {
@@ -227,16 +221,19 @@ impl Pooled {
         classify(error)
     }
 
-    /// Is the connection of no use any more? True also for a standby that lost its primary's place: a new connection may
-    /// find the new primary.
+    /// Is the connection of no use any more? So it is when the server says that it ends it, which is heard before it is
+    /// closed; and on a standby that lost its primary's place, since a new connection may find the new primary.
     fn is_broken(&mut self, error: &postgres::Error) -> bool {
-        let last_word = error.as_db_error().is_none_or(|error| {
-            let severity = error.parsed_severity();
-            // Then the connection ends, even if that has not reached the client yet.
-            matches!(severity, Some(Severity::Fatal | Severity::Panic))
-        });
-        let read_only = error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
-        self.spoiled |= last_word || read_only || self.client().is_closed();
+        self.spoiled |= match error.as_db_error() {
+            None => true,
+            Some(said) => {
+                matches!(
+                    said.parsed_severity(),
+                    Some(Severity::Fatal | Severity::Panic)
+                ) || *said.code() == SqlState::READ_ONLY_SQL_TRANSACTION
+                    || self.client().is_closed()
+            }
+        };
         self.spoiled
     }
 

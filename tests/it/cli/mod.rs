@@ -18,6 +18,7 @@ mod login_in_two_calls;
 mod networks;
 mod requests;
 mod retries;
+mod shells;
 mod terminal;
 mod upload;
 mod whole_login;

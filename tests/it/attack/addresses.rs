@@ -6,11 +6,17 @@ use serde_json::json;
 
 use crate::attack::server_with;
 use crate::fake_postiz::FakePostiz;
-use crate::support::{TestServer, expect};
+use crate::support::{TestServer, eventually_some, expect};
 
 /// Starts a login with these headers; the address that the confirm page shows, which is the one that the log names.
 #[track_caller]
 fn shown_address(server: &TestServer, headers: &[(&str, &str)]) -> String {
+    let logged = || -> Vec<String> {
+        let log = server.log();
+        let lines = log.lines().filter(|line| line.contains("login started"));
+        lines.map(str::to_owned).collect()
+    };
+    let before = logged().len();
     let answer = server.send("POST", "/device/code", headers, b"");
     expect::json(&answer, 200);
     let start = answer.json();
@@ -21,9 +27,7 @@ fn shown_address(server: &TestServer, headers: &[(&str, &str)]) -> String {
     let page = server.get(&target);
     expect::page(&page, 200);
     let html = page.text();
-    let log = server.log();
-    let line = log.lines().rfind(|line| line.contains("login started"));
-    let line = line.unwrap_or_else(|| panic!("no such line: {log}"));
+    let line = eventually_some("it is logged", || logged().get(before).cloned());
     let (_, client) = line.split_once("client=").expect("the line names it");
     let client = client.split(' ').next().expect("one word");
     assert!(html.contains(client), "{client} is not on the page: {html}");

@@ -81,27 +81,34 @@ impl Pool {
     }
 
     /// Runs `act` on a connection. When a connection from before turns out to be dead, the database was probably
-    /// restarted: all others from before are dropped, and `act` has one more try on a new one. So `act` must be one that
-    /// may be done twice.
+    /// restarted: all others from before are dropped, and `act` is tried again, until a new one has its word. So `act` must
+    /// be one that may be done more than once.
     pub(crate) fn with<T>(
         self: &Arc<Pool>,
         act: impl Fn(&mut Pooled) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
-        let mut pooled = self.checkout()?;
-        match act(&mut pooled) {
-            Ok(value) => Ok(value),
-            Err(error) if pooled.reused && pooled.is_broken(&error) => {
-                drop(pooled);
-                self.drop_idle();
-                let mut pooled = self.checkout()?;
-                act(&mut pooled).map_err(|error| pooled.failed(&error))
+        self.kept_with(act).map(|(_, value)| value)
+    }
+
+    /// The same, and the connection is the caller's own for as long as it is kept.
+    pub(crate) fn kept_with<T>(
+        self: &Arc<Pool>,
+        act: impl Fn(&mut Pooled) -> Result<T, postgres::Error>,
+    ) -> Result<(Pooled, T), StoreError> {
+        loop {
+            let mut pooled = self.checkout()?;
+            match act(&mut pooled) {
+                Ok(value) => return Ok((pooled, value)),
+                Err(error) if pooled.is_broken(&error) && pooled.reused => {
+                    drop(pooled);
+                    self.drop_idle();
+                }
+                Err(error) => return Err(pooled.failed(&error)),
             }
-            Err(error) => Err(pooled.failed(&error)),
         }
     }
 
-    /// A connection of the caller's own, for as long as it is kept.
-    pub(crate) fn checkout(self: &Arc<Pool>) -> Result<Pooled, StoreError> {
+    fn checkout(self: &Arc<Pool>) -> Result<Pooled, StoreError> {
         let mut slots = self.slots();
         loop {
             if let Some(connection) = slots.idle.pop() {

@@ -5,9 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a handler may take before its client is answered in its place.
-const HANDLER_TIME_MAX: Duration = Duration::from_secs(2);
-
 /// How often the watch looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -25,6 +22,7 @@ pub(super) struct Place(Mutex<Option<AtWork>>);
 struct AtWork {
     inner: tiny_http::Request,
     since: Instant,
+    patience: Duration,
 }
 
 impl Watch {
@@ -75,11 +73,12 @@ impl Watch {
 }
 
 impl Place {
-    /// The worker begins with a request.
-    pub(super) fn begin(&self, inner: tiny_http::Request) {
+    /// The worker begins with a request, which is answered in its place when that takes longer than `patience`.
+    pub(super) fn begin(&self, inner: tiny_http::Request, patience: Duration) {
         *self.at_work() = Some(AtWork {
             inner,
             since: Instant::now(),
+            patience,
         });
     }
 
@@ -96,7 +95,7 @@ impl Place {
     }
 
     fn take_overdue(&self) -> Option<tiny_http::Request> {
-        let overdue = |at_work: &mut AtWork| at_work.since.elapsed() > HANDLER_TIME_MAX;
+        let overdue = |at_work: &mut AtWork| at_work.since.elapsed() > at_work.patience;
         self.at_work().take_if(overdue).map(|at_work| at_work.inner)
     }
 

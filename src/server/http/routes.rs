@@ -1,5 +1,7 @@
 //! The table of routes: which request goes to which handler.
 
+use std::time::Duration;
+
 use crate::server::http::reply::Reply;
 use crate::server::http::request::Request;
 use crate::server::http::{App, callback, device_code, service, token, verify};
@@ -44,6 +46,15 @@ pub(super) fn answer(app: &App, request: &Request) -> (&'static str, Reply) {
 /// May this request take as long as Postiz does? Then it must not hold a worker that polls need.
 pub(super) fn may_be_slow(app: &App, path: &str) -> bool {
     local_path(app, path) == "/device/callback"
+}
+
+/// How long a handler may take before its client is answered in its place. Readiness is promised within 2 s; all else may
+/// have to wait for its turn to write to a busy disk, and is no sooner told that the store does not answer.
+pub(super) fn patience(app: &App, path: &str) -> Duration {
+    Duration::from_secs(match local_path(app, path) {
+        "/ready" => 2,
+        _ => 5,
+    })
 }
 
 /// The answer to a request whose handler hangs: the store does not answer.

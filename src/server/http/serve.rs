@@ -165,6 +165,7 @@ impl Workers {
             Vouched::Greeting => return answered(inner, Reply::plain_error(200, "none")),
             Vouched::No => return answered(inner, Reply::plain_error(403, "forbidden")),
         };
+        let patience = routes::patience(&self.app, path_of(&inner));
         let Ok(request) = Request::from_tiny_http(&mut inner, request_id, client) else {
             // The front hands over whole requests, so this is the front gone away: nobody hears the answer.
             return answered(inner, Reply::plain_error(400, "invalid_request"));
@@ -172,7 +173,7 @@ impl Workers {
         let (inner, mut reply) = match place {
             None => (inner, self.app.answer(&request)),
             Some(place) => {
-                place.begin(inner);
+                place.begin(inner, patience);
                 let reply = self.app.answer(&request);
                 // If its client was told to come again, a token that was for it stays where it was.
                 (place.end()?, reply)

@@ -8,16 +8,22 @@ use std::time::{Duration, Instant};
 /// How often the watch looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Most workers, when all of them are held up.
+/// Most workers, when all of them are held up or hang.
 const WORKERS_MAX: usize = 256;
 
 /// Knows what every worker is at.
 #[derive(Default)]
-pub(super) struct Watch(Mutex<Vec<Arc<Place>>>);
+pub(super) struct Watch {
+    places: Mutex<Vec<Arc<Place>>>,
+    /// Held by every place: counts the workers, those that hang and are not waited for any more included.
+    counted: Arc<()>,
+}
 
 /// One worker's place: it holds the request that the worker is at, so that whoever is first can answer it.
-#[derive(Default)]
-pub(super) struct Place(Mutex<Option<AtWork>>);
+pub(super) struct Place {
+    at_work: Mutex<Option<AtWork>>,
+    _counted: Arc<()>,
+}
 
 struct AtWork {
     inner: tiny_http::Request,
@@ -28,7 +34,8 @@ struct AtWork {
 impl Watch {
     /// A place for one more worker.
     pub(super) fn place(&self) -> Arc<Place> {
-        let place = Arc::new(Place::default());
+        let (at_work, _counted) = (Mutex::default(), Arc::clone(&self.counted));
+        let place = Arc::new(Place { at_work, _counted });
         self.places().push(Arc::clone(&place));
         place
     }
@@ -50,7 +57,7 @@ impl Watch {
             });
             let held_up = places.iter().all(|place| place.is_held_up());
             let more = if held_up { places.len() } else { 0 };
-            let hired = (overdue.len() + more).min(WORKERS_MAX - places.len());
+            let hired = (overdue.len() + more).min(WORKERS_MAX.saturating_sub(self.count()));
             drop(places);
             overdue.into_iter().for_each(&instead);
             (0..hired).for_each(|_| hire());
@@ -68,7 +75,11 @@ impl Watch {
     }
 
     fn places(&self) -> MutexGuard<'_, Vec<Arc<Place>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self) -> usize {
+        Arc::strong_count(&self.counted) - 1
     }
 }
 
@@ -100,6 +111,6 @@ impl Place {
     }
 
     fn at_work(&self) -> MutexGuard<'_, Option<AtWork>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.at_work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

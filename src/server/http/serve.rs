@@ -101,12 +101,14 @@ pub(crate) fn serve(
 
 impl Workers {
     fn hire(self: &Arc<Workers>) -> std::io::Result<()> {
-        let (workers, place) = (Arc::clone(self), self.watch.place());
-        let work = move || workers.work(&place);
-        thread::Builder::new()
-            .name("http".to_owned())
-            .spawn(work)
-            .map(drop)
+        let place = self.watch.place();
+        let (workers, own) = (Arc::clone(self), Arc::clone(&place));
+        let work = move || workers.work(&own);
+        let hired = thread::Builder::new().name("http".to_owned()).spawn(work);
+        if hired.is_err() {
+            self.watch.may_leave(&place, 0);
+        }
+        hired.map(drop)
     }
 
     /// Answers requests, until one takes so long that somebody else answers it, or there is too little to do.

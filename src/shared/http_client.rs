@@ -49,16 +49,21 @@ pub fn agent(settings: &ClientSettings) -> Agent {
         .into()
 }
 
-/// The system's roots (or what `SSL_CERT_FILE` and `SSL_CERT_DIR` name), else the built-in Mozilla ones; and `extra`.
-fn roots(extra: Option<&Path>) -> Vec<Certificate<'static>> {
+/// The system's roots (or what `SSL_CERT_FILE` and `SSL_CERT_DIR` name), else the built-in Mozilla ones.
+pub fn system_roots() -> Vec<CertificateDer<'static>> {
     // A store that is partly unreadable still serves; what is missing shows as a certificate that is not trusted.
     let system = rustls_native_certs::load_native_certs().certs;
     let built_in = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
-    let base = if system.is_empty() { built_in } else { &system };
-    base.iter()
-        .chain(&extra.map(certificates_in).unwrap_or_default())
-        .map(owned)
-        .collect()
+    if system.is_empty() {
+        built_in.to_vec()
+    } else {
+        system
+    }
+}
+
+fn roots(extra: Option<&Path>) -> Vec<Certificate<'static>> {
+    let extra = extra.map(certificates_in).unwrap_or_default();
+    system_roots().iter().chain(&extra).map(owned).collect()
 }
 
 /// What TLS has against the other side, if that is what failed.

@@ -13,6 +13,8 @@ use rustls::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use crate::shared::http_client;
+
 /// libpq's `sslmode`, as far as it concerns the server's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verify {
@@ -69,10 +71,7 @@ fn root_store(roots: &Roots) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
     match roots {
         Roots::System => {
-            let system = rustls_native_certs::load_native_certs().certs;
-            let built_in = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
-            let certificates = if system.is_empty() { built_in } else { &system };
-            store.add_parsable_certificates(certificates.iter().cloned());
+            store.add_parsable_certificates(http_client::system_roots());
         }
         Roots::File(path) => {
             let problem = |reason: &str| format!("sslrootcert {}: {reason}", path.display());

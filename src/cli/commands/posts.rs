@@ -19,6 +19,7 @@ use crate::cli::table::{
     SETTINGS, SHORT_LINK, START_DATE, STATUS, TYPE,
 };
 use crate::shared::random;
+use crate::shared::utc;
 
 pub(crate) fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let call = Call::new(Method::POST, &["posts"])?;
@@ -50,11 +51,11 @@ pub(crate) fn list(context: &mut Context, options: &Options) -> Result<Exit, Cli
     let now = context.clock.date();
     let start = match date(options, &START_DATE)? {
         Some(date) => date.to_owned(),
-        None => dates::iso_8601(now - LIST_SPAN),
+        None => utc::iso8601(now - LIST_SPAN),
     };
     let end = match date(options, &END_DATE)? {
         Some(date) => date.to_owned(),
-        None => dates::iso_8601(now + LIST_SPAN),
+        None => utc::iso8601(now + LIST_SPAN),
     };
     let mut call = Call::get(&["posts"])?
         .query("startDate", &start)

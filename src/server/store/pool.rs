@@ -11,8 +11,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::server::store::StoreError;
 
-/// How long a request waits for a connection when none is taken or given back meanwhile: less than the 2 s after which
-/// /ready is answered in any case, so that the log names the cause.
+/// How long a request waits for a connection when none is taken or given back meanwhile: less than the 2 s in which
+/// `/ready` must answer in any case, so that the log names the cause.
 const CHECKOUT_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// What the server lets a statement take, and a transaction wait for us; both are set on every connection.

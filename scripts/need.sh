@@ -23,3 +23,13 @@ need_rust() {
         exit 1
     fi
 }
+
+# need_postgres: its server programs, which Debian keeps out of the PATH. Debian's package would start a database of its own.
+need_postgres() {
+    ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && ! command -v initdb >/dev/null || return 0
+    if [ "$(id -u)" = 0 ] && [ ! -e /etc/postgresql-common ]; then
+        mkdir -p /etc/postgresql-common/createcluster.d
+        echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.d/postiz-tests.conf
+    fi
+    need initdb postgresql
+}

@@ -286,15 +286,24 @@ fn a_poller_that_hangs_up_loses_nothing() {
     for store in BOTH_STORES {
         let postiz = FakePostiz::start();
         let server = TestServer::start(store, &postiz);
-        for round in 0..10 {
+        for round in 0..12 {
             let login = approved(&server);
             let mut connection = Connection::open(server.address);
             connection.send(poll_request(&login));
-            match round % 2 {
-                0 => drop(connection),
-                // Half closed, and then for good.
-                _ => connection.shut_down(Shutdown::Both),
+            match round % 3 {
+                0 => {}
+                // Its token is on the way already, or even there: but nobody reads it.
+                1 => connection.wait_for_bytes(),
+                // Half closed: the token that it then gets all the same is the one.
+                _ => {
+                    connection.shut_down(Shutdown::Write);
+                    if let Ok(answer) = connection.try_answer(true) {
+                        assert_eq!(answer.status, 200, "{}", answer.text());
+                        continue;
+                    }
+                }
             }
+            drop(connection);
             let answer = login.outcome(&server);
             assert_eq!(
                 answer.status,

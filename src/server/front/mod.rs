@@ -24,15 +24,18 @@ use rustls::ServerConfig;
 
 use crate::server::client_address::TrustedProxies;
 use crate::server::front::admission::{Admission, Admitted};
-use crate::server::front::inner::{Answer, Inner};
+use crate::server::front::inner::Inner;
 use crate::server::front::stream::Stream;
 use crate::server::front::whole_request::{Client, End, Reader, Refusal, WholeRequest};
-use crate::server::http::{Deliveries, FRONT_HEADER};
+use crate::server::http::{Deliveries, FRONT_HEADER, OnDelivered};
 use crate::server::log::Log;
 use crate::shared::secret::Secret;
 
 /// Time for a client to take one answer.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long to see whether a client takes its token: long enough for the answer's way there and the end of the connection's way
+/// back, and less than a poll waits for a connection to the database, since each hand-over holds one.
+const HAND_OVER_TIME_MAX: Duration = Duration::from_secs(1);
 /// What a refused client may still send, and how long, before its connection is closed.
 const UNREAD_BYTES_MAX: usize = 1024 * 1024;
 const UNREAD_TIME_MAX: Duration = Duration::from_secs(2);
@@ -150,17 +153,14 @@ impl Front {
             let Some(_flight) = self.in_flight.begin() else {
                 return;
             };
-            if self.relay(&mut stream, peer, &request).is_err()
-                || !request.keep_alive
-                || self.in_flight.is_stopping()
-            {
+            if !matches!(self.relay(&mut stream, peer, &request), Ok(true)) {
                 return;
             }
         }
     }
 
-    /// Hands a whole request to tiny_http, and the whole answer back.
-    fn relay(&self, stream: &mut Stream, peer: IpAddr, request: &WholeRequest) -> io::Result<()> {
+    /// Hands a whole request to tiny_http, and the whole answer back. True: another request may follow.
+    fn relay(&self, stream: &mut Stream, peer: IpAddr, request: &WholeRequest) -> io::Result<bool> {
         let request_id = self.next_request_id.fetch_add(1, Ordering::Relaxed);
         let client = self
             .settings
@@ -172,35 +172,23 @@ impl Front {
             .exchange(&request.bytes(FRONT_HEADER, &vouch), request.is_head);
         // Taken out in any case: what is not delivered is dropped here, and undone.
         let on_delivered = self.deliveries.take(request_id);
-        let bytes = match answer {
-            Ok(answer) => self.finish(answer, request.keep_alive),
+        let answer = match answer {
+            Ok(answer) => answer,
             Err(error) => {
                 self.log
                     .error("http_unanswered", &[("error", &error.to_string())]);
-                stream.set_deadline(Instant::now() + WRITE_TIME_MAX);
-                stream.write_all(UNANSWERED)?;
+                write(stream, UNANSWERED)?;
                 return Err(error);
             }
         };
-        if on_delivered.is_some() && stream.is_client_gone() {
-            return Err(io::ErrorKind::BrokenPipe.into());
+        let keep_alive =
+            request.keep_alive && on_delivered.is_none() && !self.in_flight.is_stopping();
+        let bytes = answer.bytes((!keep_alive).then_some("close"));
+        match on_delivered {
+            None => write(stream, &bytes)?,
+            Some(on_delivered) => hand_over(stream, &bytes, on_delivered)?,
         }
-        stream.set_deadline(Instant::now() + WRITE_TIME_MAX);
-        stream.write_all(&bytes)?;
-        stream.flush()?;
-        if let Some(on_delivered) = on_delivered {
-            // A client that vanished a moment ago answers the bytes with a reset.
-            if stream.is_reset() {
-                return Err(io::ErrorKind::ConnectionReset.into());
-            }
-            on_delivered();
-        }
-        Ok(())
-    }
-
-    fn finish(&self, answer: Answer, keep_alive: bool) -> Vec<u8> {
-        let closing = !keep_alive || self.in_flight.is_stopping();
-        answer.bytes(closing.then_some("close"))
+        Ok(keep_alive)
     }
 
     /// Answers what the front itself does not take, and closes.
@@ -213,15 +201,31 @@ impl Front {
                 ("client", &peer.to_string()),
             ],
         );
-        stream.set_deadline(Instant::now() + WRITE_TIME_MAX);
-        if stream
-            .write_all(&refusal_bytes(status, error))
-            .and_then(|()| stream.flush())
-            .is_ok()
-        {
+        if write(stream, &refusal_bytes(status, error)).is_ok() {
             stream.close_gently(UNREAD_BYTES_MAX, UNREAD_TIME_MAX);
         }
     }
+}
+
+/// Sends one whole answer.
+fn write(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
+    stream.set_deadline(Instant::now() + WRITE_TIME_MAX);
+    stream.write_all(bytes)?;
+    stream.flush()
+}
+
+/// Sends an answer that only one client gets, and makes sure that this one has it. Otherwise `on_delivered` is dropped, and
+/// the next poll gets it.
+fn hand_over(stream: &mut Stream, bytes: &[u8], on_delivered: OnDelivered) -> io::Result<()> {
+    if stream.is_client_gone() {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    }
+    write(stream, bytes)?;
+    if stream.breaks_within(HAND_OVER_TIME_MAX) {
+        return Err(io::ErrorKind::ConnectionReset.into());
+    }
+    on_delivered();
+    Ok(())
 }
 
 /// The request that opens a connection to tiny_http: it vouches for no client, and is answered at once.

@@ -9,6 +9,9 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::server::front::whole_request::{Client, REQUEST_TIME_MAX};
 
+/// How much a client may send ahead while the end of its connection is waited for.
+const AHEAD_BYTES_MAX: u64 = 64 * 1024;
+
 /// The connection.
 pub(super) enum Stream {
     /// http.
@@ -58,10 +61,14 @@ impl Stream {
         without_waiting(socket, |socket| Ok(socket.peek(&mut [0])? == 0)).unwrap_or(true)
     }
 
-    /// Is the connection broken? (A client that closed after it read the answer has not broken it.)
-    pub(super) fn is_reset(&mut self) -> bool {
-        let socket = &self.deadlined().socket;
-        without_waiting(socket, |socket| socket.peek(&mut [0]).map(|_| false)).unwrap_or(true)
+    /// Waits for the client to close the connection, which it does after an answer that ends it. True: it broke the connection
+    /// instead, as a client's system does that went away with bytes unread or still to come. Whoever keeps it open for
+    /// all of `time` has not.
+    pub(super) fn breaks_within(&mut self, time: Duration) -> bool {
+        self.set_deadline(Instant::now() + time);
+        // What it may have sent ahead is not answered any more; in TLS its goodbye comes first.
+        let ended = io::copy(&mut self.deadlined().take(AHEAD_BYTES_MAX), &mut io::sink());
+        ended.is_err_and(|error| error.kind() != ErrorKind::TimedOut)
     }
 
     /// Says that no more will come, and takes what the client is still sending, so that it gets to read the answer:

@@ -27,6 +27,7 @@ use crate::server::pages::{Page, Site};
 use crate::server::store::StoreError;
 use crate::shared::base_url::BaseUrl;
 
+pub(crate) use reply::OnDelivered;
 pub use reply::Reply;
 pub use request::Request;
 pub(crate) use serve::{Deliveries, FRONT_HEADER, serve};

@@ -275,5 +275,6 @@ fn a_token_over_tls() {
         (!answer.contains("authorization_pending")).then_some(answer)
     });
     assert!(answer.contains("pos_"), "{answer}");
+    expect::error(&login.poll(&plain), 400, "invalid_device_code");
     assert_nothing_broke(&server);
 }

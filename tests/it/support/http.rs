@@ -71,6 +71,12 @@ impl Connection {
         self.stream.shutdown(how).ok();
     }
 
+    /// Waits until something of an answer is there, and leaves it unread.
+    pub fn wait_for_bytes(&self) {
+        let there = self.stream.peek(&mut [0]).expect("an answer comes");
+        assert!(there > 0, "the server closed the connection");
+    }
+
     /// The next answer.
     pub fn answer(&mut self) -> Answer {
         self.try_answer(true).expect("a whole answer")

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use postiz::server::config::Config;
 use postiz::server::log::Log;
 use postiz::server::{self, Server};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 const HELP: &str = include_str!("postiz-auth-server.help");
@@ -84,8 +84,11 @@ fn healthcheck(config: Config) -> ExitCode {
 fn run(config: Config) -> ExitCode {
     let log = Arc::new(Log::stderr(config.log_format));
     log_panics(Arc::clone(&log));
-    // Caught before anything is started, so that no signal finds the process half-way up.
-    let mut signals = match Signals::new([SIGTERM, SIGINT]) {
+    // Caught before anything is started, so that no signal finds the process half-way up. A file that may not grow any
+    // further (`ulimit -f`) is an error of the write then, and not the end of the process.
+    let caught = signal_hook::flag::register(SIGXFSZ, Arc::default())
+        .and_then(|_| Signals::new([SIGTERM, SIGINT]));
+    let mut signals = match caught {
         Ok(signals) => signals,
         Err(error) => {
             eprintln!("postiz-auth-server: cannot catch signals: {error}");

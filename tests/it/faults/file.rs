@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::fake_postiz::FakePostiz;
 use crate::faults::start;
 use crate::support::{
-    Browser, Connection, Login, Store, TestServer, at_once, eventually, expect, http, run,
+    Answer, Browser, Connection, Login, Store, TestServer, at_once, eventually, expect, http, run,
 };
 
 const KILLS: u64 = 50;
@@ -113,11 +113,51 @@ fn its_disk_is_full() {
         "mount -t tmpfs -o size=6m none \"$DATA_DIR\" && head -c 1000000 /dev/zero >\"$DATA_DIR/ballast\"",
     );
     let server = start(&setup, &postiz);
-    let ask = || server.post_json("/device/code", &json!({}));
+    let acknowledged = fill(&server);
+    let log = server.log();
+    assert!(log.contains("No space left on device"), "{log}");
+    expect::json(&server.get("/health"), 200);
+
+    let ballast = setup.data_dir().join("ballast");
+    let inside = format!("/proc/{}/root{}", server.child.id(), ballast.display());
+    fs::remove_file(inside).expect("root may look into its mounts");
+    eventually("it takes logins again", || ask(&server).status == 200);
+    for start in acknowledged {
+        let login = Login { start };
+        expect::error(&login.poll(&server), 400, "authorization_pending");
+    }
+    let login = Login::start(&server);
+    expect::page(&login.approve(&mut Browser::new(), "ada").answer, 200);
+    expect::json(&login.outcome(&server), 200);
+}
+
+/// The file may not grow any further (`ulimit -f`), which the system tells by a signal that would end the process.
+#[test]
+fn it_is_as_large_as_files_may_be() {
+    let setup = TestServer::setup(Store::Embedded)
+        .var("LIMIT_LIVE_LOGINS", "0")
+        .limited("-f 4096");
+    let server = setup.start();
+    let acknowledged = fill(&server);
+    let log = server.log();
+    assert!(log.contains("File too large"), "{log}");
+    expect::json(&server.get("/health"), 200);
+    for start in acknowledged {
+        let login = Login { start };
+        expect::error(&login.poll(&server), 400, "authorization_pending");
+    }
+}
+
+fn ask(server: &TestServer) -> Answer {
+    server.post_json("/device/code", &json!({}))
+}
+
+/// Starts logins until the file takes no more, and clients are told to come again.
+fn fill(server: &TestServer) -> Vec<Value> {
     let acknowledged = Mutex::<Vec<Value>>::default();
     at_once(8, |_| {
         loop {
-            let answer = ask();
+            let answer = ask(server);
             if answer.status != 200 {
                 return expect::unavailable(&answer);
             }
@@ -127,21 +167,7 @@ fn its_disk_is_full() {
     });
     let acknowledged = acknowledged.into_inner().expect("no thread panicked");
     assert!(acknowledged.len() > 100, "{}", acknowledged.len());
-    let log = server.log();
-    assert!(log.contains("No space left on device"), "{log}");
-    expect::json(&server.get("/health"), 200);
-
-    let ballast = setup.data_dir().join("ballast");
-    let inside = format!("/proc/{}/root{}", server.child.id(), ballast.display());
-    fs::remove_file(inside).expect("root may look into its mounts");
-    eventually("it takes logins again", || ask().status == 200);
-    for start in acknowledged {
-        let login = Login { start };
-        expect::error(&login.poll(&server), 400, "authorization_pending");
-    }
-    let login = Login::start(&server);
-    expect::page(&login.approve(&mut Browser::new(), "ada").answer, 200);
-    expect::json(&login.outcome(&server), 200);
+    acknowledged
 }
 
 #[test]

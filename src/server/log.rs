@@ -3,8 +3,9 @@
 //! Fields are named by the caller one by one, so that nothing gets in by accident: a code or a token never does. Text from
 //! elsewhere loses its control characters, so that nobody can fake a second line.
 
+use std::fs::File;
 use std::io::Write;
-use std::sync::Mutex;
+use std::os::fd::AsFd;
 use std::time::SystemTime;
 
 use crate::shared::text::printable_cut;
@@ -33,23 +34,35 @@ pub enum Level {
 /// The longest value that a field may have, in characters: upstream's texts can be whole pages.
 const VALUE_CHARACTERS_MAX: usize = 500;
 
+type TakeLine = Box<dyn Fn(&[u8]) + Send + Sync>;
+
 /// Where lines go.
 pub struct Log {
     format: Format,
-    out: Mutex<Box<dyn Write + Send>>,
+    out: TakeLine,
 }
 
 impl Log {
-    /// A log on stderr.
+    /// A log on stderr. Each line is one write, which the system keeps together: a lock as the standard library's would make
+    /// all threads wait for each other at every request.
     pub fn stderr(format: Format) -> Log {
-        Log::to(format, Box::new(std::io::stderr()))
+        // Nobody is left to tell when stderr is closed.
+        let stderr = std::io::stderr()
+            .as_fd()
+            .try_clone_to_owned()
+            .map(File::from);
+        Log::to(format, move |line| {
+            if let Ok(stderr) = &stderr {
+                let _ = (&*stderr).write_all(line);
+            }
+        })
     }
 
-    /// A log to anywhere.
-    pub fn to(format: Format, out: Box<dyn Write + Send>) -> Log {
+    /// A log of which `out` takes each line.
+    pub fn to(format: Format, out: impl Fn(&[u8]) + Send + Sync + 'static) -> Log {
         Log {
             format,
-            out: Mutex::new(out),
+            out: Box::new(out),
         }
     }
 
@@ -83,12 +96,7 @@ impl Log {
             Format::Json => as_json(&time, level, event, fields),
         };
         line.push('\n');
-        let mut out = self
-            .out
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        // Nobody is left to tell that stderr is closed.
-        let _ = out.write_all(line.as_bytes());
+        (self.out)(line.as_bytes());
     }
 }
 

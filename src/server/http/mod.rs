@@ -159,22 +159,11 @@ mod tests {
     use crate::server::seal::Seal;
     use crate::server::store::embedded::Embedded;
     use crate::shared::secret::Secret;
-    use std::io;
     use std::sync::Mutex;
 
     /// What was logged, for the test to read.
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     /// A server whose store's clock has a bug at one time of the day.
     fn app_that_panics_at(bad_time: u64, time: Arc<Mutex<u64>>, log: Lines) -> App {
@@ -185,7 +174,9 @@ mod tests {
         };
         let url = BaseUrl::parse("https://auth.example").unwrap();
         let secret = Secret::new("secret".to_owned());
-        let log = Arc::new(Log::to(Format::Text, Box::new(log)));
+        let log = Arc::new(Log::to(Format::Text, move |line| {
+            log.0.lock().unwrap().extend_from_slice(line);
+        }));
         let flow = Flow::new(
             Arc::new(Embedded::in_memory(Box::new(clock)).unwrap()),
             Postiz::new(url.clone(), &url, "client".to_owned(), secret.clone()),

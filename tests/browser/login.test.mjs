@@ -23,16 +23,15 @@ after(() => Promise.all([browser.close(), postgres.end()]));
 
 for (const store of ['embedded', 'PostgreSQL']) {
   describe(`on the store ${store}`, () => {
-    /** A server, a browser that is signed in to Postiz unless told otherwise, and a page in it. */
+    /** A server, a login that was started on it, a browser that is signed in to Postiz unless told otherwise, and a page in it. */
     async function begin(t, options = {}) {
       const server = await startServer(t, { database: store === 'PostgreSQL' ? postgres.url : undefined });
       const context = await open(t, browser, { signedInTo: server.postiz.url, ...options });
-      return { server, context, page: await context.newPage() };
+      return { server, context, page: await context.newPage(), login: await startLogin(server.url) };
     }
 
     test('the code is typed, Postiz asks for sign-in and consent, and the terminal is signed in', async (t) => {
-      const { server, page } = await begin(t, { signedInTo: undefined });
-      const login = await startLogin(server.url);
+      const { server, page, login } = await begin(t, { signedInTo: undefined });
       await page.goto(server.url);
       await expectPage(page, ENTER);
       await expectAccessible(page);
@@ -45,8 +44,7 @@ for (const store of ['embedded', 'PostgreSQL']) {
     });
 
     test('a link with the code shows it, says who asks, and asks before it goes on', async (t) => {
-      const { server, page } = await begin(t);
-      const login = await startLogin(server.url);
+      const { page, login } = await begin(t);
       await page.goto(login.link);
       await expectPage(page, CONFIRM);
       await expectAccessible(page);
@@ -56,14 +54,11 @@ for (const store of ['embedded', 'PostgreSQL']) {
       }
       assert.equal(await login.poll(), 'authorization_pending');
       await page.getByRole('button', { name: 'Continue' }).click();
-      await authorize(page);
-      await expectPage(page, SIGNED_IN);
-      assert.equal(await login.outcome(), 'signed in');
+      await finish(page, login);
     });
 
     test('refused here', async (t) => {
-      const { server, page } = await begin(t);
-      const login = await startLogin(server.url);
+      const { page, login } = await begin(t);
       await page.goto(login.link);
       await page.getByRole('button', { name: 'Refuse' }).click();
       await expectPage(page, REFUSED);
@@ -72,8 +67,7 @@ for (const store of ['embedded', 'PostgreSQL']) {
     });
 
     test('refused at Postiz', async (t) => {
-      const { server, page } = await begin(t);
-      const login = await startLogin(server.url);
+      const { page, login } = await begin(t);
       await page.goto(login.page);
       await enterCode(page, login.code);
       await page.getByRole('button', { name: 'Deny' }).click();
@@ -82,8 +76,7 @@ for (const store of ['embedded', 'PostgreSQL']) {
     });
 
     test('a wrong code, none, and then the right one', async (t) => {
-      const { server, page } = await begin(t);
-      const login = await startLogin(server.url);
+      const { page, login } = await begin(t);
       await page.goto(login.page);
       await enterCode(page, 'BCDF-GHJK');
       await expectPage(page, FAILED);
@@ -92,14 +85,11 @@ for (const store of ['embedded', 'PostgreSQL']) {
       await enterCode(page, '');
       await page.getByText('The field was empty').waitFor();
       await enterCode(page, login.code);
-      await authorize(page);
-      await expectPage(page, SIGNED_IN);
-      assert.equal(await login.outcome(), 'signed in');
+      await finish(page, login);
     });
 
     test('the code in every way that it may be typed or pasted', async (t) => {
-      const { server, page } = await begin(t);
-      const login = await startLogin(server.url);
+      const { page, login } = await begin(t);
       const [left, right] = login.code.split('-');
       const ways = [
         `${left}${right}`.toLowerCase(),
@@ -116,8 +106,7 @@ for (const store of ['embedded', 'PostgreSQL']) {
     });
 
     test('a double click', async (t) => {
-      const { server, page } = await begin(t);
-      const login = await startLogin(server.url);
+      const { page, login } = await begin(t);
       await page.goto(login.link);
       await page.getByRole('button', { name: 'Continue' }).dblclick({ noWaitAfter: true });
       await page.getByRole('button', { name: 'Authorize' }).dblclick({ noWaitAfter: true });
@@ -126,22 +115,18 @@ for (const store of ['embedded', 'PostgreSQL']) {
     });
 
     test('back from Postiz, and on again', async (t) => {
-      const { server, page } = await begin(t);
-      const login = await startLogin(server.url);
+      const { page, login } = await begin(t);
       await page.goto(login.link);
       await page.getByRole('button', { name: 'Continue' }).click();
       await page.getByRole('button', { name: 'Authorize' }).waitFor();
       await page.goBack();
       await expectPage(page, CONFIRM);
       await page.getByRole('button', { name: 'Continue' }).click();
-      await authorize(page);
-      await expectPage(page, SIGNED_IN);
-      assert.equal(await login.outcome(), 'signed in');
+      await finish(page, login);
     });
 
     test('the last page loaded again, left and come back to', async (t) => {
-      const { server, page } = await begin(t);
-      const login = await startLogin(server.url);
+      const { page, login } = await begin(t);
       await page.goto(login.page);
       await enterCode(page, login.code);
       await authorize(page);
@@ -156,13 +141,10 @@ for (const store of ['embedded', 'PostgreSQL']) {
     });
 
     test('a code that was used already', async (t) => {
-      const { server, page } = await begin(t);
-      const login = await startLogin(server.url);
+      const { page, login } = await begin(t);
       await page.goto(login.page);
       await enterCode(page, login.code);
-      await authorize(page);
-      await expectPage(page, SIGNED_IN);
-      assert.equal(await login.outcome(), 'signed in');
+      await finish(page, login);
       await page.goto(login.page);
       await enterCode(page, login.code);
       await expectPage(page, FAILED);
@@ -172,24 +154,20 @@ for (const store of ['embedded', 'PostgreSQL']) {
     });
 
     test('two logins in two tabs, one in the middle of the other', async (t) => {
-      const { server, context, page: first } = await begin(t);
-      const second = await context.newPage();
-      const [one, two] = [await startLogin(server.url), await startLogin(server.url)];
+      const { server, context, page: first, login: one } = await begin(t);
+      const [second, two] = [await context.newPage(), await startLogin(server.url)];
       for (const [page, login] of [[first, one], [second, two]]) {
         await page.goto(login.link);
         await page.getByRole('button', { name: 'Continue' }).click();
         await page.getByRole('button', { name: 'Authorize' }).waitFor();
       }
       for (const [page, login] of [[first, one], [second, two]]) {
-        await authorize(page);
-        await expectPage(page, SIGNED_IN);
-        assert.equal(await login.outcome(), 'signed in');
+        await finish(page, login);
       }
     });
 
     test('with the keyboard alone', async (t) => {
-      const { server, page } = await begin(t);
-      const login = await startLogin(server.url);
+      const { page, login } = await begin(t);
       await page.goto(login.page);
       await page.locator('#user_code:focus').waitFor();
       await page.keyboard.type(login.code);
@@ -200,8 +178,7 @@ for (const store of ['embedded', 'PostgreSQL']) {
     });
 
     test('refused with the keyboard alone', async (t) => {
-      const { server, page } = await begin(t);
-      const login = await startLogin(server.url);
+      const { page, login } = await begin(t);
       await page.goto(login.link);
       await pressByKey(page, 'Refuse');
       await expectPage(page, REFUSED);
@@ -223,6 +200,13 @@ test('the program itself, which waits for the browser', async (t) => {
   const { stdout } = await login;
   assert.equal(JSON.parse(stdout.trim().split('\n').at(-1)).event, 'done');
 });
+
+/** From Postiz' consent page to the end. */
+async function finish(page, login) {
+  await authorize(page);
+  await expectPage(page, SIGNED_IN);
+  assert.equal(await login.outcome(), 'signed in');
+}
 
 /** Goes to a button with the tab key, sees that it has the focus, and presses it. */
 async function pressByKey(page, name) {

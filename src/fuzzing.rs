@@ -194,8 +194,8 @@ fn new_app() -> App {
 struct Oblivious;
 
 impl Store for Oblivious {
-    fn insert(&self, _: &NewRequest) -> Result<Inserted, StoreError> {
-        Ok(Inserted::Yes)
+    fn insert(&self, new: &[NewRequest]) -> Result<Vec<Inserted>, StoreError> {
+        Ok(vec![Inserted::Yes; new.len()])
     }
 
     fn find(&self, _: &UserCode) -> Result<Option<PendingRequest>, StoreError> {
@@ -227,8 +227,8 @@ impl Store for Oblivious {
         Ok(None)
     }
 
-    fn poll(&self, _: &DeviceCodeHash) -> Result<Polled, StoreError> {
-        Ok(Polled::Unknown)
+    fn poll(&self, logins: &[DeviceCodeHash]) -> Result<Vec<Polled>, StoreError> {
+        Ok(vec![Polled::Unknown; logins.len()])
     }
 
     fn redeem(&self, _: &DeviceCodeHash) -> Result<Option<Redemption>, StoreError> {

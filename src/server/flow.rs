@@ -48,6 +48,14 @@ pub struct Started {
     pub user_code: UserCode,
 }
 
+/// Who begins a login, for the page that asks its user.
+pub struct Starter {
+    /// Where the client is.
+    pub address: String,
+    /// What it calls itself.
+    pub agent: String,
+}
+
 /// Why a login could not begin.
 #[derive(Debug)]
 pub enum StartError {
@@ -80,18 +88,14 @@ pub enum Callback {
     ExchangeFailed(ExchangeError),
 }
 
-/// What a poll hears.
-pub enum Poll {
-    /// Not yet.
-    Pending(DeviceCodeHash),
-    /// The user refused.
-    Denied,
-    /// Too late.
-    Expired,
-    /// Never given out, or redeemed.
-    Unknown,
-    /// Here it is.
+/// What became of [`Flow::redeem`].
+pub enum Redeemed {
+    /// The token, for this poll alone.
     Granted(Box<Handover>),
+    /// Another poll is being handed the token at this moment; if it hangs up, the next one gets it.
+    Elsewhere,
+    /// The token cannot be read any more: the login has to be begun again.
+    Lost,
 }
 
 /// A token on its way to the one client that gets it. Dropped, it stays in the store for the next poll.
@@ -144,30 +148,65 @@ impl Flow {
         }
     }
 
-    /// Begins a login (RFC 8628 §3.1) for a client at this address that calls itself so.
-    pub fn start(&self, client_address: &str, client_agent: &str) -> Result<Started, StartError> {
-        if self.live.is_full(&*self.store).map_err(StartError::Store)? {
-            return Err(StartError::Full);
-        }
-        for _ in 0..DRAWS_MAX {
-            let started = Started {
-                device_code: DeviceCode::generate(),
-                user_code: UserCode::generate(),
-            };
-            let login = started.device_code.hash();
-            let new = NewRequest {
-                login: login.clone(),
-                user_code: started.user_code.clone(),
-                client_address: client_address.to_owned(),
-                client_agent: client_agent.to_owned(),
+    /// Begins logins (RFC 8628 §3.1), all of them in one commit. Says what became of each, in order.
+    pub fn start(&self, starters: &[Starter]) -> Vec<Result<Started, StartError>> {
+        let begun = self
+            .live
+            .room(&*self.store, starters.len())
+            .and_then(|room| {
+                let (begin, full) = starters.split_at(room);
+                let drawn = begin.iter().zip(self.draw(begin)?);
+                let begun = drawn
+                    .map(|(starter, drawn)| drawn.map_or_else(|| self.draw_again(starter), Ok));
+                Ok(begun
+                    .chain(full.iter().map(|_| Err(StartError::Full)))
+                    .collect())
+            });
+        let failed = |error: StoreError| {
+            let each = |_| Err(StartError::Store(error.clone()));
+            starters.iter().map(each).collect()
+        };
+        begun.unwrap_or_else(failed)
+    }
+
+    /// Draws codes for each, and keeps those that nobody has. `None`: its user code is taken.
+    fn draw(&self, starters: &[Starter]) -> Result<Vec<Option<Started>>, StoreError> {
+        let mut drawn: Vec<Option<Started>> = Vec::new();
+        let mut new = Vec::new();
+        for starter in starters {
+            let (device_code, user_code) = (DeviceCode::generate(), UserCode::generate());
+            new.push(NewRequest {
+                login: device_code.hash(),
+                user_code: user_code.clone(),
+                client_address: starter.address.clone(),
+                client_agent: starter.agent.clone(),
                 lifetime: LIFETIME,
-            };
-            if self.store.insert(&new).map_err(StartError::Store)? == Inserted::Yes {
+            });
+            drawn.push(Some(Started {
+                device_code,
+                user_code,
+            }));
+        }
+        let inserted = self.store.insert(&new)?;
+        for ((drawn, new), inserted) in drawn.iter_mut().zip(&new).zip(inserted) {
+            if inserted == Inserted::Yes {
                 self.live.one_more();
-                self.log.info(
-                    "login_started",
-                    &[("id", login.login_id()), ("client", client_address)],
-                );
+                let (id, client) = (new.login.login_id(), &*new.client_address);
+                self.log
+                    .info("login_started", &[("id", id), ("client", client)]);
+            } else {
+                *drawn = None;
+            }
+        }
+        Ok(drawn)
+    }
+
+    /// Draws once more for one whose user code was taken.
+    fn draw_again(&self, starter: &Starter) -> Result<Started, StartError> {
+        for _ in 1..DRAWS_MAX {
+            let drawn = self.draw(std::slice::from_ref(starter));
+            let drawn = drawn.map_err(StartError::Store)?.pop();
+            if let Some(started) = drawn.flatten() {
                 return Ok(started);
             }
         }
@@ -262,19 +301,49 @@ impl Flow {
         }
     }
 
-    /// How a login stands, to its client (RFC 8628 §3.4).
-    pub fn poll(&self, device_code: &DeviceCode) -> Result<Poll, StoreError> {
-        let login = device_code.hash();
-        match self.store.poll(&login)? {
-            Polled::Pending => Ok(Poll::Pending(login)),
-            Polled::Denied => Ok(Poll::Denied),
-            Polled::Expired => {
+    /// How logins stand, to their clients (RFC 8628 §3.4), by one look at the store. Says it of each, in order.
+    pub fn poll(&self, logins: &[DeviceCodeHash]) -> Result<Vec<Polled>, StoreError> {
+        let polled = self.store.poll(logins)?;
+        for (login, polled) in logins.iter().zip(&polled) {
+            if *polled == Polled::Expired {
                 self.log.info("login_expired", &[("id", login.login_id())]);
-                Ok(Poll::Expired)
             }
-            Polled::Unknown => Ok(Poll::Unknown),
-            Polled::Completed => self.redeem(login),
         }
+        Ok(polled)
+    }
+
+    /// Takes the token of a completed login, for one poll.
+    pub fn redeem(&self, login: &DeviceCodeHash) -> Result<Redeemed, StoreError> {
+        let Some(redemption) = self.store.redeem(login)? else {
+            return Ok(Redeemed::Elsewhere);
+        };
+        let Some(access_token) = self.seal.open(login, &redemption.grant.token) else {
+            self.log.error(
+                "token_unreadable",
+                &[
+                    ("id", login.login_id()),
+                    ("hint", "was the client secret changed?"),
+                ],
+            );
+            return Ok(Redeemed::Lost);
+        };
+        let SealedGrant {
+            api_url,
+            organization_id,
+            scope,
+            ..
+        } = redemption.grant.clone();
+        let log = Arc::clone(&self.log);
+        let handover = Handover {
+            access_token,
+            api_url,
+            organization_id,
+            scope,
+            login: login.clone(),
+            redemption,
+            log,
+        };
+        Ok(Redeemed::Granted(Box::new(handover)))
     }
 
     /// Clears away what is long over, and counts what is left.
@@ -355,40 +424,6 @@ impl Flow {
             }
         }
     }
-
-    fn redeem(&self, login: DeviceCodeHash) -> Result<Poll, StoreError> {
-        // None: another poll is being handed the token at this moment, and if it hangs up, the next one gets it.
-        let Some(redemption) = self.store.redeem(&login)? else {
-            return Ok(Poll::Pending(login));
-        };
-        let Some(access_token) = self.seal.open(&login, &redemption.grant.token) else {
-            self.log.error(
-                "token_unreadable",
-                &[
-                    ("id", login.login_id()),
-                    ("hint", "was the client secret changed?"),
-                ],
-            );
-            return Ok(Poll::Expired);
-        };
-        let SealedGrant {
-            api_url,
-            organization_id,
-            scope,
-            ..
-        } = redemption.grant.clone();
-        let log = Arc::clone(&self.log);
-        let handover = Handover {
-            access_token,
-            api_url,
-            organization_id,
-            scope,
-            login,
-            redemption,
-            log,
-        };
-        Ok(Poll::Granted(Box::new(handover)))
-    }
 }
 
 /// A ceiling on the logins that are kept, so that a flood fills neither disk nor table. The count is an estimate between
@@ -419,15 +454,23 @@ impl LiveLogins {
         self.estimate.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn is_full(&self, store: &dyn Store) -> Result<bool, StoreError> {
-        if self.max == 0 || self.estimate.load(Ordering::Relaxed) < self.max {
-            return Ok(false);
+    /// How many of `wanted` more there is room for.
+    fn room(&self, store: &dyn Store, wanted: usize) -> Result<usize, StoreError> {
+        if self.max == 0 || self.left() >= wanted {
+            return Ok(wanted);
         }
         let looked = Duration::from_millis(self.counted_at_ms.load(Ordering::Relaxed));
         if self.start.elapsed() >= looked + Self::LOOK_AGAIN {
             self.count(store)?;
         }
-        Ok(self.estimate.load(Ordering::Relaxed) >= self.max)
+        Ok(self.left().min(wanted))
+    }
+
+    fn left(&self) -> usize {
+        let left = self
+            .max
+            .saturating_sub(self.estimate.load(Ordering::Relaxed));
+        usize::try_from(left).unwrap_or(usize::MAX)
     }
 
     fn count(&self, store: &dyn Store) -> Result<(), StoreError> {

@@ -104,7 +104,7 @@ impl Server {
 
         let app = Arc::new(app(&config, store, seal, server_url, &log));
         let (front_secret, deliveries) = (
-            Secret::new(hex(&random::bytes::<32>())),
+            Secret::new(hex(&random::bytes::<16>())),
             Arc::new(Deliveries::default()),
         );
         let settings = FrontSettings {
@@ -128,16 +128,8 @@ impl Server {
         .map_err(|error| failed(&error))?;
         let tiny_http =
             tiny_http::Server::from_listener(private, None).map_err(|error| failed(&error))?;
-        // One more than connections to the database, so that one can always say that they are all busy.
-        let workers = config.database_pool_size.min(32) + 1;
-        http::serve(
-            tiny_http,
-            Arc::clone(&app),
-            deliveries,
-            front_secret,
-            workers,
-        )
-        .map_err(|error| failed(&error))?;
+        http::serve(tiny_http, Arc::clone(&app), deliveries, front_secret)
+            .map_err(|error| failed(&error))?;
         janitor::start(app).map_err(|error| failed(&error))?;
 
         log.listening(&local_url);

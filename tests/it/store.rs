@@ -77,10 +77,20 @@ impl Subject {
         }
     }
 
+    /// How one login stands.
+    fn poll(&self, login: &DeviceCodeHash) -> Result<Polled, StoreError> {
+        let polled = self.store.poll(std::slice::from_ref(login))?;
+        assert_eq!(polled.len(), 1);
+        Ok(polled[0])
+    }
+
     /// Adds a login.
     fn insert(&self) -> (DeviceCodeHash, UserCode) {
         let new = new_request();
-        assert_eq!(self.store.insert(&new), Ok(Inserted::Yes));
+        assert_eq!(
+            self.store.insert(std::slice::from_ref(&new)),
+            Ok(vec![Inserted::Yes])
+        );
         (new.login, new.user_code)
     }
 
@@ -159,17 +169,49 @@ on_both_stores! {
         assert_eq!((found.login, found.client_address.as_str()), (login.clone(), "192.0.2.1"));
         assert_eq!(found.client_agent, "agent/1 \"ü\"");
         assert!((60..70).contains(&found.age.as_secs()), "{:?}", found.age);
-        assert_eq!(subject.store.poll(&login), Ok(Polled::Pending));
+        assert_eq!(subject.poll(&login), Ok(Polled::Pending));
         assert_eq!(subject.store.find(&UserCode::generate()), Ok(None));
         assert_eq!(subject.store.count(), Ok(1));
+    }
+
+    /// What became of each is said in order: taken codes, one of them taken in the same call, unknown logins, and the same
+    /// one twice.
+    fn many_start_and_are_polled_in_one_call(subject: &Subject) {
+        let (denied, user_code) = subject.insert();
+        let mut new: Vec<NewRequest> = (0..100).map(|_| new_request()).collect();
+        new[7].user_code = user_code.clone();
+        new[99].user_code = new[0].user_code.clone();
+        let is_taken = |at| at == 7 || at == 99;
+        let inserted = subject.store.insert(&new).unwrap();
+        assert_eq!(inserted.len(), 100);
+        for (at, inserted) in inserted.into_iter().enumerate() {
+            assert_eq!(inserted == Inserted::UserCodeTaken, is_taken(at), "{at}");
+        }
+        subject.store.deny(Denier::User(&user_code)).unwrap();
+        let mut logins: Vec<_> = new.into_iter().map(|new| new.login).collect();
+        logins.push(denied.clone());
+        logins.push(denied);
+        let polled = subject.store.poll(&logins).unwrap();
+        assert_eq!(polled.len(), 102);
+        for (at, polled) in polled.into_iter().enumerate() {
+            let expected = match at {
+                100 | 101 => Polled::Denied,
+                at if is_taken(at) => Polled::Unknown,
+                _ => Polled::Pending,
+            };
+            assert_eq!(polled, expected, "{at}");
+        }
+        assert_eq!(subject.store.insert(&[]), Ok(vec![]));
+        assert_eq!(subject.store.poll(&[]), Ok(vec![]));
+        assert_eq!(subject.store.count(), Ok(99));
     }
 
     fn a_taken_user_code_is_not_given_out_twice(subject: &Subject) {
         let first = new_request();
         let second = NewRequest { user_code: first.user_code.clone(), ..new_request() };
-        assert_eq!(subject.store.insert(&first), Ok(Inserted::Yes));
-        assert_eq!(subject.store.insert(&second), Ok(Inserted::UserCodeTaken));
-        assert_eq!(subject.store.poll(&second.login), Ok(Polled::Unknown));
+        assert_eq!(subject.store.insert(std::slice::from_ref(&first)), Ok(vec![Inserted::Yes]));
+        assert_eq!(subject.store.insert(std::slice::from_ref(&second)), Ok(vec![Inserted::UserCodeTaken]));
+        assert_eq!(subject.poll(&second.login), Ok(Polled::Unknown));
         assert_eq!(subject.store.find(&first.user_code).unwrap().unwrap().login, first.login);
     }
 
@@ -177,16 +219,16 @@ on_both_stores! {
         let (_, user_code) = subject.insert();
         assert!(subject.store.deny(Denier::User(&user_code)).unwrap().is_some());
         let again = NewRequest { user_code, ..new_request() };
-        assert_eq!(subject.store.insert(&again), Ok(Inserted::Yes));
+        assert_eq!(subject.store.insert(&[again]), Ok(vec![Inserted::Yes]));
     }
 
     fn the_whole_way_to_a_token(subject: &Subject) {
         let login = subject.completed();
-        assert_eq!(subject.store.poll(&login), Ok(Polled::Completed));
+        assert_eq!(subject.poll(&login), Ok(Polled::Completed));
         let redemption = subject.store.redeem(&login).unwrap().expect("it is ready");
         assert_eq!(redemption.grant, grant());
         redemption.confirm().unwrap();
-        assert_eq!(subject.store.poll(&login), Ok(Polled::Unknown));
+        assert_eq!(subject.poll(&login), Ok(Polled::Unknown));
         assert!(subject.store.redeem(&login).unwrap().is_none());
     }
 
@@ -195,7 +237,7 @@ on_both_stores! {
         for _ in 0..20 {
             let redemption = subject.store.redeem(&login).unwrap().expect("the last one was dropped");
             assert!(subject.store.redeem(&login).unwrap().is_none(), "it is in other hands");
-            assert_eq!(subject.store.poll(&login), Ok(Polled::Completed));
+            assert_eq!(subject.poll(&login), Ok(Polled::Completed));
             drop(redemption);
         }
         subject.store.redeem(&login).unwrap().unwrap().confirm().unwrap();
@@ -220,7 +262,7 @@ on_both_stores! {
         let claims = at_once(20, |_| subject.store.claim(&state, &browser).unwrap());
         assert_eq!(claims.iter().filter(|claim| **claim == Claim::Mine(login.clone())).count(), 1);
         assert_eq!(claims.iter().filter(|claim| **claim == Claim::Taken(login.clone())).count(), 19);
-        assert_eq!(subject.store.poll(&login), Ok(Polled::Pending), "R27: also during the exchange");
+        assert_eq!(subject.poll(&login), Ok(Polled::Pending), "R27: also during the exchange");
         let completions = at_once(2, |_| subject.store.complete(&login, &grant()).unwrap());
         assert!(completions.contains(&true));
         assert_eq!(subject.store.claim(&state, &browser), Ok(Claim::Done));
@@ -234,7 +276,7 @@ on_both_stores! {
         assert_eq!(subject.store.claim(&other_state, &browser), Ok(Claim::Unknown));
         assert_eq!(subject.store.deny(Denier::Browser(&state, &other_browser)), Ok(None));
         assert_eq!(subject.store.deny(Denier::Browser(&other_state, &browser)), Ok(None));
-        assert_eq!(subject.store.poll(&login), Ok(Polled::Pending));
+        assert_eq!(subject.poll(&login), Ok(Polled::Pending));
     }
 
     fn a_later_binding_replaces_an_earlier_one(subject: &Subject) {
@@ -255,7 +297,7 @@ on_both_stores! {
         assert_eq!(subject.store.claim(&state, &browser), Ok(Claim::Mine(login.clone())));
         assert_eq!(subject.store.complete(&login, &grant()), Ok(true));
         subject.store.release(&login).unwrap();
-        assert_eq!(subject.store.poll(&login), Ok(Polled::Completed), "a late release changes nothing");
+        assert_eq!(subject.poll(&login), Ok(Polled::Completed), "a late release changes nothing");
     }
 
     fn the_claim_of_the_dead_frees_itself(subject: &Subject) {
@@ -275,7 +317,7 @@ on_both_stores! {
         assert_eq!(subject.store.deny(Denier::User(&user_code)), Ok(Some(by_user.clone())));
         assert_eq!(subject.store.deny(Denier::Browser(&state, &browser)), Ok(Some(by_browser.clone())));
         for login in [&by_user, &by_browser] {
-            assert_eq!(subject.store.poll(login), Ok(Polled::Denied));
+            assert_eq!(subject.poll(login), Ok(Polled::Denied));
             assert!(subject.store.redeem(login).unwrap().is_none());
         }
         assert_eq!(subject.store.find(&user_code), Ok(None));
@@ -289,7 +331,7 @@ on_both_stores! {
         let (login, state, browser) = subject.bound();
         subject.wait(LIFETIME);
         for login in [&unbound, &login] {
-            assert_eq!(subject.store.poll(login), Ok(Polled::Expired));
+            assert_eq!(subject.poll(login), Ok(Polled::Expired));
         }
         assert_eq!(subject.store.find(&user_code), Ok(None));
         assert_eq!(subject.store.bind(&user_code, &state, &browser), Ok(None));
@@ -297,11 +339,11 @@ on_both_stores! {
         assert_eq!(subject.store.claim(&state, &browser), Ok(Claim::Unknown));
         subject.wait(14 * MINUTE);
         assert_eq!(subject.store.purge(1_000), Ok(0));
-        assert_eq!(subject.store.poll(&login), Ok(Polled::Expired));
+        assert_eq!(subject.poll(&login), Ok(Polled::Expired));
         subject.wait(2 * MINUTE);
         assert_eq!(subject.store.purge(1), Ok(1), "in batches");
         assert_eq!(subject.store.purge(1_000), Ok(1));
-        assert_eq!((subject.store.poll(&login), subject.store.count()), (Ok(Polled::Unknown), Ok(0)));
+        assert_eq!((subject.poll(&login), subject.store.count()), (Ok(Polled::Unknown), Ok(0)));
     }
 
     /// R20: approved in the last second; the exchange and the next poll may come after.
@@ -310,13 +352,13 @@ on_both_stores! {
         subject.wait(LIFETIME - Duration::from_secs(5));
         assert_eq!(subject.store.claim(&state, &browser), Ok(Claim::Mine(login.clone())));
         subject.wait(Duration::from_secs(10));
-        assert_eq!(subject.store.poll(&login), Ok(Polled::Pending));
+        assert_eq!(subject.poll(&login), Ok(Polled::Pending));
         assert_eq!(subject.store.complete(&login, &grant()), Ok(true));
         subject.wait(REDEEMABLE_FOR - Duration::from_secs(10));
-        assert_eq!(subject.store.poll(&login), Ok(Polled::Completed));
+        assert_eq!(subject.poll(&login), Ok(Polled::Completed));
         assert!(subject.store.redeem(&login).unwrap().is_some());
         subject.wait(Duration::from_secs(20));
-        assert_eq!(subject.store.poll(&login), Ok(Polled::Expired), "but not for ever");
+        assert_eq!(subject.poll(&login), Ok(Polled::Expired), "but not for ever");
         assert!(subject.store.redeem(&login).unwrap().is_none());
     }
 }
@@ -416,7 +458,10 @@ fn the_references_table_is_brought_up_in_place() {
     let pings = at_once(4, |_| connect(&database).ping());
     assert_eq!(pings, vec![Ok(()); 4]);
     let store = connect(&database);
-    let poll = |code: &str| store.poll(&DeviceCode::from_client(code).hash()).unwrap();
+    let poll = |code: &str| {
+        let login = DeviceCode::from_client(code).hash();
+        store.poll(&[login]).unwrap()[0]
+    };
     assert_eq!(poll("waiting"), Polled::Pending);
     assert_eq!(
         (poll("newer"), poll("older")),

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value};
 
-use crate::server::flow::{LIFETIME, StartError};
+use crate::server::flow::{LIFETIME, StartError, Started, Starter};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Malformed, Params, Request};
 use crate::server::http::{App, RETRY_AFTER_S, whole_seconds};
@@ -14,24 +14,55 @@ use crate::shared::wire::{DEFAULT_INTERVAL_S, DeviceAuthorization, error};
 /// What is kept of a client's user agent, in characters.
 const AGENT_CHARACTERS_MAX: usize = 120;
 
-/// Starts a login.
-pub(super) fn start(app: &App, request: &Request) -> Reply {
-    if let Err(Malformed(description)) = check_body(request) {
-        return Reply::error(400, error::INVALID_REQUEST, description);
+/// Starts logins, all of them in one commit. An answer to each request, in order.
+pub(super) fn start(app: &App, requests: &[Request]) -> Vec<Reply> {
+    let mut starters = Vec::new();
+    let mut admit = |request| {
+        admit(app, request)?;
+        starters.push(starter(request));
+        Ok(())
+    };
+    let admitted: Vec<Result<(), Reply>> = requests.iter().map(&mut admit).collect();
+    let mut started = app.flow.start(&starters).into_iter();
+    let reply = |admitted| match admitted {
+        Ok(()) => started.next().map(|started| answer(app, started)),
+        Err(refusal) => Some(refusal),
+    };
+    admitted.into_iter().filter_map(reply).collect()
+}
+
+/// Starts one login.
+pub(super) fn start_one(app: &App, request: &Request) -> Reply {
+    let reply = start(app, std::slice::from_ref(request)).pop();
+    reply.unwrap_or_else(|| Reply::unavailable(RETRY_AFTER_S))
+}
+
+/// May this client start a login? Otherwise, what it hears.
+fn admit(app: &App, request: &Request) -> Result<(), Reply> {
+    check_body(request)
+        .map_err(|Malformed(description)| Reply::error(400, error::INVALID_REQUEST, description))?;
+    app.logins
+        .take(request.client, Instant::now())
+        .map_err(|wait| {
+            Reply::error(
+                429,
+                "too_many_requests",
+                "Too many logins were started from this address.",
+            )
+            .with("Retry-After", whole_seconds(wait))
+        })
+}
+
+fn starter(request: &Request) -> Starter {
+    let agent = request.header("user-agent").unwrap_or_default();
+    Starter {
+        address: request.client.to_string(),
+        agent: printable_cut(agent, AGENT_CHARACTERS_MAX),
     }
-    if let Err(wait) = app.logins.take(request.client, Instant::now()) {
-        return Reply::error(
-            429,
-            "too_many_requests",
-            "Too many logins were started from this address.",
-        )
-        .with("Retry-After", whole_seconds(wait));
-    }
-    let agent = printable_cut(
-        request.header("user-agent").unwrap_or_default(),
-        AGENT_CHARACTERS_MAX,
-    );
-    match app.flow.start(&request.client.to_string(), &agent) {
+}
+
+fn answer(app: &App, started: Result<Started, StartError>) -> Reply {
+    match started {
         Ok(started) => {
             let verification_uri = format!("{}/device/verify", app.server_url);
             let body = DeviceAuthorization {

@@ -1,116 +1,159 @@
 //! Answers in the place of a handler that hangs. PostgreSQL can fall silent in the middle of a statement (a frozen machine),
-//! and its client library then waits for ever: what waits must be the worker, never the client.
+//! and its client library then waits for ever: what waits must be the thread, never the client.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How often the watch looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Most workers, when all of them are held up or hang.
-const WORKERS_MAX: usize = 256;
+/// Most receivers, when all of them are held up or hang.
+const RECEIVERS_MAX: usize = 256;
 
-/// Knows what every worker is at.
+/// Knows what every thread that answers is at.
 #[derive(Default)]
-pub(super) struct Watch {
-    places: Mutex<Vec<Arc<Place>>>,
-    /// Held by every place: counts the workers, those that hang and are not waited for any more included.
-    counted: Arc<()>,
+pub(super) struct Watch(Mutex<Vec<Weak<Place>>>);
+
+/// What a thread is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It takes requests from tiny_http; without any, nobody is served.
+    Receiver,
+    /// It answers one request.
+    Aside,
 }
 
-/// One worker's place: it holds the request that the worker is at, so that whoever is first can answer it.
+/// One thread's place: it holds the requests that the thread is at, so that whoever is first can answer them.
 pub(super) struct Place {
-    at_work: Mutex<Option<AtWork>>,
-    _counted: Arc<()>,
+    role: Role,
+    state: Mutex<State>,
 }
 
-struct AtWork {
-    inner: tiny_http::Request,
-    since: Instant,
-    patience: Duration,
+enum State {
+    Idle,
+    AtWork {
+        inners: Vec<tiny_http::Request>,
+        since: Instant,
+        patience: Duration,
+    },
+    /// Its requests were answered in its place, or it has left: it is not waited for any more.
+    Lost,
 }
 
 impl Watch {
-    /// A place for one more worker.
-    pub(super) fn place(&self) -> Arc<Place> {
-        let (at_work, _counted) = (Mutex::default(), Arc::clone(&self.counted));
-        let place = Arc::new(Place { at_work, _counted });
-        self.places().push(Arc::clone(&place));
+    /// A place for one more thread, which gives it up by dropping it.
+    pub(super) fn place(&self, role: Role) -> Arc<Place> {
+        let state = Mutex::new(State::Idle);
+        let place = Arc::new(Place { role, state });
+        self.places().push(Arc::downgrade(&place));
         place
     }
 
-    /// Looks, for as long as the process runs. `instead` answers the request of a worker that hangs; the worker is not
-    /// waited for any more, and leaves when it can. `hire` is asked for one in its place, and for as many again as there
+    /// Looks, for as long as the process runs. `instead` answers a request of a thread that hangs; the thread is not
+    /// waited for any more, and ends when it can. `hire` is asked for a receiver in its place, and for as many again as there
     /// are when all are held up: a request that needs no store must not wait for those that do.
     pub(super) fn look(&self, instead: impl Fn(tiny_http::Request), hire: impl Fn()) {
         loop {
             thread::sleep(LOOK_EVERY);
+            let places = self.present();
             let mut overdue = Vec::new();
-            let mut places = self.places();
-            places.retain(|place| match place.take_overdue() {
-                Some(inner) => {
-                    overdue.push(inner);
-                    false
+            let mut lost = 0;
+            for place in &places {
+                if let Some(inners) = place.take_overdue() {
+                    overdue.extend(inners);
+                    lost += usize::from(place.role == Role::Receiver);
                 }
-                None => true,
-            });
-            let held_up = places.iter().all(|place| place.is_held_up());
-            let more = if held_up { places.len() } else { 0 };
-            let hired = (overdue.len() + more).min(WORKERS_MAX.saturating_sub(self.count()));
-            drop(places);
+            }
             overdue.into_iter().for_each(&instead);
+            let receivers = || places.iter().filter(|place| place.role == Role::Receiver);
+            let working: Vec<_> = receivers().filter(|place| !place.is_lost()).collect();
+            let held_up = working.iter().all(|place| place.is_held_up());
+            let more = lost + if held_up { working.len() } else { 0 };
+            let hired = more.min(RECEIVERS_MAX.saturating_sub(receivers().count()));
+            drop(places);
             (0..hired).for_each(|_| hire());
         }
     }
 
-    /// A worker has had nothing to do: true when it may leave, since there are more than `enough` without it.
-    pub(super) fn may_leave(&self, place: &Arc<Place>, enough: usize) -> bool {
-        let mut places = self.places();
-        let spare = places.len() > enough;
+    /// A receiver has had nothing to do: true when it is to leave, since another one stays.
+    pub(super) fn may_leave(&self, place: &Arc<Place>) -> bool {
+        let places = self.places();
+        let stays = |other: Arc<Place>| {
+            other.role == Role::Receiver && !Arc::ptr_eq(&other, place) && !other.is_lost()
+        };
+        let spare = places.iter().filter_map(Weak::upgrade).any(stays);
         if spare {
-            places.retain(|other| !Arc::ptr_eq(other, place));
+            *place.state() = State::Lost;
         }
         spare
     }
 
-    fn places(&self) -> MutexGuard<'_, Vec<Arc<Place>>> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The places of the threads that have not ended; forgets those that have.
+    fn present(&self) -> Vec<Arc<Place>> {
+        let mut present = Vec::new();
+        self.places().retain(|place| {
+            let place = place.upgrade();
+            let is_present = place.is_some();
+            present.extend(place);
+            is_present
+        });
+        present
     }
 
-    fn count(&self) -> usize {
-        Arc::strong_count(&self.counted) - 1
+    fn places(&self) -> MutexGuard<'_, Vec<Weak<Place>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Place {
-    /// The worker begins with a request, which is answered in its place when that takes longer than `patience`.
-    pub(super) fn begin(&self, inner: tiny_http::Request, patience: Duration) {
-        *self.at_work() = Some(AtWork {
-            inner,
+    /// The thread begins with requests, which are answered in its place when that takes longer than `patience`.
+    pub(super) fn begin(&self, inners: Vec<tiny_http::Request>, patience: Duration) {
+        *self.state() = State::AtWork {
+            inners,
             since: Instant::now(),
             patience,
-        });
+        };
     }
 
-    /// It is done, and may answer; or `None`: that was done in its place, and the place is no more.
-    pub(super) fn end(&self) -> Option<tiny_http::Request> {
-        self.at_work().take().map(|at_work| at_work.inner)
+    /// It is done, and may answer them; or `None`: that was done in its place, and it is to end.
+    pub(super) fn end(&self) -> Option<Vec<tiny_http::Request>> {
+        self.take_inners(State::Idle, |_, _| true)
     }
 
-    /// Has its worker been at one request for longer than most take?
+    /// The requests of a thread that is overdue, and now lost.
+    fn take_overdue(&self) -> Option<Vec<tiny_http::Request>> {
+        self.take_inners(State::Lost, |since, patience| since.elapsed() > patience)
+    }
+
+    fn take_inners(
+        &self,
+        then: State,
+        is_due: impl FnOnce(Instant, Duration) -> bool,
+    ) -> Option<Vec<tiny_http::Request>> {
+        let mut state = self.state();
+        match &*state {
+            State::AtWork {
+                since, patience, ..
+            } if is_due(*since, *patience) => {}
+            _ => return None,
+        }
+        match std::mem::replace(&mut *state, then) {
+            State::AtWork { inners, .. } => Some(inners),
+            _ => None,
+        }
+    }
+
+    /// Has its thread been at the same requests for longer than most take?
     fn is_held_up(&self) -> bool {
-        self.at_work()
-            .as_ref()
-            .is_some_and(|at_work| at_work.since.elapsed() > LOOK_EVERY)
+        matches!(&*self.state(), State::AtWork { since, .. } if since.elapsed() > LOOK_EVERY)
     }
 
-    fn take_overdue(&self) -> Option<tiny_http::Request> {
-        let overdue = |at_work: &mut AtWork| at_work.since.elapsed() > at_work.patience;
-        self.at_work().take_if(overdue).map(|at_work| at_work.inner)
+    fn is_lost(&self) -> bool {
+        matches!(&*self.state(), State::Lost)
     }
 
-    fn at_work(&self) -> MutexGuard<'_, Option<AtWork>> {
-        self.at_work.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn answer(app: &App, request: &Request) -> (&'static str, Reply) {
         request.method.as_str()
     };
     match (method, path) {
-        ("POST", "/device/code") => ("/device/code", device_code::start(app, request)),
+        ("POST", "/device/code") => ("/device/code", device_code::start_one(app, request)),
         ("POST", "/device/token") => ("/device/token", token::poll(app, request)),
         ("GET", "/device/verify") => ("/device/verify", verify::show(app, request)),
         ("POST", "/device/verify") => ("/device/verify", verify::submit(app, request)),
@@ -43,27 +43,80 @@ pub(super) fn answer(app: &App, request: &Request) -> (&'static str, Reply) {
     }
 }
 
-/// May this request take as long as Postiz does? Then it must not hold a worker that polls need.
-pub(super) fn may_be_slow(app: &App, path: &str) -> bool {
+/// How a request is to be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// Right away: it needs nothing but this process.
+    AtOnce,
+    /// With all others of its kind that wait at this moment: one statement answers them all.
+    Together(Kind),
+    /// In a thread of its own: it may take a while, and others must not wait for that.
+    Aside,
+}
+
+/// The requests of programs, which may come in crowds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `POST /device/code`.
+    Start,
+    /// `POST /device/token`.
+    Poll,
+}
+
+/// How to serve `request`.
+pub(super) fn manner(app: &App, request: &Request) -> Manner {
+    match (request.method.as_str(), local_path(app, &request.path)) {
+        ("POST", "/device/code") => Manner::Together(Kind::Start),
+        ("POST", "/device/token") => Manner::Together(Kind::Poll),
+        (_, "/device/verify" | "/device/callback" | "/ready") => Manner::Aside,
+        _ => Manner::AtOnce,
+    }
+}
+
+/// Answers requests of one kind together, in order. `None` where one is to be answered by itself.
+pub(super) fn answer_together(app: &App, kind: Kind, requests: &[Request]) -> Vec<Option<Reply>> {
+    match kind {
+        Kind::Start => device_code::start(app, requests)
+            .into_iter()
+            .map(Some)
+            .collect(),
+        Kind::Poll => token::look(app, requests),
+    }
+}
+
+impl Kind {
+    /// Its name for the log.
+    pub(super) fn route(self) -> &'static str {
+        match self {
+            Kind::Start => "/device/code",
+            Kind::Poll => "/device/token",
+        }
+    }
+}
+
+/// Does this request wait for Postiz?
+pub(super) fn is_callback(app: &App, path: &str) -> bool {
     local_path(app, path) == "/device/callback"
 }
 
-/// How long a handler may take before its client is answered in its place. Readiness is promised within 2 s; all else may
-/// have to wait for its turn to write to a busy disk, and is no sooner told that the store does not answer.
+/// How long a handler may take before its client is answered in its place. Readiness is promised within 2 s; a callback waits
+/// for Postiz, and for a store that was away; all else may have to wait for its turn to write to a busy disk, and is no
+/// sooner told that the store does not answer.
 pub(super) fn patience(app: &App, path: &str) -> Duration {
     Duration::from_secs(match local_path(app, path) {
         "/ready" => 2,
+        "/device/callback" => 43,
         _ => 5,
     })
 }
 
-/// The answer to a request whose handler hangs: the store does not answer.
-pub(super) fn overdue(app: &App, path: &str) -> Reply {
-    let hangs = StoreError::Unavailable("it does not answer".to_owned());
+/// The answer to a request that cannot be served now, and why not.
+pub(super) fn unavailable(app: &App, path: &str, why: &str) -> Reply {
+    let error = StoreError::Unavailable(why.to_owned());
     match local_path(app, path) {
         "/ready" => service::unavailable(),
-        "/device/verify" => app.store_failed_page(&hangs),
-        _ => app.store_failed(&hangs),
+        "/device/verify" | "/device/callback" => app.store_failed_page(&error),
+        _ => app.store_failed(&error),
     }
 }
 

@@ -1,25 +1,36 @@
-//! The workers that take requests from tiny_http, and answer them.
+//! The receiver, which takes requests from tiny_http and sees to it that they are answered.
+//!
+//! Threads that hand each other requests cost more than the requests do. So one thread receives, and it takes all that wait:
+//! the polls among them are answered by one look at the store, and the logins that start are kept by one commit. What
+//! takes longer gets a thread of its own.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use tiny_http::{Header, Response, StatusCode};
 
-use crate::server::http::overdue::{Place, Watch};
+use crate::server::http::overdue::{Place, Role, Watch};
 use crate::server::http::reply::{OnDelivered, Reply};
 use crate::server::http::request::Request;
-use crate::server::http::{App, RETRY_AFTER_S, routes};
-use crate::server::pages::Page;
+use crate::server::http::routes::{Kind, Manner};
+use crate::server::http::{App, routes};
 use crate::shared::secret::Secret;
 
-/// Callbacks at once, each waiting for Postiz in a thread of its own; further ones are told to come again.
+/// Most requests that are taken at once.
+const TOGETHER_MAX: usize = 64;
+
+/// Callbacks at once, each waiting for Postiz: half of what the front hands over at once, so that there is room for others.
+/// Further ones are told to come again.
 const CALLBACKS_MAX: usize = 128;
 
-/// A worker beyond those that stay leaves when it had nothing to do for so long.
+/// Others at once that have a thread of their own, those included that hang and were answered for.
+const OTHERS_MAX: usize = 256;
+
+/// A second receiver, hired while the first one was held up, leaves when it had nothing to do for so long.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What is to be done once an answer has reached its client, by the front's number for the request. The http side puts it
@@ -46,49 +57,51 @@ impl Deliveries {
 /// Other programs on this machine can find the private socket, but do not know the secret.
 pub(crate) const FRONT_HEADER: &str = "x-front";
 
-struct Workers {
+struct Receiver {
     app: Arc<App>,
     server: tiny_http::Server,
     deliveries: Arc<Deliveries>,
     front_secret: Secret<String>,
-    callbacks: AtomicUsize,
+    /// A copy for each callback that is being answered.
+    callbacks: Arc<()>,
+    /// A copy for each other request that is being answered aside.
+    others: Arc<()>,
     watch: Watch,
-    /// Workers that stay even when there is nothing to do.
-    enough: usize,
 }
 
-/// Starts `count` workers on what `server` receives. They run until the process ends.
+/// One request, to be read and to be answered.
+struct Received {
+    inner: tiny_http::Request,
+    request: Request,
+}
+
+/// Answers what `server` receives, in threads that run until the process ends.
 pub(crate) fn serve(
     server: tiny_http::Server,
     app: Arc<App>,
     deliveries: Arc<Deliveries>,
     front_secret: Secret<String>,
-    count: usize,
 ) -> std::io::Result<()> {
-    let workers = Arc::new(Workers {
+    let receiver = Arc::new(Receiver {
         app,
         server,
         deliveries,
         front_secret,
-        callbacks: AtomicUsize::new(0),
+        callbacks: Arc::default(),
+        others: Arc::default(),
         watch: Watch::default(),
-        enough: count,
     });
-    for _ in 0..count {
-        workers.hire()?;
-    }
+    receiver.hire()?;
     let look = move || {
-        workers.watch.look(
+        receiver.watch.look(
             |inner| {
-                let reply = routes::overdue(&workers.app, path_of(&inner));
+                let why = "it does not answer";
+                let reply = routes::unavailable(&receiver.app, path_of(&inner), why);
                 respond(inner, reply);
             },
             || {
-                if let Err(error) = workers.hire() {
-                    workers
-                        .app
-                        .log
-                        .error("thread_failed", &[("error", &error.to_string())]);
+                if let Err(error) = receiver.hire() {
+                    receiver.thread_failed(&error);
                 }
             },
         )
@@ -99,92 +112,173 @@ pub(crate) fn serve(
         .map(drop)
 }
 
-impl Workers {
-    fn hire(self: &Arc<Workers>) -> std::io::Result<()> {
-        let place = self.watch.place();
-        let (workers, own) = (Arc::clone(self), Arc::clone(&place));
-        let work = move || workers.work(&own);
-        let hired = thread::Builder::new().name("http".to_owned()).spawn(work);
-        if hired.is_err() {
-            self.watch.may_leave(&place, 0);
-        }
-        hired.map(drop)
+impl Receiver {
+    /// Starts one more thread that receives.
+    fn hire(self: &Arc<Receiver>) -> std::io::Result<()> {
+        let receiver = Arc::clone(self);
+        let place = self.watch.place(Role::Receiver);
+        // Handlers catch their own panics. One beside them must not leave the server without a receiver.
+        let work =
+            move || while catch_unwind(AssertUnwindSafe(|| receiver.work(&place))).is_err() {};
+        let builder = thread::Builder::new().name("receiver".to_owned());
+        builder.spawn(work).map(drop)
     }
 
-    /// Answers requests, until one takes so long that somebody else answers it, or there is too little to do.
-    fn work(self: &Arc<Workers>, place: &Arc<Place>) {
+    /// Receives, until one request takes so long that somebody else answers it, or there is too little to do.
+    fn work(self: &Arc<Receiver>, place: &Arc<Place>) {
         loop {
-            match self.server.recv_timeout(IDLE_TIME_MAX) {
-                Ok(Some(inner)) if routes::may_be_slow(&self.app, path_of(&inner)) => {
-                    self.answer_aside(inner)
-                }
-                Ok(Some(inner)) => {
-                    if self.answer(inner, Some(place)).is_none() {
+            match self.received(self.server.recv_timeout(IDLE_TIME_MAX)) {
+                Some(first) => {
+                    if self.take_all(first, place).is_none() {
                         return;
                     }
                 }
-                Ok(None) => {
-                    if self.watch.may_leave(place, self.enough) {
+                None => {
+                    if self.watch.may_leave(place) {
                         return;
                     }
                 }
-                Err(error) => self
-                    .app
-                    .log
-                    .error("http_failed", &[("error", &error.to_string())]),
             }
         }
     }
 
-    /// Answers in a thread of its own what may take as long as Postiz does: polls must not wait for that.
-    fn answer_aside(self: &Arc<Workers>, inner: tiny_http::Request) {
-        let busy = self.callbacks.fetch_add(1, Ordering::AcqRel) >= CALLBACKS_MAX;
-        let done = Done(Arc::clone(self));
-        if busy {
-            let page = Page::Unavailable.render(&self.app.site);
-            let reply = Reply::page(503, page).with("Retry-After", RETRY_AFTER_S);
-            return respond(inner, reply);
+    /// Serves `first` and all that wait behind it. `None`: this thread is lost, since the store did not answer it in time.
+    fn take_all(self: &Arc<Receiver>, first: tiny_http::Request, place: &Place) -> Option<()> {
+        let (mut polls, mut starts) = (Vec::new(), Vec::new());
+        let mut next = Some(first);
+        for more in (0..TOGETHER_MAX).rev() {
+            let Some(inner) = next else { break };
+            if let Some(received) = self.read(inner) {
+                match routes::manner(&self.app, &received.request) {
+                    Manner::AtOnce => {
+                        let reply = self.app.answer(&received.request);
+                        self.reply(received, reply);
+                    }
+                    Manner::Aside => self.answer_aside(received),
+                    Manner::Together(Kind::Poll) => polls.push(received),
+                    Manner::Together(Kind::Start) => starts.push(received),
+                }
+            }
+            next = match more {
+                0 => None,
+                _ => self.received(self.server.try_recv()),
+            };
         }
-        let workers = Arc::clone(self);
-        let spawned = thread::Builder::new()
-            .name("callback".to_owned())
-            .spawn(move || {
-                let _done = done;
-                workers.answer(inner, None);
-            });
-        if let Err(error) = spawned {
-            // The request went with the closure; tiny_http has answered 500 for it.
+        // Polls first: nothing is written for them, so that they do not take long.
+        let polls = self.answer_together(Kind::Poll, polls, place);
+        if polls.is_none() {
+            starts
+                .into_iter()
+                .for_each(|start| self.answer_aside(start));
+            return None;
+        }
+        self.answer_together(Kind::Start, starts, place)
+    }
+
+    /// Answers requests of one kind by one call to the store.
+    fn answer_together(
+        self: &Arc<Receiver>,
+        kind: Kind,
+        all: Vec<Received>,
+        place: &Place,
+    ) -> Option<()> {
+        let Some(first) = all.first() else {
+            return Some(());
+        };
+        let patience = routes::patience(&self.app, &first.request.path);
+        let (inners, requests): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .map(|received| (received.inner, received.request))
+            .unzip();
+        place.begin(inners, patience);
+        let replies = self.app.answer_together(kind, &requests);
+        let inners = place.end()?;
+        for ((inner, request), reply) in inners.into_iter().zip(requests).zip(replies) {
+            let received = Received { inner, request };
+            match reply {
+                Some(reply) => self.reply(received, reply),
+                None => self.answer_aside(received),
+            }
+        }
+        Some(())
+    }
+
+    /// Answers in a thread of its own, and under the watch.
+    fn answer_aside(self: &Arc<Receiver>, received: Received) {
+        let Received { inner, request } = received;
+        let (crowd, crowd_max) = match routes::is_callback(&self.app, &request.path) {
+            true => (&self.callbacks, CALLBACKS_MAX),
+            false => (&self.others, OTHERS_MAX),
+        };
+        let unavailable = |why| routes::unavailable(&self.app, &request.path, why);
+        if Arc::strong_count(crowd) > crowd_max {
+            return respond(inner, unavailable("too many requests at once"));
+        }
+        let place = self.watch.place(Role::Aside);
+        let patience = routes::patience(&self.app, &request.path);
+        place.begin(vec![inner], patience);
+        let answer = {
+            let (receiver, place, present) =
+                (Arc::clone(self), Arc::clone(&place), Arc::clone(crowd));
+            let request = request.clone();
+            move || {
+                let _present = present;
+                let reply = receiver.app.answer(&request);
+                // If its client was told to come again, a token that was for it stays where it was.
+                if let Some(inner) = place.end().and_then(|mut inners| inners.pop()) {
+                    receiver.reply(Received { inner, request }, reply);
+                }
+            }
+        };
+        let builder = thread::Builder::new().name("aside".to_owned());
+        if let Err(error) = builder.spawn(answer) {
+            self.thread_failed(&error);
+            if let Some(inner) = place.end().and_then(|mut inners| inners.pop()) {
+                respond(inner, unavailable("no more threads"));
+            }
+        }
+    }
+
+    /// Reads what the front handed over. What others sent is answered here.
+    fn read(&self, mut inner: tiny_http::Request) -> Option<Received> {
+        let refusal = match self.vouched(&inner) {
+            Vouched::Request(id, client) => {
+                match Request::from_tiny_http(&mut inner, id, client) {
+                    Ok(request) => return Some(Received { inner, request }),
+                    // The front hands over whole requests, so this is the front gone away: nobody hears the answer.
+                    Err(_) => Reply::plain_error(400, "invalid_request"),
+                }
+            }
+            Vouched::Greeting => Reply::plain_error(200, "none"),
+            Vouched::No => Reply::plain_error(403, "forbidden"),
+        };
+        respond(inner, refusal);
+        None
+    }
+
+    fn reply(&self, received: Received, mut reply: Reply) {
+        if let Some(on_delivered) = reply.on_delivered.take() {
+            self.deliveries.put(received.request.id, on_delivered);
+        }
+        respond(received.inner, reply);
+    }
+
+    fn received(
+        &self,
+        received: std::io::Result<Option<tiny_http::Request>>,
+    ) -> Option<tiny_http::Request> {
+        received.unwrap_or_else(|error| {
             self.app
                 .log
-                .error("thread_failed", &[("error", &error.to_string())]);
-        }
+                .error("http_failed", &[("error", &error.to_string())]);
+            None
+        })
     }
 
-    /// Answers; with a `place`, under the watch, and then `None` when the watch was quicker.
-    fn answer(&self, mut inner: tiny_http::Request, place: Option<&Place>) -> Option<()> {
-        let (request_id, client) = match self.vouched(&inner) {
-            Vouched::Request(request_id, client) => (request_id, client),
-            Vouched::Greeting => return answered(inner, Reply::plain_error(200, "none")),
-            Vouched::No => return answered(inner, Reply::plain_error(403, "forbidden")),
-        };
-        let patience = routes::patience(&self.app, path_of(&inner));
-        let Ok(request) = Request::from_tiny_http(&mut inner, request_id, client) else {
-            // The front hands over whole requests, so this is the front gone away: nobody hears the answer.
-            return answered(inner, Reply::plain_error(400, "invalid_request"));
-        };
-        let (inner, mut reply) = match place {
-            None => (inner, self.app.answer(&request)),
-            Some(place) => {
-                place.begin(inner, patience);
-                let reply = self.app.answer(&request);
-                // If its client was told to come again, a token that was for it stays where it was.
-                (place.end()?, reply)
-            }
-        };
-        if let Some(on_delivered) = reply.on_delivered.take() {
-            self.deliveries.put(request_id, on_delivered);
-        }
-        answered(inner, reply)
+    fn thread_failed(&self, error: &std::io::Error) {
+        self.app
+            .log
+            .error("thread_failed", &[("error", &error.to_string())]);
     }
 
     /// What the front says of the request, if it was the front.
@@ -228,22 +322,8 @@ fn is_same(left: &[u8], right: &[u8]) -> bool {
             == 0
 }
 
-fn answered(inner: tiny_http::Request, reply: Reply) -> Option<()> {
-    respond(inner, reply);
-    Some(())
-}
-
 fn path_of(inner: &tiny_http::Request) -> &str {
     inner.url().split('?').next().unwrap_or_default()
-}
-
-/// Counts a callback out when its thread is done, however it ends.
-struct Done(Arc<Workers>);
-
-impl Drop for Done {
-    fn drop(&mut self) {
-        self.0.callbacks.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 fn respond(inner: tiny_http::Request, reply: Reply) {

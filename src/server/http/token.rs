@@ -1,14 +1,16 @@
 //! `POST /device/token`: a client polls for its token (RFC 8628 §3.4, §3.5), in one of two dialects.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use serde::Deserialize;
 
 use crate::server::codes::{DeviceCode, DeviceCodeHash};
-use crate::server::flow::{Handover, Poll};
+use crate::server::flow::Redeemed;
 use crate::server::http::App;
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Malformed, Params, Request};
+use crate::server::store::Polled;
 use crate::shared::wire::{DEVICE_CODE_GRANT, TokenGrant, error};
 
 /// How the client speaks, and so how it is answered.
@@ -23,44 +25,63 @@ enum Dialect {
 /// An error to answer with: its word and a sentence.
 type Refusal = (&'static str, &'static str);
 
-/// Answers one poll.
+/// A poll that was understood.
+struct Asked {
+    login: DeviceCodeHash,
+    dialect: Dialect,
+}
+
+/// Answers polls by one look at the store, in order. `None` where the token is there: [`hand_over`] is to answer. Of polls
+/// of one login, that is one.
+pub(super) fn look(app: &App, requests: &[Request]) -> Vec<Option<Reply>> {
+    let asked: Vec<_> = requests.iter().map(read).collect();
+    let logins: Vec<_> = asked
+        .iter()
+        .flatten()
+        .map(|asked| asked.login.clone())
+        .collect();
+    let mut polled = app.flow.poll(&logins).map(Vec::into_iter);
+    let mut handed_over = HashSet::new();
+    let answer = |asked: Result<Asked, Reply>| match (asked, &mut polled) {
+        (Err(refusal), _) => Some(refusal),
+        (Ok(_), Err(error)) => Some(app.store_failed(error)),
+        (Ok(asked), Ok(polled)) => match polled.next()? {
+            Polled::Completed if handed_over.insert(asked.login.clone()) => None,
+            polled => Some(answer(app, &asked, polled)),
+        },
+    };
+    asked.into_iter().map(answer).collect()
+}
+
+/// Answers one poll, with the token if it is there.
 pub(super) fn poll(app: &App, request: &Request) -> Reply {
-    let dialect = if request.is_json() {
-        Dialect::Json
-    } else {
-        Dialect::Form
-    };
-    let device_code = match dialect {
-        Dialect::Json => from_json(&request.body),
-        Dialect::Form => from_form(&request.body),
-    };
-    let device_code = match device_code {
-        Ok(device_code) => device_code,
-        Err((word, description)) => return Reply::error(400, word, description),
-    };
-    let poll = match app.flow.poll(&device_code) {
-        Ok(poll) => poll,
-        Err(error) => return app.store_failed(&error),
-    };
-    match (poll, dialect) {
-        (Poll::Granted(handover), _) => hand_over(app, &device_code, *handover),
-        (Poll::Pending(login), _) => pending(app, &login, dialect),
-        (Poll::Denied, _) => Reply::error(400, error::ACCESS_DENIED, "The user refused."),
-        (Poll::Expired, _) => Reply::error(
-            400,
-            error::EXPIRED_TOKEN,
-            "The codes have expired. Start a new login.",
-        ),
-        (Poll::Unknown, Dialect::Json) => Reply::error(400, error::INVALID_DEVICE_CODE, UNKNOWN),
-        (Poll::Unknown, Dialect::Form) => Reply::error(400, error::INVALID_GRANT, UNKNOWN),
+    let looked = look(app, std::slice::from_ref(request)).pop();
+    looked.flatten().unwrap_or_else(|| hand_over(app, request))
+}
+
+fn answer(app: &App, asked: &Asked, polled: Polled) -> Reply {
+    match (polled, asked.dialect) {
+        (Polled::Pending | Polled::Completed, _) => pending(app, asked),
+        (Polled::Denied, _) => Reply::error(400, error::ACCESS_DENIED, "The user refused."),
+        (Polled::Expired, _) => expired(),
+        (Polled::Unknown, Dialect::Json) => Reply::error(400, error::INVALID_DEVICE_CODE, UNKNOWN),
+        (Polled::Unknown, Dialect::Form) => Reply::error(400, error::INVALID_GRANT, UNKNOWN),
     }
 }
 
 const UNKNOWN: &str = "The device code is unknown, or its token was already handed over.";
 
-fn pending(app: &App, login: &DeviceCodeHash, dialect: Dialect) -> Reply {
+fn expired() -> Reply {
+    Reply::error(
+        400,
+        error::EXPIRED_TOKEN,
+        "The codes have expired. Start a new login.",
+    )
+}
+
+fn pending(app: &App, asked: &Asked) -> Reply {
     // `slow_down` would end the npm CLI's login, so only those hear it who know it.
-    if dialect == Dialect::Form && app.polls.is_too_soon(login, Instant::now()) {
+    if asked.dialect == Dialect::Form && app.polls.is_too_soon(&asked.login, Instant::now()) {
         return Reply::error(
             400,
             error::SLOW_DOWN,
@@ -74,9 +95,19 @@ fn pending(app: &App, login: &DeviceCodeHash, dialect: Dialect) -> Reply {
     )
 }
 
-/// The token goes to this client, if it is still there when the answer is written.
-fn hand_over(app: &App, device_code: &DeviceCode, handover: Handover) -> Reply {
-    app.polls.forget(&device_code.hash());
+/// The token goes to this client, if it takes it.
+fn hand_over(app: &App, request: &Request) -> Reply {
+    let asked = match read(request) {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal,
+    };
+    let handover = match app.flow.redeem(&asked.login) {
+        Ok(Redeemed::Granted(handover)) => handover,
+        Ok(Redeemed::Elsewhere) => return pending(app, &asked),
+        Ok(Redeemed::Lost) => return expired(),
+        Err(error) => return app.store_failed(&error),
+    };
+    app.polls.forget(&asked.login);
     let grant = TokenGrant {
         access_token: handover.access_token.expose(),
         token_type: "bearer",
@@ -87,6 +118,22 @@ fn hand_over(app: &App, device_code: &DeviceCode, handover: Handover) -> Reply {
     let mut reply = Reply::json(200, &grant);
     reply.on_delivered = Some(Box::new(move || handover.delivered()));
     reply
+}
+
+/// What a client asks, or what it hears of what it sent.
+fn read(request: &Request) -> Result<Asked, Reply> {
+    let (dialect, device_code) = if request.is_json() {
+        (Dialect::Json, from_json(&request.body))
+    } else {
+        (Dialect::Form, from_form(&request.body))
+    };
+    match device_code {
+        Ok(device_code) => Ok(Asked {
+            login: device_code.hash(),
+            dialect,
+        }),
+        Err((word, description)) => Err(Reply::error(400, word, description)),
+    }
 }
 
 /// The JSON dialect's body. Serde refuses a repeated `device_code`, and other members are not looked at.

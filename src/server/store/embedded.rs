@@ -130,37 +130,10 @@ impl Embedded {
 }
 
 impl Store for Embedded {
-    fn insert(&self, new: &NewRequest) -> Result<Inserted, StoreError> {
+    fn insert(&self, new: &[NewRequest]) -> Result<Vec<Inserted>, StoreError> {
         let now = self.shared.now();
-        self.shared.write(|tables| {
-            if tables.by_user_code.get(new.user_code.as_str())?.is_some() {
-                return Ok(Inserted::UserCodeTaken);
-            }
-            tables
-                .by_user_code
-                .insert(new.user_code.as_str(), new.login.as_str())?;
-            let expires_at = now + as_ms(new.lifetime);
-            tables
-                .by_expiry
-                .insert(&*expiry_key(expires_at, &new.login), "")?;
-            let record = Record {
-                user_code: new.user_code.as_str().to_owned(),
-                status: Status::Pending,
-                state: None,
-                browser: None,
-                claimed_at: None,
-                access_token: None,
-                api_url: None,
-                organization_id: None,
-                scope: None,
-                client_address: new.client_address.clone(),
-                client_agent: new.client_agent.clone(),
-                created_at: now,
-                expires_at,
-            };
-            tables.put(&new.login, &record)?;
-            Ok(Inserted::Yes)
-        })
+        self.shared
+            .write(|tables| new.iter().map(|new| tables.add(new, now)).collect())
     }
 
     fn find(&self, user_code: &UserCode) -> Result<Option<PendingRequest>, StoreError> {
@@ -287,11 +260,15 @@ impl Store for Embedded {
         })
     }
 
-    fn poll(&self, login: &DeviceCodeHash) -> Result<Polled, StoreError> {
+    fn poll(&self, logins: &[DeviceCodeHash]) -> Result<Vec<Polled>, StoreError> {
         let now = self.shared.now();
         self.shared.read(|snapshot| {
-            let record = read_record(&snapshot.open_table(REQUESTS)?, login)?;
-            Ok(record.map_or(Polled::Unknown, |record| record.polled(now)))
+            let requests = snapshot.open_table(REQUESTS)?;
+            let poll = |login| {
+                let record = read_record(&requests, login)?;
+                Ok(record.map_or(Polled::Unknown, |record| record.polled(now)))
+            };
+            logins.iter().map(poll).collect()
         })
     }
 
@@ -354,6 +331,34 @@ struct Tables<'t> {
 }
 
 impl Tables<'_> {
+    /// Adds a login, unless its user code is taken.
+    fn add(&mut self, new: &NewRequest, now: u64) -> Result<Inserted, redb::Error> {
+        let (login, user_code) = (&new.login, new.user_code.as_str());
+        if self.by_user_code.get(user_code)?.is_some() {
+            return Ok(Inserted::UserCodeTaken);
+        }
+        self.by_user_code.insert(user_code, login.as_str())?;
+        let expires_at = now + as_ms(new.lifetime);
+        self.by_expiry.insert(&*expiry_key(expires_at, login), "")?;
+        let record = Record {
+            user_code: user_code.to_owned(),
+            status: Status::Pending,
+            state: None,
+            browser: None,
+            claimed_at: None,
+            access_token: None,
+            api_url: None,
+            organization_id: None,
+            scope: None,
+            client_address: new.client_address.clone(),
+            client_agent: new.client_agent.clone(),
+            created_at: now,
+            expires_at,
+        };
+        self.put(login, &record)?;
+        Ok(Inserted::Yes)
+    }
+
     fn put(&mut self, login: &DeviceCodeHash, record: &Record) -> Result<(), redb::Error> {
         let json = serde_json::to_string(record)
             .map_err(|error| redb::Error::Corrupted(error.to_string()))?;

@@ -25,8 +25,9 @@ pub const REDEEMABLE_FOR: Duration = Duration::from_secs(60);
 
 /// What keeps the logins.
 pub trait Store: Send + Sync {
-    /// Adds a login, unless its user code is taken by another pending one.
-    fn insert(&self, new: &NewRequest) -> Result<Inserted, StoreError>;
+    /// Adds logins, each of them unless its user code is taken by another pending one, in one commit. Says what became of
+    /// each, in order.
+    fn insert(&self, new: &[NewRequest]) -> Result<Vec<Inserted>, StoreError>;
 
     /// The live login that `user_code` names and that still waits for its user.
     fn find(&self, user_code: &UserCode) -> Result<Option<PendingRequest>, StoreError>;
@@ -53,8 +54,8 @@ pub trait Store: Send + Sync {
     /// Denies a live, pending login. `None`: no such login.
     fn deny(&self, who: Denier) -> Result<Option<DeviceCodeHash>, StoreError>;
 
-    /// How a login stands. One look-up, no write.
-    fn poll(&self, login: &DeviceCodeHash) -> Result<Polled, StoreError>;
+    /// How logins stand, in order. One look-up for all of them, no write.
+    fn poll(&self, logins: &[DeviceCodeHash]) -> Result<Vec<Polled>, StoreError>;
 
     /// Takes a completed login's token out, for one receiver: while the [`Redemption`] lives, others get `None`. It takes
     /// effect when confirmed; dropped (or its process killed), the token is back for the next poll.
@@ -85,7 +86,7 @@ pub struct NewRequest {
     pub lifetime: Duration,
 }
 
-/// What became of [`Store::insert`].
+/// What became of one login of [`Store::insert`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inserted {
     /// It is there.

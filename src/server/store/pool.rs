@@ -6,7 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use postgres::error::{Severity, SqlState};
-use postgres::{Client, Config, Statement};
+use postgres::types::ToSql;
+use postgres::{Client, Config, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::server::store::StoreError;
@@ -195,21 +196,21 @@ impl Pool {
 }
 
 impl Pooled {
-    /// The client, with `sql` prepared: once per connection.
-    pub(crate) fn prepared(
+    /// Runs `sql`, prepared once per connection, and gives back its rows.
+    pub(crate) fn query(
         &mut self,
         sql: &'static str,
-    ) -> Result<(&mut Client, Statement), postgres::Error> {
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, postgres::Error> {
         let Connection { client, statements } = self.connection();
         let statement = match statements.get(sql) {
-            Some(statement) => statement.clone(),
+            Some(statement) => statement,
             None => {
                 let statement = client.prepare(sql)?;
-                statements.insert(sql, statement.clone());
-                statement
+                statements.entry(sql).or_insert(statement)
             }
         };
-        Ok((client, statement))
+        client.query(statement, params)
     }
 
     /// The client, for what is not worth preparing.

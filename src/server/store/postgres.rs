@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use postgres::config::SslMode;
-use postgres::{Client, Config, Row, Transaction};
+use postgres::types::ToSql;
+use postgres::{Client, Config, Row};
+
+use serde_json::{Value, json};
 
 use crate::server::codes::{BrowserKeyHash, DeviceCodeHash, StateHash, UserCode};
 use crate::server::seal::{Seal, SealedToken};
@@ -155,51 +158,43 @@ impl Postgres {
         })
     }
 
-    /// Runs a statement that answers with at most one row.
+    /// Runs a statement, and gives back its rows. (All statements go this way, as each of the client's others would cost the
+    /// program some kilobytes.)
+    fn query(
+        &self,
+        sql: &'static str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StoreError> {
+        self.pool.with(|pooled| pooled.query(sql, params))
+    }
+
+    /// The same, of a statement that answers with at most one row.
     fn query_opt(
         &self,
         sql: &'static str,
-        params: &[&(dyn postgres::types::ToSql + Sync)],
+        params: &[&(dyn ToSql + Sync)],
     ) -> Result<Option<Row>, StoreError> {
-        self.pool.with(|pooled| {
-            let (client, statement) = pooled.prepared(sql)?;
-            client.query_opt(&statement, params)
-        })
-    }
-
-    /// Runs a statement that answers with how many rows it touched.
-    fn execute(
-        &self,
-        sql: &'static str,
-        params: &[&(dyn postgres::types::ToSql + Sync)],
-    ) -> Result<u64, StoreError> {
-        self.pool.with(|pooled| {
-            let (client, statement) = pooled.prepared(sql)?;
-            client.execute(&statement, params)
-        })
+        Ok(self.query(sql, params)?.pop())
     }
 }
 
 impl Store for Postgres {
-    fn insert(&self, new: &NewRequest) -> Result<Inserted, StoreError> {
-        let added = self.execute(
-            "INSERT INTO device_requests
-                 (device_code, user_code, client_address, client_agent, expires_at)
-             VALUES ($1, $2, $3, $4, now() + $5 * interval '1 second')
-             ON CONFLICT DO NOTHING",
-            &[
-                &new.login.as_str(),
-                &new.user_code.as_str(),
-                &new.client_address,
-                &new.client_agent,
-                &new.lifetime.as_secs_f64(),
-            ],
+    fn insert(&self, new: &[NewRequest]) -> Result<Vec<Inserted>, StoreError> {
+        let records: Vec<_> = new.iter().map(as_json).collect();
+        let rows = self.query(
+            "INSERT INTO device_requests (device_code, user_code, client_address, client_agent, expires_at)
+             SELECT device_code, user_code, address, agent, now() + lifetime * interval '1 second'
+             FROM json_to_recordset($1::text::json)
+                 AS new (device_code text, user_code text, address text, agent text, lifetime integer)
+             ON CONFLICT DO NOTHING RETURNING device_code",
+            &[&Value::from(records).to_string()],
         )?;
-        Ok(if added == 1 {
-            Inserted::Yes
-        } else {
-            Inserted::UserCodeTaken
-        })
+        let added: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+        let became = |new: &NewRequest| match added.contains(&new.login.as_str()) {
+            true => Inserted::Yes,
+            false => Inserted::UserCodeTaken,
+        };
+        Ok(new.iter().map(became).collect())
     }
 
     fn find(&self, user_code: &UserCode) -> Result<Option<PendingRequest>, StoreError> {
@@ -269,7 +264,7 @@ impl Store for Postgres {
     }
 
     fn release(&self, login: &DeviceCodeHash) -> Result<(), StoreError> {
-        self.execute(
+        self.query(
             "UPDATE device_requests SET status = 'pending', claimed_at = NULL
              WHERE device_code = $1 AND status = 'exchanging'",
             &[&login.as_str()],
@@ -279,11 +274,12 @@ impl Store for Postgres {
 
     fn complete(&self, login: &DeviceCodeHash, grant: &SealedGrant) -> Result<bool, StoreError> {
         // A second try after a connection died in the middle finds its own work done, hence the token's comparison.
-        let completed = self.execute(
+        let completed = self.query_opt(
             "UPDATE device_requests
              SET status = 'completed', claimed_at = NULL, access_token = $2, api_url = $3, organization_id = $4,
                  scope = $5, expires_at = greatest(expires_at, now() + $6 * interval '1 second')
-             WHERE device_code = $1 AND (status = 'exchanging' OR status = 'completed' AND access_token = $2)",
+             WHERE device_code = $1 AND (status = 'exchanging' OR status = 'completed' AND access_token = $2)
+             RETURNING device_code",
             &[
                 &login.as_str(),
                 &grant.token.as_str(),
@@ -293,7 +289,7 @@ impl Store for Postgres {
                 &REDEEMABLE_FOR.as_secs_f64(),
             ],
         )?;
-        Ok(completed == 1)
+        Ok(completed.is_some())
     }
 
     fn deny(&self, who: Denier) -> Result<Option<DeviceCodeHash>, StoreError> {
@@ -318,28 +314,19 @@ impl Store for Postgres {
         Ok(row.map(login))
     }
 
-    fn poll(&self, login: &DeviceCodeHash) -> Result<Polled, StoreError> {
-        let row = self.query_opt(
+    fn poll(&self, logins: &[DeviceCodeHash]) -> Result<Vec<Polled>, StoreError> {
+        let logins: Vec<&str> = logins.iter().map(DeviceCodeHash::as_str).collect();
+        // A row for each, in order. Arrays of text would cost the program 30 kB.
+        let rows = self.query(
             concat!(
                 "SELECT status, expires_at <= now(), ",
                 claimed!(),
-                " FROM device_requests WHERE device_code = $1"
+                " FROM unnest(string_to_array($1, ' ')) WITH ORDINALITY AS asked (device_code, place)
+                 LEFT JOIN device_requests USING (device_code) ORDER BY place"
             ),
-            &[&login.as_str()],
+            &[&logins.join(" ")],
         )?;
-        let Some(row) = row else {
-            return Ok(Polled::Unknown);
-        };
-        let (status, expired, claimed): (&str, bool, bool) = (row.get(0), row.get(1), row.get(2));
-        Ok(match status {
-            "redeemed" => Polled::Unknown,
-            "denied" => Polled::Denied,
-            // Claimed in time: the exchange that is running decides.
-            "exchanging" if claimed => Polled::Pending,
-            _ if expired => Polled::Expired,
-            "completed" => Polled::Completed,
-            _ => Polled::Pending,
-        })
+        Ok(rows.iter().map(polled).collect())
     }
 
     fn redeem(&self, login: &DeviceCodeHash) -> Result<Option<Redemption>, StoreError> {
@@ -353,12 +340,13 @@ impl Store for Postgres {
     }
 
     fn purge(&self, limit: u32) -> Result<u64, StoreError> {
-        self.execute(
+        let purged = self.query(
             "DELETE FROM device_requests WHERE device_code IN (
                  SELECT device_code FROM device_requests WHERE expires_at < now() - $1 * interval '1 second'
-                 LIMIT $2 FOR UPDATE SKIP LOCKED)",
+                 LIMIT $2 FOR UPDATE SKIP LOCKED) RETURNING 1",
             &[&EXPIRED_FOR.as_secs_f64(), &i64::from(limit)],
-        )
+        )?;
+        Ok(purged.len() as u64)
     }
 
     fn count(&self) -> Result<u64, StoreError> {
@@ -391,12 +379,13 @@ impl Delivery {
 
     /// Locks the row and reads its token out. Racers on any instance skip a locked row, and so find none.
     fn take(&mut self, login: &DeviceCodeHash) -> Result<Option<SealedGrant>, postgres::Error> {
-        let (client, statement) = self.pooled.prepared(
+        let rows = self.pooled.query(
             "SELECT access_token, api_url, organization_id, scope FROM device_requests
              WHERE device_code = $1 AND status = 'completed' AND expires_at > now()
              FOR UPDATE SKIP LOCKED",
+            &[&login.as_str()],
         )?;
-        let Some(row) = client.query_opt(&statement, &[&login.as_str()])? else {
+        let [row] = &rows[..] else {
             return Ok(None);
         };
         let grant = SealedGrant {
@@ -406,10 +395,10 @@ impl Delivery {
             scope: row.get(3),
         };
         // The row stays until it expires, so that the browser's page can be reloaded; its token does not.
-        let (client, statement) = self.pooled.prepared(
+        self.pooled.query(
             "UPDATE device_requests SET status = 'redeemed', access_token = NULL WHERE device_code = $1",
+            &[&login.as_str()],
         )?;
-        client.execute(&statement, &[&login.as_str()])?;
         Ok(Some(grant))
     }
 
@@ -431,14 +420,40 @@ impl Drop for Delivery {
     }
 }
 
+/// How the login of a row of `poll` stands.
+fn polled(row: &Row) -> Polled {
+    let is = |column| row.get::<_, Option<bool>>(column).unwrap_or(false);
+    let (expired, claimed) = (is(1), is(2));
+    match row.get::<_, Option<&str>>(0) {
+        None | Some("redeemed") => Polled::Unknown,
+        Some("denied") => Polled::Denied,
+        // Claimed in time: the exchange that is running decides.
+        Some("exchanging") if claimed => Polled::Pending,
+        _ if expired => Polled::Expired,
+        Some("completed") => Polled::Completed,
+        Some(_) => Polled::Pending,
+    }
+}
+
+/// A login to be added, as `insert` reads it.
+fn as_json(new: &NewRequest) -> Value {
+    json!({
+        "device_code": new.login.as_str(),
+        "user_code": new.user_code.as_str(),
+        "address": new.client_address,
+        "agent": new.client_agent,
+        "lifetime": new.lifetime.as_secs(),
+    })
+}
+
 fn login(row: Row) -> DeviceCodeHash {
     DeviceCodeHash::from_store(row.get(0))
 }
 
-/// Brings the schema up to date, or says why this server must not touch it.
+/// Brings the schema up to date, or says why this server must not touch it. A client on which this fails is not to be used:
+/// the transaction ends with its connection.
 fn migrate(client: &mut Client, seal: &Seal) -> Result<(), StoreError> {
-    let mut transaction = client.transaction().map_err(|error| classify(&error))?;
-    let from = begin_migration(&mut transaction).map_err(|error| classify(&error))?;
+    let from = begin_migration(client).map_err(|error| classify(&error))?;
     let Ok(done) = usize::try_from(from) else {
         return Err(StoreError::Unusable(format!(
             "its schema version is {from}, which no server of ours writes"
@@ -450,62 +465,64 @@ fn migrate(client: &mut Client, seal: &Seal) -> Result<(), StoreError> {
             MIGRATIONS.len()
         )));
     }
-    finish_migration(transaction, done, seal).map_err(|error| classify(&error))
+    finish_migration(client, done, seal).map_err(|error| classify(&error))
 }
 
 /// Takes the lock and reads how many steps the database has seen.
-fn begin_migration(transaction: &mut Transaction) -> Result<i32, postgres::Error> {
+fn begin_migration(client: &mut Client) -> Result<i32, postgres::Error> {
+    client.batch_execute("BEGIN")?;
     // `CREATE TABLE IF NOT EXISTS` alone fails when two instances run it at once.
-    transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&MIGRATION_LOCK])?;
-    let versions: Option<String> = transaction
-        .query_one("SELECT to_regclass('device_requests_schema')::text", &[])?
-        .get(0);
-    if versions.is_none() {
-        transaction
-            .batch_execute("CREATE TABLE device_requests_schema (version integer NOT NULL)")?;
+    query_once(
+        client,
+        "SELECT pg_advisory_xact_lock($1)",
+        &[&MIGRATION_LOCK],
+    )?;
+    let exists = "SELECT 1 FROM pg_class WHERE oid = to_regclass('device_requests_schema')";
+    if query_once(client, exists, &[])?.is_empty() {
+        client.batch_execute("CREATE TABLE device_requests_schema (version integer NOT NULL)")?;
     }
-    let row = transaction.query_opt("SELECT max(version) FROM device_requests_schema", &[])?;
-    Ok(row.and_then(|row| row.get(0)).unwrap_or(0))
+    let newest = "SELECT version FROM device_requests_schema ORDER BY version DESC LIMIT 1";
+    let rows = query_once(client, newest, &[])?;
+    Ok(rows.first().map_or(0, |row| row.get(0)))
 }
 
-fn finish_migration(
-    mut transaction: Transaction,
-    done: usize,
-    seal: &Seal,
-) -> Result<(), postgres::Error> {
+fn finish_migration(client: &mut Client, done: usize, seal: &Seal) -> Result<(), postgres::Error> {
     for (step, sql) in MIGRATIONS.iter().enumerate().skip(done) {
-        transaction.batch_execute(sql)?;
+        client.batch_execute(sql)?;
         let version = i32::try_from(step + 1).unwrap_or(i32::MAX);
-        transaction.execute(
-            "INSERT INTO device_requests_schema (version) VALUES ($1)",
-            &[&version],
-        )?;
+        let insert = "INSERT INTO device_requests_schema (version) VALUES ($1)";
+        query_once(client, insert, &[&version])?;
     }
     if done < MIGRATIONS.len() {
-        seal_clear_tokens(&mut transaction, seal)?;
+        seal_clear_tokens(client, seal)?;
     }
-    transaction.commit()
+    client.batch_execute("COMMIT")
 }
 
-fn seal_clear_tokens(transaction: &mut Transaction, seal: &Seal) -> Result<(), postgres::Error> {
-    let rows = transaction.query(
-        "SELECT device_code, access_token FROM device_requests WHERE access_token <> ''",
-        &[],
-    )?;
-    for row in rows {
+fn seal_clear_tokens(client: &mut Client, seal: &Seal) -> Result<(), postgres::Error> {
+    let in_clear = "SELECT device_code, access_token FROM device_requests WHERE access_token <> ''";
+    for row in query_once(client, in_clear, &[])? {
         let (login, token) = (
             DeviceCodeHash::from_store(row.get(0)),
             row.get::<_, String>(1),
         );
         if !SealedToken::is_sealed(&token) {
             let sealed = seal.seal(&login, &Secret::new(token));
-            transaction.execute(
-                "UPDATE device_requests SET access_token = $2 WHERE device_code = $1",
-                &[&login.as_str(), &sealed.as_str()],
-            )?;
+            let update = "UPDATE device_requests SET access_token = $2 WHERE device_code = $1";
+            query_once(client, update, &[&login.as_str(), &sealed.as_str()])?;
         }
     }
     Ok(())
+}
+
+/// Runs a statement that is not worth keeping prepared.
+fn query_once(
+    client: &mut Client,
+    sql: &str,
+    params: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<Row>, postgres::Error> {
+    let statement = client.prepare(sql)?;
+    client.query(&statement, params)
 }
 
 #[cfg(test)]

@@ -187,6 +187,9 @@ impl Flow {
                 user_code,
             }));
         }
+        if new.is_empty() {
+            return Ok(drawn);
+        }
         let inserted = self.store.insert(&new)?;
         for ((drawn, new), inserted) in drawn.iter_mut().zip(&new).zip(inserted) {
             if inserted == Inserted::Yes {
@@ -303,6 +306,9 @@ impl Flow {
 
     /// How logins stand, to their clients (RFC 8628 §3.4), by one look at the store. Says it of each, in order.
     pub fn poll(&self, logins: &[DeviceCodeHash]) -> Result<Vec<Polled>, StoreError> {
+        if logins.is_empty() {
+            return Ok(Vec::new());
+        }
         let polled = self.store.poll(logins)?;
         for (login, polled) in logins.iter().zip(&polled) {
             if *polled == Polled::Expired {

@@ -315,6 +315,53 @@ fn a_poller_that_hangs_up_loses_nothing() {
     }
 }
 
+/// Polls that come at the same moment are answered together, and each hears of its own login.
+#[test]
+fn polls_that_come_together_are_told_apart() {
+    for store in BOTH_STORES {
+        let postiz = FakePostiz::start();
+        let setup = TestServer::setup(store).postiz(&postiz);
+        let setup = setup.var("LIMIT_LOGINS_PER_MINUTE", "0");
+        let server = start(&setup, &postiz);
+        let unknown = Login {
+            start: json!({"device_code": "0".repeat(64)}),
+        };
+        let logins: Vec<(Login, &str)> = (0..48)
+            .map(|at| match at % 6 {
+                0 => (approved(&server), "pos_"),
+                1 => {
+                    let login = Login::start(&server);
+                    let mut browser = Browser::new();
+                    let uri = login.start["verification_uri_complete"].as_str();
+                    let page = browser.open(uri.expect("a link"));
+                    browser.press(&page, "action", "deny");
+                    (login, "access_denied")
+                }
+                2 => (unknown.clone(), "invalid_"),
+                _ => (Login::start(&server), "authorization_pending"),
+            })
+            .collect();
+        let answers = at_once(logins.len(), |at| {
+            let login = &logins[at].0;
+            match at % 12 {
+                0..6 => login.poll(&server),
+                _ => login.poll_form(&server),
+            }
+        });
+        for (at, (answer, (_, expected))) in answers.iter().zip(&logins).enumerate() {
+            assert!(answer.text().contains(expected), "{at}: {}", answer.text());
+        }
+        let mut tokens: Vec<_> = answers
+            .iter()
+            .filter(|answer| answer.status == 200)
+            .map(|answer| answer.json()["access_token"].to_string())
+            .collect();
+        tokens.sort();
+        tokens.dedup();
+        assert_eq!(tokens.len(), 8, "one each");
+    }
+}
+
 /// The server dies around the moment when it hands the token over: then the token was received, or the next poll gets it.
 #[test]
 fn a_killed_server_loses_no_token() {

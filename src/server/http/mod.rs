@@ -224,8 +224,23 @@ mod tests {
             log.contains("error panic method=POST request_id=4711"),
             "{log}"
         );
+        // Together with others, each is to be answered again by itself.
+        let together = |kind| {
+            let replies = app.answer_together(kind, &[start.clone(), start.clone()]);
+            replies
+                .into_iter()
+                .map(|reply| reply.map(|r| r.status))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(together(Kind::Start), [None, None]);
         *time.lock().unwrap() = 3;
         assert_eq!(app.answer(&start).status, 200);
+        assert_eq!(together(Kind::Start), [Some(200), Some(200)]);
+        assert_eq!(
+            together(Kind::Poll),
+            [Some(400), Some(400)],
+            "no poll's bodies"
+        );
     }
 
     #[test]

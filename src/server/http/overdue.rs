@@ -69,7 +69,8 @@ impl Watch {
             let receivers = || places.iter().filter(|place| place.role == Role::Receiver);
             let working: Vec<_> = receivers().filter(|place| !place.is_lost()).collect();
             let held_up = working.iter().all(|place| place.is_held_up());
-            let more = lost + if held_up { working.len() } else { 0 };
+            // One at least: hiring the last one may have failed.
+            let more = lost + if held_up { working.len().max(1) } else { 0 };
             let hired = more.min(RECEIVERS_MAX.saturating_sub(receivers().count()));
             drop(places);
             (0..hired).for_each(|_| hire());

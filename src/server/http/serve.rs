@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -66,6 +66,8 @@ struct Receiver {
     callbacks: Arc<()>,
     /// A copy for each other request that is being answered aside.
     others: Arc<()>,
+    /// To the thread that sends away whoever is not the front: they may keep it waiting, and nobody waits for it.
+    strangers: mpsc::Sender<tiny_http::Request>,
     watch: Watch,
 }
 
@@ -82,6 +84,15 @@ pub(crate) fn serve(
     deliveries: Arc<Deliveries>,
     front_secret: Secret<String>,
 ) -> std::io::Result<()> {
+    let (strangers, come) = mpsc::channel();
+    let send_away = move || {
+        for stranger in come {
+            respond(stranger, Reply::plain_error(403, "forbidden"));
+        }
+    };
+    thread::Builder::new()
+        .name("strangers".to_owned())
+        .spawn(send_away)?;
     let receiver = Arc::new(Receiver {
         app,
         server,
@@ -89,6 +100,7 @@ pub(crate) fn serve(
         front_secret,
         callbacks: Arc::default(),
         others: Arc::default(),
+        strangers,
         watch: Watch::default(),
     });
     receiver.hire()?;
@@ -239,20 +251,20 @@ impl Receiver {
         }
     }
 
-    /// Reads what the front handed over. What others sent is answered here.
+    /// Reads what the front handed over.
     fn read(&self, mut inner: tiny_http::Request) -> Option<Received> {
-        let refusal = match self.vouched(&inner) {
+        match self.vouched(&inner) {
             Vouched::Request(id, client) => {
                 match Request::from_tiny_http(&mut inner, id, client) {
                     Ok(request) => return Some(Received { inner, request }),
                     // The front hands over whole requests, so this is the front gone away: nobody hears the answer.
-                    Err(_) => Reply::plain_error(400, "invalid_request"),
+                    Err(_) => respond(inner, Reply::plain_error(400, "invalid_request")),
                 }
             }
-            Vouched::Greeting => Reply::plain_error(200, "none"),
-            Vouched::No => Reply::plain_error(403, "forbidden"),
-        };
-        respond(inner, refusal);
+            Vouched::Greeting => respond(inner, Reply::plain_error(200, "none")),
+            // The thread runs as long as the process.
+            Vouched::No => drop(self.strangers.send(inner)),
+        }
         None
     }
 

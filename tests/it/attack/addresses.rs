@@ -1,12 +1,13 @@
 //! Who a client is: what a proxy says of it counts only from a proxy, on the confirm page, in the log and in the budgets.
 
 use std::io::{Read, Write};
+use std::time::Duration;
 
 use serde_json::json;
 
 use crate::attack::server_with;
 use crate::fake_postiz::FakePostiz;
-use crate::support::{TestServer, eventually_some, expect};
+use crate::support::{Login, TestServer, eventually_some, expect};
 
 /// Starts a login with these headers; the address that the confirm page shows, which is the one that the log names.
 #[track_caller]
@@ -124,6 +125,27 @@ fn the_private_socket_is_the_fronts_alone() {
         }
     }
     assert!(!server.log().contains("login started"), "{}", server.log());
+    // One that never sends the body it announced holds up nobody but its own kind.
+    let _unfinished: Vec<UnixStream> = abstract_sockets_of(server.child.id())
+        .iter()
+        .flat_map(|name| std::iter::repeat_n(name, 20))
+        .map(|name| {
+            let address = SocketAddr::from_abstract_name(name).expect("it is a name");
+            let mut socket = UnixStream::connect_addr(&address).expect("it listens");
+            let head = "POST /device/code HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n";
+            socket.write_all(head.as_bytes()).expect("it is sent");
+            let mut first = [0; 12];
+            // The first of them hears its refusal; from then on they wait for each other.
+            let _ = socket.set_read_timeout(Some(Duration::from_millis(50)));
+            let _ = socket.read(&mut first);
+            socket
+        })
+        .collect();
+    expect::error(
+        &Login::start(&server).poll(&server),
+        400,
+        "authorization_pending",
+    );
 }
 
 /// The names of the abstract sockets that a process listens on: those of the system whose numbers it has open.

@@ -150,18 +150,16 @@ impl Flow {
 
     /// Begins logins (RFC 8628 §3.1), all of them in one commit. Says what became of each, in order.
     pub fn start(&self, starters: &[Starter]) -> Vec<Result<Started, StartError>> {
-        let begun = self
-            .live
-            .room(&*self.store, starters.len())
-            .and_then(|room| {
-                let (begin, full) = starters.split_at(room);
-                let drawn = begin.iter().zip(self.draw(begin)?);
-                let begun = drawn
-                    .map(|(starter, drawn)| drawn.map_or_else(|| self.draw_again(starter), Ok));
-                Ok(begun
-                    .chain(full.iter().map(|_| Err(StartError::Full)))
-                    .collect())
-            });
+        let room = self.live.take(&*self.store, starters.len());
+        let begun = room.and_then(|room| {
+            let (begin, full) = starters.split_at(room);
+            let begun = begin.iter().zip(self.draw(begin)?);
+            let begun =
+                begun.map(|(starter, drawn)| drawn.map_or_else(|| self.draw_again(starter), Ok));
+            Ok(begun
+                .chain(full.iter().map(|_| Err(StartError::Full)))
+                .collect())
+        });
         let failed = |error: StoreError| {
             let each = |_| Err(StartError::Store(error.clone()));
             starters.iter().map(each).collect()
@@ -190,10 +188,9 @@ impl Flow {
         if new.is_empty() {
             return Ok(drawn);
         }
-        let inserted = self.store.insert(&new)?;
-        for ((drawn, new), inserted) in drawn.iter_mut().zip(&new).zip(inserted) {
-            if inserted == Inserted::Yes {
-                self.live.one_more();
+        let mut inserted = self.store.insert(&new)?.into_iter();
+        for (drawn, new) in drawn.iter_mut().zip(&new) {
+            if inserted.next() == Some(Inserted::Yes) {
                 let (id, client) = (new.login.login_id(), &*new.client_address);
                 self.log
                     .info("login_started", &[("id", id), ("client", client)]);
@@ -456,27 +453,28 @@ impl LiveLogins {
         }
     }
 
-    fn one_more(&self) {
-        self.estimate.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How many of `wanted` more there is room for.
-    fn room(&self, store: &dyn Store, wanted: usize) -> Result<usize, StoreError> {
-        if self.max == 0 || self.left() >= wanted {
-            return Ok(wanted);
-        }
+    /// Takes room for `wanted` more, or for as many as there is. Says for how many.
+    fn take(&self, store: &dyn Store, wanted: usize) -> Result<usize, StoreError> {
+        let taken = self.take_now(wanted);
         let looked = Duration::from_millis(self.counted_at_ms.load(Ordering::Relaxed));
-        if self.start.elapsed() >= looked + Self::LOOK_AGAIN {
-            self.count(store)?;
+        if taken == wanted || self.start.elapsed() < looked + Self::LOOK_AGAIN {
+            return Ok(taken);
         }
-        Ok(self.left().min(wanted))
+        self.count(store)?;
+        Ok(self.take_now(wanted))
     }
 
-    fn left(&self) -> usize {
-        let left = self
-            .max
-            .saturating_sub(self.estimate.load(Ordering::Relaxed));
-        usize::try_from(left).unwrap_or(usize::MAX)
+    /// Takes it at once, so that nobody else does. What is not used after all is found by the next look.
+    fn take_now(&self, wanted: usize) -> usize {
+        let room = |estimate| match self.max {
+            0 => wanted as u64,
+            max => max.saturating_sub(estimate).min(wanted as u64),
+        };
+        let (order, more) = (Ordering::Relaxed, |estimate| {
+            Some(estimate + room(estimate))
+        });
+        let (Ok(before) | Err(before)) = self.estimate.fetch_update(order, order, more);
+        room(before) as usize
     }
 
     fn count(&self, store: &dyn Store) -> Result<(), StoreError> {

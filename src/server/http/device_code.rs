@@ -8,7 +8,7 @@ use crate::server::flow::{LIFETIME, StartError, Started, Starter};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Malformed, Params, Request};
 use crate::server::http::{App, RETRY_AFTER_S, whole_seconds};
-use crate::shared::text::printable_cut;
+use crate::shared::text::printable;
 use crate::shared::wire::{DEFAULT_INTERVAL_S, DeviceAuthorization, error};
 
 /// What is kept of a client's user agent, in characters.
@@ -25,10 +25,14 @@ pub(super) fn start(app: &App, requests: &[Request]) -> Vec<Reply> {
     let admitted: Vec<Result<(), Reply>> = requests.iter().map(&mut admit).collect();
     let mut started = app.flow.start(&starters).into_iter();
     let reply = |admitted| match admitted {
-        Ok(()) => started.next().map(|started| answer(app, started)),
-        Err(refusal) => Some(refusal),
+        Err(refusal) => refusal,
+        // One of whom nothing is said hears nobody else's codes.
+        Ok(()) => started.next().map_or_else(
+            || Reply::unavailable(RETRY_AFTER_S),
+            |started| answer(app, started),
+        ),
     };
-    admitted.into_iter().filter_map(reply).collect()
+    admitted.into_iter().map(reply).collect()
 }
 
 /// Starts one login.
@@ -57,7 +61,11 @@ fn starter(request: &Request) -> Starter {
     let agent = request.header("user-agent").unwrap_or_default();
     Starter {
         address: request.client.to_string(),
-        agent: printable_cut(agent, AGENT_CHARACTERS_MAX),
+        // Cut without a mark, which a database of another encoding than UTF-8 might refuse, for all that start at this moment.
+        agent: printable(agent)
+            .chars()
+            .take(AGENT_CHARACTERS_MAX)
+            .collect(),
     }
 }
 

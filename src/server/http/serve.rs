@@ -7,7 +7,8 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -66,8 +67,8 @@ struct Receiver {
     callbacks: Arc<()>,
     /// A copy for each other request that is being answered aside.
     others: Arc<()>,
-    /// To the thread that sends away whoever is not the front: they may keep it waiting, and nobody waits for it.
-    strangers: mpsc::Sender<tiny_http::Request>,
+    /// How many receivers have nothing to do.
+    waiting: AtomicUsize,
     watch: Watch,
 }
 
@@ -84,15 +85,6 @@ pub(crate) fn serve(
     deliveries: Arc<Deliveries>,
     front_secret: Secret<String>,
 ) -> std::io::Result<()> {
-    let (strangers, come) = mpsc::channel();
-    let send_away = move || {
-        for stranger in come {
-            respond(stranger, Reply::plain_error(403, "forbidden"));
-        }
-    };
-    thread::Builder::new()
-        .name("strangers".to_owned())
-        .spawn(send_away)?;
     let receiver = Arc::new(Receiver {
         app,
         server,
@@ -100,7 +92,7 @@ pub(crate) fn serve(
         front_secret,
         callbacks: Arc::default(),
         others: Arc::default(),
-        strangers,
+        waiting: AtomicUsize::new(0),
         watch: Watch::default(),
     });
     receiver.hire()?;
@@ -136,22 +128,32 @@ impl Receiver {
         builder.spawn(work).map(drop)
     }
 
-    /// Receives, until one request takes so long that somebody else answers it, or there is too little to do.
+    /// Receives, until one request takes so long that somebody else answers it, or there is too little to do for two.
     fn work(self: &Arc<Receiver>, place: &Arc<Place>) {
         loop {
-            match self.received(self.server.recv_timeout(IDLE_TIME_MAX)) {
+            let spare = match self.wait() {
                 Some(first) => {
                     if self.take_all(first, place).is_none() {
                         return;
                     }
+                    // Two share what one would answer together.
+                    self.waiting.load(Ordering::Acquire) > 0
                 }
-                None => {
-                    if self.watch.may_leave(place) {
-                        return;
-                    }
-                }
+                None => true,
+            };
+            if spare && self.watch.may_leave(place) {
+                return;
             }
         }
+    }
+
+    /// The next request, if one comes soon.
+    fn wait(&self) -> Option<tiny_http::Request> {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let received = self.received(self.server.recv_timeout(IDLE_TIME_MAX));
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+        // tiny_http may have told this thread of one, and then found that its time was over: nobody else knows of it.
+        received.or_else(|| self.received(self.server.try_recv()))
     }
 
     /// Serves `first` and all that wait behind it. `None`: this thread is lost, since the store did not answer it in time.
@@ -262,8 +264,7 @@ impl Receiver {
                 }
             }
             Vouched::Greeting => respond(inner, Reply::plain_error(200, "none")),
-            // The thread runs as long as the process.
-            Vouched::No => drop(self.strangers.send(inner)),
+            Vouched::No => send_away(inner),
         }
         None
     }
@@ -332,6 +333,23 @@ fn is_same(left: &[u8], right: &[u8]) -> bool {
             .zip(right)
             .fold(0, |differ, (l, r)| differ | (l ^ r))
             == 0
+}
+
+/// Gives no answer to somebody who is not the front, since writing one could be made to wait.
+fn send_away(stranger: tiny_http::Request) {
+    // Shorter bodies have been read by now.
+    const LENGTH_READ: usize = 1024;
+    let is_framing =
+        |header: &Header| header.field.equiv("transfer-encoding") || header.field.equiv("expect");
+    let is_long = stranger
+        .body_length()
+        .is_some_and(|length| length > LENGTH_READ);
+    if is_long || stranger.headers().iter().any(is_framing) {
+        // Dropped, it would wait for the rest of its body, and make room for as much as it says, be that more than there is.
+        std::mem::forget(stranger);
+    } else {
+        drop(stranger.into_writer());
+    }
 }
 
 fn path_of(inner: &tiny_http::Request) -> &str {

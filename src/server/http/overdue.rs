@@ -122,6 +122,11 @@ impl Place {
         self.take_inners(State::Idle, |_, _| true)
     }
 
+    /// The same of a thread that is at one request.
+    pub(super) fn end_one(&self) -> Option<tiny_http::Request> {
+        self.end()?.pop()
+    }
+
     /// The requests of a thread that is overdue, and now lost.
     fn take_overdue(&self) -> Option<Vec<tiny_http::Request>> {
         self.take_inners(State::Lost, |since, patience| since.elapsed() > patience)

@@ -5,6 +5,7 @@
 //! takes longer gets a thread of its own.
 
 use std::collections::HashMap;
+use std::iter;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,7 +32,8 @@ const CALLBACKS_MAX: usize = 128;
 /// Others at once that have a thread of their own, those included that hang and were answered for.
 const OTHERS_MAX: usize = 256;
 
-/// A second receiver, hired while the first one was held up, leaves when it had nothing to do for so long.
+/// A second receiver, hired while the first one was held up, leaves when it had nothing to do for so long (or sees, between
+/// two requests, that another one has nothing to do).
 const IDLE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What is to be done once an answer has reached its client, by the front's number for the request. The http side puts it
@@ -159,24 +161,20 @@ impl Receiver {
     /// Serves `first` and all that wait behind it. `None`: this thread is lost, since the store did not answer it in time.
     fn take_all(self: &Arc<Receiver>, first: tiny_http::Request, place: &Place) -> Option<()> {
         let (mut polls, mut starts) = (Vec::new(), Vec::new());
-        let mut next = Some(first);
-        for more in (0..TOGETHER_MAX).rev() {
-            let Some(inner) = next else { break };
-            if let Some(received) = self.read(inner) {
-                match routes::manner(&self.app, &received.request) {
-                    Manner::AtOnce => {
-                        let reply = self.app.answer(&received.request);
-                        self.reply(received, reply);
-                    }
-                    Manner::Aside => self.answer_aside(received),
-                    Manner::Together(Kind::Poll) => polls.push(received),
-                    Manner::Together(Kind::Start) => starts.push(received),
-                }
-            }
-            next = match more {
-                0 => None,
-                _ => self.received(self.server.try_recv()),
+        let behind = iter::from_fn(|| self.received(self.server.try_recv()));
+        for inner in iter::once(first).chain(behind).take(TOGETHER_MAX) {
+            let Some(received) = self.read(inner) else {
+                continue;
             };
+            match routes::manner(&self.app, &received.request) {
+                Manner::AtOnce => {
+                    let reply = self.app.answer(&received.request);
+                    self.reply(received, reply);
+                }
+                Manner::Aside => self.answer_aside(received),
+                Manner::Together(Kind::Poll) => polls.push(received),
+                Manner::Together(Kind::Start) => starts.push(received),
+            }
         }
         // Polls first: nothing is written for them, so that they do not take long.
         let polls = self.answer_together(Kind::Poll, polls, place);
@@ -224,22 +222,22 @@ impl Receiver {
             true => (&self.callbacks, CALLBACKS_MAX),
             false => (&self.others, OTHERS_MAX),
         };
-        let unavailable = |why| routes::unavailable(&self.app, &request.path, why);
+        let path = request.path.clone();
+        let unavailable = |why| routes::unavailable(&self.app, &path, why);
         if Arc::strong_count(crowd) > crowd_max {
             return respond(inner, unavailable("too many requests at once"));
         }
         let place = self.watch.place(Role::Aside);
-        let patience = routes::patience(&self.app, &request.path);
+        let patience = routes::patience(&self.app, &path);
         place.begin(vec![inner], patience);
         let answer = {
             let (receiver, place, present) =
                 (Arc::clone(self), Arc::clone(&place), Arc::clone(crowd));
-            let request = request.clone();
             move || {
                 let _present = present;
                 let reply = receiver.app.answer(&request);
                 // If its client was told to come again, a token that was for it stays where it was.
-                if let Some(inner) = place.end().and_then(|mut inners| inners.pop()) {
+                if let Some(inner) = place.end_one() {
                     receiver.reply(Received { inner, request }, reply);
                 }
             }
@@ -247,7 +245,7 @@ impl Receiver {
         let builder = thread::Builder::new().name("aside".to_owned());
         if let Err(error) = builder.spawn(answer) {
             self.thread_failed(&error);
-            if let Some(inner) = place.end().and_then(|mut inners| inners.pop()) {
+            if let Some(inner) = place.end_one() {
                 respond(inner, unavailable("no more threads"));
             }
         }

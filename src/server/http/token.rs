@@ -61,6 +61,7 @@ pub(super) fn poll(app: &App, request: &Request) -> Reply {
 
 fn answer(app: &App, asked: &Asked, polled: Polled) -> Reply {
     match (polled, asked.dialect) {
+        // Completed: another poll of this moment is handed the token.
         (Polled::Pending | Polled::Completed, _) => pending(app, asked),
         (Polled::Denied, _) => Reply::error(400, error::ACCESS_DENIED, "The user refused."),
         (Polled::Expired, _) => expired(),

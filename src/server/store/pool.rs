@@ -1,6 +1,7 @@
 //! A small pool of PostgreSQL connections, checked out per statement and replaced when broken.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::error::Error as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -203,14 +204,11 @@ impl Pooled {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, postgres::Error> {
         let Connection { client, statements } = self.connection();
-        let statement = match statements.get(sql) {
-            Some(statement) => statement,
-            None => {
-                let statement = client.prepare(sql)?;
-                statements.entry(sql).or_insert(statement)
-            }
+        let statement = match statements.entry(sql) {
+            Entry::Occupied(prepared) => prepared.into_mut(),
+            Entry::Vacant(place) => place.insert(client.prepare(sql)?),
         };
-        client.query(statement, params)
+        client.query(&*statement, params)
     }
 
     /// The client, for what is not worth preparing.

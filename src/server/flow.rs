@@ -153,7 +153,11 @@ impl Flow {
         let room = self.live.take(&*self.store, starters.len());
         let begun = room.and_then(|room| {
             let (begin, full) = starters.split_at(room);
-            let begun = begin.iter().zip(self.draw(begin)?);
+            // A store that fails must not come to look full.
+            let drawn = self
+                .draw(begin)
+                .inspect_err(|_| self.live.give_back(room))?;
+            let begun = begin.iter().zip(drawn);
             let begun =
                 begun.map(|(starter, drawn)| drawn.map_or_else(|| self.draw_again(starter), Ok));
             Ok(begun
@@ -464,7 +468,7 @@ impl LiveLogins {
         Ok(self.take_now(wanted))
     }
 
-    /// Takes it at once, so that nobody else does. What is not used after all is found by the next look.
+    /// Takes it at once, so that nobody else does. What few do not use after all, the next look finds.
     fn take_now(&self, wanted: usize) -> usize {
         let room = |estimate| match self.max {
             0 => wanted as u64,
@@ -477,10 +481,33 @@ impl LiveLogins {
         room(before) as usize
     }
 
+    /// Nobody came to use room that was taken.
+    fn give_back(&self, count: usize) {
+        let (order, less) = (Ordering::Relaxed, |estimate: u64| {
+            Some(estimate.saturating_sub(count as u64))
+        });
+        // A look in between may have counted without them, so this is no plain subtraction. It always succeeds.
+        let _ = self.estimate.fetch_update(order, order, less);
+    }
+
     fn count(&self, store: &dyn Store) -> Result<(), StoreError> {
         let now_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.counted_at_ms.store(now_ms, Ordering::Relaxed);
         self.estimate.store(store.count()?, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_that_was_not_used_is_there_again() {
+        let live = LiveLogins::new(3);
+        assert_eq!((live.take_now(2), live.take_now(2)), (2, 1), "all there is");
+        live.give_back(2);
+        assert_eq!((live.take_now(1), live.take_now(5)), (1, 1));
+        assert_eq!(live.take_now(1), 0);
     }
 }

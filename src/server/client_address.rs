@@ -14,10 +14,9 @@ struct Range {
 }
 
 impl Default for TrustedProxies {
-    /// Loopback and private ranges: a proxy on the same machine or in the same network.
+    /// Loopback alone: a proxy on the same machine. In a private network anybody may be a client.
     fn default() -> TrustedProxies {
-        TrustedProxies::parse("127.0.0.0/8, ::1, 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 169.254.0.0/16, fc00::/7, fe80::/10")
-            .expect("the default is a list of ranges, and a test reads it")
+        TrustedProxies::parse("127.0.0.0/8, ::1").expect("these are ranges, and a test reads them")
     }
 }
 
@@ -141,6 +140,9 @@ mod tests {
             client("::ffff:203.0.113.7", &["198.51.100.1"]),
             "203.0.113.7"
         );
+        // Nor can a neighbour in a private network, unless it is named.
+        assert_eq!(client("10.1.1.1", &["198.51.100.1"]), "10.1.1.1");
+        assert_eq!(client("fc00::7", &["198.51.100.1"]), "fc00::7");
     }
 
     #[test]
@@ -154,15 +156,15 @@ mod tests {
         );
         // Two proxies of ours in a row, in one header or two.
         assert_eq!(
-            client("127.0.0.1", &["6.6.6.6, 198.51.100.1, 10.0.0.2"]),
+            client("127.0.0.1", &["6.6.6.6, 198.51.100.1, 127.0.0.2"]),
             "198.51.100.1"
         );
         assert_eq!(
-            client("10.1.1.1", &["6.6.6.6, 198.51.100.1", "10.0.0.2"]),
+            client("::1", &["6.6.6.6, 198.51.100.1", "127.0.0.2"]),
             "198.51.100.1"
         );
         // Everything is ours: the outermost.
-        assert_eq!(client("127.0.0.1", &["192.168.1.5"]), "192.168.1.5");
+        assert_eq!(client("127.0.0.1", &["127.0.0.5"]), "127.0.0.5");
     }
 
     #[test]

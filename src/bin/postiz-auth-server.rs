@@ -12,7 +12,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use postiz::server::config::Config;
+use postiz::server::config::{Config, settings};
 use postiz::server::log::Log;
 use postiz::server::{self, Server};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
@@ -26,7 +26,7 @@ const EXIT_USAGE: u8 = 2;
 fn main() -> ExitCode {
     let mut arguments = pico_args::Arguments::from_env();
     if arguments.contains(["-h", "--help"]) {
-        print!("{HELP}");
+        print!("{}", HELP.replace("{SETTINGS}", &settings::help()));
         return ExitCode::SUCCESS;
     }
     if arguments.contains(["-v", "--version"]) {
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    match Config::from_vars(|name| std::env::var(name).ok()) {
+    match Config::from_vars(std::env::vars_os()) {
         Ok(config) => act(config),
         Err(problems) => {
             eprintln!("postiz-auth-server: {problems}");
@@ -57,6 +57,9 @@ fn main() -> ExitCode {
 
 /// `--check`: what was found, on stdout.
 fn report(config: Config) -> ExitCode {
+    for warning in &config.warnings {
+        println!("WARNING: {warning}");
+    }
     match server::check(&config) {
         Ok(found) => {
             println!("{}", found.join("\n"));
@@ -84,6 +87,9 @@ fn healthcheck(config: Config) -> ExitCode {
 fn run(config: Config) -> ExitCode {
     let log = Arc::new(Log::stderr(config.log_format));
     log_panics(Arc::clone(&log));
+    for warning in &config.warnings {
+        log.warn("configuration", &[("warning", warning)]);
+    }
     // Caught before anything is started, so that no signal finds the process half-way up. A file that may not grow any
     // further (`ulimit -f`) is an error of the write then, and not the end of the process.
     let caught = signal_hook::flag::register(SIGXFSZ, Arc::default())

@@ -169,7 +169,7 @@ fn files_that_do_not_fit_are_told() {
         for arguments in [&[][..], &["--check"]] {
             let output = setup.run(arguments);
             let told = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.code(), Some(1), "{told}");
+            assert_eq!(output.status.code(), Some(2), "{told}");
             assert!(
                 words.iter().all(|word| told.contains(word)),
                 "{words:?}: {told}"

@@ -1,0 +1,698 @@
+//! What the server is told by its environment: every variable checked at the start, all problems reported at once.
+
+pub mod settings;
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::server::client_address::TrustedProxies;
+use crate::server::config::settings::{Kind, Setting, Unset};
+use crate::server::front::tls;
+use crate::server::log::Format;
+use crate::server::store::postgres::DatabaseUrl;
+use crate::shared::base_url::BaseUrl;
+use crate::shared::secret::Secret;
+
+/// Everything that can be set, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `POSTIZ_OAUTH_CLIENT_ID`: the OAuth app made in Postiz.
+    pub client_id: String,
+    /// `POSTIZ_OAUTH_CLIENT_SECRET`: its secret, which never leaves but to Postiz.
+    pub client_secret: Secret<String>,
+    /// `DATABASE_URL` or `DATA_DIR`: where logins are kept.
+    pub store: StoreLocation,
+    /// `DATABASE_POOL_SIZE`: most connections to PostgreSQL at once.
+    pub database_pool_size: usize,
+    /// `HOST`: the address to listen on.
+    pub host: IpAddr,
+    /// `PORT`: the port to listen on; 0 takes a free one.
+    pub port: u16,
+    /// `SERVER_URL`, if it is set; else the server is at `http://localhost:{port}`.
+    pub server_url: Option<BaseUrl>,
+    /// `POSTIZ_FRONTEND_URL`: where the browser is sent.
+    pub frontend_url: BaseUrl,
+    /// `POSTIZ_API_URL`: where codes are exchanged.
+    pub api_url: BaseUrl,
+    /// `POSTIZ_PUBLIC_API_URL`: what clients are told as `api_url`.
+    pub public_api_url: BaseUrl,
+    /// `TRUSTED_PROXIES`: whose `X-Forwarded-For` counts.
+    pub trusted_proxies: TrustedProxies,
+    /// `TLS_CERT_FILE` and `TLS_KEY_FILE`: serve https.
+    pub tls: Option<TlsFiles>,
+    /// `LOG_FORMAT`.
+    pub log_format: Format,
+    /// `IDLE_TIMEOUT`: how long a connection may idle between requests.
+    pub idle_timeout: Duration,
+    /// `STOP_DELAY`: how long `/ready` says that the server is stopping before it stops accepting.
+    pub stop_delay: Duration,
+    /// The budgets and ceilings.
+    pub limits: Limits,
+    /// What looks like a mistake, but does not keep the server from starting. Holds no values.
+    pub warnings: Vec<String>,
+}
+
+/// Where logins are kept.
+#[derive(Clone, Debug)]
+pub enum StoreLocation {
+    /// In PostgreSQL, for any number of instances.
+    Postgres(Box<DatabaseUrl>),
+    /// In this file, for one instance.
+    File(PathBuf),
+}
+
+/// Certificate chain and key, as PEM files.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// `TLS_CERT_FILE`.
+    pub certificate: PathBuf,
+    /// `TLS_KEY_FILE`.
+    pub key: PathBuf,
+}
+
+/// How much is let in; 0 switches a budget off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `LIMIT_LOGINS_PER_MINUTE`: logins that one address may start.
+    pub logins_per_minute: u32,
+    /// `LIMIT_WRONG_CODES_PER_MINUTE`: wrong user codes from one address.
+    pub wrong_codes_per_minute: u32,
+    /// `LIMIT_WRONG_CODES_PER_MINUTE_TOTAL`: wrong user codes from all addresses together.
+    pub wrong_codes_per_minute_total: u32,
+    /// `LIMIT_CALLBACKS_PER_MINUTE`: callbacks from one address.
+    pub callbacks_per_minute: u32,
+    /// `LIMIT_LIVE_LOGINS`: logins kept at once.
+    pub live_logins: u32,
+    /// `LIMIT_CONNECTIONS`: connections at once, in all.
+    pub connections: u32,
+    /// `LIMIT_CONNECTIONS_PER_ADDRESS`: connections at once from one address.
+    pub connections_per_address: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Reader::default().limits()
+    }
+}
+
+/// One variable's problem, and what would be right. Never holds a secret's value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The variable.
+    pub name: &'static str,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+/// All that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigProblems(pub Vec<Problem>);
+
+impl fmt::Display for ConfigProblems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        writeln!(
+            f,
+            "the configuration has {count} problem{}:",
+            if count == 1 { "" } else { "s" }
+        )?;
+        for problem in &self.0 {
+            writeln!(f, "  {} {}", problem.name, problem.what)?;
+        }
+        write!(f, "postiz-auth-server --help names every variable")
+    }
+}
+
+impl Config {
+    /// Reads the configuration out of the environment's variables. Of two with one name the first counts, as for `getenv`.
+    pub fn from_vars<N: Into<OsString>, V: Into<OsString>>(
+        variables: impl IntoIterator<Item = (N, V)>,
+    ) -> Result<Config, ConfigProblems> {
+        let mut reader = Reader::default();
+        for (name, value) in variables {
+            let value = || value.into();
+            reader.variables.entry(name.into()).or_insert_with(value);
+        }
+        reader.config()
+    }
+}
+
+/// Reads variables one by one. A variable with a problem yields any value of its type: the problem is what counts.
+#[derive(Default)]
+struct Reader {
+    variables: BTreeMap<OsString, OsString>,
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    fn config(mut self) -> Result<Config, ConfigProblems> {
+        let api_url = self.value("POSTIZ_API_URL", url);
+        let config = Config {
+            client_id: self.credential("POSTIZ_OAUTH_CLIENT_ID", "pcs_"),
+            client_secret: Secret::new(self.credential("POSTIZ_OAUTH_CLIENT_SECRET", "pca_")),
+            store: self.store(),
+            database_pool_size: self.number("DATABASE_POOL_SIZE"),
+            host: self.value("HOST", host),
+            port: self.number("PORT"),
+            server_url: self.optional("SERVER_URL", server_url),
+            frontend_url: self.value("POSTIZ_FRONTEND_URL", url),
+            public_api_url: self
+                .optional("POSTIZ_PUBLIC_API_URL", url)
+                .unwrap_or_else(|| api_url.clone()),
+            api_url,
+            trusted_proxies: self.value("TRUSTED_PROXIES", trusted_proxies),
+            tls: self.tls(),
+            log_format: self.value("LOG_FORMAT", log_format),
+            idle_timeout: Duration::from_secs(self.number("IDLE_TIMEOUT")),
+            stop_delay: Duration::from_secs(self.number("STOP_DELAY")),
+            limits: self.limits(),
+            warnings: self.warnings(),
+        };
+        match self.problems.is_empty() {
+            true => Ok(config),
+            false => Err(ConfigProblems(self.problems)),
+        }
+    }
+
+    /// One problem a variable is enough: what else is wrong with it may follow from the first.
+    fn problem(&mut self, name: &'static str, what: impl Into<String>) {
+        if self.problems.iter().all(|problem| problem.name != name) {
+            let what = what.into();
+            self.problems.push(Problem { name, what });
+        }
+    }
+
+    /// A variable's text; a blank one counts as missing.
+    fn get(&mut self, name: &'static str) -> Option<String> {
+        match self.variables.get(OsStr::new(name))?.to_str() {
+            Some(text) => Some(bare(text).to_owned()).filter(|text| !text.is_empty()),
+            None => {
+                self.problem(name, "is not UTF-8 text");
+                None
+            }
+        }
+    }
+
+    /// A secret, from its variable or from the file that another one names.
+    fn secret(&mut self, name: &'static str, file: &'static str) -> Option<String> {
+        let (value, path) = (self.get(name), self.get(file));
+        let Some(path) = path else { return value };
+        if value.is_some() {
+            self.problem(name, format!("and {file} are both set: keep one of them"));
+            return None;
+        }
+        let what = match std::fs::read(&path).map(String::from_utf8) {
+            Ok(Ok(text)) if !bare(&text).is_empty() => return Some(bare(&text).to_owned()),
+            Ok(Ok(_)) => format!("names an empty file: {path}"),
+            Ok(Err(_)) => format!("names a file that is not UTF-8 text: {path}"),
+            Err(error) => format!("names a file that cannot be read: {path}: {error}"),
+        };
+        self.problem(file, what);
+        None
+    }
+
+    /// The app's ID or secret; `other` is how the other one of them begins.
+    fn credential(&mut self, name: &'static str, other: &str) -> String {
+        let (file, problems_before) = (Setting::named(name).file(), self.problems.len());
+        let value = match file {
+            Some(file) => self.secret(name, file),
+            None => self.get(name),
+        };
+        if value.is_none() && self.problems.len() == problems_before {
+            let nor = file.map_or(String::new(), |file| format!(" (nor {file})"));
+            self.problem(
+                name,
+                format!(
+                    "is not set{nor}: take it from the OAuth app in Postiz (Settings > Developers)"
+                ),
+            );
+        }
+        let value = value.unwrap_or_default();
+        if value.starts_with(other) {
+            self.problem(name, format!("begins with {other}, but an ID begins with pca_ and a secret with pcs_: were they swapped?"));
+        }
+        value
+    }
+
+    /// What `parse` makes of a variable that is set; its error says what is wrong, to be put after the value.
+    fn optional<T>(
+        &mut self,
+        name: &'static str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let text = self.get(name)?;
+        let what = match parse(&text) {
+            Ok(value) => return Some(value),
+            // It may hold a password.
+            Err(reason) if text.contains('@') => format!("(its value is not shown) {reason}"),
+            Err(reason) => format!("is {text:?}, which {reason}"),
+        };
+        self.problem(name, what);
+        None
+    }
+
+    /// The same with the default.
+    fn value<T>(&mut self, name: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> T {
+        self.optional(name, &parse).unwrap_or_else(|| {
+            let Unset::Is(default) = Setting::named(name).default else {
+                unreachable!("who asks for {name}'s default has given it one, and a test reads it");
+            };
+            parse(default).expect("the defaults can be parsed, and a test reads them")
+        })
+    }
+
+    fn number<N: TryFrom<u64>>(&mut self, name: &'static str) -> N {
+        let (Kind::Number(least, most) | Kind::Seconds(least, most)) = Setting::named(name).kind
+        else {
+            unreachable!(
+                "who asks for {name} as a number has given it a range, and a test reads it"
+            );
+        };
+        self.value(name, |text| {
+            let number = text
+                .parse()
+                .ok()
+                .filter(|number| (least..=most).contains(number));
+            number
+                .and_then(|number| N::try_from(number).ok())
+                .ok_or_else(|| format!("must be a whole number from {least} to {most}"))
+        })
+    }
+
+    fn store(&mut self) -> StoreLocation {
+        let folder = self.value("DATA_DIR", |path| Ok(PathBuf::from(path)));
+        let Some(url) = self.secret("DATABASE_URL", "DATABASE_URL_FILE") else {
+            return StoreLocation::File(folder.join("postiz-auth.redb"));
+        };
+        let parsed = match url.split_once(':') {
+            Some(("postgres" | "postgresql", _)) => {
+                DatabaseUrl::parse(&url).map(|url| StoreLocation::Postgres(Box::new(url)))
+            }
+            Some(("file", path)) => file_path(path).map(StoreLocation::File),
+            _ => Err("must begin with postgres://, postgresql:// or file:".to_owned()),
+        };
+        parsed.unwrap_or_else(|reason| {
+            // The value is not shown: it may be a password pasted into the wrong variable.
+            self.problem(
+                "DATABASE_URL",
+                format!("(its value is not shown): {reason}"),
+            );
+            StoreLocation::File(PathBuf::new())
+        })
+    }
+
+    fn tls(&mut self) -> Option<TlsFiles> {
+        let [certificate, key] = TLS.map(|name| self.get(name).map(PathBuf::from));
+        match (certificate, key) {
+            (Some(certificate), Some(key)) => {
+                let files = TlsFiles { certificate, key };
+                self.check_tls(&files);
+                return Some(files);
+            }
+            (None, None) => {}
+            (Some(_), None) => self.problem(
+                TLS[1],
+                "is not set, though TLS_CERT_FILE is: https needs both",
+            ),
+            (None, Some(_)) => self.problem(
+                TLS[0],
+                "is not set, though TLS_KEY_FILE is: https needs both",
+            ),
+        }
+        None
+    }
+
+    fn check_tls(&mut self, files: &TlsFiles) {
+        for (name, path) in TLS.into_iter().zip([&files.certificate, &files.key]) {
+            if let Err(error) = std::fs::File::open(path) {
+                self.problem(
+                    name,
+                    format!(
+                        "names a file that cannot be read: {}: {error}",
+                        path.display()
+                    ),
+                );
+            }
+        }
+        if let Err(error) = tls::server_config(files) {
+            // It begins with the variable's name.
+            let name = TLS[usize::from(error.starts_with(TLS[1]))];
+            self.problem(name, error.trim_start_matches(name).trim_start());
+        }
+    }
+
+    fn limits(&mut self) -> Limits {
+        Limits {
+            logins_per_minute: self.number("LIMIT_LOGINS_PER_MINUTE"),
+            wrong_codes_per_minute: self.number("LIMIT_WRONG_CODES_PER_MINUTE"),
+            wrong_codes_per_minute_total: self.number("LIMIT_WRONG_CODES_PER_MINUTE_TOTAL"),
+            callbacks_per_minute: self.number("LIMIT_CALLBACKS_PER_MINUTE"),
+            live_logins: self.number("LIMIT_LIVE_LOGINS"),
+            connections: self.number("LIMIT_CONNECTIONS"),
+            connections_per_address: self.number("LIMIT_CONNECTIONS_PER_ADDRESS"),
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let names = self.variables.keys().filter_map(|name| name.to_str());
+        let slips = names.filter_map(|name| Some((name, settings::meant_by(name)?)));
+        slips
+            .map(|(name, meant)| format!("{name} is set, but nothing reads it: is {meant} meant?"))
+            .collect()
+    }
+}
+
+/// Certificate and key.
+const TLS: [&str; 2] = ["TLS_CERT_FILE", "TLS_KEY_FILE"];
+
+/// Where our own routes lie below `SERVER_URL`, which people take for a part of it.
+const ROUTES: [&str; 6] = [
+    "/device/verify",
+    "/device/callback",
+    "/device/code",
+    "/device/token",
+    "/health",
+    "/ready",
+];
+
+/// Text without the blanks, line ends and byte order mark that editors and shells put around it.
+fn bare(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
+}
+
+fn url(text: &str) -> Result<BaseUrl, String> {
+    BaseUrl::parse(text).map_err(|error| format!("{error}; right would be https://example.com"))
+}
+
+fn server_url(text: &str) -> Result<BaseUrl, String> {
+    let url = url(text)?;
+    let base = |route: &&str| url.as_str().strip_suffix(*route);
+    match ROUTES.iter().find_map(base) {
+        Some(base) => Err(format!(
+            "ends in a route that the server adds by itself; right would be {base}"
+        )),
+        None => Ok(url),
+    }
+}
+
+/// The path of a `file:` URL, from what follows the colon (RFC 8089; a relative path is allowed as well).
+fn file_path(rest: &str) -> Result<PathBuf, String> {
+    let path = match rest.strip_prefix("//") {
+        None => rest,
+        Some(rest) => {
+            let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            if !host.is_empty() && !host.eq_ignore_ascii_case("localhost") {
+                return Err("file:// names another machine; right would be file:///var/lib/postiz/auth.redb".to_owned());
+            }
+            path
+        }
+    };
+    match path.ends_with('/') || path.is_empty() {
+        true => Err("names no file; right would be file:/var/lib/postiz/auth.redb".to_owned()),
+        false => Ok(path.into()),
+    }
+}
+
+fn host(text: &str) -> Result<IpAddr, String> {
+    match text.trim_start_matches('[').trim_end_matches(']') {
+        "localhost" => Ok(IpAddr::from([127, 0, 0, 1])),
+        address => address
+            .parse()
+            .map_err(|_| "must be an IP address: 0.0.0.0, ::, 127.0.0.1".to_owned()),
+    }
+}
+
+fn trusted_proxies(text: &str) -> Result<TrustedProxies, String> {
+    TrustedProxies::parse(text).map_err(|entry| format!("holds {entry:?}, and must list addresses or ranges: 127.0.0.1, 10.0.0.0/8, fc00::/7, or none"))
+}
+
+fn log_format(text: &str) -> Result<Format, String> {
+    match text {
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        _ => Err("must be text or json".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(vars: &[(&str, &str)]) -> Result<Config, ConfigProblems> {
+        Config::from_vars(vars.iter().copied())
+    }
+
+    const APP: [(&str, &str); 2] = [
+        ("POSTIZ_OAUTH_CLIENT_ID", "id"),
+        ("POSTIZ_OAUTH_CLIENT_SECRET", "hunter2"),
+    ];
+
+    #[test]
+    fn the_app_alone_is_enough() {
+        let config = read(&APP).unwrap();
+        assert_eq!((config.port, config.database_pool_size), (3111, 8));
+        assert_eq!(config.public_api_url.as_str(), "https://api.postiz.com");
+        assert_eq!(config.frontend_url.as_str(), "https://platform.postiz.com");
+        assert!(config.host.is_unspecified() && config.host.is_ipv6());
+        assert!(
+            matches!(config.store, StoreLocation::File(path) if path.ends_with("data/postiz-auth.redb"))
+        );
+        assert_eq!(config.limits, Limits::default());
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once_and_no_secret_with_it() {
+        let vars = [
+            ("POSTIZ_OAUTH_CLIENT_ID", "  "),
+            ("POSTIZ_OAUTH_CLIENT_SECRET", "hunter2"),
+            ("POSTIZ_OAUTH_CLIENT_SECRET_FILE", "/nowhere"),
+            ("DATABASE_URL", "mysql://u:hunter2@h/db"),
+            ("DATABASE_POOL_SIZE", "0"),
+            ("PORT", "3111x"),
+            ("HOST", "here"),
+            ("SERVER_URL", "localhost:3111"),
+            ("POSTIZ_API_URL", "not a url"),
+            ("POSTIZ_FRONTEND_URL", "ftp://x"),
+            ("TRUSTED_PROXIES", "10.0.0.0/99"),
+            ("TLS_KEY_FILE", "/k"),
+            ("LOG_FORMAT", "xml"),
+            ("LIMIT_CONNECTIONS", "-1"),
+        ];
+        let problems = read(&vars).unwrap_err();
+        let names: Vec<_> = problems.0.iter().map(|problem| problem.name).collect();
+        for name in [
+            "POSTIZ_OAUTH_CLIENT_ID",
+            "POSTIZ_OAUTH_CLIENT_SECRET",
+            "DATABASE_URL",
+            "DATABASE_POOL_SIZE",
+            "PORT",
+            "HOST",
+            "SERVER_URL",
+            "POSTIZ_API_URL",
+            "POSTIZ_FRONTEND_URL",
+            "TRUSTED_PROXIES",
+            "TLS_CERT_FILE",
+            "LOG_FORMAT",
+            "LIMIT_CONNECTIONS",
+        ] {
+            assert!(names.contains(&name), "{name} is missing in {problems}");
+        }
+        assert!(!problems.to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn stores_are_named_by_their_scheme() {
+        let store = |url| read(&[APP[0], APP[1], ("DATABASE_URL", url)]).map(|config| config.store);
+        for url in ["postgres://u@h/d", "postgresql://u@h/d?sslmode=verify-full"] {
+            assert!(
+                matches!(store(url), Ok(StoreLocation::Postgres(_))),
+                "{url}"
+            );
+        }
+        for (url, file) in [
+            ("file:/x/y.redb", "/x/y.redb"),
+            ("file:x/y.redb", "x/y.redb"),
+            ("file:///x/y.redb", "/x/y.redb"),
+            ("file://localhost/x/y.redb", "/x/y.redb"),
+            ("file://LOCALHOST/x", "/x"),
+        ] {
+            let path = match store(url) {
+                Ok(StoreLocation::File(path)) => path,
+                other => panic!("{url}: {other:?}"),
+            };
+            assert_eq!(path.to_str(), Some(file), "{url}");
+        }
+        for url in [
+            "file:",
+            "file://",
+            "file:///",
+            "file://localhost",
+            "file:/x/",
+            "file://elsewhere/x",
+            "file://x",
+        ] {
+            let problems = store(url).unwrap_err().to_string();
+            assert!(problems.contains("DATABASE_URL"), "{url}: {problems}");
+        }
+    }
+
+    #[test]
+    fn help_has_every_setting_and_its_default() {
+        let help = settings::help();
+        for setting in settings::SETTINGS {
+            assert!(help.contains(&format!("  {} [", setting.name)), "{help}");
+        }
+        assert!(help.contains("PORT [3111]\n"), "{help}");
+        assert!(help.contains("; or DATABASE_URL_FILE, a file"), "{help}");
+    }
+
+    /// The only problem of the app with `vars`.
+    fn problem(vars: &[(&str, &str)]) -> (&'static str, String) {
+        let mut problems = read(&[vars, &APP[..]].concat()).unwrap_err().0;
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        let problem = problems.remove(0);
+        (problem.name, problem.what)
+    }
+
+    #[test]
+    fn ranges_come_from_the_table() {
+        let config = read(&[
+            APP[0],
+            APP[1],
+            ("IDLE_TIMEOUT", "3600"),
+            ("STOP_DELAY", "0"),
+        ]);
+        let config = config.unwrap();
+        assert_eq!(
+            (config.idle_timeout.as_secs(), config.stop_delay.as_secs()),
+            (3_600, 0)
+        );
+        for (name, value, right) in [
+            ("IDLE_TIMEOUT", "0", "from 1 to 3600"),
+            ("STOP_DELAY", "301", "from 0 to 300"),
+            ("PORT", "65536", "from 0 to 65535"),
+            ("LIMIT_CONNECTIONS", "0", "from 1 to 100000"),
+            ("LIMIT_CALLBACKS_PER_MINUTE", "1.5", "from 0 to 1000000000"),
+        ] {
+            let (found, what) = problem(&[(name, value)]);
+            assert!(found == name && what.contains(right), "{name}: {what}");
+        }
+        assert_eq!(
+            config.limits,
+            Limits {
+                logins_per_minute: 30,
+                wrong_codes_per_minute: 10,
+                wrong_codes_per_minute_total: 300,
+                callbacks_per_minute: 60,
+                live_logins: 100_000,
+                connections: 1_024,
+                connections_per_address: 64,
+            }
+        );
+    }
+
+    #[test]
+    fn values_that_cannot_be_right_are_refused() {
+        let swapped = [
+            ("POSTIZ_OAUTH_CLIENT_ID", "pcs_hunter2"),
+            ("POSTIZ_OAUTH_CLIENT_SECRET", "pca_1"),
+        ];
+        let problems = read(&swapped).unwrap_err();
+        assert_eq!(problems.0.len(), 2, "{problems}");
+        assert!(!problems.to_string().contains("hunter2"), "{problems}");
+        for route in ROUTES {
+            let (name, what) = problem(&[("SERVER_URL", &format!("https://a.example/x{route}/"))]);
+            assert_eq!(name, "SERVER_URL");
+            assert!(
+                what.ends_with("right would be https://a.example/x"),
+                "{what}"
+            );
+        }
+        let (_, what) = problem(&[("POSTIZ_API_URL", "https://u:hunter2@h")]);
+        assert!(!what.contains("hunter2"), "{what}");
+    }
+
+    #[test]
+    fn values_of_files_are_cleaned() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let write = |name: &str, bytes: &[u8]| {
+            std::fs::write(path(name), bytes).unwrap();
+            path(name)
+        };
+        let secret = write("secret", b"\xef\xbb\xbf hunter2\r\n\r\n");
+        let url = write("url", b"\xef\xbb\xbffile:/x\r\n");
+        let vars = [
+            APP[0],
+            ("POSTIZ_OAUTH_CLIENT_SECRET_FILE", &secret),
+            ("DATABASE_URL_FILE", &url),
+        ];
+        let config = read(&vars).unwrap();
+        assert_eq!(config.client_secret.expose(), "hunter2");
+        assert!(matches!(config.store, StoreLocation::File(file) if file.to_str() == Some("/x")));
+        for (file, word) in [
+            (
+                write("utf16", b"\xff\xfeh\0u\0n\0t\0e\0r\0"),
+                "is not UTF-8",
+            ),
+            (write("empty", b"\xef\xbb\xbf \r\n"), "empty"),
+            (path("nowhere"), "cannot be read"),
+            (path(""), "cannot be read"),
+        ] {
+            let (name, what) = problem(&[("DATABASE_URL_FILE", &file)]);
+            assert!(
+                name == "DATABASE_URL_FILE" && what.contains(word),
+                "{name} {what}"
+            );
+        }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn variables_that_are_not_utf8_are_named() {
+        use std::os::unix::ffi::OsStrExt;
+        for name in ["POSTIZ_OAUTH_CLIENT_SECRET", "DATABASE_URL", "DATA_DIR"] {
+            let broken = OsStr::from_bytes(b"hunter\xff");
+            let vars = [(name, broken)];
+            let rest = APP.map(|(name, value)| (name, OsStr::new(value)));
+            let problems = Config::from_vars(vars.into_iter().chain(rest)).unwrap_err();
+            assert_eq!(problems.0.len(), 1, "{problems}");
+            assert_eq!(
+                (problems.0[0].name, problems.0[0].what.as_str()),
+                (name, "is not UTF-8 text")
+            );
+        }
+    }
+
+    #[test]
+    fn tls_files_are_checked_with_the_rest() {
+        let vars = [
+            ("TLS_CERT_FILE", "/nowhere/c"),
+            ("TLS_KEY_FILE", "/nowhere/k"),
+        ];
+        let problems = read(&vars).unwrap_err();
+        let names: Vec<_> = problems.0.iter().map(|problem| problem.name).collect();
+        assert_eq!(
+            names,
+            [
+                "POSTIZ_OAUTH_CLIENT_ID",
+                "POSTIZ_OAUTH_CLIENT_SECRET",
+                "TLS_CERT_FILE",
+                "TLS_KEY_FILE"
+            ]
+        );
+    }
+
+    #[test]
+    fn misspelt_names_are_warnings() {
+        let config = read(&[APP[0], APP[1], ("TRUSTED_PROXYES", "hunter2"), ("X", "")]).unwrap();
+        assert_eq!(
+            config.warnings,
+            ["TRUSTED_PROXYES is set, but nothing reads it: is TRUSTED_PROXIES meant?"]
+        );
+    }
+}

@@ -12,7 +12,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use postiz::server::config::{Config, settings};
+use postiz::server::config::{self, Config};
 use postiz::server::log::Log;
 use postiz::server::{self, Server};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
@@ -26,7 +26,7 @@ const EXIT_USAGE: u8 = 2;
 fn main() -> ExitCode {
     let mut arguments = pico_args::Arguments::from_env();
     if arguments.contains(["-h", "--help"]) {
-        print!("{}", HELP.replace("{SETTINGS}", &settings::help()));
+        print!("{}", HELP.replace("{SETTINGS}", &config::help()));
         return ExitCode::SUCCESS;
     }
     if arguments.contains(["-v", "--version"]) {

@@ -36,6 +36,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use crate::server::client_address::TrustedProxies;
 use crate::server::config::{Config, StoreLocation};
 use crate::server::flow::Flow;
 use crate::server::front::{Front, FrontSettings};
@@ -189,6 +190,13 @@ pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
         )),
         Some(url) => found.push(format!("clients are sent to {url}")),
         None => found.push("SERVER_URL is not set: only this machine can log in".to_owned()),
+    }
+    let public = config
+        .server_url
+        .as_ref()
+        .is_some_and(|url| !url.is_loopback());
+    if public && config.tls.is_none() && config.trusted_proxies == TrustedProxies::default() {
+        found.push("WARNING: TRUSTED_PROXIES names loopback alone: a proxy on another machine, or before a container, must be named there, or all its clients count as one".to_owned());
     }
     Ok(found)
 }

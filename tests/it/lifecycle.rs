@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::fake_postiz::{CLIENT_SECRET, Delivery, FakePostiz, Fault, Gate};
 use crate::support::postgres::PASSWORD;
-use crate::support::server::BOTH_STORES;
+use crate::support::server::{BOTH_STORES, ServerSetup};
 use crate::support::tls::Authority;
 use crate::support::{Browser, Cluster, Connection, Login, Store, TestServer, eventually, expect};
 
@@ -98,6 +98,39 @@ fn one_wrong_variable_each() {
             .run(&["--check"]);
         assert_eq!(output.status.code(), Some(2), "{name}={value}");
     }
+}
+
+#[test]
+fn variables_that_are_not_utf8_are_named() {
+    use std::os::unix::ffi::OsStrExt;
+    let value = std::ffi::OsStr::from_bytes(b"hunter2\xff");
+    let setup = TestServer::setup(Store::Embedded);
+    let output = setup.command().env("DATABASE_URL", value).output();
+    let output = output.expect("it can be run");
+    assert_told(&output, 2, &["1 problem:", "DATABASE_URL is not UTF-8"]);
+    assert!(!text(&output.stderr).contains("hunter2"), "{output:?}");
+}
+
+#[test]
+fn misspelt_variables_are_warned_of() {
+    let setup = TestServer::setup(Store::Embedded).var("STOP_DELEY", "5");
+    let warning = "STOP_DELEY is set, but nothing reads it: is STOP_DELAY meant?";
+    let log = setup.start().log();
+    assert!(log.contains(warning), "{log}");
+    let output = setup.run(&["--check"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(text(&output.stdout).contains(warning), "{output:?}");
+}
+
+#[test]
+fn check_warns_of_proxies_that_are_not_trusted() {
+    let public = TestServer::setup(Store::Embedded).var("SERVER_URL", "https://auth.example");
+    let told = |setup: &ServerSetup| text(&setup.run(&["--check"]).stdout);
+    let warned = |setup: &ServerSetup| told(setup).contains("WARNING: TRUSTED_PROXIES");
+    assert!(warned(&public), "{}", told(&public));
+    assert!(!warned(&TestServer::setup(Store::Embedded)));
+    assert!(!warned(&public.clone().var("TRUSTED_PROXIES", "none")));
+    assert!(!warned(&public.https(&Authority::new())));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What the server is told by its environment: every variable checked at the start, all problems reported at once.
 
-pub mod settings;
+mod settings;
+
+pub use settings::help;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -10,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::server::client_address::TrustedProxies;
-use crate::server::config::settings::{Kind, Setting, Unset};
+use crate::server::config::settings::{Kind, setting};
 use crate::server::front::tls;
 use crate::server::log::Format;
 use crate::server::store::postgres::DatabaseUrl;
@@ -108,20 +110,20 @@ pub struct Problem {
     pub what: String,
 }
 
-/// All that is wrong with a configuration.
+/// All that is wrong with a configuration, and the warnings, which may say why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigProblems(pub Vec<Problem>);
+pub struct ConfigProblems(pub Vec<Problem>, pub Vec<String>);
 
 impl fmt::Display for ConfigProblems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.0.len();
-        writeln!(
-            f,
-            "the configuration has {count} problem{}:",
-            if count == 1 { "" } else { "s" }
-        )?;
+        let s = if count == 1 { "" } else { "s" };
+        writeln!(f, "the configuration has {count} problem{s}:")?;
         for problem in &self.0 {
             writeln!(f, "  {} {}", problem.name, problem.what)?;
+        }
+        for warning in &self.1 {
+            writeln!(f, "  {warning}")?;
         }
         write!(f, "postiz-auth-server --help names every variable")
     }
@@ -174,7 +176,7 @@ impl Reader {
         };
         match self.problems.is_empty() {
             true => Ok(config),
-            false => Err(ConfigProblems(self.problems)),
+            false => Err(ConfigProblems(self.problems, config.warnings)),
         }
     }
 
@@ -186,163 +188,116 @@ impl Reader {
         }
     }
 
-    /// A variable's text; a blank one counts as missing.
-    fn get(&mut self, name: &'static str) -> Option<String> {
-        match self.variables.get(OsStr::new(name))?.to_str() {
-            Some(text) => Some(bare(text).to_owned()).filter(|text| !text.is_empty()),
-            None => {
-                self.problem(name, "is not UTF-8 text");
-                None
-            }
-        }
+    /// What a variable holds; a blank one counts as missing.
+    fn variable(&mut self, name: &'static str) -> Option<String> {
+        let Some(text) = self.variables.get(OsStr::new(name))?.to_str() else {
+            self.problem(name, "is not UTF-8 text");
+            return None;
+        };
+        Some(bare(text).to_owned()).filter(|text| !text.is_empty())
     }
 
-    /// A secret, from its variable or from the file that another one names.
-    fn secret(&mut self, name: &'static str, file: &'static str) -> Option<String> {
-        let (value, path) = (self.get(name), self.get(file));
-        let Some(path) = path else { return value };
+    /// The same, or for a secret what stands in its file.
+    fn get(&mut self, name: &'static str) -> Option<String> {
+        let value = self.variable(name);
+        let Kind::Secret(file) = setting(name).0 else {
+            return value;
+        };
+        let Some(path) = self.variable(file) else {
+            return value;
+        };
         if value.is_some() {
             self.problem(name, format!("and {file} are both set: keep one of them"));
-            return None;
+            return value;
         }
         let what = match std::fs::read(&path).map(String::from_utf8) {
             Ok(Ok(text)) if !bare(&text).is_empty() => return Some(bare(&text).to_owned()),
-            Ok(Ok(_)) => format!("names an empty file: {path}"),
-            Ok(Err(_)) => format!("names a file that is not UTF-8 text: {path}"),
-            Err(error) => format!("names a file that cannot be read: {path}: {error}"),
+            Ok(Ok(_)) => "is empty".to_owned(),
+            Ok(Err(_)) => "is not UTF-8 text".to_owned(),
+            Err(error) => format!("cannot be read: {error}"),
         };
-        self.problem(file, what);
+        self.problem(file, format!("names {}, which {what}", shown(&path)));
         None
     }
 
     /// The app's ID or secret; `other` is how the other one of them begins.
     fn credential(&mut self, name: &'static str, other: &str) -> String {
-        let (file, problems_before) = (Setting::named(name).file(), self.problems.len());
-        let value = match file {
-            Some(file) => self.secret(name, file),
-            None => self.get(name),
-        };
-        if value.is_none() && self.problems.len() == problems_before {
-            let nor = file.map_or(String::new(), |file| format!(" (nor {file})"));
+        let problems_before = self.problems.len();
+        let value = self.get(name).unwrap_or_default();
+        if value.is_empty() && self.problems.len() == problems_before {
             self.problem(
                 name,
-                format!(
-                    "is not set{nor}: take it from the OAuth app in Postiz (Settings > Developers)"
-                ),
+                "is not set: take it from the OAuth app in Postiz (Settings > Developers)",
             );
         }
-        let value = value.unwrap_or_default();
         if value.starts_with(other) {
             self.problem(name, format!("begins with {other}, but an ID begins with pca_ and a secret with pcs_: were they swapped?"));
         }
         value
     }
 
-    /// What `parse` makes of a variable that is set; its error says what is wrong, to be put after the value.
-    fn optional<T>(
-        &mut self,
-        name: &'static str,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Option<T> {
+    /// What `parse` makes of a variable that is set.
+    fn optional<T>(&mut self, name: &'static str, parse: impl Fn(&str) -> Parsed<T>) -> Option<T> {
         let text = self.get(name)?;
         let what = match parse(&text) {
             Ok(value) => return Some(value),
-            // It may hold a password.
-            Err(reason) if text.contains('@') => format!("(its value is not shown) {reason}"),
-            Err(reason) => format!("is {text:?}, which {reason}"),
+            Err(what) if matches!(setting(name).0, Kind::Secret(_)) => {
+                format!("(its value is not shown) {what}")
+            }
+            Err(what) => format!("is {}, which {what}", shown(&text)),
         };
         self.problem(name, what);
         None
     }
 
     /// The same with the default.
-    fn value<T>(&mut self, name: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> T {
-        self.optional(name, &parse).unwrap_or_else(|| {
-            let Unset::Is(default) = Setting::named(name).default else {
-                unreachable!("who asks for {name}'s default has given it one, and a test reads it");
-            };
-            parse(default).expect("the defaults can be parsed, and a test reads them")
-        })
+    fn value<T>(&mut self, name: &'static str, parse: impl Fn(&str) -> Parsed<T>) -> T {
+        let default = || parse(setting(name).1).expect("a test parses every default");
+        self.optional(name, &parse).unwrap_or_else(default)
     }
 
     fn number<N: TryFrom<u64>>(&mut self, name: &'static str) -> N {
-        let (Kind::Number(least, most) | Kind::Seconds(least, most)) = Setting::named(name).kind
-        else {
-            unreachable!(
-                "who asks for {name} as a number has given it a range, and a test reads it"
-            );
+        let (Kind::Number(least, most) | Kind::Seconds(least, most)) = setting(name).0 else {
+            unreachable!("{name} is read as a number and is one, as a test finds");
         };
         self.value(name, |text| {
-            let number = text
-                .parse()
-                .ok()
-                .filter(|number| (least..=most).contains(number));
-            number
-                .and_then(|number| N::try_from(number).ok())
-                .ok_or_else(|| format!("must be a whole number from {least} to {most}"))
+            let number = text.parse().ok().filter(|n| (least..=most).contains(n));
+            let number = number.and_then(|n| N::try_from(n).ok());
+            number.ok_or_else(|| format!("must be a whole number from {least} to {most}"))
         })
     }
 
     fn store(&mut self) -> StoreLocation {
         let folder = self.value("DATA_DIR", |path| Ok(PathBuf::from(path)));
-        let Some(url) = self.secret("DATABASE_URL", "DATABASE_URL_FILE") else {
-            return StoreLocation::File(folder.join("postiz-auth.redb"));
-        };
-        let parsed = match url.split_once(':') {
-            Some(("postgres" | "postgresql", _)) => {
-                DatabaseUrl::parse(&url).map(|url| StoreLocation::Postgres(Box::new(url)))
-            }
-            Some(("file", path)) => file_path(path).map(StoreLocation::File),
-            _ => Err("must begin with postgres://, postgresql:// or file:".to_owned()),
-        };
-        parsed.unwrap_or_else(|reason| {
-            // The value is not shown: it may be a password pasted into the wrong variable.
-            self.problem(
-                "DATABASE_URL",
-                format!("(its value is not shown): {reason}"),
-            );
-            StoreLocation::File(PathBuf::new())
-        })
+        let file = StoreLocation::File(folder.join("postiz-auth.redb"));
+        self.optional("DATABASE_URL", store).unwrap_or(file)
     }
 
     fn tls(&mut self) -> Option<TlsFiles> {
         let [certificate, key] = TLS.map(|name| self.get(name).map(PathBuf::from));
-        match (certificate, key) {
-            (Some(certificate), Some(key)) => {
-                let files = TlsFiles { certificate, key };
-                self.check_tls(&files);
-                return Some(files);
+        let files = match (certificate, key) {
+            (Some(certificate), Some(key)) => TlsFiles { certificate, key },
+            (None, None) => return None,
+            (certificate, _) => {
+                let missing = TLS[usize::from(certificate.is_some())];
+                self.problem(missing, "is not set: https needs both, certificate and key");
+                return None;
             }
-            (None, None) => {}
-            (Some(_), None) => self.problem(
-                TLS[1],
-                "is not set, though TLS_CERT_FILE is: https needs both",
-            ),
-            (None, Some(_)) => self.problem(
-                TLS[0],
-                "is not set, though TLS_KEY_FILE is: https needs both",
-            ),
-        }
-        None
-    }
-
-    fn check_tls(&mut self, files: &TlsFiles) {
+        };
         for (name, path) in TLS.into_iter().zip([&files.certificate, &files.key]) {
             if let Err(error) = std::fs::File::open(path) {
                 self.problem(
                     name,
-                    format!(
-                        "names a file that cannot be read: {}: {error}",
-                        path.display()
-                    ),
+                    format!("names {}, which cannot be read: {error}", path.display()),
                 );
             }
         }
-        if let Err(error) = tls::server_config(files) {
+        if let Err(error) = tls::server_config(&files) {
             // It begins with the variable's name.
             let name = TLS[usize::from(error.starts_with(TLS[1]))];
             self.problem(name, error.trim_start_matches(name).trim_start());
         }
+        Some(files)
     }
 
     fn limits(&mut self) -> Limits {
@@ -359,10 +314,13 @@ impl Reader {
 
     fn warnings(&self) -> Vec<String> {
         let names = self.variables.keys().filter_map(|name| name.to_str());
-        let slips = names.filter_map(|name| Some((name, settings::meant_by(name)?)));
-        slips
-            .map(|(name, meant)| format!("{name} is set, but nothing reads it: is {meant} meant?"))
-            .collect()
+        let warning = |name| {
+            let meant = settings::meant_by(name)?;
+            Some(format!(
+                "{name} is set, but nothing reads it: is {meant} meant?"
+            ))
+        };
+        names.filter_map(warning).collect()
     }
 }
 
@@ -379,58 +337,82 @@ const ROUTES: [&str; 6] = [
     "/ready",
 ];
 
+/// A value, or what is wrong with its text, to be put after it.
+type Parsed<T> = Result<T, String>;
+
 /// Text without the blanks, line ends and byte order mark that editors and shells put around it.
 fn bare(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
 }
 
-fn url(text: &str) -> Result<BaseUrl, String> {
+/// A value for a message, unless a password stands in it, or a secret that belongs into another variable.
+fn shown(text: &str) -> String {
+    match text.contains('@') || text.contains("pcs_") {
+        true => "(not shown)".to_owned(),
+        false => format!("{text:?}"),
+    }
+}
+
+fn url(text: &str) -> Parsed<BaseUrl> {
     BaseUrl::parse(text).map_err(|error| format!("{error}; right would be https://example.com"))
 }
 
-fn server_url(text: &str) -> Result<BaseUrl, String> {
+fn server_url(text: &str) -> Parsed<BaseUrl> {
     let url = url(text)?;
     let base = |route: &&str| url.as_str().strip_suffix(*route);
     match ROUTES.iter().find_map(base) {
         Some(base) => Err(format!(
-            "ends in a route that the server adds by itself; right would be {base}"
+            "ends in a route that the server adds; right would be {base}"
         )),
         None => Ok(url),
     }
 }
 
-/// The path of a `file:` URL, from what follows the colon (RFC 8089; a relative path is allowed as well).
-fn file_path(rest: &str) -> Result<PathBuf, String> {
-    let path = match rest.strip_prefix("//") {
-        None => rest,
-        Some(rest) => {
-            let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            if !host.is_empty() && !host.eq_ignore_ascii_case("localhost") {
-                return Err("file:// names another machine; right would be file:///var/lib/postiz/auth.redb".to_owned());
-            }
-            path
+fn store(url: &str) -> Parsed<StoreLocation> {
+    match url.split_once(':') {
+        Some(("postgres" | "postgresql", _)) => {
+            DatabaseUrl::parse(url).map(|url| StoreLocation::Postgres(Box::new(url)))
         }
+        Some(("file", path)) => file_path(path).map(StoreLocation::File),
+        _ => Err("must begin with postgres://, postgresql:// or file:".to_owned()),
+    }
+}
+
+/// The path of a `file:` URL, from what follows the colon (RFC 8089; a relative path is allowed as well).
+fn file_path(rest: &str) -> Parsed<PathBuf> {
+    let (host, path) = match rest.strip_prefix("//") {
+        Some(rest) => rest.split_at(rest.find('/').unwrap_or(rest.len())),
+        None => ("", rest),
     };
-    match path.ends_with('/') || path.is_empty() {
-        true => Err("names no file; right would be file:/var/lib/postiz/auth.redb".to_owned()),
-        false => Ok(path.into()),
+    if !(host.is_empty() || host.eq_ignore_ascii_case("localhost")) {
+        Err(
+            "names a file on another machine; right would be file:///var/lib/postiz/auth.redb"
+                .to_owned(),
+        )
+    } else if path.is_empty() || path.ends_with('/') {
+        Err("names no file; right would be file:///var/lib/postiz/auth.redb".to_owned())
+    } else {
+        Ok(path.into())
     }
 }
 
-fn host(text: &str) -> Result<IpAddr, String> {
-    match text.trim_start_matches('[').trim_end_matches(']') {
-        "localhost" => Ok(IpAddr::from([127, 0, 0, 1])),
-        address => address
-            .parse()
-            .map_err(|_| "must be an IP address: 0.0.0.0, ::, 127.0.0.1".to_owned()),
-    }
+fn host(text: &str) -> Parsed<IpAddr> {
+    let address = match text.trim_start_matches('[').trim_end_matches(']') {
+        "localhost" => "127.0.0.1",
+        address => address,
+    };
+    let parsed = address.parse();
+    parsed.map_err(|_| "must be an IP address: 0.0.0.0, ::, 127.0.0.1".to_owned())
 }
 
-fn trusted_proxies(text: &str) -> Result<TrustedProxies, String> {
-    TrustedProxies::parse(text).map_err(|entry| format!("holds {entry:?}, and must list addresses or ranges: 127.0.0.1, 10.0.0.0/8, fc00::/7, or none"))
+fn trusted_proxies(text: &str) -> Parsed<TrustedProxies> {
+    TrustedProxies::parse(text).map_err(|entry| {
+        let entry = shown(&entry);
+        format!("holds {entry}, and must list addresses or ranges: 127.0.0.1, 10.0.0.0/8, fc00::/7, or none")
+    })
 }
 
-fn log_format(text: &str) -> Result<Format, String> {
+fn log_format(text: &str) -> Parsed<Format> {
     match text {
         "text" => Ok(Format::Text),
         "json" => Ok(Format::Json),
@@ -540,16 +522,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn help_has_every_setting_and_its_default() {
-        let help = settings::help();
-        for setting in settings::SETTINGS {
-            assert!(help.contains(&format!("  {} [", setting.name)), "{help}");
-        }
-        assert!(help.contains("PORT [3111]\n"), "{help}");
-        assert!(help.contains("; or DATABASE_URL_FILE, a file"), "{help}");
-    }
-
     /// The only problem of the app with `vars`.
     fn problem(vars: &[(&str, &str)]) -> (&'static str, String) {
         let mut problems = read(&[vars, &APP[..]].concat()).unwrap_err().0;
@@ -612,8 +584,18 @@ mod tests {
                 "{what}"
             );
         }
-        let (_, what) = problem(&[("POSTIZ_API_URL", "https://u:hunter2@h")]);
-        assert!(!what.contains("hunter2"), "{what}");
+        // A secret in the wrong variable.
+        for name in [
+            "POSTIZ_API_URL",
+            "DATABASE_URL_FILE",
+            "TRUSTED_PROXIES",
+            "PORT",
+        ] {
+            for value in ["https://u:hunter2@h", "pcs_hunter2"] {
+                let (found, what) = problem(&[(name, value)]);
+                assert!(found == name && !what.contains("hunter2"), "{what}");
+            }
+        }
     }
 
     #[test]
@@ -693,6 +675,13 @@ mod tests {
         assert_eq!(
             config.warnings,
             ["TRUSTED_PROXYES is set, but nothing reads it: is TRUSTED_PROXIES meant?"]
+        );
+        // Where there are problems, it may be why.
+        let slip = ("POSTIZ_OAUTH_CLIENT_SECRETFILE", "/x");
+        let problems = read(&[APP[0], slip]).unwrap_err().to_string();
+        assert!(
+            problems.contains("POSTIZ_OAUTH_CLIENT_SECRET_FILE meant?"),
+            "{problems}"
         );
     }
 }

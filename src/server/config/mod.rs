@@ -194,7 +194,7 @@ impl Reader {
             self.problem(name, "is not UTF-8 text");
             return None;
         };
-        Some(bare(text).to_owned()).filter(|text| !text.is_empty())
+        Some(trimmed(text).to_owned()).filter(|text| !text.is_empty())
     }
 
     /// The same, or for a secret what stands in its file.
@@ -211,7 +211,7 @@ impl Reader {
             return value;
         }
         let what = match std::fs::read(&path).map(String::from_utf8) {
-            Ok(Ok(text)) if !bare(&text).is_empty() => return Some(bare(&text).to_owned()),
+            Ok(Ok(text)) if !trimmed(&text).is_empty() => return Some(trimmed(&text).to_owned()),
             Ok(Ok(_)) => "is empty".to_owned(),
             Ok(Err(_)) => "is not UTF-8 text".to_owned(),
             Err(error) => format!("cannot be read: {error}"),
@@ -341,7 +341,7 @@ const ROUTES: [&str; 6] = [
 type Parsed<T> = Result<T, String>;
 
 /// Text without the blanks, line ends and byte order mark that editors and shells put around it.
-fn bare(text: &str) -> &str {
+fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
 }
 

@@ -83,7 +83,7 @@ fn names() -> impl Iterator<Item = &'static str> {
     })
 }
 
-/// The variable that an unknown `name` may be a slip of the hand for: one letter too many, too few or other, or two that
+/// The variable that an unknown `name` may be a misspelling of: one letter too many, too few or other, or two that
 /// changed places. `HOST` and `PORT` are too short to tell.
 pub(super) fn meant_by(name: &str) -> Option<&'static str> {
     let near = |ours: &&str| ours.len() > 4 && one_letter_away(ours.as_bytes(), name.as_bytes());
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn slips_of_the_hand_are_recognised() {
+    fn misspelt_names_are_recognised() {
         for (typed, meant) in [
             ("POSTIZ_API_ULR", Some("POSTIZ_API_URL")),
             ("POSTIZ_API_UR", Some("POSTIZ_API_URL")),

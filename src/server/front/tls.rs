@@ -13,7 +13,8 @@ use crate::server::config::TlsFiles;
 /// how.
 pub(crate) fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
     let chain = read_chain(&files.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| match error {
+    let key = read(&files.key).and_then(|pem| PrivateKeyDer::from_pem_slice(bare(&pem)));
+    let key = key.map_err(|error| match error {
         PemError::NoItemsFound => format!(
             "TLS_KEY_FILE {}: holds no private key in PEM form",
             files.key.display()
@@ -43,8 +44,8 @@ pub(crate) fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, Strin
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let problem =
         |reason: &dyn std::fmt::Display| format!("TLS_CERT_FILE {}: {reason}", path.display());
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| problem(&error))?;
-    let chain = certificates
+    let pem = read(path).map_err(|error| problem(&error))?;
+    let chain = CertificateDer::pem_slice_iter(bare(&pem))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| problem(&error))?;
     if chain.is_empty() {
@@ -52,4 +53,16 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     } else {
         Ok(chain)
     }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, PemError> {
+    std::fs::read(path).map_err(PemError::Io)
+}
+
+/// Without a byte order mark and blanks before the first line: rustls would pass over the certificate that follows, and take
+/// the next of the chain for the server's own.
+fn bare(pem: &[u8]) -> &[u8] {
+    pem.strip_prefix(b"\xef\xbb\xbf")
+        .unwrap_or(pem)
+        .trim_ascii()
 }

@@ -143,6 +143,20 @@ fn both_versions_and_every_kind_of_key() {
     }
 }
 
+/// Editors put a byte order mark before the first line, and CR at the end of each.
+#[test]
+fn files_of_other_systems_are_read() {
+    let files = Files::new();
+    files.certificate("ec", EC);
+    for name in ["ec.crt", "ec.key"] {
+        let text = files.read(name).replace('\n', "\r\n");
+        std::fs::write(files.path(name), format!("\u{feff}  {text}\r\n")).expect("it is ours");
+    }
+    let server = files.setup("ec.crt", "ec.key").start();
+    let answer = curl(&files, &server, &[]).expect("an answer");
+    assert!(answer.ends_with(r#"{"status":"ok"}"#), "{answer}");
+}
+
 #[test]
 fn files_that_do_not_fit_are_told() {
     let files = Files::new();

@@ -4,23 +4,21 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, LazyLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::cli::credentials::{Stored, object_in};
 use crate::server::client_address::TrustedProxies;
-use crate::server::codes::{BrowserKeyHash, DeviceCodeHash, StateHash, UserCode};
+use crate::server::codes::{DeviceCodeHash, UserCode};
 use crate::server::config::Limits;
 use crate::server::flow::Flow;
-use crate::server::front::whole_request::{Client, End, Reader, WholeRequest};
-use crate::server::http::request::Params;
+use crate::server::front::request_reader::{Client, End, RequestReader};
+use crate::server::http::request::{HEADERS, Params};
 use crate::server::http::{App, Reply, Request};
+use crate::server::keys::Keys;
 use crate::server::log::{Format, Log};
+use crate::server::login::{Login, Polled, UnixMs};
 use crate::server::postiz::Postiz;
-use crate::server::seal::Seal;
-use crate::server::store::{
-    Claim, Denier, Inserted, NewRequest, PendingRequest, Polled, Redemption, SealedGrant, Store,
-    StoreError,
-};
+use crate::server::store::{Inserted, Key, NewLogin, Purged, Store, StoreError, Transition};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::secret::Secret;
 
@@ -37,46 +35,37 @@ pub const TARGETS: [(&str, Target); 6] = [
     ("credentials", credentials),
 ];
 
-/// What a client sends over one connection: read as the same requests however it arrives, and each written down for
-/// tiny_http as one request that says nothing but what was read.
+/// What a client sends over one connection is read as the same requests however it arrives, each of them bounded and of
+/// text that can be logged.
 pub fn request_reader(bytes: &[u8]) {
     let whole = read_all(bytes, bytes.len().max(1));
     assert_eq!(whole, read_all(bytes, 1), "byte by byte");
     for request in &whole.0 {
-        assert_is_one_request(&request.bytes("x-front", "vouched"));
-    }
-}
-
-/// All requests of a connection whose bytes come in pieces of this size, and how it ended.
-fn read_all(bytes: &[u8], piece: usize) -> (Vec<WholeRequest>, End) {
-    let mut client = Pieces { bytes, piece };
-    let (mut reader, mut requests) = (Reader::new(), Vec::new());
-    loop {
-        match reader.next(&mut client) {
-            Ok(request) => requests.push(request),
-            Err(end) => return (requests, end),
+        assert!(!request.method.is_empty() && request.path.starts_with('/'));
+        assert!(request.path.is_ascii() && request.query.is_ascii());
+        assert!(request.body.len() <= 8 * 1024);
+        for (name, value) in &request.headers {
+            assert!(HEADERS.contains(name));
+            assert!(
+                value
+                    .bytes()
+                    .all(|byte| matches!(byte, b'\t' | b' '..=b'~'))
+            );
         }
     }
 }
 
-fn assert_is_one_request(written: &[u8]) {
-    let mut headers = [httparse::EMPTY_HEADER; 128];
-    let mut parsed = httparse::Request::new(&mut headers);
-    let Ok(httparse::Status::Complete(head)) = parsed.parse(written) else {
-        panic!("not a request: {}", written.escape_ascii());
-    };
-    assert!(written[..head].is_ascii());
-    let values = |name: &str| {
-        let headers = parsed.headers.iter();
-        headers
-            .filter(|header| header.name.eq_ignore_ascii_case(name))
-            .map(|header| header.value)
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(values("x-front"), [b"vouched"]);
-    assert!(values("transfer-encoding").is_empty());
-    let body = (written.len() - head).to_string();
-    assert_eq!(values("content-length"), [body.as_bytes()]);
+/// All requests of a connection whose bytes come in pieces of this size, and how it ended.
+fn read_all(bytes: &[u8], piece: usize) -> (Vec<Request>, End) {
+    let mut client = Pieces { bytes, piece };
+    let mut reader = RequestReader::new(IpAddr::V4(Ipv4Addr::LOCALHOST), Duration::from_secs(1));
+    let mut requests = Vec::new();
+    loop {
+        match reader.next(&mut client) {
+            Ok((request, _)) => requests.push(request),
+            Err(end) => return (requests, end),
+        }
+    }
 }
 
 /// A client that sends these bytes, so many at a time, and then no more.
@@ -120,8 +109,9 @@ pub fn bodies(bytes: &[u8]) {
         "text/plain",
     ][usize::from(choice / 3 % 3)];
     let mut request = Request::new("POST", path);
-    let header = ("content-type".to_owned(), content_type.to_owned());
-    request.headers.push(header);
+    request
+        .headers
+        .push(("content-type", content_type.to_owned()));
     request.body = body.to_vec();
     assert_is_sound(&answer(&request));
 }
@@ -132,8 +122,10 @@ pub fn query(bytes: &[u8]) {
     for path in ["/device/verify", "/device/callback"] {
         let mut request = Request::new("GET", path);
         request.query.clone_from(&text);
-        let header = ("cookie".to_owned(), format!("postiz_login={text}"));
-        request.headers.push(header);
+        request
+            .headers
+            .push(("cookie", format!("__Host-postiz_login_e3b0c442={text}")));
+        request.headers.push(("accept", "text/html".to_owned()));
         assert_is_sound(&answer(&request));
     }
     if let Ok(params) = Params::parse(bytes)
@@ -160,6 +152,7 @@ fn answer(request: &Request) -> Reply {
 fn new_app() -> App {
     let url = |text| BaseUrl::parse(text).expect("a URL");
     let secret = Secret::new("secret".to_owned());
+    let keys = Arc::new(Keys::new(&secret));
     let postiz = Postiz::new(
         url("http://127.0.0.1:9"),
         &url("http://127.0.0.1:9"),
@@ -170,7 +163,7 @@ fn new_app() -> App {
     let flow = Flow::new(
         Arc::new(Oblivious),
         postiz,
-        Arc::new(Seal::new(&secret)),
+        Arc::clone(&keys),
         "http://127.0.0.1:9".to_owned(),
         0,
         Arc::clone(&log),
@@ -179,10 +172,12 @@ fn new_app() -> App {
         logins_per_minute: 0,
         wrong_codes_per_minute: 0,
         wrong_codes_per_minute_total: 0,
+        callbacks_per_minute: 0,
         ..Limits::default()
     };
     App::new(
         flow,
+        keys,
         url("https://auth.example"),
         "postiz.example",
         &no_budgets,
@@ -194,49 +189,28 @@ fn new_app() -> App {
 struct Oblivious;
 
 impl Store for Oblivious {
-    fn insert(&self, new: &[NewRequest]) -> Result<Vec<Inserted>, StoreError> {
+    fn insert(&self, new: &[NewLogin]) -> Result<Vec<Inserted>, StoreError> {
         Ok(vec![Inserted::Yes; new.len()])
-    }
-
-    fn find(&self, _: &UserCode) -> Result<Option<PendingRequest>, StoreError> {
-        Ok(None)
-    }
-
-    fn bind(
-        &self,
-        _: &UserCode,
-        _: &StateHash,
-        _: &BrowserKeyHash,
-    ) -> Result<Option<DeviceCodeHash>, StoreError> {
-        Ok(None)
-    }
-
-    fn claim(&self, _: &StateHash, _: &BrowserKeyHash) -> Result<Claim, StoreError> {
-        Ok(Claim::Unknown)
-    }
-
-    fn release(&self, _: &DeviceCodeHash) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    fn complete(&self, _: &DeviceCodeHash, _: &SealedGrant) -> Result<bool, StoreError> {
-        Ok(false)
-    }
-
-    fn deny(&self, _: Denier) -> Result<Option<DeviceCodeHash>, StoreError> {
-        Ok(None)
     }
 
     fn poll(&self, logins: &[DeviceCodeHash]) -> Result<Vec<Polled>, StoreError> {
         Ok(vec![Polled::Unknown; logins.len()])
     }
 
-    fn redeem(&self, _: &DeviceCodeHash) -> Result<Option<Redemption>, StoreError> {
+    fn read(&self, _: Key) -> Result<Option<(Login, UnixMs)>, StoreError> {
         Ok(None)
     }
 
-    fn purge(&self, _: u32) -> Result<u64, StoreError> {
+    fn change(&self, _: Key, _: &mut Transition) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn make_room(&self, _: u32) -> Result<u64, StoreError> {
         Ok(0)
+    }
+
+    fn purge(&self, _: u32) -> Result<Vec<Purged>, StoreError> {
+        Ok(Vec::new())
     }
 
     fn count(&self) -> Result<u64, StoreError> {

@@ -1,6 +1,6 @@
 //! Who is calling: the peer's address, or what a trusted proxy says of it.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The peers whose `X-Forwarded-For` counts (RFC 9700 §4.13: nobody else's may).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +122,14 @@ pub fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// The wider network around it, which one owner has: an IPv4 /24, an IPv6 /48.
+pub fn wide_network(address: IpAddr) -> IpAddr {
+    match plain(address) {
+        IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() >> 8 << 8).into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 80 << 80).into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,6 +219,17 @@ mod tests {
                 .to_string(),
             "127.0.0.1"
         );
+    }
+
+    #[test]
+    fn wide_networks() {
+        for (address, network) in [
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1::"),
+            ("::ffff:192.0.2.77", "192.0.2.0"),
+            ("192.0.2.77", "192.0.2.0"),
+        ] {
+            assert_eq!(wide_network(address.parse().unwrap()).to_string(), network);
+        }
     }
 
     #[test]

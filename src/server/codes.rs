@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::shared::hash::{hex, sha256_hex};
 use crate::shared::random;
 use crate::shared::secret::Secret;
@@ -35,7 +37,7 @@ impl DeviceCode {
 }
 
 /// SHA-256 of a [`DeviceCode`], in hex: the key of a login in the store.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DeviceCodeHash(String);
 
 impl DeviceCodeHash {
@@ -56,10 +58,15 @@ impl DeviceCodeHash {
 }
 
 /// The code that a person types or compares (RFC 8628 §6.1), as it is shown: `WDJB-MJHT`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct UserCode(String);
 
 impl UserCode {
+    /// A code that the store gave back.
+    pub fn from_store(text: String) -> UserCode {
+        UserCode(text)
+    }
+
     /// No vowels, so no words, and no look-alikes (2/Z, 5/S, 8/B, 6/G, 0/O, 1/I): 25^8 is 37 bits.
     const ALPHABET: &[u8] = b"BCDFGHJKLMNPQRSTVWXYZ3479";
     const LENGTH: usize = 8;
@@ -75,10 +82,13 @@ impl UserCode {
     /// `code:` and a final dot (RFC 8628 §6.1). `None` when no code can be meant.
     pub fn parse(typed: &str) -> Option<UserCode> {
         // Longer than any honest paste: not worth looking at.
-        if typed.len() > 200 {
+        if typed.len() > 300 {
             return None;
         }
-        let after_label = typed.rsplit(':').next().unwrap_or(typed);
+        let after_label = match code_in_link(typed) {
+            Some(code) => code,
+            None => typed.rsplit(':').next().unwrap_or(typed),
+        };
         let letters: String = after_label
             .chars()
             .map(half_width)
@@ -107,6 +117,14 @@ impl fmt::Display for UserCode {
     }
 }
 
+/// The code in a link to the verify page, where somebody pasted the whole of it. (`code` is what the npm CLI's link says.)
+fn code_in_link(typed: &str) -> Option<&str> {
+    let (_, query) = typed.split_once("/device/verify?")?;
+    let query = query.split('#').next()?;
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find_map(|(name, value)| matches!(name, "user_code" | "code").then_some(value))
+}
+
 /// Japanese and Chinese keyboards type `ＷＤＪＢ`.
 fn half_width(c: char) -> char {
     match c {
@@ -121,8 +139,9 @@ fn half_width(c: char) -> char {
 pub struct BrowserSecret<Kind>(Secret<String>, Kind);
 
 /// SHA-256 of a [`BrowserSecret`], in hex.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct BrowserSecretHash<Kind>(String, Kind);
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BrowserSecretHash<Kind: Default>(String, #[serde(skip)] Kind);
 
 /// Marks the OAuth `state`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -134,6 +153,13 @@ pub struct BrowserKind;
 
 /// The `state` of one trip to Postiz (RFC 6749 §10.12). It is never the device code.
 pub type State = BrowserSecret<StateKind>;
+impl State {
+    /// The state that `mac`, 32 bytes in hex, stands for; `Keys` derives it.
+    pub(crate) fn from_mac(mac: String) -> State {
+        BrowserSecret(Secret::new(mac), StateKind)
+    }
+}
+
 /// What is stored of a [`State`].
 pub type StateHash = BrowserSecretHash<StateKind>;
 /// The value of the cookie that ties the callback to the browser that entered the code.
@@ -141,12 +167,14 @@ pub type BrowserKey = BrowserSecret<BrowserKind>;
 /// What is stored of a [`BrowserKey`].
 pub type BrowserKeyHash = BrowserSecretHash<BrowserKind>;
 
-impl<Kind: Copy + Default> BrowserSecret<Kind> {
+impl BrowserKey {
     /// A fresh one.
-    pub fn generate() -> Self {
-        BrowserSecret(Secret::new(hex(&random::bytes::<32>())), Kind::default())
+    pub fn generate() -> BrowserKey {
+        BrowserSecret(Secret::new(hex(&random::bytes::<32>())), BrowserKind)
     }
+}
 
+impl<Kind: Copy + Default> BrowserSecret<Kind> {
     /// What a browser sent, if it looks like one of ours. An empty state must not equal a missing cookie, so neither exists.
     pub fn parse(text: &str) -> Option<Self> {
         let ours = text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
@@ -164,7 +192,12 @@ impl<Kind: Copy + Default> BrowserSecret<Kind> {
     }
 }
 
-impl<Kind> BrowserSecretHash<Kind> {
+impl<Kind: Default> BrowserSecretHash<Kind> {
+    /// A hash that the store gave back.
+    pub fn from_store(text: String) -> Self {
+        BrowserSecretHash(text, Kind::default())
+    }
+
     /// 64 hex digits.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -191,6 +224,9 @@ mod tests {
             "W D J B M J H T",
             "WDJB\tMJHT\r\n",
             "WDJB\u{2212}MJHT",
+            "https://auth.example/cli/device/verify?user_code=WDJB-MJHT",
+            "https://auth.example/device/verify?user_code=wdjb-mjht&mac=0123456789abcdef#x",
+            " http://localhost:3111/device/verify?code=WDJBMJHT ",
         ] {
             assert_eq!(
                 UserCode::parse(typed).map(|c| c.0).as_deref(),
@@ -235,13 +271,13 @@ mod tests {
         for text in ["", "0", &"g".repeat(64), &"A".repeat(64), &"a".repeat(63)] {
             assert!(State::parse(text).is_none(), "{text:?}");
         }
-        assert!(State::parse(State::generate().expose()).is_some());
+        assert!(State::parse(BrowserKey::generate().expose()).is_some());
     }
 
     #[test]
     fn secrets_do_not_print() {
         let code = DeviceCode::generate();
-        assert!(!format!("{code:?}{:?}", State::generate()).contains(code.expose()));
+        assert!(!format!("{code:?}{:?}", BrowserKey::generate()).contains(code.expose()));
         assert_eq!(code.expose().len(), 64);
         assert_ne!(code.hash().as_str(), code.expose());
     }

@@ -1,42 +1,39 @@
-//! The device flow as decisions (RFC 8628): what a login may become next. It knows the store and Postiz, no HTTP, no SQL.
-//!
-//! A login is pending until its user confirms it and comes back from Postiz with a code; then exchanging; then completed,
-//! and redeemed by one poll. Or it is denied, or expires.
+//! The device flow (RFC 8628): what programs and browsers ask of a login. It knows the store and Postiz, no HTTP, no SQL. What a
+//! login may become is `login.rs`.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::server::codes::{BrowserKey, DeviceCode, DeviceCodeHash, State, UserCode};
+use crate::server::keys::Keys;
 use crate::server::log::Log;
-use crate::server::postiz::{EXCHANGE_TIMEOUT, ExchangeError, Grant, Postiz};
-use crate::server::seal::Seal;
-use crate::server::store::{
-    CLAIM_LASTS, Claim, Denier, Inserted, NewRequest, PendingRequest, Polled, Redemption,
-    SealedGrant, Store, StoreError,
+use crate::server::login::{
+    Claim, CodeDigest, EXCHANGE_LEASE, Failure, LeaseId, Login, Polled, SealedGrant, Starter,
+    UnixMs,
 };
+use crate::server::postiz::{ExchangeError, Grant, Postiz};
+use crate::server::seal::Seal;
+use crate::server::store::gather::Gather;
+use crate::server::store::{Inserted, Key, NewLogin, Store, StoreError, apply};
 use crate::shared::secret::Secret;
-
-/// How long a login lives (RFC 8628 §3.2, `expires_in`).
-pub const LIFETIME: Duration = Duration::from_secs(15 * 60);
-
-/// How long a callback waits for the exchange that another one runs.
-const WAIT_FOR_EXCHANGE: Duration = EXCHANGE_TIMEOUT.saturating_add(Duration::from_secs(2));
-
-/// How often it looks.
-const WAIT_STEP: Duration = Duration::from_millis(50);
 
 /// User codes drawn before giving up: one collision is rare, five in a row mean that something is broken.
 const DRAWS_MAX: usize = 5;
+
+/// How long to wait before a token is stored once more, when the store has failed.
+const STORE_RETRY: Duration = Duration::from_millis(250);
 
 /// The device flow over one store and one Postiz.
 pub struct Flow {
     store: Arc<dyn Store>,
     postiz: Postiz,
-    seal: Arc<Seal>,
+    keys: Arc<Keys>,
+    seal: Seal,
     /// What clients are told as `api_url`.
     public_api_url: String,
-    live: LiveLogins,
+    starts: Gather<NewLogin, Result<Inserted, StartError>>,
+    polls: Gather<DeviceCodeHash, Polled>,
+    room: Room,
     log: Arc<Log>,
 }
 
@@ -46,31 +43,23 @@ pub struct Started {
     pub device_code: DeviceCode,
     /// For the user.
     pub user_code: UserCode,
-}
-
-/// Who begins a login, for the page that asks its user.
-pub struct Starter {
-    /// Where the client is.
-    pub address: String,
-    /// What it calls itself.
-    pub agent: String,
+    /// Goes into the link, beside the user code: whoever has it does not guess.
+    pub link_mac: String,
 }
 
 /// Why a login could not begin.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartError {
-    /// There are as many logins as may live at once.
+    /// There are as many logins as may live at once, and none of them can make room.
     Full,
     /// The store failed.
     Store(StoreError),
 }
 
-/// A login that its user has confirmed.
-pub struct Confirmed {
-    /// Where the browser goes now.
-    pub authorize_url: String,
-    /// What its cookie must hold when it comes back.
-    pub browser_key: BrowserKey,
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> StartError {
+        StartError::Store(error)
+    }
 }
 
 /// What became of a callback.
@@ -78,6 +67,8 @@ pub struct Confirmed {
 pub enum Callback {
     /// The login is complete (by this callback or an earlier one).
     SignedIn,
+    /// Another callback exchanges the code; it will not take long.
+    Busy,
     /// The user refused at Postiz.
     Refused,
     /// Postiz reported an error other than a refusal; the login stays open.
@@ -86,6 +77,8 @@ pub enum Callback {
     Unknown,
     /// The exchange failed; the login stays open.
     ExchangeFailed(ExchangeError),
+    /// Postiz has refused so many codes that the login is over.
+    Over,
 }
 
 /// What became of [`Flow::redeem`].
@@ -98,7 +91,7 @@ pub enum Redeemed {
     Lost,
 }
 
-/// A token on its way to the one client that gets it. Dropped, it stays in the store for the next poll.
+/// A token on its way to the one client that gets it, under a lease that ends by itself.
 pub struct Handover {
     /// The token.
     pub access_token: Secret<String>,
@@ -109,23 +102,18 @@ pub struct Handover {
     /// What the token may do.
     pub scope: Option<String>,
     login: DeviceCodeHash,
-    redemption: Redemption,
-    log: Arc<Log>,
+    lease: LeaseId,
 }
 
-impl Handover {
-    /// The client has it: forget it here.
-    pub fn delivered(self) {
-        let id = self.login.login_id();
-        match self.redemption.confirm() {
-            Ok(()) => self.log.info("login_redeemed", &[("id", id)]),
-            // The client has its token and will not poll again; what is left in the store expires.
-            Err(error) => self.log.warn(
-                "login_redeemed_but_kept",
-                &[("id", id), ("error", &error.to_string())],
-            ),
-        }
-    }
+/// How a login is named by the browser that comes back from Postiz.
+pub struct Returning {
+    /// The `state` of the query.
+    pub state: State,
+    /// The key in its cookie.
+    pub browser: BrowserKey,
+    /// Has it the cookie of the version before `__Host-` cookies? That one counts only for logins which an instance of that
+    /// version confirmed, since a sibling domain could set it.
+    pub has_old_cookie: bool,
 }
 
 impl Flow {
@@ -133,7 +121,7 @@ impl Flow {
     pub fn new(
         store: Arc<dyn Store>,
         postiz: Postiz,
-        seal: Arc<Seal>,
+        keys: Arc<Keys>,
         public_api_url: String,
         live_max: u32,
         log: Arc<Log>,
@@ -141,268 +129,190 @@ impl Flow {
         Flow {
             store,
             postiz,
-            seal,
+            seal: Seal::new(Arc::clone(&keys)),
+            keys,
             public_api_url,
-            live: LiveLogins::new(live_max),
+            starts: Gather::new(),
+            polls: Gather::new(),
+            room: Room::new(live_max),
             log,
         }
     }
 
-    /// Begins logins (RFC 8628 §3.1), all of them in one commit. Says what became of each, in order.
-    pub fn start(&self, starters: &[Starter]) -> Vec<Result<Started, StartError>> {
-        let room = self.live.take(&*self.store, starters.len());
-        let begun = room.and_then(|room| {
-            let (begin, full) = starters.split_at(room);
-            // A store that fails must not come to look full.
-            let drawn = self
-                .draw(begin)
-                .inspect_err(|_| self.live.give_back(room))?;
-            let begun = begin.iter().zip(drawn);
-            let begun =
-                begun.map(|(starter, drawn)| drawn.map_or_else(|| self.draw_again(starter), Ok));
-            Ok(begun
-                .chain(full.iter().map(|_| Err(StartError::Full)))
-                .collect())
-        });
-        let failed = |error: StoreError| {
-            let each = |_| Err(StartError::Store(error.clone()));
-            starters.iter().map(each).collect()
-        };
-        begun.unwrap_or_else(failed)
-    }
-
-    /// Draws codes for each, and keeps those that nobody has. `None`: its user code is taken.
-    fn draw(&self, starters: &[Starter]) -> Result<Vec<Option<Started>>, StoreError> {
-        let mut drawn: Vec<Option<Started>> = Vec::new();
-        let mut new = Vec::new();
-        for starter in starters {
+    /// Begins a login (RFC 8628 §3.1), in one commit with all others that begin at this moment.
+    pub fn start(&self, starter: Starter) -> Result<Started, StartError> {
+        for _ in 0..DRAWS_MAX {
             let (device_code, user_code) = (DeviceCode::generate(), UserCode::generate());
-            new.push(NewRequest {
-                login: device_code.hash(),
+            let new = NewLogin {
+                key: device_code.hash(),
                 user_code: user_code.clone(),
-                client_address: starter.address.clone(),
-                client_agent: starter.agent.clone(),
-                lifetime: LIFETIME,
-            });
-            drawn.push(Some(Started {
+                starter: starter.clone(),
+            };
+            let key = new.key.clone();
+            if self.starts.ask(new, |batch| self.insert(&batch))?? == Inserted::UserCodeTaken {
+                continue;
+            }
+            let fields = [("id", key.login_id()), ("client", &starter.address)];
+            self.log.info("login_started", &fields);
+            return Ok(Started {
+                link_mac: self.keys.link_mac(&user_code),
                 device_code,
                 user_code,
-            }));
-        }
-        if new.is_empty() {
-            return Ok(drawn);
-        }
-        let mut inserted = self.store.insert(&new)?.into_iter();
-        for (drawn, new) in drawn.iter_mut().zip(&new) {
-            if inserted.next() == Some(Inserted::Yes) {
-                let (id, client) = (new.login.login_id(), &*new.client_address);
-                self.log
-                    .info("login_started", &[("id", id), ("client", client)]);
-            } else {
-                *drawn = None;
-            }
-        }
-        Ok(drawn)
-    }
-
-    /// Draws once more for one whose user code was taken.
-    fn draw_again(&self, starter: &Starter) -> Result<Started, StartError> {
-        for _ in 1..DRAWS_MAX {
-            let drawn = self.draw(std::slice::from_ref(starter));
-            let drawn = drawn.map_err(StartError::Store)?.pop();
-            if let Some(started) = drawn.flatten() {
-                return Ok(started);
-            }
+            });
         }
         Err(StartError::Store(StoreError::Unavailable(format!(
             "{DRAWS_MAX} user codes in a row were taken"
         ))))
     }
 
-    /// The live login that a user code names, for the page that shows who asked.
-    pub fn find(&self, user_code: &UserCode) -> Result<Option<PendingRequest>, StoreError> {
-        self.store.find(user_code)
+    /// Adds those logins for which there is room.
+    fn insert(&self, new: &[NewLogin]) -> Result<Vec<Result<Inserted, StartError>>, StoreError> {
+        let room = self.room.take(new.len(), &*self.store, &self.log)?;
+        let (fits, full) = new.split_at(room);
+        let inserted = match fits {
+            [] => Vec::new(),
+            fits => self.store.insert(fits)?,
+        };
+        let full = full.iter().map(|_| Err(StartError::Full));
+        Ok(inserted.into_iter().map(Ok).chain(full).collect())
     }
 
-    /// The user confirms (RFC 8628 §3.3). A browser that has a key keeps it, so that two logins in two tabs both work.
+    /// The login that a user code names and that waits for its user, with the store's time.
+    pub fn find(&self, user_code: &UserCode) -> Result<Option<(Login, UnixMs)>, StoreError> {
+        let found = self.store.read(Key::User(user_code))?;
+        Ok(found.filter(|(login, now)| login.is_open(*now)))
+    }
+
+    /// The user confirms in this browser (RFC 8628 §3.3). Where the browser goes now; `None`: no such login.
     pub fn confirm(
         &self,
         user_code: &UserCode,
-        browser: Option<BrowserKey>,
-    ) -> Result<Option<Confirmed>, StoreError> {
-        let (state, browser_key) = (
-            State::generate(),
-            browser.unwrap_or_else(BrowserKey::generate),
-        );
-        let Some(login) = self
-            .store
-            .bind(user_code, &state.hash(), &browser_key.hash())?
-        else {
+        browser: &BrowserKey,
+    ) -> Result<Option<String>, StoreError> {
+        let confirmed = apply(&*self.store, Key::User(user_code), |login, now| {
+            let state = self.keys.state(&login.key, browser);
+            let confirmed = login.confirm(&state.hash(), &browser.hash(), now);
+            confirmed.then(|| (login.key.clone(), state))
+        })?;
+        let Some((login, state)) = confirmed.flatten() else {
             return Ok(None);
         };
         self.log
             .info("login_confirmed", &[("id", login.login_id())]);
-        Ok(Some(Confirmed {
-            authorize_url: self.postiz.authorize_url(&state),
-            browser_key,
-        }))
+        Ok(Some(self.postiz.authorize_url(&state)))
     }
 
     /// The user refuses on our own page. False: no such login.
     pub fn refuse(&self, user_code: &UserCode) -> Result<bool, StoreError> {
-        self.deny(Denier::User(user_code))
+        let denied = apply(&*self.store, Key::User(user_code), |login, now| {
+            login.deny(now).then(|| login.key.clone())
+        })?;
+        Ok(self.log_denied(denied.flatten()))
     }
 
     /// Postiz sent the browser back with an error (RFC 6749 §4.1.2.1); only `access_denied` is the user's own word.
-    pub fn callback_error(
-        &self,
-        state: &State,
-        browser: &BrowserKey,
-        error: &str,
-    ) -> Result<Callback, StoreError> {
+    pub fn callback_error(&self, from: &Returning, error: &str) -> Result<Callback, StoreError> {
+        let (state, browser) = (from.state.hash(), from.browser.hash());
         if error == "access_denied" {
-            let denied = self.deny(Denier::Browser(&state.hash(), &browser.hash()))?;
-            return Ok(if denied {
-                Callback::Refused
-            } else {
-                Callback::Unknown
+            let denied = apply(&*self.store, Key::State(&state), |login, now| {
+                let denied = self.accepts(from, login) && login.deny_from(&browser, now);
+                denied.then(|| login.key.clone())
+            })?;
+            return Ok(match self.log_denied(denied.flatten()) {
+                true => Callback::Refused,
+                false => Callback::Unknown,
             });
         }
-        Ok(match self.store.claim(&state.hash(), &browser.hash())? {
-            Claim::Mine(login) => {
-                self.store.release(&login)?;
-                self.log.warn(
-                    "authorization_failed",
-                    &[("id", login.login_id()), ("error", error)],
-                );
+        let found = self.store.read(Key::State(&state))?;
+        let Some((login, now)) = found.filter(|(login, _)| {
+            self.accepts(from, login) && login.browser.as_ref() == Some(&browser)
+        }) else {
+            return Ok(Callback::Unknown);
+        };
+        Ok(match login.polled(now) {
+            Polled::Pending => {
+                let fields = [("id", login.id()), ("error", error)];
+                self.log.warn("authorization_failed", &fields);
                 Callback::AuthorizationFailed
             }
-            Claim::Taken(_) => Callback::AuthorizationFailed,
-            Claim::Done => Callback::SignedIn,
-            Claim::Unknown => Callback::Unknown,
+            Polled::Completed | Polled::Unknown => Callback::SignedIn,
+            Polled::Denied | Polled::Expired => Callback::Unknown,
         })
     }
 
-    /// Postiz sent the browser back with a code: one callback exchanges it, the others wait for what becomes of it.
-    pub fn callback_code(
-        &self,
-        state: &State,
-        browser: &BrowserKey,
-        code: &str,
-    ) -> Result<Callback, StoreError> {
-        let (state, browser) = (state.hash(), browser.hash());
-        let give_up = Instant::now() + WAIT_FOR_EXCHANGE;
-        loop {
-            match self.store.claim(&state, &browser)? {
-                Claim::Mine(login) => return self.exchange(&login, code),
-                Claim::Done => return Ok(Callback::SignedIn),
-                Claim::Unknown => return Ok(Callback::Unknown),
-                Claim::Taken(_) if Instant::now() > give_up => {
-                    return Ok(Callback::ExchangeFailed(ExchangeError::TimedOut));
-                }
-                Claim::Taken(_) => std::thread::sleep(WAIT_STEP),
-            }
-        }
-    }
-
-    /// How logins stand, to their clients (RFC 8628 §3.4), by one look at the store. Says it of each, in order.
-    pub fn poll(&self, logins: &[DeviceCodeHash]) -> Result<Vec<Polled>, StoreError> {
-        if logins.is_empty() {
-            return Ok(Vec::new());
-        }
-        let polled = self.store.poll(logins)?;
-        for (login, polled) in logins.iter().zip(&polled) {
-            if *polled == Polled::Expired {
-                self.log.info("login_expired", &[("id", login.login_id())]);
-            }
-        }
-        Ok(polled)
-    }
-
-    /// Takes the token of a completed login, for one poll.
-    pub fn redeem(&self, login: &DeviceCodeHash) -> Result<Redeemed, StoreError> {
-        let Some(redemption) = self.store.redeem(login)? else {
-            return Ok(Redeemed::Elsewhere);
-        };
-        let Some(access_token) = self.seal.open(login, &redemption.grant.token) else {
-            self.log.error(
-                "token_unreadable",
-                &[
-                    ("id", login.login_id()),
-                    ("hint", "was the client secret changed?"),
-                ],
-            );
-            return Ok(Redeemed::Lost);
-        };
-        let SealedGrant {
-            api_url,
-            organization_id,
-            scope,
-            ..
-        } = redemption.grant.clone();
-        let log = Arc::clone(&self.log);
-        let handover = Handover {
-            access_token,
-            api_url,
-            organization_id,
-            scope,
-            login: login.clone(),
-            redemption,
-            log,
-        };
-        Ok(Redeemed::Granted(Box::new(handover)))
-    }
-
-    /// Clears away what is long over, and counts what is left.
-    pub fn clean_up(&self) -> Result<u64, StoreError> {
-        const BATCH: u32 = 1_000;
-        let mut purged = 0;
-        loop {
-            let batch = self.store.purge(BATCH)?;
-            purged += batch;
-            if batch < u64::from(BATCH) {
-                self.live.count(&*self.store)?;
-                return Ok(purged);
-            }
-        }
-    }
-
-    /// Does the store answer?
-    pub fn ping(&self) -> Result<(), StoreError> {
-        self.store.ping()
-    }
-
-    fn deny(&self, who: Denier) -> Result<bool, StoreError> {
-        let denied = self.store.deny(who)?;
-        if let Some(login) = &denied {
-            self.log.info("login_denied", &[("id", login.login_id())]);
-        }
-        Ok(denied.is_some())
-    }
-
-    /// The claim is ours: exchange, and store what comes of it.
-    fn exchange(&self, login: &DeviceCodeHash, code: &str) -> Result<Callback, StoreError> {
+    /// Postiz sent the browser back with a code: one callback exchanges it, the others are told to wait.
+    pub fn callback_code(&self, from: &Returning, code: &str) -> Result<Callback, StoreError> {
+        let (state, browser) = (from.state.hash(), from.browser.hash());
+        let (digest, lease) = (CodeDigest::of(code), LeaseId::generate());
         let claimed_at = Instant::now();
-        match self.postiz.exchange(code) {
-            Ok(grant) => self.complete(login, grant, claimed_at + CLAIM_LASTS),
-            Err(error) => {
-                let fields = [("id", login.login_id()), ("error", &error.to_string())];
-                match error {
-                    ExchangeError::InvalidClient => self.log.error("exchange_failed", &fields),
-                    _ => self.log.warn("exchange_failed", &fields),
-                }
-                // If the store is gone by now, the claim frees itself.
-                let released = self.store.release(login);
-                released.map(|()| Callback::ExchangeFailed(error))
+        let claimed = apply(&*self.store, Key::State(&state), |login, now| {
+            let claim = match self.accepts(from, login) {
+                true => login.claim(&browser, &digest, &lease, now),
+                false => Claim::Unknown,
+            };
+            (claim, login.key.clone())
+        })?;
+        let Some((claim, login)) = claimed else {
+            return Ok(Callback::Unknown);
+        };
+        match claim {
+            Claim::Busy => return Ok(Callback::Busy),
+            Claim::Done => return Ok(Callback::SignedIn),
+            Claim::Unknown => return Ok(Callback::Unknown),
+            Claim::Over => return Ok(Callback::Over),
+            Claim::RefusedBefore => {
+                return Ok(Callback::ExchangeFailed(ExchangeError::InvalidGrant));
             }
+            Claim::Granted => {}
         }
+        match self.postiz.exchange(code) {
+            Ok(grant) => self.complete(&login, &lease, grant, claimed_at + EXCHANGE_LEASE),
+            Err(error) => self.exchange_failed(&login, &lease, digest, error),
+        }
+    }
+
+    /// Does the cookie count for this login? See [`Returning::has_old_cookie`].
+    fn accepts(&self, from: &Returning, login: &Login) -> bool {
+        !from.has_old_cookie
+            || self.keys.state(&login.key, &from.browser).expose() != from.state.expose()
+    }
+
+    fn exchange_failed(
+        &self,
+        login: &DeviceCodeHash,
+        lease: &LeaseId,
+        code: CodeDigest,
+        error: ExchangeError,
+    ) -> Result<Callback, StoreError> {
+        let fields = [("id", login.login_id()), ("error", &error.to_string())];
+        let failure = match error {
+            ExchangeError::InvalidGrant => Failure::Refused(code),
+            _ => Failure::Unanswered,
+        };
+        match error {
+            ExchangeError::InvalidClient => self.log.error("exchange_failed", &fields),
+            _ => self.log.warn("exchange_failed", &fields),
+        }
+        // If the store is gone by now, the lease ends by itself.
+        let status = apply(&*self.store, Key::Device(login), |login, now| {
+            login.release(lease, &failure);
+            login.polled(now)
+        })?;
+        Ok(match status {
+            Some(Polled::Denied) if error == ExchangeError::InvalidGrant => {
+                self.log.warn("login_denied_by_postiz", &fields);
+                Callback::Over
+            }
+            _ => Callback::ExchangeFailed(error),
+        })
     }
 
     /// Postiz spends a code only once, so a store that is away for a moment must not cost the token: try until the
-    /// claim is over.
+    /// lease ends.
     fn complete(
         &self,
         login: &DeviceCodeHash,
+        lease: &LeaseId,
         grant: Grant,
         give_up: Instant,
     ) -> Result<Callback, StoreError> {
@@ -412,102 +322,175 @@ impl Flow {
             organization_id: grant.organization_id,
             scope: grant.scope,
         };
+        let id = login.login_id();
         loop {
-            match self.store.complete(login, &sealed) {
-                Ok(true) => {
-                    self.log
-                        .info("login_completed", &[("id", login.login_id())]);
+            let completed = apply(&*self.store, Key::Device(login), |login, now| {
+                login.complete(lease, &sealed, now)
+            });
+            match completed {
+                Ok(Some(true)) => {
+                    self.log.info("login_completed", &[("id", id)]);
                     return Ok(Callback::SignedIn);
                 }
-                Ok(false) => return Ok(Callback::Unknown),
+                Ok(Some(false) | None) => return Ok(Callback::Unknown),
                 Err(error) if Instant::now() > give_up => {
-                    self.log.error(
-                        "token_lost",
-                        &[("id", login.login_id()), ("error", &error.to_string())],
-                    );
+                    let fields = [("id", id), ("error", &error.to_string())];
+                    self.log.error("token_lost", &fields);
                     return Err(error);
                 }
-                Err(_) => std::thread::sleep(5 * WAIT_STEP),
+                Err(_) => std::thread::sleep(STORE_RETRY),
             }
         }
+    }
+
+    /// How a login stands, to its client (RFC 8628 §3.4), by one look-up for all polls of this moment.
+    pub fn poll(&self, login: &DeviceCodeHash) -> Result<Polled, StoreError> {
+        self.polls
+            .ask(login.clone(), |batch| self.store.poll(&batch))
+    }
+
+    /// Takes the token of a completed login, for one poll, under a lease. [`Flow::delivered`] or [`Flow::not_delivered`] ends
+    /// it.
+    pub fn redeem(&self, login: &DeviceCodeHash) -> Result<Redeemed, StoreError> {
+        let lease = LeaseId::generate();
+        let begun = apply(&*self.store, Key::Device(login), |login, now| {
+            login.begin_delivery(&lease, now)
+        });
+        let grant = match begun {
+            Ok(begun) => begun.flatten(),
+            Err(StoreError::Locked) => None,
+            Err(error) => return Err(error),
+        };
+        let Some(grant) = grant else {
+            return Ok(Redeemed::Elsewhere);
+        };
+        let Some(access_token) = self.seal.open(login, &grant.token) else {
+            let hint = ("hint", "was the client secret changed?");
+            self.log
+                .error("token_unreadable", &[("id", login.login_id()), hint]);
+            return Ok(Redeemed::Lost);
+        };
+        Ok(Redeemed::Granted(Box::new(Handover {
+            access_token,
+            api_url: grant.api_url,
+            organization_id: grant.organization_id,
+            scope: grant.scope,
+            login: login.clone(),
+            lease,
+        })))
+    }
+
+    /// The client has the token: it is forgotten here.
+    pub fn delivered(&self, handover: &Handover) {
+        let id = ("id", handover.login.login_id());
+        let ended = apply(&*self.store, Key::Device(&handover.login), |login, _| {
+            login.delivered(&handover.lease)
+        });
+        match ended {
+            Ok(_) => self.log.info("login_redeemed", &[id]),
+            // The client has its token and will not poll again; what is left in the store expires.
+            Err(error) => {
+                let fields = [id, ("error", &error.to_string())];
+                self.log.warn("login_redeemed_but_kept", &fields);
+            }
+        }
+    }
+
+    /// The client has not got the token: the next poll will. If the store is away, the lease ends by itself.
+    pub fn not_delivered(&self, handover: &Handover) {
+        let id = ("id", handover.login.login_id());
+        let ended = apply(&*self.store, Key::Device(&handover.login), |login, _| {
+            login.not_delivered(&handover.lease)
+        });
+        let why = ended.err().map(|error| error.to_string());
+        let fields = [id, ("error", why.as_deref().unwrap_or("none"))];
+        self.log.info("token_not_delivered", &fields);
+    }
+
+    /// Purges what is long over, and counts what is left.
+    pub fn clean_up(&self) -> Result<u64, StoreError> {
+        const BATCH: u32 = 1_000;
+        let mut count = 0;
+        loop {
+            let purged = self.store.purge(BATCH)?;
+            for purged in purged.iter().filter(|purged| purged.expired) {
+                self.log
+                    .info("login_expired", &[("id", purged.key.login_id())]);
+            }
+            count += purged.len() as u64;
+            if purged.len() < BATCH as usize {
+                self.room.count(&*self.store)?;
+                return Ok(count);
+            }
+        }
+    }
+
+    /// Does the store answer?
+    pub fn ping(&self) -> Result<(), StoreError> {
+        self.store.ping()
+    }
+
+    fn log_denied(&self, denied: Option<DeviceCodeHash>) -> bool {
+        if let Some(login) = &denied {
+            self.log.info("login_denied", &[("id", login.login_id())]);
+        }
+        denied.is_some()
     }
 }
 
 /// A ceiling on the logins that are kept, so that a flood fills neither disk nor table. The count is an estimate between
 /// two looks at the store; instances that share one may together exceed the ceiling by what they add in between.
-struct LiveLogins {
+struct Room {
+    /// 0 is no limit.
     max: u64,
-    estimate: AtomicU64,
-    /// Milliseconds since `start` of the last look.
-    counted_at_ms: AtomicU64,
-    start: Instant,
+    estimate: Mutex<u64>,
 }
 
-impl LiveLogins {
-    /// A full store is looked at again no sooner.
-    const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
-    fn new(max: u32) -> LiveLogins {
-        let (estimate, counted_at_ms) = (AtomicU64::new(0), AtomicU64::new(0));
-        LiveLogins {
+impl Room {
+    fn new(max: u32) -> Room {
+        Room {
             max: max.into(),
-            estimate,
-            counted_at_ms,
-            start: Instant::now(),
+            estimate: Mutex::new(0),
         }
     }
 
-    /// Takes room for `wanted` more, or for as many as there is. Says for how many.
-    fn take(&self, store: &dyn Store, wanted: usize) -> Result<usize, StoreError> {
-        let taken = self.take_now(wanted);
-        let looked = Duration::from_millis(self.counted_at_ms.load(Ordering::Relaxed));
-        if taken == wanted || self.start.elapsed() < looked + Self::LOOK_AGAIN {
-            return Ok(taken);
+    /// For how many of `wanted` more there is room. Where the store is full, logins that are over or crowd others out are
+    /// deleted, 1 % of the ceiling at once, so that a flood does not cost a deletion for each login.
+    fn take(&self, wanted: usize, store: &dyn Store, log: &Log) -> Result<usize, StoreError> {
+        if self.max == 0 {
+            return Ok(wanted);
         }
-        self.count(store)?;
-        Ok(self.take_now(wanted))
+        let wanted = wanted as u64;
+        if self.left() < wanted {
+            self.count(store)?;
+        }
+        if self.left() < wanted {
+            let least = wanted - self.left();
+            let limit = (self.max / 100).clamp(least, least.max(1_000));
+            let deleted = store.make_room(u32::try_from(limit).unwrap_or(u32::MAX))?;
+            log.warn(
+                "too_many_live_logins",
+                &[
+                    ("deleted", &deleted.to_string()),
+                    ("hint", "LIMIT_LIVE_LOGINS"),
+                ],
+            );
+            self.count(store)?;
+        }
+        let mut estimate = self.estimate.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = self.max.saturating_sub(*estimate).min(wanted);
+        *estimate += room;
+        Ok(room as usize)
     }
 
-    /// Takes it at once, so that nobody else does. What few do not use after all, the next look finds.
-    fn take_now(&self, wanted: usize) -> usize {
-        let room = |estimate| match self.max {
-            0 => wanted as u64,
-            max => max.saturating_sub(estimate).min(wanted as u64),
-        };
-        let (order, more) = (Ordering::Relaxed, |estimate| {
-            Some(estimate + room(estimate))
-        });
-        let (Ok(before) | Err(before)) = self.estimate.fetch_update(order, order, more);
-        room(before) as usize
-    }
-
-    /// Nobody came to use room that was taken.
-    fn give_back(&self, count: usize) {
-        let (order, less) = (Ordering::Relaxed, |estimate: u64| {
-            Some(estimate.saturating_sub(count as u64))
-        });
-        // A look in between may have counted without them, so this is no plain subtraction. It always succeeds.
-        let _ = self.estimate.fetch_update(order, order, less);
+    fn left(&self) -> u64 {
+        let estimate = self.estimate.lock().unwrap_or_else(PoisonError::into_inner);
+        self.max.saturating_sub(*estimate)
     }
 
     fn count(&self, store: &dyn Store) -> Result<(), StoreError> {
-        let now_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.counted_at_ms.store(now_ms, Ordering::Relaxed);
-        self.estimate.store(store.count()?, Ordering::Relaxed);
+        let count = store.count()?;
+        *self.estimate.lock().unwrap_or_else(PoisonError::into_inner) = count;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn room_that_was_not_used_is_there_again() {
-        let live = LiveLogins::new(3);
-        assert_eq!((live.take_now(2), live.take_now(2)), (2, 1), "all there is");
-        live.give_back(2);
-        assert_eq!((live.take_now(1), live.take_now(5)), (1, 1));
-        assert_eq!(live.take_now(1), 0);
     }
 }

@@ -1,5 +1,6 @@
-//! Clears away what is long over, now and then, in a thread of its own.
+//! Purges what is long over, now and then, in a thread of its own.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -12,11 +13,13 @@ const EVERY: Duration = Duration::from_secs(30);
 /// Starts the janitor. It runs until the process ends.
 pub(crate) fn start(app: Arc<App>) -> std::io::Result<()> {
     let clean = move || loop {
-        match app.flow.clean_up() {
-            Ok(0) => {}
-            Ok(purged) => app.log.info("purged", &[("logins", &purged.to_string())]),
+        // A panic (the PostgreSQL client's, where it gets no descriptor) ends this round, not the janitor.
+        let cleaned = catch_unwind(AssertUnwindSafe(|| app.flow.clean_up()));
+        match cleaned {
+            Ok(Ok(0)) | Err(_) => {}
+            Ok(Ok(purged)) => app.log.info("purged", &[("logins", &purged.to_string())]),
             // It comes again; those who need the store now say so themselves.
-            Err(error) => app
+            Ok(Err(error)) => app
                 .log
                 .warn("purge_failed", &[("error", &error.to_string())]),
         }

@@ -2,21 +2,60 @@
 //! a client that behaves never meets them, however many instances there are.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::server::client_address::network;
+use crate::server::client_address::{network, wide_network};
 use crate::server::codes::DeviceCodeHash;
 use crate::shared::wire::{DEFAULT_INTERVAL_S, SLOW_DOWN_S};
 
-/// So many of something a minute for each address, refilled evenly; all of a minute's worth may come at once.
-///
-/// A fixed number of buckets stands for all addresses: memory does not grow with them, and nobody can push anybody else's
-/// bucket out. Two addresses in one bucket share it, which only a flood of addresses makes likely. The hash is keyed
-/// at random, so nobody can choose whom to share with.
+/// So many of something a minute for each address (one IPv6 /64), and eight times as many for each wider network (IPv4 /24,
+/// IPv6 /48), refilled evenly; all of a minute's worth may come at once.
 pub struct Budget {
+    address: Buckets,
+    network: Buckets,
+}
+
+/// What a network may do, as a multiple of what an address may.
+const ADDRESSES_PER_NETWORK: u32 = 8;
+
+impl Budget {
+    /// A budget of `per_minute` an address; 0 is no limit.
+    pub fn per_network(per_minute: u32) -> Budget {
+        Budget {
+            address: Buckets::new(per_minute, BUCKETS),
+            network: Buckets::new(per_minute.saturating_mul(ADDRESSES_PER_NETWORK), BUCKETS),
+        }
+    }
+
+    /// Takes one out of the budget of `address`, or says how long to wait until there is one.
+    pub fn take(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        self.check(address, now)?;
+        self.charge(address, now);
+        Ok(())
+    }
+
+    /// Is there one left to take?
+    pub fn check(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        self.address.check(network(address), now)?;
+        self.network.check(wide_network(address), now)
+    }
+
+    /// Takes one even if there is none left: what follows then waits for that one, too.
+    pub fn charge(&self, address: IpAddr, now: Instant) {
+        self.address.charge(network(address), now);
+        self.network.charge(wide_network(address), now);
+    }
+}
+
+/// Leaky buckets, one for each key.
+///
+/// A fixed number of them stands for all keys: memory does not grow with them, and nobody can push anybody else's bucket out.
+/// Two keys in one bucket share it, which only a flood of addresses makes likely. The hash is keyed at random, so nobody can
+/// choose whom to share with.
+struct Buckets {
     per_minute: u32,
     buckets: Mutex<Vec<Bucket>>,
     hasher: RandomState,
@@ -31,78 +70,51 @@ struct Bucket {
     at_ms: u32,
 }
 
-/// 65,536 addresses at 8 bytes: half a megabyte at most, touched only as it is needed.
+/// 65,536 keys at 8 bytes: half a megabyte at most, touched only as it is needed.
 const BUCKETS: usize = 65_536;
 
-impl Budget {
-    /// A budget of `per_minute` an address; 0 is no limit.
-    pub fn per_address(per_minute: u32) -> Budget {
-        Budget::new(per_minute, BUCKETS)
-    }
-
-    /// A budget of `per_minute` for all addresses together; 0 is no limit.
-    pub fn in_all(per_minute: u32) -> Budget {
-        Budget::new(per_minute, 1)
-    }
-
-    fn new(per_minute: u32, buckets: usize) -> Budget {
-        let buckets = Mutex::new(vec![
-            Bucket::default();
-            if per_minute == 0 { 0 } else { buckets }
-        ]);
-        Budget {
+impl Buckets {
+    fn new(per_minute: u32, buckets: usize) -> Buckets {
+        let buckets = if per_minute == 0 { 0 } else { buckets };
+        Buckets {
             per_minute,
-            buckets,
+            buckets: Mutex::new(vec![Bucket::default(); buckets]),
             hasher: RandomState::new(),
             start: Instant::now(),
         }
     }
 
-    /// Takes one out of the budget of `address`, or says how long to wait until there is one.
-    pub fn take(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        self.look(address, now, |bucket, wait| {
-            wait?;
-            bucket.used += 1.0;
+    fn check(&self, key: impl Hash, now: Instant) -> Result<(), Duration> {
+        self.with_bucket(key, now, |bucket, per_ms| {
+            let too_many = bucket.used + 1.0 - self.per_minute as f32;
+            if too_many > 0.0 {
+                return Err(Duration::from_millis((too_many / per_ms).ceil() as u64));
+            }
             Ok(())
         })
+        .unwrap_or(Ok(()))
     }
 
-    /// Is there one left to take?
-    pub fn check(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        self.look(address, now, |_, wait| wait)
+    fn charge(&self, key: impl Hash, now: Instant) {
+        self.with_bucket(key, now, |bucket, _| bucket.used += 1.0);
     }
 
-    /// Takes one even if there is none left: what follows then waits for that one, too.
-    pub fn charge(&self, address: IpAddr, now: Instant) {
-        let charged = self.look(address, now, |bucket, _| {
-            bucket.used += 1.0;
-            Ok(())
-        });
-        debug_assert!(charged.is_ok());
-    }
-
-    /// Lets `act` have the bucket of `address` as it is now, and how long to wait if there is nothing left in it.
-    fn look(
+    /// Gives `act` the bucket of `key` as it is now, and how much drains in a millisecond. `None`: there is no limit.
+    fn with_bucket<T>(
         &self,
-        address: IpAddr,
+        key: impl Hash,
         now: Instant,
-        act: impl FnOnce(&mut Bucket, Result<(), Duration>) -> Result<(), Duration>,
-    ) -> Result<(), Duration> {
+        act: impl FnOnce(&mut Bucket, f32) -> T,
+    ) -> Option<T> {
         if self.per_minute == 0 {
-            return Ok(());
+            return None;
         }
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = self.hasher.hash_one(network(address)) as usize % buckets.len();
+        let index = self.hasher.hash_one(key) as usize % buckets.len();
         let bucket = &mut buckets[index];
         let per_ms = self.per_minute as f32 / 60_000.0;
         bucket.drain(now.duration_since(self.start).as_millis() as u32, per_ms);
-        let too_many = bucket.used + 1.0 - self.per_minute as f32;
-        let wait = if too_many > 0.0 {
-            Err(Duration::from_millis((too_many / per_ms).ceil() as u64))
-        } else {
-            Ok(())
-        };
-        act(bucket, wait)
+        Some(act(bucket, per_ms))
     }
 }
 
@@ -132,22 +144,23 @@ impl Bucket {
 /// logins at any time the whole world, guessing without a pause, finds one in about a year.
 pub struct Guesses {
     per_address: Budget,
-    in_all: Budget,
+    in_all: Buckets,
 }
 
 impl Guesses {
     /// So many wrong codes a minute, for each address and in all; 0 is no limit.
     pub fn new(per_address: u32, in_all: u32) -> Guesses {
         Guesses {
-            per_address: Budget::per_address(per_address),
-            in_all: Budget::in_all(in_all),
+            per_address: Budget::per_network(per_address),
+            in_all: Buckets::new(in_all, 1),
         }
     }
 
-    /// May `address` try a code? If not, how long it should wait.
-    pub fn check(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+    /// May `address` try a code? If not, how long it should wait. `Some`: all together have reached the ceiling, for so long;
+    /// the caller decides.
+    pub fn check(&self, address: IpAddr, now: Instant) -> Result<Option<Duration>, Duration> {
         self.per_address.check(address, now)?;
-        self.in_all.check(address, now)
+        Ok(self.in_all.check((), now).err())
     }
 
     /// `address` tried a wrong one.
@@ -155,7 +168,12 @@ impl Guesses {
         // Both were checked before the try, perhaps by several tries at once. All of them count: what they take beyond
         // the budget is paid back by time, or guessing would be the faster the more guesses are made at once.
         self.per_address.charge(address, now);
-        self.in_all.charge(address, now);
+        self.in_all.charge((), now);
+    }
+
+    /// `address` tried one at the ceiling, which must not rise by tries that are refused.
+    pub fn wrong_at_ceiling(&self, address: IpAddr, now: Instant) {
+        self.per_address.charge(address, now);
     }
 }
 
@@ -228,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_budget_is_spent_and_refills() {
-        let (budget, now) = (Budget::per_address(30), Instant::now());
+        let (budget, now) = (Budget::per_network(30), Instant::now());
         for _ in 0..30 {
             assert_eq!(budget.take(ip("192.0.2.1"), now), Ok(()));
         }
@@ -245,10 +263,26 @@ mod tests {
 
     #[test]
     fn one_ipv6_network_is_one_client() {
-        let (budget, now) = (Budget::per_address(1), Instant::now());
+        let (budget, now) = (Budget::per_network(1), Instant::now());
         assert!(budget.take(ip("2001:db8::1"), now).is_ok());
         assert!(budget.take(ip("2001:db8::2"), now).is_err());
         assert!(budget.take(ip("2001:db8:0:1::1"), now).is_ok());
+    }
+
+    #[test]
+    fn network_has_eight_times_the_budget_of_an_address() {
+        for addresses in [
+            |n| IpAddr::from([192, 0, 2, n]),
+            |n| IpAddr::from([0x2001, 0xdb8, 1, u16::from(n), 0, 0, 0, 1]),
+        ] {
+            let (budget, now) = (Budget::per_network(3), Instant::now());
+            let taken = (0..=255)
+                .flat_map(|n| [addresses(n); 2])
+                .filter(|address| budget.take(*address, now).is_ok())
+                .count();
+            assert_eq!(taken, 24);
+            assert_eq!(budget.take(ip("198.51.100.1"), now), Ok(()));
+        }
     }
 
     #[test]
@@ -258,7 +292,7 @@ mod tests {
         let mut tries = 0;
         for address in 0..10_000_u32 {
             let address = IpAddr::from((0x0a00_0000 + address).to_be_bytes());
-            if guesses.check(address, now).is_ok() {
+            if guesses.check(address, now) == Ok(None) {
                 guesses.wrong(address, now);
                 tries += 1;
             }
@@ -269,7 +303,7 @@ mod tests {
     /// Requests are answered by several threads, each with its own look at the clock.
     #[test]
     fn time_that_seems_to_run_backwards_refills_nothing() {
-        let (budget, now) = (Budget::per_address(2), Instant::now() + SECOND);
+        let (budget, now) = (Budget::per_network(2), Instant::now() + SECOND);
         let earlier = now - Duration::from_millis(3);
         assert_eq!(budget.take(ip("192.0.2.1"), now), Ok(()));
         assert_eq!(budget.take(ip("192.0.2.1"), earlier), Ok(()));
@@ -299,7 +333,7 @@ mod tests {
 
     #[test]
     fn zero_is_no_limit() {
-        let (budget, now) = (Budget::per_address(0), Instant::now());
+        let (budget, now) = (Budget::per_network(0), Instant::now());
         assert!((0..10_000).all(|_| budget.take(ip("192.0.2.1"), now).is_ok()));
     }
 

@@ -3,10 +3,12 @@
 //! Data flows one way, each layer knowing only the next:
 //!
 //! - [`config`]: the environment, checked;
-//! - `front`: the public socket; admits, limits, reads whole requests;
-//! - [`http`]: tiny_http; routes requests to handlers, writes answers, shows [`pages`];
-//! - [`flow`]: the device flow as decisions, over [`postiz`] and the store;
+//! - `front`: the public socket; admits connections, reads whole requests, writes answers;
+//! - [`http`]: routes requests to handlers, which show [`pages`];
+//! - [`flow`]: the device flow, over [`postiz`] and the store; what a login may become is [`login`];
 //! - [`store`]: the one place that keeps state, of hashed [`codes`] and [sealed](seal) tokens.
+//!
+//! Each request goes this way in the thread of its connection, and its answer back.
 //!
 //! Beside it, [`healthcheck()`] asks a running server from outside.
 
@@ -16,10 +18,12 @@ pub mod http;
 pub mod pages;
 
 pub mod flow;
+pub mod login;
 pub mod postiz;
 pub mod store;
 
 pub mod codes;
+pub mod keys;
 pub mod seal;
 
 pub mod client_address;
@@ -40,27 +44,22 @@ use crate::server::client_address::TrustedProxies;
 use crate::server::config::{Config, StoreLocation};
 use crate::server::flow::Flow;
 use crate::server::front::{Front, FrontSettings};
-use crate::server::http::{App, Deliveries};
+use crate::server::http::App;
+use crate::server::keys::Keys;
 use crate::server::log::Log;
 use crate::server::postiz::Postiz;
 use crate::server::seal::Seal;
 use crate::server::store::{Store, StoreError, embedded::Embedded, postgres::Postgres};
 use crate::shared::base_url::BaseUrl;
-use crate::shared::hash::hex;
-use crate::shared::random;
-use crate::shared::secret::Secret;
-
-/// How long a stopping server waits for the requests in flight.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a starting server waits for its store.
-const PING_PATIENCE: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A server that is running.
 pub struct Server {
     front: Arc<Front>,
     listening_at: SocketAddr,
-    accepting: thread::JoinHandle<()>,
+    stop_delay: Duration,
     log: Arc<Log>,
 }
 
@@ -77,8 +76,8 @@ impl fmt::Display for StartError {
 impl Server {
     /// Opens the store, listens, and serves in threads of its own.
     pub fn start(config: Config, log: Arc<Log>) -> Result<Server, StartError> {
-        let seal = Arc::new(Seal::new(&config.client_secret));
-        let store = open_store(&config, Arc::clone(&seal))?;
+        let keys = Arc::new(Keys::new(&config.client_secret));
+        let store = open_store(&config, &keys)?;
         match ping(&store) {
             Ok(()) => log.info("store_ready", &[("store", config.store.kind())]),
             Err(StoreError::Unusable(cause)) => {
@@ -103,69 +102,52 @@ impl Server {
             .clone()
             .unwrap_or_else(|| default_server_url(listening_at, tls.is_some()));
 
-        let app = Arc::new(app(&config, store, seal, server_url, &log));
-        let (front_secret, deliveries) = (
-            Secret::new(hex(&random::bytes::<16>())),
-            Arc::new(Deliveries::default()),
-        );
+        let app = Arc::new(app(&config, store, keys, server_url, &log));
         let settings = FrontSettings {
-            max_connections: front::descriptors::affordable_clients(
+            max_connections: front::process_limits::affordable_connections(
                 config.limits.connections,
                 config.database_pool_size,
                 &log,
             ),
             max_connections_per_address: config.limits.connections_per_address,
             trusted_proxies: config.trusted_proxies.clone(),
+            idle_timeout: config.idle_timeout,
             tls,
         };
         let failed =
             |error: &dyn fmt::Display| StartError(format!("cannot start serving: {error}"));
-        let (front, private) = Front::new(
-            settings,
-            front_secret.clone(),
-            Arc::clone(&deliveries),
-            Arc::clone(&log),
-        )
-        .map_err(|error| failed(&error))?;
-        let tiny_http =
-            tiny_http::Server::from_listener(private, None).map_err(|error| failed(&error))?;
-        http::serve(tiny_http, Arc::clone(&app), deliveries, front_secret)
-            .map_err(|error| failed(&error))?;
+        let front = Front::start(settings, Arc::clone(&app)).map_err(|error| failed(&error))?;
         janitor::start(app).map_err(|error| failed(&error))?;
 
         log.listening(&local_url);
-        let accepting = {
-            let front = Arc::clone(&front);
-            thread::Builder::new()
-                .name("front".to_owned())
-                .spawn(move || front.run(&listener))
-        };
-        let accepting = accepting.map_err(|error| failed(&error))?;
+        let accepting = Arc::clone(&front);
+        thread::Builder::new()
+            .name("accept".to_owned())
+            .spawn(move || accepting.run(&listener))
+            .map_err(|error| failed(&error))?;
         Ok(Server {
             front,
             listening_at,
-            accepting,
+            stop_delay: config.stop_delay,
             log,
         })
     }
 
-    /// Takes no more requests and finishes those in flight, within 10 s.
+    /// Takes no more connections and answers the requests that are open or come on open connections, within 10 s.
     pub fn stop(self) {
         self.log.info("stopping", &[]);
-        if self.front.stop(self.listening_at, STOP_PATIENCE) {
+        if self.front.stop(self.listening_at, self.stop_delay) {
             self.log.info("stopped", &[]);
         } else {
             self.log.warn("stopped_with_requests_unfinished", &[]);
         }
-        // It ended when the front was stopped; if it could not be woken, the end of the process ends it.
-        drop(self.accepting);
     }
 }
 
 /// Checks what a server needs before it can start: the store, and the TLS files. Says what it found, line by line.
 pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
-    let seal = Arc::new(Seal::new(&config.client_secret));
-    let store = open_store(config, seal)?;
+    let keys = Arc::new(Keys::new(&config.client_secret));
+    let store = open_store(config, &keys)?;
     ping(&store).map_err(|error| StartError(error.to_string()))?;
     let count = store
         .count()
@@ -220,20 +202,21 @@ fn ping(store: &Arc<dyn Store>) -> Result<(), StoreError> {
     let silent = || {
         Err(StoreError::Unavailable(format!(
             "no answer within {} s",
-            PING_PATIENCE.as_secs()
+            PING_TIMEOUT.as_secs()
         )))
     };
     match thread::Builder::new().name("ping".to_owned()).spawn(ask) {
         Ok(_) => heard
-            .recv_timeout(PING_PATIENCE)
+            .recv_timeout(PING_TIMEOUT)
             .unwrap_or_else(|_| silent()),
         Err(error) => Err(StoreError::Unavailable(error.to_string())),
     }
 }
 
-fn open_store(config: &Config, seal: Arc<Seal>) -> Result<Arc<dyn Store>, StartError> {
+fn open_store(config: &Config, keys: &Arc<Keys>) -> Result<Arc<dyn Store>, StartError> {
     Ok(match &config.store {
         StoreLocation::Postgres(url) => {
+            let seal = Seal::new(Arc::clone(keys));
             let store = Postgres::new(url, config.database_pool_size, seal);
             Arc::new(store.map_err(|error| StartError(format!("DATABASE_URL: {error}")))?)
         }
@@ -246,7 +229,7 @@ fn open_store(config: &Config, seal: Arc<Seal>) -> Result<Arc<dyn Store>, StartE
 fn app(
     config: &Config,
     store: Arc<dyn Store>,
-    seal: Arc<Seal>,
+    keys: Arc<Keys>,
     server_url: BaseUrl,
     log: &Arc<Log>,
 ) -> App {
@@ -261,13 +244,14 @@ fn app(
     let flow = Flow::new(
         store,
         postiz,
-        seal,
+        Arc::clone(&keys),
         api_url,
         config.limits.live_logins,
         Arc::clone(log),
     );
     App::new(
         flow,
+        keys,
         server_url,
         &postiz_host,
         &config.limits,

@@ -1,21 +1,22 @@
 //! Tokens at rest: encrypted, so that a stolen database or backup holds none that can be used.
 
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::hkdf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use ring::aead::{Aad, NONCE_LEN, Nonce};
 
 use crate::server::codes::DeviceCodeHash;
-use crate::shared::hash::hex;
+use crate::server::keys::Keys;
+use crate::shared::hash::{hex, unhex};
 use crate::shared::random;
 use crate::shared::secret::Secret;
 
-/// Encrypts with AES-256-GCM under a key that HKDF-SHA256 (RFC 5869) draws from the OAuth app's secret.
-/// Rotating that secret costs only the logins in flight.
-pub struct Seal {
-    key: LessSafeKey,
-}
+/// Encrypts with AES-256-GCM.
+pub struct Seal(Arc<Keys>);
 
 /// An encrypted token as it is stored: `s1:`, then nonce, ciphertext and tag in hex.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedToken(String);
 
 impl SealedToken {
@@ -38,23 +39,17 @@ impl SealedToken {
 }
 
 impl Seal {
-    /// The seal of a server that holds `client_secret`.
-    pub fn new(client_secret: &Secret<String>) -> Seal {
-        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"postiz-auth-server");
-        let drawn = salt.extract(client_secret.expose().as_bytes());
-        let okm = drawn
-            .expand(&[b"access token at rest, 1"], &AES_256_GCM)
-            .expect("32 bytes are within HKDF's limit");
-        Seal {
-            key: LessSafeKey::new(UnboundKey::from(okm)),
-        }
+    /// The seal of a server with these keys.
+    pub fn new(keys: Arc<Keys>) -> Seal {
+        Seal(keys)
     }
 
     /// Encrypts `token` for the row of `login`: it opens in no other row.
     pub fn seal(&self, login: &DeviceCodeHash, token: &Secret<String>) -> SealedToken {
         let nonce: [u8; NONCE_LEN] = random::bytes();
         let mut sealed = token.expose().as_bytes().to_vec();
-        self.key
+        self.0
+            .seal
             .seal_in_place_append_tag(
                 Nonce::assume_unique_for_key(nonce),
                 Aad::from(login.as_str()),
@@ -76,28 +71,12 @@ impl Seal {
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut sealed = sealed.to_vec();
         let token = self
-            .key
+            .0
+            .seal
             .open_in_place(nonce, Aad::from(login.as_str()), &mut sealed)
             .ok()?;
         String::from_utf8(token.to_vec()).ok().map(Secret::new)
     }
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    let pairs = digits.chunks_exact(2);
-    if !pairs.remainder().is_empty() {
-        return None;
-    }
-    pairs
-        .map(|pair| {
-            let (high, low) = (
-                char::from(pair[0]).to_digit(16)?,
-                char::from(pair[1]).to_digit(16)?,
-            );
-            u8::try_from(high * 16 + low).ok()
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -106,7 +85,7 @@ mod tests {
     use crate::server::codes::DeviceCode;
 
     fn seal(secret: &str) -> Seal {
-        Seal::new(&Secret::new(secret.to_owned()))
+        Seal::new(Arc::new(Keys::new(&Secret::new(secret.to_owned()))))
     }
 
     #[test]

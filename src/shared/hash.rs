@@ -18,6 +18,24 @@ pub fn hex(bytes: &[u8]) -> String {
     text
 }
 
+/// The bytes that `text` writes in hex digits; `None` when it is anything else.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes();
+    let pairs = digits.chunks_exact(2);
+    if !pairs.remainder().is_empty() {
+        return None;
+    }
+    pairs
+        .map(|pair| {
+            let (high, low) = (
+                char::from(pair[0]).to_digit(16)?,
+                char::from(pair[1]).to_digit(16)?,
+            );
+            u8::try_from(high * 16 + low).ok()
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -26,5 +44,13 @@ mod tests {
     fn known_answer() {
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(sha256_hex(b""), empty);
+    }
+
+    #[test]
+    fn hex_goes_both_ways() {
+        assert_eq!(unhex(&hex(&[0, 0x7f, 0xff])), Some(vec![0, 0x7f, 0xff]));
+        for bad in ["0", "0g", "é", "00 "] {
+            assert_eq!(unhex(bad), None, "{bad}");
+        }
     }
 }

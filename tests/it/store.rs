@@ -5,20 +5,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use postiz::server::codes::{
-    BrowserKey, BrowserKeyHash, DeviceCode, DeviceCodeHash, State, StateHash, UserCode,
+    BrowserKey, BrowserKeyHash, DeviceCode, DeviceCodeHash, StateHash, UserCode,
+};
+use postiz::server::keys::Keys;
+use postiz::server::login::{
+    Claim, CodeDigest, Failure, LIFETIME, LeaseId, Login, Polled, REDEEMABLE_FOR, SealedGrant,
+    Starter, Status,
 };
 use postiz::server::seal::{Seal, SealedToken};
 use postiz::server::store::embedded::Embedded;
 use postiz::server::store::postgres::{DatabaseUrl, Postgres};
-use postiz::server::store::{
-    Claim, Denier, Inserted, NewRequest, Polled, REDEEMABLE_FOR, SealedGrant, Store, StoreError,
-};
+use postiz::server::store::{Inserted, Key, NewLogin, Purged, Store, StoreError, apply};
 use postiz::shared::secret::Secret;
 
 use crate::support::{Cluster, Database, at_once};
 
 const MINUTE: Duration = Duration::from_secs(60);
-const LIFETIME: Duration = Duration::from_secs(15 * 60);
 
 /// A store whose time can be moved on.
 struct Subject {
@@ -71,7 +73,8 @@ impl Subject {
             }
             Backend::Postgres(database) => database.run(&format!(
                 "UPDATE device_requests SET created_at = created_at - interval '{0} s', \
-                 expires_at = expires_at - interval '{0} s', claimed_at = claimed_at - interval '{0} s'",
+                 expires_at = expires_at - interval '{0} s', claimed_at = claimed_at - interval '{0} s', \
+                 lease_until = lease_until - interval '{0} s'",
                 by.as_secs()
             )),
         }
@@ -86,44 +89,108 @@ impl Subject {
 
     /// Adds a login.
     fn insert(&self) -> (DeviceCodeHash, UserCode) {
-        let new = new_request();
+        let new = new_login();
         assert_eq!(
             self.store.insert(std::slice::from_ref(&new)),
             Ok(vec![Inserted::Yes])
         );
-        (new.login, new.user_code)
+        (new.key, new.user_code)
     }
 
-    /// Adds a login and ties it to a browser.
-    fn bound(&self) -> (DeviceCodeHash, StateHash, BrowserKeyHash) {
-        let (login, user_code) = self.insert();
-        let (state, browser) = (State::generate().hash(), BrowserKey::generate().hash());
-        assert_eq!(
-            self.store.bind(&user_code, &state, &browser),
-            Ok(Some(login.clone()))
-        );
-        (login, state, browser)
+    /// Adds a login and confirms it in a browser.
+    fn confirmed(&self) -> Confirmed {
+        let (key, user_code) = self.insert();
+        let confirmed = Confirmed {
+            key,
+            state: state(),
+            browser: BrowserKey::generate().hash(),
+        };
+        assert_eq!(self.confirm(&user_code, &confirmed), Ok(Some(true)));
+        confirmed
+    }
+
+    fn confirm(&self, user_code: &UserCode, by: &Confirmed) -> Result<Option<bool>, StoreError> {
+        apply(&*self.store, Key::User(user_code), |login, now| {
+            login.confirm(&by.state, &by.browser, now)
+        })
+    }
+
+    fn deny(&self, user_code: &UserCode) -> Result<Option<bool>, StoreError> {
+        apply(&*self.store, Key::User(user_code), |login, now| {
+            login.deny(now)
+        })
+    }
+
+    fn claim(&self, by: &Confirmed, lease: &LeaseId) -> Result<Option<Claim>, StoreError> {
+        let code = CodeDigest::of("code");
+        apply(&*self.store, Key::State(&by.state), |login, now| {
+            login.claim(&by.browser, &code, lease, now)
+        })
+    }
+
+    fn complete(&self, key: &DeviceCodeHash, lease: &LeaseId) -> Result<Option<bool>, StoreError> {
+        apply(&*self.store, Key::Device(key), |login, now| {
+            login.complete(lease, &grant(), now)
+        })
     }
 
     /// Adds a login and completes it.
     fn completed(&self) -> DeviceCodeHash {
-        let (login, state, browser) = self.bound();
-        assert_eq!(
-            self.store.claim(&state, &browser),
-            Ok(Claim::Mine(login.clone()))
-        );
-        assert_eq!(self.store.complete(&login, &grant()), Ok(true));
-        login
+        let (confirmed, lease) = (self.confirmed(), LeaseId::generate());
+        assert_eq!(self.claim(&confirmed, &lease), Ok(Some(Claim::Granted)));
+        assert_eq!(self.complete(&confirmed.key, &lease), Ok(Some(true)));
+        confirmed.key
     }
+
+    fn begin_delivery(
+        &self,
+        key: &DeviceCodeHash,
+        lease: &LeaseId,
+    ) -> Result<Option<SealedGrant>, StoreError> {
+        let begun = apply(&*self.store, Key::Device(key), |login, now| {
+            login.begin_delivery(lease, now)
+        });
+        begun.map(Option::flatten)
+    }
+
+    fn end_delivery(&self, key: &DeviceCodeHash, lease: &LeaseId, delivered: bool) -> bool {
+        let ended = apply(&*self.store, Key::Device(key), |login, _| match delivered {
+            true => login.delivered(lease),
+            false => login.not_delivered(lease),
+        });
+        ended.unwrap().unwrap_or(false)
+    }
+
+    /// The login as it is kept.
+    fn read(&self, key: &DeviceCodeHash) -> Login {
+        self.store
+            .read(Key::Device(key))
+            .unwrap()
+            .expect("it is there")
+            .0
+    }
+}
+
+/// A login that a browser has confirmed.
+struct Confirmed {
+    key: DeviceCodeHash,
+    state: StateHash,
+    browser: BrowserKeyHash,
+}
+
+fn state() -> StateHash {
+    StateHash::from_store(BrowserKey::generate().hash().as_str().to_owned())
 }
 
 fn connect(database: &Database) -> Arc<dyn Store> {
     let url = DatabaseUrl::parse(&database.url()).expect("a good URL");
-    Arc::new(Postgres::new(&url, 4, Arc::new(seal())).expect("a good configuration"))
+    Arc::new(Postgres::new(&url, 4, seal()).expect("a good configuration"))
 }
 
 fn seal() -> Seal {
-    Seal::new(&Secret::new("the client secret".to_owned()))
+    Seal::new(Arc::new(Keys::new(&Secret::new(
+        "the client secret".to_owned(),
+    ))))
 }
 
 fn system_ms() -> u64 {
@@ -133,14 +200,31 @@ fn system_ms() -> u64 {
     u64::try_from(now.as_millis()).expect("it is before the year 500,000,000")
 }
 
-fn new_request() -> NewRequest {
-    NewRequest {
-        login: DeviceCode::generate().hash(),
+fn new_login() -> NewLogin {
+    NewLogin {
+        key: DeviceCode::generate().hash(),
         user_code: UserCode::generate(),
-        client_address: "192.0.2.1".to_owned(),
-        client_agent: "agent/1 \"ü\"".to_owned(),
-        lifetime: LIFETIME,
+        starter: Starter {
+            address: "192.0.2.1".to_owned(),
+            network: "192.0.2.0".to_owned(),
+            agent: "agent/1 \"ü\"".to_owned(),
+        },
     }
+}
+
+/// Adds so many logins that start in this network; their keys, oldest first.
+fn insert_from(subject: &Subject, network: &str, count: usize) -> Vec<DeviceCodeHash> {
+    let insert = |_| {
+        let mut new = new_login();
+        new.starter.network = network.to_owned();
+        assert_eq!(
+            subject.store.insert(std::slice::from_ref(&new)),
+            Ok(vec![Inserted::Yes])
+        );
+        subject.wait(Duration::from_secs(1));
+        new.key
+    };
+    (0..count).map(insert).collect()
 }
 
 fn grant() -> SealedGrant {
@@ -162,15 +246,17 @@ macro_rules! on_both_stores {
 }
 
 on_both_stores! {
-    fn a_new_login_is_found_by_its_user_code(subject: &Subject) {
-        let (login, user_code) = subject.insert();
+    fn new_login_is_found_by_its_user_code(subject: &Subject) {
+        let (key, user_code) = subject.insert();
         subject.wait(MINUTE);
-        let found = subject.store.find(&user_code).unwrap().expect("it is there");
-        assert_eq!((found.login, found.client_address.as_str()), (login.clone(), "192.0.2.1"));
-        assert_eq!(found.client_agent, "agent/1 \"ü\"");
-        assert!((60..70).contains(&found.age.as_secs()), "{:?}", found.age);
-        assert_eq!(subject.poll(&login), Ok(Polled::Pending));
-        assert_eq!(subject.store.find(&UserCode::generate()), Ok(None));
+        let (found, now) = subject.store.read(Key::User(&user_code)).unwrap().expect("it is there");
+        assert_eq!((&found.key, found.starter.address.as_str()), (&key, "192.0.2.1"));
+        assert_eq!(found.starter.network, "192.0.2.0");
+        assert_eq!(found.starter.agent, "agent/1 \"ü\"");
+        assert!((60..70).contains(&((now - found.created_at) / 1_000)), "{found:?} {now}");
+        assert_eq!(found.expires_at - found.created_at, 15 * 60_000);
+        assert_eq!(subject.poll(&key), Ok(Polled::Pending));
+        assert_eq!(subject.store.read(Key::User(&UserCode::generate())), Ok(None));
         assert_eq!(subject.store.count(), Ok(1));
     }
 
@@ -178,7 +264,7 @@ on_both_stores! {
     /// one twice.
     fn many_start_and_are_polled_in_one_call(subject: &Subject) {
         let (denied, user_code) = subject.insert();
-        let mut new: Vec<NewRequest> = (0..100).map(|_| new_request()).collect();
+        let mut new: Vec<NewLogin> = (0..100).map(|_| new_login()).collect();
         new[7].user_code = user_code.clone();
         new[99].user_code = new[0].user_code.clone();
         let is_taken = |at| at == 7 || at == 99;
@@ -187,8 +273,8 @@ on_both_stores! {
         for (at, inserted) in inserted.into_iter().enumerate() {
             assert_eq!(inserted == Inserted::UserCodeTaken, is_taken(at), "{at}");
         }
-        subject.store.deny(Denier::User(&user_code)).unwrap();
-        let mut logins: Vec<_> = new.into_iter().map(|new| new.login).collect();
+        assert_eq!(subject.deny(&user_code), Ok(Some(true)));
+        let mut logins: Vec<_> = new.into_iter().map(|new| new.key).collect();
         logins.push(denied.clone());
         logins.push(denied);
         let polled = subject.store.poll(&logins).unwrap();
@@ -206,160 +292,217 @@ on_both_stores! {
         assert_eq!(subject.store.count(), Ok(99));
     }
 
-    fn a_taken_user_code_is_not_given_out_twice(subject: &Subject) {
-        let first = new_request();
-        let second = NewRequest { user_code: first.user_code.clone(), ..new_request() };
+    fn taken_user_code_is_not_given_out_twice(subject: &Subject) {
+        let first = new_login();
+        let second = NewLogin { user_code: first.user_code.clone(), ..new_login() };
         assert_eq!(subject.store.insert(std::slice::from_ref(&first)), Ok(vec![Inserted::Yes]));
         assert_eq!(subject.store.insert(std::slice::from_ref(&second)), Ok(vec![Inserted::UserCodeTaken]));
-        assert_eq!(subject.poll(&second.login), Ok(Polled::Unknown));
-        assert_eq!(subject.store.find(&first.user_code).unwrap().unwrap().login, first.login);
+        assert_eq!(subject.poll(&second.key), Ok(Polled::Unknown));
+        let (found, _) = subject.store.read(Key::User(&first.user_code)).unwrap().unwrap();
+        assert_eq!(found.key, first.key);
     }
 
-    fn a_user_code_is_free_again_once_its_login_is_decided(subject: &Subject) {
+    fn user_code_is_free_again_once_its_login_is_decided(subject: &Subject) {
         let (_, user_code) = subject.insert();
-        assert!(subject.store.deny(Denier::User(&user_code)).unwrap().is_some());
-        let again = NewRequest { user_code, ..new_request() };
+        assert_eq!(subject.deny(&user_code), Ok(Some(true)));
+        assert_eq!(subject.deny(&user_code), Ok(None), "it is not found any more");
+        let again = NewLogin { user_code, ..new_login() };
         assert_eq!(subject.store.insert(&[again]), Ok(vec![Inserted::Yes]));
     }
 
-    fn the_whole_way_to_a_token(subject: &Subject) {
-        let login = subject.completed();
-        assert_eq!(subject.poll(&login), Ok(Polled::Completed));
-        let redemption = subject.store.redeem(&login).unwrap().expect("it is ready");
-        assert_eq!(redemption.grant, grant());
-        redemption.confirm().unwrap();
-        assert_eq!(subject.poll(&login), Ok(Polled::Unknown));
-        assert!(subject.store.redeem(&login).unwrap().is_none());
+    fn whole_way_to_a_token(subject: &Subject) {
+        let (key, lease) = (subject.completed(), LeaseId::generate());
+        assert_eq!(subject.poll(&key), Ok(Polled::Completed));
+        assert_eq!(subject.begin_delivery(&key, &lease), Ok(Some(grant())));
+        assert_eq!(subject.poll(&key), Ok(Polled::Pending), "while it is delivered");
+        assert!(subject.end_delivery(&key, &lease, true));
+        assert_eq!(subject.poll(&key), Ok(Polled::Unknown));
+        assert_eq!(subject.begin_delivery(&key, &LeaseId::generate()), Ok(None));
+        assert_eq!(subject.read(&key).grant, None);
     }
 
-    fn a_redemption_that_is_dropped_undoes_itself(subject: &Subject) {
-        let login = subject.completed();
-        for _ in 0..20 {
-            let redemption = subject.store.redeem(&login).unwrap().expect("the last one was dropped");
-            assert!(subject.store.redeem(&login).unwrap().is_none(), "it is in other hands");
-            assert_eq!(subject.poll(&login), Ok(Polled::Completed));
-            drop(redemption);
+    /// All that a login is survives being kept.
+    fn record_is_kept_whole(subject: &Subject) {
+        let (confirmed, lease) = (subject.confirmed(), LeaseId::generate());
+        subject.claim(&confirmed, &lease).unwrap();
+        let login = subject.read(&confirmed.key);
+        assert_eq!((login.state.as_ref(), login.browser.as_ref()), (Some(&confirmed.state), Some(&confirmed.browser)));
+        assert_eq!(login.status, Status::Exchanging);
+        assert_eq!(login.lease.as_ref().map(|lease| &lease.holder), Some(&lease));
+        for (n, code) in ["a", "b"].into_iter().enumerate() {
+            let refused = Failure::Refused(CodeDigest::of(code));
+            let released = apply(&*subject.store, Key::Device(&confirmed.key), |login, now| {
+                login.claim(&confirmed.browser, &CodeDigest::of(code), &lease, now);
+                login.release(&lease, &refused)
+            });
+            assert_eq!(released, Ok(Some(true)));
+            assert_eq!(subject.read(&confirmed.key).refused_codes.split(' ').count(), n + 1);
         }
-        subject.store.redeem(&login).unwrap().unwrap().confirm().unwrap();
-        assert!(subject.store.redeem(&login).unwrap().is_none());
+        assert_eq!(subject.read(&confirmed.key).lease, None);
+    }
+
+    fn delivery_that_failed_is_begun_anew(subject: &Subject) {
+        let key = subject.completed();
+        for _ in 0..20 {
+            let lease = LeaseId::generate();
+            assert_eq!(subject.begin_delivery(&key, &lease), Ok(Some(grant())));
+            assert_eq!(subject.begin_delivery(&key, &LeaseId::generate()), Ok(None), "it is being delivered");
+            assert!(subject.end_delivery(&key, &lease, false));
+            assert_eq!(subject.poll(&key), Ok(Polled::Completed));
+        }
+    }
+
+    fn delivery_lease_of_a_killed_instance_ends_by_itself(subject: &Subject) {
+        let (key, dead) = (subject.completed(), LeaseId::generate());
+        assert_eq!(subject.begin_delivery(&key, &dead), Ok(Some(grant())));
+        subject.wait(Duration::from_secs(15));
+        assert_eq!(subject.poll(&key), Ok(Polled::Pending));
+        subject.wait(Duration::from_secs(10));
+        assert_eq!(subject.poll(&key), Ok(Polled::Completed));
+        let lease = LeaseId::generate();
+        assert_eq!(subject.begin_delivery(&key, &lease), Ok(Some(grant())));
+        assert!(!subject.end_delivery(&key, &dead, true), "it is another's now");
+        assert!(subject.end_delivery(&key, &lease, true));
     }
 
     /// The reference gave one token to up to 185 of 200.
-    fn of_200_racing_redeemers_one_wins(subject: &Subject) {
-        let login = subject.completed();
-        let wins = at_once(200, |_| match subject.store.redeem(&login) {
-            Ok(Some(redemption)) => redemption.confirm().is_ok(),
+    fn one_of_200_racing_polls_is_given_the_token(subject: &Subject) {
+        let key = subject.completed();
+        let wins = at_once(200, |_| match subject.begin_delivery(&key, &LeaseId::generate()) {
+            Ok(Some(_)) => true,
             // Too many at once for the pool is no win, either.
-            Ok(None) | Err(StoreError::Unavailable(_)) => false,
+            Ok(None) | Err(StoreError::Unavailable(_) | StoreError::Locked) => false,
             Err(error) => panic!("{error}"),
         });
         assert_eq!(wins.into_iter().filter(|won| *won).count(), 1);
     }
 
-    /// R52
-    fn of_racing_callbacks_one_exchanges(subject: &Subject) {
-        let (login, state, browser) = subject.bound();
-        let claims = at_once(20, |_| subject.store.claim(&state, &browser).unwrap());
-        assert_eq!(claims.iter().filter(|claim| **claim == Claim::Mine(login.clone())).count(), 1);
-        assert_eq!(claims.iter().filter(|claim| **claim == Claim::Taken(login.clone())).count(), 19);
-        assert_eq!(subject.poll(&login), Ok(Polled::Pending), "R27: also during the exchange");
-        let completions = at_once(2, |_| subject.store.complete(&login, &grant()).unwrap());
-        assert!(completions.contains(&true));
-        assert_eq!(subject.store.claim(&state, &browser), Ok(Claim::Done));
+    fn one_of_racing_callbacks_exchanges(subject: &Subject) {
+        let confirmed = subject.confirmed();
+        let claims = at_once(20, |_| {
+            let lease = LeaseId::generate();
+            (subject.claim(&confirmed, &lease).unwrap(), lease)
+        });
+        let granted: Vec<_> = claims.iter().filter(|(claim, _)| *claim == Some(Claim::Granted)).collect();
+        assert_eq!(granted.len(), 1);
+        assert_eq!(claims.iter().filter(|(claim, _)| *claim == Some(Claim::Busy)).count(), 19);
+        assert_eq!(subject.poll(&confirmed.key), Ok(Polled::Pending), "also during the exchange");
+        let completions = at_once(2, |_| subject.complete(&confirmed.key, &granted[0].1).unwrap());
+        assert_eq!(completions, [Some(true); 2], "a second try finds its own work done");
+        assert_eq!(subject.claim(&confirmed, &LeaseId::generate()), Ok(Some(Claim::Done)));
     }
 
-    /// R51: neither the right state with another browser, nor the right browser with another state, nor a used state.
-    fn only_the_bound_browser_may_claim(subject: &Subject) {
-        let (login, state, browser) = subject.bound();
-        let (other_state, other_browser) = (State::generate().hash(), BrowserKey::generate().hash());
-        assert_eq!(subject.store.claim(&state, &other_browser), Ok(Claim::Unknown));
-        assert_eq!(subject.store.claim(&other_state, &browser), Ok(Claim::Unknown));
-        assert_eq!(subject.store.deny(Denier::Browser(&state, &other_browser)), Ok(None));
-        assert_eq!(subject.store.deny(Denier::Browser(&other_state, &browser)), Ok(None));
-        assert_eq!(subject.poll(&login), Ok(Polled::Pending));
+    /// Neither the right state with another browser, nor the right browser with another state.
+    fn only_the_confirming_browser_may_claim(subject: &Subject) {
+        let confirmed = subject.confirmed();
+        let lease = LeaseId::generate();
+        let other_browser = Confirmed { browser: BrowserKey::generate().hash(), state: confirmed.state.clone(), key: confirmed.key.clone() };
+        let other_state = Confirmed { state: state(), browser: confirmed.browser.clone(), key: confirmed.key.clone() };
+        assert_eq!(subject.claim(&other_browser, &lease), Ok(Some(Claim::Unknown)));
+        assert_eq!(subject.claim(&other_state, &lease), Ok(None));
+        assert_eq!(subject.poll(&confirmed.key), Ok(Polled::Pending));
     }
 
-    fn a_later_binding_replaces_an_earlier_one(subject: &Subject) {
-        let (login, user_code) = subject.insert();
-        let (first, second) = (State::generate().hash(), State::generate().hash());
-        let browser = BrowserKey::generate().hash();
-        subject.store.bind(&user_code, &first, &browser).unwrap();
-        subject.store.bind(&user_code, &second, &browser).unwrap();
-        assert_eq!(subject.store.claim(&first, &browser), Ok(Claim::Unknown));
-        assert_eq!(subject.store.claim(&second, &browser), Ok(Claim::Mine(login)));
+    fn later_confirmation_replaces_an_earlier_one(subject: &Subject) {
+        let (key, user_code) = subject.insert();
+        let by = || Confirmed { key: key.clone(), state: state(), browser: BrowserKey::generate().hash() };
+        let (first, second) = (by(), by());
+        assert_eq!(subject.confirm(&user_code, &first), Ok(Some(true)));
+        assert_eq!(subject.confirm(&user_code, &second), Ok(Some(true)));
+        assert_eq!(subject.claim(&first, &LeaseId::generate()), Ok(None));
+        assert_eq!(subject.claim(&second, &LeaseId::generate()), Ok(Some(Claim::Granted)));
     }
 
-    fn a_released_claim_can_be_claimed_again(subject: &Subject) {
-        let (login, state, browser) = subject.bound();
-        assert_eq!(subject.store.claim(&state, &browser), Ok(Claim::Mine(login.clone())));
-        subject.store.release(&login).unwrap();
-        assert_eq!(subject.store.complete(&login, &grant()), Ok(false), "nobody has the claim");
-        assert_eq!(subject.store.claim(&state, &browser), Ok(Claim::Mine(login.clone())));
-        assert_eq!(subject.store.complete(&login, &grant()), Ok(true));
-        subject.store.release(&login).unwrap();
-        assert_eq!(subject.poll(&login), Ok(Polled::Completed), "a late release changes nothing");
+    fn released_exchange_can_be_claimed_again(subject: &Subject) {
+        let (confirmed, lease) = (subject.confirmed(), LeaseId::generate());
+        assert_eq!(subject.claim(&confirmed, &lease), Ok(Some(Claim::Granted)));
+        let release = || apply(&*subject.store, Key::Device(&confirmed.key), |login, _| {
+            login.release(&lease, &Failure::Unanswered)
+        });
+        assert_eq!(release(), Ok(Some(true)));
+        assert_eq!(subject.complete(&confirmed.key, &lease), Ok(Some(false)), "nobody holds it");
+        let second = LeaseId::generate();
+        assert_eq!(subject.claim(&confirmed, &second), Ok(Some(Claim::Granted)));
+        assert_eq!(subject.complete(&confirmed.key, &second), Ok(Some(true)));
+        assert_eq!(release(), Ok(Some(false)));
+        assert_eq!(subject.poll(&confirmed.key), Ok(Polled::Completed), "a late release changes nothing");
     }
 
-    fn the_claim_of_the_dead_frees_itself(subject: &Subject) {
-        let (login, user_code) = subject.insert();
-        let (state, browser) = (State::generate().hash(), BrowserKey::generate().hash());
-        subject.store.bind(&user_code, &state, &browser).unwrap();
-        assert_eq!(subject.store.claim(&state, &browser), Ok(Claim::Mine(login.clone())));
+    fn exchange_lease_of_a_killed_instance_ends_by_itself(subject: &Subject) {
+        let confirmed = subject.confirmed();
+        assert_eq!(subject.claim(&confirmed, &LeaseId::generate()), Ok(Some(Claim::Granted)));
         subject.wait(Duration::from_secs(25));
-        assert_eq!(subject.store.claim(&state, &browser), Ok(Claim::Taken(login.clone())));
+        assert_eq!(subject.claim(&confirmed, &LeaseId::generate()), Ok(Some(Claim::Busy)));
         subject.wait(Duration::from_secs(10));
-        assert_eq!(subject.store.claim(&state, &browser), Ok(Claim::Mine(login)));
+        assert_eq!(subject.claim(&confirmed, &LeaseId::generate()), Ok(Some(Claim::Granted)));
     }
 
-    fn a_denied_login_stays_denied(subject: &Subject) {
-        let (by_user, user_code) = subject.insert();
-        let (by_browser, state, browser) = subject.bound();
-        assert_eq!(subject.store.deny(Denier::User(&user_code)), Ok(Some(by_user.clone())));
-        assert_eq!(subject.store.deny(Denier::Browser(&state, &browser)), Ok(Some(by_browser.clone())));
-        for login in [&by_user, &by_browser] {
-            assert_eq!(subject.poll(login), Ok(Polled::Denied));
-            assert!(subject.store.redeem(login).unwrap().is_none());
-        }
-        assert_eq!(subject.store.find(&user_code), Ok(None));
-        assert_eq!(subject.store.claim(&state, &browser), Ok(Claim::Unknown));
-        assert_eq!(subject.store.deny(Denier::User(&user_code)), Ok(None), "once is enough");
-    }
-
-    /// R09, R30
-    fn an_expired_login_says_so_for_15_minutes_more(subject: &Subject) {
-        let (unbound, user_code) = subject.insert();
-        let (login, state, browser) = subject.bound();
+    fn expired_login_says_so_for_15_minutes_more(subject: &Subject) {
+        let (unconfirmed, user_code) = subject.insert();
+        let confirmed = subject.confirmed();
         subject.wait(LIFETIME);
-        for login in [&unbound, &login] {
-            assert_eq!(subject.poll(login), Ok(Polled::Expired));
+        for key in [&unconfirmed, &confirmed.key] {
+            assert_eq!(subject.poll(key), Ok(Polled::Expired));
         }
-        assert_eq!(subject.store.find(&user_code), Ok(None));
-        assert_eq!(subject.store.bind(&user_code, &state, &browser), Ok(None));
-        assert_eq!(subject.store.deny(Denier::User(&user_code)), Ok(None));
-        assert_eq!(subject.store.claim(&state, &browser), Ok(Claim::Unknown));
+        assert_eq!(subject.deny(&user_code), Ok(Some(false)));
+        assert_eq!(subject.claim(&confirmed, &LeaseId::generate()), Ok(Some(Claim::Unknown)));
         subject.wait(14 * MINUTE);
-        assert_eq!(subject.store.purge(1_000), Ok(0));
-        assert_eq!(subject.poll(&login), Ok(Polled::Expired));
+        assert_eq!(subject.store.purge(1_000), Ok(vec![]));
+        assert_eq!(subject.poll(&confirmed.key), Ok(Polled::Expired));
         subject.wait(2 * MINUTE);
-        assert_eq!(subject.store.purge(1), Ok(1), "in batches");
-        assert_eq!(subject.store.purge(1_000), Ok(1));
-        assert_eq!((subject.poll(&login), subject.store.count()), (Ok(Polled::Unknown), Ok(0)));
+        assert_eq!(subject.store.purge(1).unwrap().len(), 1, "in batches");
+        assert_eq!(subject.store.purge(1_000).unwrap().len(), 1);
+        assert_eq!((subject.poll(&confirmed.key), subject.store.count()), (Ok(Polled::Unknown), Ok(0)));
     }
 
-    /// R20: approved in the last second; the exchange and the next poll may come after.
-    fn a_token_that_came_in_time_is_not_lost_to_the_clock(subject: &Subject) {
-        let (login, state, browser) = subject.bound();
+    fn purge_says_what_expired_undecided(subject: &Subject) {
+        let (pending, _) = subject.insert();
+        let (denied, user_code) = subject.insert();
+        subject.deny(&user_code).unwrap();
+        subject.wait(LIFETIME + 16 * MINUTE);
+        let mut purged = subject.store.purge(10).unwrap();
+        purged.sort_by_key(|purged| purged.expired);
+        let expected = [(denied, false), (pending, true)].map(|(key, expired)| Purged { key, expired });
+        assert_eq!(purged, expected);
+    }
+
+    /// Approved in the last second; the exchange and the next poll may come after.
+    fn token_that_came_in_time_is_not_lost_to_the_clock(subject: &Subject) {
+        let (confirmed, lease) = (subject.confirmed(), LeaseId::generate());
+        let key = &confirmed.key;
         subject.wait(LIFETIME - Duration::from_secs(5));
-        assert_eq!(subject.store.claim(&state, &browser), Ok(Claim::Mine(login.clone())));
+        assert_eq!(subject.claim(&confirmed, &lease), Ok(Some(Claim::Granted)));
         subject.wait(Duration::from_secs(10));
-        assert_eq!(subject.poll(&login), Ok(Polled::Pending));
-        assert_eq!(subject.store.complete(&login, &grant()), Ok(true));
+        assert_eq!(subject.poll(key), Ok(Polled::Pending));
+        assert_eq!(subject.complete(key, &lease), Ok(Some(true)));
         subject.wait(REDEEMABLE_FOR - Duration::from_secs(10));
-        assert_eq!(subject.poll(&login), Ok(Polled::Completed));
-        assert!(subject.store.redeem(&login).unwrap().is_some());
+        assert_eq!(subject.poll(key), Ok(Polled::Completed));
         subject.wait(Duration::from_secs(20));
-        assert_eq!(subject.poll(&login), Ok(Polled::Expired), "but not for ever");
-        assert!(subject.store.redeem(&login).unwrap().is_none());
+        assert_eq!(subject.poll(key), Ok(Polled::Expired), "but not for ever");
+        assert_eq!(subject.begin_delivery(key, &lease), Ok(None));
+    }
+
+    /// Those that are over go first; then the oldest of the network that holds most; a confirmed one last.
+    fn room_is_made_by_those_that_hold_most(subject: &Subject) {
+        let (over, _) = subject.insert();
+        subject.wait(LIFETIME);
+        let lonely = insert_from(subject, "203.0.113.0", 1);
+        let crowd = insert_from(subject, "192.0.2.0", 5);
+        let confirmed = Confirmed { key: crowd[0].clone(), state: state(), browser: BrowserKey::generate().hash() };
+        let user_code = subject.read(&crowd[0]).user_code;
+        assert_eq!(subject.confirm(&user_code, &confirmed), Ok(Some(true)));
+        let pair = insert_from(subject, "198.51.100.0", 2);
+        let is_there = |key: &DeviceCodeHash| subject.poll(key) != Ok(Polled::Unknown);
+        assert_eq!(subject.store.make_room(10), Ok(1), "expired ones alone");
+        assert!(!is_there(&over));
+        assert_eq!(subject.store.make_room(2), Ok(2));
+        let left = |keys: &[DeviceCodeHash]| keys.iter().map(is_there).collect::<Vec<_>>();
+        assert_eq!(left(&crowd), [true, false, false, true, true]);
+        assert_eq!(subject.store.make_room(3), Ok(3));
+        assert_eq!(left(&crowd), [true, false, false, false, false], "the confirmed one stays");
+        assert_eq!((left(&pair), left(&lonely)), (vec![false, true], vec![true]));
+        assert_eq!(subject.store.make_room(10), Ok(3), "at last all that wait");
+        assert_eq!(subject.store.make_room(10), Ok(0));
     }
 }
 
@@ -475,20 +618,16 @@ fn the_references_table_is_brought_up_in_place() {
 
     // A code of the reference's wider alphabet goes all the way.
     let user_code = UserCode::parse("aeiu 2568").unwrap();
-    assert_eq!(
-        store.find(&user_code).unwrap().unwrap().login,
-        DeviceCode::from_client("waiting").hash()
-    );
+    let (found, _) = store.read(Key::User(&user_code)).unwrap().unwrap();
+    assert_eq!(found.key, DeviceCode::from_client("waiting").hash());
 
     // The token in clear is sealed now, and comes out again.
-    let login = DeviceCode::from_client("done").hash();
-    let redemption = store.redeem(&login).unwrap().expect("it was completed");
-    assert_eq!(redemption.grant.api_url, "https://api.example");
+    let key = DeviceCode::from_client("done").hash();
+    let (done, _) = store.read(Key::Device(&key)).unwrap().unwrap();
+    let grant = done.grant.expect("it was completed");
+    assert_eq!(grant.api_url, "https://api.example");
     assert_eq!(
-        seal()
-            .open(&login, &redemption.grant.token)
-            .unwrap()
-            .expose(),
+        seal().open(&key, &grant.token).unwrap().expose(),
         "pos_clear"
     );
 }

@@ -1,29 +1,52 @@
-//! Who gets in: so many connections in all, so many from one address. In memory, as large as what is let in.
+//! Which connections are open: so many in all, so many from one address. When there is no room, one that waits for a request
+//! is closed (eviction): the one that has waited longest, first of the network that holds most.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Shutdown, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use crate::server::client_address::network;
+use crate::server::client_address::{network, wide_network};
 
-/// Counts connections.
+/// The open connections.
 pub(super) struct Admission {
     max: u32,
     /// 0 is no limit.
     max_per_address: u32,
-    counts: Mutex<Counts>,
+    connections: Mutex<Connections>,
+    start: Instant,
 }
 
 #[derive(Default)]
-struct Counts {
-    all: u32,
+struct Connections {
+    next_id: u64,
+    by_id: HashMap<u64, Connection>,
     by_address: HashMap<IpAddr, u32>,
+    by_network: HashMap<IpAddr, u32>,
 }
 
-/// A connection that was let in, until it is dropped.
+struct Connection {
+    socket: Arc<TcpStream>,
+    address: IpAddr,
+    network: IpAddr,
+    phase: Arc<Phase>,
+}
+
+/// What a connection does: the milliseconds since the start at which it began to wait for a whole request (idle, in a TLS
+/// handshake, sending bit by bit), or one of the two below.
+struct Phase(AtomicU64);
+
+/// A request is being answered.
+const ANSWERING: u64 = u64::MAX;
+/// The connection was closed to make room.
+const EVICTED: u64 = u64::MAX - 1;
+
+/// A connection that was admitted, until it is dropped.
 pub(super) struct Admitted {
     admission: Arc<Admission>,
-    address: IpAddr,
+    id: u64,
+    phase: Arc<Phase>,
 }
 
 impl Admission {
@@ -31,46 +54,142 @@ impl Admission {
         Arc::new(Admission {
             max,
             max_per_address,
-            counts: Mutex::default(),
+            connections: Mutex::default(),
+            start: Instant::now(),
         })
     }
 
-    /// Lets a connection from `address` in, if there is room. A proxy counts as the one address it is unless `is_proxy`:
+    /// Admits a connection from `peer`, if there is room or another one makes room. A trusted proxy has no limit of its own:
     /// all its clients come from there.
     pub(super) fn admit(
         self: &Arc<Admission>,
-        address: IpAddr,
+        socket: &Arc<TcpStream>,
+        peer: IpAddr,
         is_proxy: bool,
     ) -> Option<Admitted> {
-        let address = network(address);
-        let mut counts = self.counts();
-        let here = counts.by_address.get(&address).copied().unwrap_or(0);
-        let crowded = self.max_per_address != 0 && !is_proxy && here >= self.max_per_address;
-        if counts.all >= self.max || crowded {
-            return None;
+        let (address, network) = (network(peer), wide_network(peer));
+        let mut connections = self.connections();
+        let here = connections.by_address.get(&address).copied();
+        let limited = self.max_per_address != 0 && !is_proxy;
+        if limited && here.unwrap_or(0) >= self.max_per_address {
+            connections.evict(|connection| connection.address == address)?;
         }
-        counts.all += 1;
-        counts.by_address.insert(address, here + 1);
+        if connections.by_id.len() >= self.max as usize {
+            connections.evict(|_| true)?;
+        }
+        let phase = Arc::new(Phase(AtomicU64::new(self.now_ms())));
+        let id = connections.add(Connection {
+            socket: Arc::clone(socket),
+            address,
+            network,
+            phase: Arc::clone(&phase),
+        });
         Some(Admitted {
             admission: Arc::clone(self),
-            address,
+            id,
+            phase,
         })
     }
 
-    fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Closes one connection that waits, where there is one: the system has no descriptor or thread for another.
+    pub(super) fn evict_any(&self) {
+        let _ = self.connections().evict(|_| true);
+    }
+
+    /// Closes all connections that wait.
+    pub(super) fn evict_all(&self) {
+        let mut connections = self.connections();
+        while connections.evict(|_| true).is_some() {}
+    }
+
+    /// Is no connection open?
+    pub(super) fn is_empty(&self) -> bool {
+        self.connections().by_id.is_empty()
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connections {
+    fn add(&mut self, connection: Connection) -> u64 {
+        *self.by_address.entry(connection.address).or_default() += 1;
+        *self.by_network.entry(connection.network).or_default() += 1;
+        self.next_id += 1;
+        self.by_id.insert(self.next_id, connection);
+        self.next_id
+    }
+
+    fn remove(&mut self, id: u64) {
+        if let Some(connection) = self.by_id.remove(&id) {
+            count_down(&mut self.by_address, connection.address);
+            count_down(&mut self.by_network, connection.network);
+        }
+    }
+
+    /// Closes, of those that wait and `may_go`, the one of the largest network that has waited longest.
+    fn evict(&mut self, may_go: impl Fn(&Connection) -> bool) -> Option<()> {
+        loop {
+            let waiting = self.by_id.iter().filter_map(|(id, connection)| {
+                let since = connection.phase.0.load(Ordering::Acquire);
+                let waits = since < EVICTED && may_go(connection);
+                let held = self.by_network.get(&connection.network);
+                waits.then_some((held, std::cmp::Reverse(since), *id))
+            });
+            let (_, std::cmp::Reverse(since), id) = waiting.max()?;
+            let connection = self.by_id.get(&id)?;
+            // Unless its request has come just now.
+            if connection.phase.change(since, EVICTED) {
+                // Its thread reads the end of the connection, and ends.
+                let _ = connection.socket.shutdown(Shutdown::Both);
+                self.remove(id);
+                return Some(());
+            }
+        }
+    }
+}
+
+impl Phase {
+    fn change(&self, from: u64, to: u64) -> bool {
+        self.0
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+}
+
+impl Admitted {
+    /// A whole request has come. False: the connection was closed before, to make room.
+    pub(super) fn begin_request(&self) -> bool {
+        let since = self.phase.0.load(Ordering::Acquire);
+        since != EVICTED && self.phase.change(since, ANSWERING)
+    }
+
+    /// The request is answered: the connection waits for the next one.
+    pub(super) fn wait_again(&self) {
+        self.phase
+            .0
+            .store(self.admission.now_ms(), Ordering::Release);
     }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let mut counts = self.admission.counts();
-        counts.all -= 1;
-        if let Some(here) = counts.by_address.get_mut(&self.address) {
-            *here -= 1;
-            if *here == 0 {
-                counts.by_address.remove(&self.address);
-            }
+        self.admission.connections().remove(self.id);
+    }
+}
+
+fn count_down(counts: &mut HashMap<IpAddr, u32>, key: IpAddr) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
         }
     }
 }
@@ -78,29 +197,74 @@ impl Drop for Admitted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpListener;
 
-    #[test]
-    fn room_is_limited_and_given_back() {
-        let admission = Admission::new(3, 2);
-        let (a, b) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        let first = admission.admit(a, false).unwrap();
-        let _second = admission.admit(a, false).unwrap();
-        assert!(admission.admit(a, false).is_none(), "two from one address");
-        let _third = admission.admit(b, false).unwrap();
-        assert!(admission.admit(b, false).is_none(), "three in all");
-        drop(first);
-        assert!(admission.admit(a, false).is_some());
+    /// A socket to be admitted, and its other end.
+    fn socket() -> (Arc<TcpStream>, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (Arc::new(listener.accept().unwrap().0), client)
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn is_closed(socket: &TcpStream) -> bool {
+        socket.set_nonblocking(true).unwrap();
+        matches!(socket.peek(&mut [0]), Ok(0))
     }
 
     #[test]
-    fn a_proxy_brings_many() {
-        let admission = Admission::new(10, 1);
-        let proxy = IpAddr::from([127, 0, 0, 1]);
-        let admitted: Vec<_> = (0..20)
-            .filter_map(|_| admission.admit(proxy, true))
+    fn address_makes_room_for_itself() {
+        let admission = Admission::new(10, 2);
+        let sockets: Vec<_> = (0..4).map(|_| socket()).collect();
+        let admit = |n: usize, address: &str| admission.admit(&sockets[n].0, ip(address), false);
+        let first = admit(0, "192.0.2.1").unwrap();
+        let second = admit(1, "192.0.2.1").unwrap();
+        assert!(first.begin_request() && second.begin_request());
+        assert!(admit(2, "192.0.2.1").is_none(), "both are being answered");
+        let _other = admit(2, "192.0.2.2").unwrap();
+        second.wait_again();
+        let _third = admit(3, "192.0.2.1").unwrap();
+        assert!(is_closed(&sockets[1].1) && !is_closed(&sockets[0].1));
+        assert!(!second.begin_request(), "it was closed");
+    }
+
+    #[test]
+    fn largest_network_makes_room_for_others() {
+        let admission = Admission::new(5, 0);
+        let sockets: Vec<_> = (0..6).map(|_| socket()).collect();
+        let admit = |n: usize, address: &str| admission.admit(&sockets[n].0, ip(address), false);
+        let lonely = admit(0, "198.51.100.1").unwrap();
+        let crowd: Vec<_> = (1..5)
+            .map(|n| admit(n, &format!("192.0.2.{n}")).unwrap())
             .collect();
-        assert_eq!(admitted.len(), 10);
+        assert!(crowd[0].begin_request(), "the oldest one is busy");
+        let _newcomer = admit(5, "203.0.113.1").unwrap();
+        let closed: Vec<_> = (0..6).filter(|n| is_closed(&sockets[*n].1)).collect();
+        assert_eq!(closed.len(), 1);
+        assert!((2..5).contains(&closed[0]), "{closed:?}");
+        drop((lonely, crowd));
+        assert_eq!(admission.connections().by_id.len(), 1);
+        assert_eq!(admission.connections().by_address.len(), 1);
+        admission.evict_all();
+        assert!(admission.is_empty() && admission.connections().by_network.is_empty());
+    }
+
+    #[test]
+    fn proxy_brings_many() {
+        let admission = Admission::new(10, 1);
+        let admitted: Vec<_> = (0..10)
+            .map(|_| admission.admit(&socket().0, ip("127.0.0.1"), true).unwrap())
+            .collect();
+        assert!(admitted.iter().all(Admitted::begin_request));
+        assert!(
+            admission
+                .admit(&socket().0, ip("127.0.0.1"), true)
+                .is_none()
+        );
         drop(admitted);
-        assert!(admission.counts().by_address.is_empty());
+        assert!(admission.is_empty());
     }
 }

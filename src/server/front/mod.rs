@@ -1,22 +1,26 @@
-//! The public socket. tiny_http cannot face a network alone: it bounds neither time nor size nor numbers. So the front
-//! admits a bounded number of clients, reads one whole, bounded request from each, and only then hands it to tiny_http
-//! over a private socket; it reads the whole answer back and sends it on.
+//! The public socket. It admits a bounded number of connections, reads one whole, bounded request after the other from each,
+//! has it answered in the same thread, and writes the answer.
 //!
-//! It alone knows the client's socket, so it also sees to it that a token counts as handed over only when its client was
-//! still there.
+//! It alone knows the client's socket, so it also sees to it that a token counts as delivered only when its client has it.
+//!
+//! tiny_http prints the answers (writer.rs), but its `Server` does not run. Measured on tiny_http 0.12: one endless header line
+//! made it grow by 427 MB in 4 s, a client that dribbles holds a thread for ever, and its accept loop ends for good on any
+//! error of accept and panics when it gets no thread (behind a front of ours, 11 of 12 requests then got 503 until a
+//! restart). There is no other way in, so requests are read here (request_reader.rs, with httparse).
 
 mod admission;
-mod inner;
 mod stream;
+mod watchdog;
+mod writer;
 
-pub(crate) mod descriptors;
+pub(crate) mod process_limits;
+pub(crate) mod request_reader;
 pub(crate) mod tls;
-pub(crate) mod whole_request;
 
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,235 +28,264 @@ use rustls::ServerConfig;
 
 use crate::server::client_address::TrustedProxies;
 use crate::server::front::admission::{Admission, Admitted};
-use crate::server::front::inner::Inner;
+use crate::server::front::request_reader::{End, Framing, Problem, RequestReader};
 use crate::server::front::stream::Stream;
-use crate::server::front::whole_request::{Client, End, Reader, Refusal, WholeRequest};
-use crate::server::http::{Deliveries, FRONT_HEADER, OnDelivered};
+use crate::server::front::watchdog::{OpenRequest, Watchdog};
+use crate::server::http::request::Request;
+use crate::server::http::{App, Reply};
 use crate::server::log::Log;
-use crate::shared::secret::Secret;
 
-/// Time for a client to take one answer.
-const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long to see whether a client takes its token: long enough for the answer's way there and the end of the connection's way
-/// back, and less than a poll waits for a connection to the database, since each hand-over holds one.
-const HAND_OVER_TIME_MAX: Duration = Duration::from_secs(1);
-/// What a refused client may still send, and how long, before its connection is closed.
+/// back.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(1);
+/// What a client with a bad request may still send, and how long, before its connection is closed.
 const UNREAD_BYTES_MAX: usize = 1024 * 1024;
-const UNREAD_TIME_MAX: Duration = Duration::from_secs(2);
-/// How long to wait when the system has no descriptors or memory for another connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long to wait when the system has no descriptors, threads or memory for another connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// A new connection's thread is tried for so often; each time a connection that waits makes room.
+const SPAWN_TRIES_MAX: u32 = 25;
+/// The same line of the log is not written more often while accepting fails.
+const ACCEPT_LOG_PAUSE: Duration = Duration::from_secs(5);
 /// A connection's thread needs little; the system's default of 8 MiB each would only frighten.
 const STACK_BYTES: usize = 256 * 1024;
+/// How long a stopping server keeps idle connections for a last request.
+const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a stopping server waits for the requests that are open.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the front is to do.
 pub(crate) struct FrontSettings {
     pub(crate) max_connections: u32,
     pub(crate) max_connections_per_address: u32,
     pub(crate) trusted_proxies: TrustedProxies,
+    pub(crate) idle_timeout: Duration,
     pub(crate) tls: Option<Arc<ServerConfig>>,
 }
 
 /// The front of a running server.
 pub(crate) struct Front {
     settings: FrontSettings,
+    app: Arc<App>,
     admission: Arc<Admission>,
-    inner: Inner,
-    secret: Secret<String>,
-    deliveries: Arc<Deliveries>,
+    watchdog: Arc<Watchdog>,
     next_request_id: AtomicU64,
-    in_flight: InFlight,
+    /// No more connections are accepted.
+    closing: AtomicBool,
+    /// The one warning about a proxy that is not trusted was written.
+    warned_of_proxy: AtomicBool,
     log: Arc<Log>,
 }
 
 impl Front {
-    /// A front, and the private socket that tiny_http is to listen on. Requests that come over it are the front's only if
-    /// they carry `secret`.
-    pub(crate) fn new(
-        settings: FrontSettings,
-        secret: Secret<String>,
-        deliveries: Arc<Deliveries>,
-        log: Arc<Log>,
-    ) -> io::Result<(Arc<Front>, std::os::unix::net::UnixListener)> {
-        let (listener, address) = inner::private_socket()?;
-        let front = Front {
-            admission: Admission::new(
-                settings.max_connections,
-                settings.max_connections_per_address,
-            ),
+    /// A front for `app`, and its watchdog's thread.
+    pub(crate) fn start(settings: FrontSettings, app: Arc<App>) -> io::Result<Arc<Front>> {
+        let watchdog = Arc::<Watchdog>::default();
+        watchdog.start(Arc::clone(&app))?;
+        let (max, max_per_address) = (
+            settings.max_connections,
+            settings.max_connections_per_address,
+        );
+        let log = Arc::clone(&app.log);
+        Ok(Arc::new(Front {
             settings,
-            inner: Inner::new(address, greeting(&secret)),
-            secret,
-            deliveries,
+            app,
+            admission: Admission::new(max, max_per_address),
+            watchdog,
             next_request_id: AtomicU64::new(1),
-            in_flight: InFlight::default(),
+            closing: AtomicBool::new(false),
+            warned_of_proxy: AtomicBool::new(false),
             log,
-        };
-        Ok((Arc::new(front), listener))
+        }))
     }
 
-    /// Takes clients from `listener` until the front is stopped.
+    /// Accepts connections from `listener` until the front is stopped, those included that have connected by then.
     pub(crate) fn run(self: &Arc<Front>, listener: &TcpListener) {
+        let mut logged: Option<Instant> = None;
         loop {
-            let accepted = listener.accept();
-            if self.in_flight.is_stopping() {
+            let closing = self.closing.load(Ordering::Acquire);
+            if closing && listener.set_nonblocking(true).is_err() {
                 return;
             }
-            match accepted {
-                Ok((socket, peer)) => self.take(socket, peer),
+            match listener.accept() {
+                Ok((socket, peer)) => self.admit(socket, peer.ip()),
                 // The client gave up before it was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(_) if closing => return,
                 Err(error) => {
-                    self.log
-                        .error("accept_failed", &[("error", &error.to_string())]);
+                    if logged.is_none_or(|at| at.elapsed() >= ACCEPT_LOG_PAUSE) {
+                        logged = Some(Instant::now());
+                        self.log
+                            .error("accept_failed", &[("error", &error.to_string())]);
+                    }
+                    self.admission.evict_any();
                     thread::sleep(ACCEPT_PAUSE);
                 }
             }
         }
     }
 
-    /// Takes no more requests, and waits for those in flight, `patience` at most. True: all are answered.
-    pub(crate) fn stop(&self, listening_at: SocketAddr, patience: Duration) -> bool {
-        self.in_flight.stop();
+    /// Says that the server stops, goes on for `delay`, accepts no more, and gives open connections time for their last
+    /// requests. True: all requests are answered.
+    pub(crate) fn stop(&self, listening_at: SocketAddr, delay: Duration) -> bool {
+        self.app.stop();
+        thread::sleep(delay);
+        self.closing.store(true, Ordering::Release);
         // Wakes the accept loop, which then ends and closes the listener.
         let _ = TcpStream::connect_timeout(&reachable(listening_at), Duration::from_secs(1));
-        self.in_flight.wait(patience)
+        let stopped_at = Instant::now();
+        self.wait_for_connections(stopped_at + LAST_REQUEST_TIMEOUT);
+        self.admission.evict_all();
+        self.wait_for_connections(stopped_at + STOP_TIMEOUT)
     }
 
-    fn take(self: &Arc<Front>, socket: TcpStream, peer: SocketAddr) {
-        let peer = peer.ip();
-        let is_proxy = self.settings.trusted_proxies.trusts(peer);
-        let Some(admitted) = self.admission.admit(peer, is_proxy) else {
-            // Closed at once: whoever opens too many is not owed an answer.
+    /// Waits until no connection is open, at most until `deadline`. True: none is.
+    fn wait_for_connections(&self, deadline: Instant) -> bool {
+        while !self.admission.is_empty() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
+    /// Serves a new connection in a thread of its own, if there is room.
+    fn admit(self: &Arc<Front>, socket: TcpStream, peer: IpAddr) {
+        // What the listener was told meanwhile, its sockets inherit on some systems.
+        if socket.set_nonblocking(false).is_err() {
+            return;
+        }
+        let (socket, is_proxy) = (Arc::new(socket), self.settings.trusted_proxies.trusts(peer));
+        let Some(admitted) = self.admission.admit(&socket, peer, is_proxy) else {
+            // Closed at once: who opens too many is owed no answer.
             return;
         };
-        let front = Arc::clone(self);
-        let serve = move || front.serve(socket, peer, admitted);
-        let spawned = thread::Builder::new()
-            .name(format!("client-{peer}"))
-            .stack_size(STACK_BYTES)
-            .spawn(serve);
-        if let Err(error) = spawned {
-            self.log
-                .error("thread_failed", &[("error", &error.to_string())]);
-            thread::sleep(ACCEPT_PAUSE);
+        let admitted = Arc::new(admitted);
+        for _ in 0..SPAWN_TRIES_MAX {
+            let (front, socket, admitted) =
+                (Arc::clone(self), Arc::clone(&socket), Arc::clone(&admitted));
+            let spawned = thread::Builder::new()
+                .name("connection".to_owned())
+                .stack_size(STACK_BYTES)
+                .spawn(move || front.serve(socket, peer, &admitted));
+            match spawned {
+                Ok(_) => return,
+                Err(error) => {
+                    self.log
+                        .error("thread_failed", &[("error", &error.to_string())]);
+                    self.admission.evict_any();
+                    thread::sleep(ACCEPT_PAUSE);
+                }
+            }
         }
     }
 
     /// One client's connection, from its first request to its end.
-    fn serve(&self, socket: TcpStream, peer: IpAddr, _admitted: Admitted) {
+    fn serve(&self, socket: Arc<TcpStream>, peer: IpAddr, admitted: &Admitted) {
         let Ok(mut stream) = Stream::new(socket, self.settings.tls.as_ref()) else {
             return;
         };
-        let mut reader = Reader::new();
-        loop {
-            let request = match reader.next(&mut stream) {
-                Ok(request) => request,
-                Err(End::Silent) => return,
-                Err(End::Refused(refusal)) => return self.refuse(&mut stream, peer, refusal),
-            };
-            let Some(_flight) = self.in_flight.begin() else {
-                return;
-            };
-            if !matches!(self.relay(&mut stream, peer, &request), Ok(true)) {
-                return;
-            }
+        let mut reader = RequestReader::new(peer, self.settings.idle_timeout);
+        while let Some(kept) = self.serve_request(stream, &mut reader, admitted) {
+            stream = kept;
         }
     }
 
-    /// Hands a whole request to tiny_http, and the whole answer back. True: another request may follow.
-    fn relay(&self, stream: &mut Stream, peer: IpAddr, request: &WholeRequest) -> io::Result<bool> {
-        let request_id = self.next_request_id.fetch_add(1, Ordering::Relaxed);
-        let client = self
-            .settings
-            .trusted_proxies
-            .client(peer, request.forwarded_for.iter().map(String::as_str));
-        let vouch = format!("{} {request_id} {client}", self.secret.expose());
-        let answer = self
-            .inner
-            .exchange(&request.bytes(FRONT_HEADER, &vouch), request.is_head);
-        // Taken out in any case: what is not delivered is dropped here, and undone.
-        let on_delivered = self.deliveries.take(request_id);
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(error) => {
-                self.log
-                    .error("http_unanswered", &[("error", &error.to_string())]);
-                write(stream, UNANSWERED)?;
-                return Err(error);
+    /// Reads one request and answers it. `None`: the connection is over.
+    fn serve_request(
+        &self,
+        mut stream: Stream,
+        reader: &mut RequestReader,
+        admitted: &Admitted,
+    ) -> Option<Stream> {
+        let (mut request, framing) = match reader.next(&mut stream) {
+            Ok(read) => read,
+            Err(End::Closed) => return None,
+            Err(End::Bad(problem)) => {
+                self.reject(&mut stream, reader.peer(), problem);
+                return None;
             }
         };
-        let keep_alive =
-            request.keep_alive && on_delivered.is_none() && !self.in_flight.is_stopping();
-        let bytes = answer.bytes((!keep_alive).then_some("close"));
-        match on_delivered {
-            None => write(stream, &bytes)?,
-            Some(on_delivered) => hand_over(stream, &bytes, on_delivered)?,
+        if !admitted.begin_request() {
+            return None;
         }
-        Ok(keep_alive)
+        request.id = self.next_request_id.fetch_add(1, Ordering::Relaxed);
+        self.find_client(&mut request);
+        let routed = self.app.route(&request);
+        let deadline = Instant::now() + routed.timeout();
+        let open = self.watchdog.open(OpenRequest {
+            stream,
+            deadline,
+            routed,
+            framing,
+        });
+        let mut reply = self.app.answer_routed(&routed, &request);
+        let token = reply.token.take();
+        let Some(mut stream) = open.close() else {
+            // The watchdog has answered: a token that comes too late is there for the next poll.
+            if let Some(token) = token {
+                self.app.end_delivery(token, false);
+            }
+            return None;
+        };
+        let keep_alive = framing.keep_alive && token.is_none() && !self.app.is_stopping();
+        let written = self.write(&mut stream, reply, framing, keep_alive, token.is_some());
+        if let Some(token) = token {
+            self.app.end_delivery(token, written.is_ok());
+        }
+        admitted.wait_again();
+        written.is_ok_and(|()| keep_alive).then_some(stream)
     }
 
-    /// Answers what the front itself does not take, and closes.
-    fn refuse(&self, stream: &mut Stream, peer: IpAddr, (status, error): Refusal) {
-        self.log.info(
-            "refused",
-            &[
-                ("status", &status.to_string()),
-                ("error", error),
-                ("client", &peer.to_string()),
-            ],
-        );
-        if write(stream, &refusal_bytes(status, error)).is_ok() {
-            stream.close_gently(UNREAD_BYTES_MAX, UNREAD_TIME_MAX);
+    /// Writes an answer. One that only one client gets (`delivers`) is an error unless this client has it.
+    fn write(
+        &self,
+        stream: &mut Stream,
+        reply: Reply,
+        framing: Framing,
+        keep_alive: bool,
+        delivers: bool,
+    ) -> io::Result<()> {
+        if delivers && stream.is_client_gone() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        stream.send(&writer::print(reply, framing, keep_alive)?)?;
+        if delivers && stream.breaks_within(DELIVERY_TIMEOUT) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        Ok(())
+    }
+
+    /// Answers what cannot be read as a request, and closes.
+    fn reject(&self, stream: &mut Stream, client: IpAddr, (status, error): Problem) {
+        let fields = [
+            ("status", &*status.to_string()),
+            ("error", error),
+            ("client", &client.to_string()),
+        ];
+        self.log.info("bad_request", &fields);
+        let reply = Reply::plain_error(status, error);
+        let sent =
+            writer::print(reply, Framing::CLOSE, false).and_then(|bytes| stream.send(&bytes));
+        if sent.is_ok() {
+            stream.close_gently(UNREAD_BYTES_MAX, UNREAD_TIMEOUT);
         }
     }
-}
 
-/// Sends one whole answer.
-fn write(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
-    stream.set_deadline(Instant::now() + WRITE_TIME_MAX);
-    stream.write_all(bytes)?;
-    stream.flush()
-}
-
-/// Sends an answer that only one client gets, and makes sure that this one has it. Otherwise `on_delivered` is dropped, and
-/// the next poll gets it.
-fn hand_over(stream: &mut Stream, bytes: &[u8], on_delivered: OnDelivered) -> io::Result<()> {
-    if stream.is_client_gone() {
-        return Err(io::ErrorKind::BrokenPipe.into());
+    /// Finds out who asks. A peer that sends `X-Forwarded-For` and is not trusted is probably a proxy that nobody has set.
+    fn find_client(&self, request: &mut Request) {
+        let peer = request.client;
+        let proxies = &self.settings.trusted_proxies;
+        let client = proxies.client(peer, request.headers("x-forwarded-for"));
+        let ignored = request.header("x-forwarded-for").is_some() && !proxies.trusts(peer);
+        if ignored && !self.warned_of_proxy.swap(true, Ordering::Relaxed) {
+            let hint = "if this is your proxy, set TRUSTED_PROXIES: until then all its clients count as one";
+            let fields = [("peer", &*peer.to_string()), ("hint", hint)];
+            self.log.warn("forwarded_for_ignored", &fields);
+        }
+        request.client = client;
     }
-    write(stream, bytes)?;
-    if stream.breaks_within(HAND_OVER_TIME_MAX) {
-        return Err(io::ErrorKind::ConnectionReset.into());
-    }
-    on_delivered();
-    Ok(())
-}
-
-/// The request that opens a connection to tiny_http: it vouches for no client, and is answered at once.
-fn greeting(secret: &Secret<String>) -> Vec<u8> {
-    format!(
-        "GET / HTTP/1.1\r\n{FRONT_HEADER}: {}\r\n\r\n",
-        secret.expose()
-    )
-    .into_bytes()
-}
-
-/// For a request that tiny_http did not answer in time: what programs poll on after.
-const UNANSWERED: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
-    Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\nRetry-After: 5\r\nContent-Length: 35\r\nConnection: close\r\n\r\n\
-    Temporarily unavailable. Try again.";
-
-fn refusal_bytes(status: u16, error: &str) -> Vec<u8> {
-    let reason = tiny_http::StatusCode(status).default_reason_phrase();
-    let body = format!("{{\"error\":\"{error}\"}}");
-    format!(
-        "HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nCache-Control: no-store\r\nPragma: no-cache\r\n\
-         X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\nContent-Length: {}\r\nConnection: close\r\n\r\n\
-         {body}",
-        body.len()
-    )
-    .into_bytes()
 }
 
 /// Where a listener on all addresses can be reached from here.
@@ -263,57 +296,4 @@ fn reachable(listening_at: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, listening_at.port())
-}
-
-/// Counts the requests that are being answered, so that a stopping server can wait for them.
-#[derive(Default)]
-struct InFlight {
-    stopping: AtomicBool,
-    count: Mutex<u32>,
-    fewer: Condvar,
-}
-
-/// One request in flight, until it is dropped.
-struct Flight<'a>(&'a InFlight);
-
-impl InFlight {
-    /// Counts a request in; none any more once the server is stopping.
-    fn begin(&self) -> Option<Flight<'_>> {
-        let mut count = self.count();
-        if self.is_stopping() {
-            return None;
-        }
-        *count += 1;
-        Some(Flight(self))
-    }
-
-    fn stop(&self) {
-        let _count = self.count();
-        self.stopping.store(true, Ordering::Release);
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
-    }
-
-    fn wait(&self, patience: Duration) -> bool {
-        let waited = self
-            .fewer
-            .wait_timeout_while(self.count(), patience, |count| *count > 0);
-        *waited.unwrap_or_else(PoisonError::into_inner).0 == 0
-    }
-
-    fn count(&self) -> MutexGuard<'_, u32> {
-        self.count.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Flight<'_> {
-    fn drop(&mut self) {
-        *self.0.count() -= 1;
-        // A wake-up is a system call even where nobody sleeps, and only a stopping server waits.
-        if self.0.is_stopping() {
-            self.0.fewer.notify_all();
-        }
-    }
 }

@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::server::front::whole_request::{Client, REQUEST_TIME_MAX};
+use crate::server::front::request_reader::{Client, REQUEST_TIMEOUT};
+
+/// Time for a client to take one answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How much a client may send ahead while the end of its connection is waited for.
 const AHEAD_BYTES_MAX: u64 = 64 * 1024;
@@ -22,12 +25,15 @@ pub(super) enum Stream {
 
 impl Stream {
     /// Takes a client's socket; with `tls`, makes the handshake, in no more time than a request may take.
-    pub(super) fn new(socket: TcpStream, tls: Option<&Arc<ServerConfig>>) -> io::Result<Stream> {
+    pub(super) fn new(
+        socket: Arc<TcpStream>,
+        tls: Option<&Arc<ServerConfig>>,
+    ) -> io::Result<Stream> {
         // Answers are written whole: waiting for more to send would only add delay.
         socket.set_nodelay(true)?;
         let mut socket = Deadlined {
             socket,
-            deadline: Instant::now() + REQUEST_TIME_MAX,
+            deadline: Instant::now() + REQUEST_TIMEOUT,
             read_timeout: None,
             write_timeout: None,
         };
@@ -42,6 +48,36 @@ impl Stream {
                 Stream::Tls(Box::new(StreamOwned::new(connection, socket)))
             }
         })
+    }
+
+    /// Sends one whole answer.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.set_deadline(Instant::now() + WRITE_TIMEOUT);
+        self.write_all(bytes)?;
+        self.flush()
+    }
+
+    /// Sends as much of an answer as the client's side of the connection takes at once, and closes.
+    pub(super) fn send_without_waiting(mut self, bytes: &[u8]) {
+        // A client that takes no more misses the rest.
+        let _ = match &mut self {
+            Stream::Plain(socket) => without_waiting(&socket.socket, |mut socket| {
+                socket.write_all(bytes).map(|()| true)
+            }),
+            Stream::Tls(tls) => {
+                let StreamOwned { conn, sock } = &mut **tls;
+                conn.writer().write_all(bytes).and_then(|()| {
+                    without_waiting(&sock.socket, |mut socket| {
+                        while conn.wants_write() {
+                            conn.write_tls(&mut socket)?;
+                        }
+                        Ok(true)
+                    })
+                })
+            }
+        };
+        self.say_goodbye();
+        let _ = self.deadlined().socket.shutdown(Shutdown::Both);
     }
 
     /// Has the client closed its side, or is it gone altogether? Looks, and waits for nothing. What the client may have
@@ -163,7 +199,8 @@ fn without_waiting(
 
 /// A socket whose every read and write waits no longer than until the deadline.
 pub(super) struct Deadlined {
-    socket: TcpStream,
+    /// Shared with the list of open connections, which may shut it down to make room.
+    socket: Arc<TcpStream>,
     deadline: Instant,
     /// What the socket was told last, since telling it is a system call.
     read_timeout: Option<Duration>,
@@ -202,7 +239,7 @@ impl Read for Deadlined {
             self.socket.set_read_timeout(left)?;
             self.read_timeout = left;
         }
-        self.socket.read(buffer).map_err(timed_out)
+        (&*self.socket).read(buffer).map_err(timed_out)
     }
 }
 
@@ -213,10 +250,10 @@ impl Write for Deadlined {
             self.socket.set_write_timeout(left)?;
             self.write_timeout = left;
         }
-        self.socket.write(bytes).map_err(timed_out)
+        (&*self.socket).write(bytes).map_err(timed_out)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.socket.flush()
+        (&*self.socket).flush()
     }
 }

@@ -4,63 +4,44 @@ use std::time::Instant;
 
 use serde_json::{Map, Value};
 
-use crate::server::flow::{LIFETIME, StartError, Started, Starter};
+use crate::server::client_address::wide_network;
+use crate::server::flow::{StartError, Started};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Malformed, Params, Request};
+use crate::server::http::verify::{LINK_MAC, is_cross_site};
 use crate::server::http::{App, RETRY_AFTER_S, whole_seconds};
+use crate::server::login::{LIFETIME, Starter};
 use crate::shared::text::printable;
 use crate::shared::wire::{DEFAULT_INTERVAL_S, DeviceAuthorization, error};
 
 /// What is kept of a client's user agent, in characters.
 const AGENT_CHARACTERS_MAX: usize = 120;
 
-/// Starts logins, all of them in one commit. An answer to each request, in order.
-pub(super) fn start(app: &App, requests: &[Request]) -> Vec<Reply> {
-    let mut starters = Vec::new();
-    let mut admit = |request| {
-        admit(app, request)?;
-        starters.push(starter(request));
-        Ok(())
-    };
-    let admitted: Vec<Result<(), Reply>> = requests.iter().map(&mut admit).collect();
-    let mut started = app.flow.start(&starters).into_iter();
-    let reply = |admitted| match admitted {
-        Err(refusal) => refusal,
-        // One of whom nothing is said hears nobody else's codes.
-        Ok(()) => started.next().map_or_else(
-            || Reply::unavailable(RETRY_AFTER_S),
-            |started| answer(app, started),
-        ),
-    };
-    admitted.into_iter().map(reply).collect()
-}
-
-/// Starts one login.
-pub(super) fn start_one(app: &App, request: &Request) -> Reply {
-    let reply = start(app, std::slice::from_ref(request)).pop();
-    reply.unwrap_or_else(|| Reply::unavailable(RETRY_AFTER_S))
-}
-
-/// May this client start a login? Otherwise, what it hears.
-fn admit(app: &App, request: &Request) -> Result<(), Reply> {
-    check_body(request)
-        .map_err(|Malformed(description)| Reply::error(400, error::INVALID_REQUEST, description))?;
-    app.logins
-        .take(request.client, Instant::now())
-        .map_err(|wait| {
-            Reply::error(
-                429,
-                "too_many_requests",
-                "Too many logins were started from this address.",
-            )
-            .with("Retry-After", whole_seconds(wait))
-        })
+/// Starts a login.
+pub(super) fn start(app: &App, request: &Request) -> Reply {
+    if is_cross_site(app, request) {
+        return Reply::plain_error(403, "cross_site_request");
+    }
+    if let Err(Malformed(description)) = check_body(request) {
+        return Reply::error(400, error::INVALID_REQUEST, description);
+    }
+    if let Err(wait) = app.logins.take(request.client, Instant::now()) {
+        let description = "Too many logins were started from this address.";
+        return Reply::error(429, "too_many_requests", description)
+            .with("Retry-After", whole_seconds(wait));
+    }
+    match app.flow.start(starter(request)) {
+        Ok(started) => Reply::json(200, &codes(app, &started)),
+        Err(StartError::Full) => Reply::unavailable(RETRY_AFTER_S),
+        Err(StartError::Store(error)) => app.store_failed(&error),
+    }
 }
 
 fn starter(request: &Request) -> Starter {
     let agent = request.header("user-agent").unwrap_or_default();
     Starter {
         address: request.client.to_string(),
+        network: wide_network(request.client).to_string(),
         // Cut without a mark, which a database of another encoding than UTF-8 might refuse, for all that start at this moment.
         agent: printable(agent)
             .chars()
@@ -69,33 +50,22 @@ fn starter(request: &Request) -> Starter {
     }
 }
 
-fn answer(app: &App, started: Result<Started, StartError>) -> Reply {
-    match started {
-        Ok(started) => {
-            let verification_uri = format!("{}/device/verify", app.server_url);
-            let body = DeviceAuthorization {
-                device_code: started.device_code.expose().to_owned(),
-                verification_uri_complete: format!(
-                    "{verification_uri}?user_code={}",
-                    started.user_code
-                ),
-                user_code: started.user_code.as_str().to_owned(),
-                verification_uri,
-                expires_in: LIFETIME.as_secs(),
-                interval: DEFAULT_INTERVAL_S,
-            };
-            Reply::json(200, &body)
-        }
-        Err(StartError::Full) => {
-            app.log
-                .error("too_many_live_logins", &[("hint", "LIMIT_LIVE_LOGINS")]);
-            Reply::unavailable(RETRY_AFTER_S)
-        }
-        Err(StartError::Store(error)) => app.store_failed(&error),
+fn codes(app: &App, started: &Started) -> DeviceAuthorization {
+    let verification_uri = app.site.verify_url.clone();
+    let (user_code, mac) = (&started.user_code, &started.link_mac);
+    DeviceAuthorization {
+        device_code: started.device_code.expose().to_owned(),
+        user_code: user_code.as_str().to_owned(),
+        verification_uri_complete: format!(
+            "{verification_uri}?user_code={user_code}&{LINK_MAC}={mac}"
+        ),
+        verification_uri,
+        expires_in: LIFETIME.as_secs(),
+        interval: DEFAULT_INTERVAL_S,
     }
 }
 
-/// Nothing in the body matters here, but a client that sends a broken one should hear it now.
+/// Nothing in the body matters here, but a client that sends a broken one is told now.
 fn check_body(request: &Request) -> Result<(), Malformed> {
     if request.body.trim_ascii().is_empty() {
         return Ok(());

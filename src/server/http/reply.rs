@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::server::flow::Handover;
 use crate::server::pages;
 use crate::shared::wire::OAuthError;
 
@@ -13,12 +14,12 @@ pub struct Reply {
     pub headers: Vec<(&'static str, String)>,
     /// The body.
     pub body: Vec<u8>,
-    /// Called once the client was still there to take the answer; dropped otherwise.
-    pub on_delivered: Option<OnDelivered>,
+    /// The token in the body, which one client alone gets: its delivery is watched.
+    pub token: Option<Token>,
 }
 
-/// What makes a hand-over final.
-pub type OnDelivered = Box<dyn FnOnce() + Send>;
+/// A token on its way.
+pub type Token = Box<Handover>;
 
 impl Reply {
     /// A JSON object; never cached (RFC 6749 §5.1).
@@ -77,10 +78,15 @@ impl Reply {
         self
     }
 
-    /// 302 to `location`.
-    pub fn redirect(location: &str) -> Reply {
-        let mut reply = Reply::new(302, "text/plain; charset=utf-8", Vec::new());
-        reply.headers.push(("Location", location.to_owned()));
+    /// 302 or 308 to `location`.
+    pub fn redirect(status: u16, location: &str) -> Reply {
+        Reply::new(status, "text/plain; charset=utf-8", Vec::new()).with("Location", location)
+    }
+
+    /// 204: all there is to say stands in its headers.
+    pub fn no_content() -> Reply {
+        let mut reply = Reply::new(204, "", Vec::new());
+        reply.headers.remove(0);
         reply
     }
 
@@ -101,7 +107,7 @@ impl Reply {
             status,
             headers,
             body,
-            on_delivered: None,
+            token: None,
         }
     }
 

@@ -5,10 +5,23 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use percent_encoding::percent_decode;
 
+/// The headers that handlers read; the reader keeps no other.
+pub(crate) const HEADERS: [&str; 9] = [
+    "accept",
+    "content-type",
+    "cookie",
+    "host",
+    "origin",
+    "sec-fetch-dest",
+    "sec-fetch-site",
+    "user-agent",
+    "x-forwarded-for",
+];
+
 /// One whole request. Header names are lower case.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// The front's number for it, for the log.
+    /// Its number, for the log.
     pub id: u64,
     /// `GET`, `POST`, …
     pub method: String,
@@ -16,8 +29,8 @@ pub struct Request {
     pub path: String,
     /// The query as it was sent, without `?`.
     pub query: String,
-    /// The headers that the front passes on.
-    pub headers: Vec<(String, String)>,
+    /// The headers that handlers read ([`HEADERS`]).
+    pub headers: Vec<(&'static str, String)>,
     /// The body, within the front's limit.
     pub body: Vec<u8>,
     /// Who asks: the peer, or what a trusted proxy says of it.
@@ -29,33 +42,6 @@ pub struct Request {
 pub struct Malformed(pub &'static str);
 
 impl Request {
-    /// Takes over what tiny_http parsed. `id` and `client` are what the front says of it.
-    pub(super) fn from_tiny_http(
-        inner: &mut tiny_http::Request,
-        id: u64,
-        client: IpAddr,
-    ) -> std::io::Result<Request> {
-        let mut body = Vec::new();
-        inner.as_reader().read_to_end(&mut body)?;
-        let (path, query) = inner.url().split_once('?').unwrap_or((inner.url(), ""));
-        let headers = inner.headers().iter();
-        let headers = headers.map(|header| {
-            (
-                header.field.as_str().as_str().to_ascii_lowercase(),
-                header.value.as_str().to_owned(),
-            )
-        });
-        Ok(Request {
-            id,
-            method: inner.method().as_str().to_owned(),
-            path: path.to_owned(),
-            query: query.to_owned(),
-            headers: headers.collect(),
-            body,
-            client,
-        })
-    }
-
     /// A request to `target` from a client on this machine, for tests.
     pub fn new(method: &str, target: &str) -> Request {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -74,18 +60,40 @@ impl Request {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
-            .find(|(header, _)| header == name)
+            .find(|(header, _)| *header == name)
             .map(|(_, value)| value.as_str())
     }
 
-    /// The cookie of this name (RFC 6265 §5.4).
-    pub fn cookie(&self, name: &str) -> Option<&str> {
-        let cookies = self.headers.iter().filter(|(header, _)| header == "cookie");
-        let pairs = cookies.flat_map(|(_, value)| value.split(';'));
+    /// All headers of this lower-case name, in order.
+    pub fn headers(&self, name: &str) -> impl DoubleEndedIterator<Item = &str> {
+        self.headers
+            .iter()
+            .filter(move |(header, _)| *header == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// All cookies of this name (RFC 6265 §5.4).
+    pub fn cookies(&self, name: &str) -> impl Iterator<Item = &str> {
+        let pairs = self.headers("cookie").flat_map(|value| value.split(';'));
         pairs
             .filter_map(|pair| pair.trim().split_once('='))
-            .find(|(key, _)| *key == name)
+            .filter(move |(key, _)| *key == name)
             .map(|(_, value)| value)
+    }
+
+    /// Does the client want a page?
+    pub fn accepts_html(&self) -> bool {
+        self.header("accept")
+            .is_some_and(|accept| accept.contains("text/html"))
+    }
+
+    /// Is it a person who goes to this address, rather than a part of a page (an image, a script's request)?
+    /// (Fetch Metadata §2.1; browsers without it say `Accept: text/html`.)
+    pub fn is_navigation(&self) -> bool {
+        match self.header("sec-fetch-dest") {
+            Some(destination) => destination == "document",
+            None => self.accepts_html(),
+        }
     }
 
     /// The media type, without parameters, in lower case; empty when the client named none.
@@ -109,7 +117,7 @@ impl Request {
     }
 }
 
-/// The parameters of a query or a form, decoded (WHATWG URL §5.1, but strictly: what is no UTF-8 is refused, not bent).
+/// The parameters of a query or a form, decoded (WHATWG URL §5.1, but strictly: what is not UTF-8 is refused, not replaced).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Params(Vec<(String, String)>);
 
@@ -141,9 +149,14 @@ impl Params {
         Ok(value.filter(|value| !value.is_empty()))
     }
 
+    /// The same where one that is repeated is as good as none.
+    pub fn given(&self, name: &str) -> Option<&str> {
+        self.single(name).ok().flatten()
+    }
+
     /// Is any parameter there more than once?
     pub fn has_repeated(&self) -> bool {
-        // A set, since a body holds thousands of names: comparing each with each would be a gift to whoever sends them.
+        // A set, since a body holds thousands of names: comparing each with each would be a cheap denial of service.
         let mut names = HashSet::new();
         !self.0.iter().all(|(name, _)| names.insert(name))
     }
@@ -194,14 +207,12 @@ mod tests {
     #[test]
     fn cookies_are_found_among_others() {
         let mut request = Request::new("GET", "/");
-        request
-            .headers
-            .push(("cookie".to_owned(), "xa=1; a=2;b = 3".to_owned()));
-        request
-            .headers
-            .push(("cookie".to_owned(), "c=4=5".to_owned()));
-        assert_eq!(request.cookie("a"), Some("2"));
-        assert_eq!(request.cookie("c"), Some("4=5"));
-        assert_eq!(request.cookie("d"), None);
+        for cookies in ["xa=1; a=2;b = 3", "c=4=5; a=6"] {
+            request.headers.push(("cookie", cookies.to_owned()));
+        }
+        let cookies = |name| request.cookies(name).collect::<Vec<_>>();
+        assert_eq!(cookies("a"), ["2", "6"]);
+        assert_eq!(cookies("c"), ["4=5"]);
+        assert!(cookies("d").is_empty());
     }
 }

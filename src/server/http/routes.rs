@@ -1,122 +1,150 @@
-//! The table of routes: which request goes to which handler.
+//! The table of routes: one row each, from which 404, 405, OPTIONS, timeouts and the form of errors follow.
 
 use std::time::Duration;
 
 use crate::server::http::reply::Reply;
 use crate::server::http::request::Request;
 use crate::server::http::{App, callback, device_code, service, token, verify};
-use crate::server::store::StoreError;
+use crate::server::pages::Page;
+
+/// One route.
+struct Route {
+    method: &'static str,
+    path: &'static str,
+    handler: fn(&App, &Request) -> Reply,
+    timeout_s: u64,
+    audience: Audience,
+}
+
+/// Who asks, which decides what an error looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Audience {
+    /// A client of the device flow.
+    Program,
+    /// A browser.
+    Person,
+    /// A load balancer or container engine.
+    Monitor,
+}
 
 const METADATA: &str = "/.well-known/oauth-authorization-server";
 
-/// The answer to `request`, with the name of its route for the log: never the path itself, which may hold anything.
-pub(super) fn answer(app: &App, request: &Request) -> (&'static str, Reply) {
-    let path = local_path(app, &request.path);
-    // HEAD is GET without the body (RFC 9110 §9.3.2), which tiny_http leaves away.
-    let method = if request.method == "HEAD" {
-        "GET"
-    } else {
-        request.method.as_str()
-    };
-    match (method, path) {
-        ("POST", "/device/code") => ("/device/code", device_code::start_one(app, request)),
-        ("POST", "/device/token") => ("/device/token", token::poll(app, request)),
-        ("GET", "/device/verify") => ("/device/verify", verify::show(app, request)),
-        ("POST", "/device/verify") => ("/device/verify", verify::submit(app, request)),
-        ("GET", "/device/callback") => ("/device/callback", callback::receive(app, request)),
-        ("GET", "/health") => ("/health", service::health()),
-        ("GET", "/ready") => ("/ready", service::ready(app)),
-        ("GET", METADATA) => (METADATA, service::metadata(app)),
-        ("GET", "/") => (
-            "/",
-            Reply::redirect(&format!("{}/device/verify", app.server_url.path())),
-        ),
-        (_, "/device/code") => ("/device/code", method_not_allowed("POST")),
-        (_, "/device/token") => ("/device/token", method_not_allowed("POST")),
-        (_, "/device/verify") => ("/device/verify", method_not_allowed("GET, HEAD, POST")),
-        (_, "/device/callback") => ("/device/callback", method_not_allowed("GET, HEAD")),
-        (_, "/health") => ("/health", method_not_allowed("GET, HEAD")),
-        (_, "/ready") => ("/ready", method_not_allowed("GET, HEAD")),
-        (_, METADATA) => (METADATA, method_not_allowed("GET, HEAD")),
-        (_, "/") => ("/", method_not_allowed("GET, HEAD")),
-        _ => ("none", not_found(app, request)),
+/// A handler that takes longer than its timeout is answered for by the watchdog. Readiness is promised within 2 s; a callback
+/// waits for Postiz, and for a store that was away; all else may have to wait for its turn to write to a busy disk.
+const ROUTES: [Route; 9] = {
+    use Audience::{Monitor, Person, Program};
+    [
+        row("POST", "/device/code", device_code::start, 5, Program),
+        row("POST", "/device/token", token::poll, 5, Program),
+        row("GET", "/device/verify", verify::show, 5, Person),
+        row("POST", "/device/verify", verify::submit, 5, Person),
+        row("GET", "/device/callback", callback::receive, 43, Person),
+        row("GET", "/health", service::health, 2, Monitor),
+        row("GET", "/ready", service::ready, 2, Monitor),
+        row("GET", METADATA, service::metadata, 5, Program),
+        row("GET", "/", service::home, 5, Person),
+    ]
+};
+
+const fn row(
+    method: &'static str,
+    path: &'static str,
+    handler: fn(&App, &Request) -> Reply,
+    timeout_s: u64,
+    audience: Audience,
+) -> Route {
+    Route {
+        method,
+        path,
+        handler,
+        timeout_s,
+        audience,
     }
 }
 
-/// How a request is to be served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Manner {
-    /// Right away: it needs nothing but this process.
-    AtOnce,
-    /// With all others of its kind that wait at this moment: one statement answers them all.
-    Together(Kind),
-    /// In a thread of its own: it may take a while, and others must not wait for that.
-    Aside,
+/// Where a request goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Routed(Target);
+
+#[derive(Clone, Copy)]
+enum Target {
+    Row(&'static Route),
+    /// OPTIONS on this path.
+    Options(&'static str),
+    /// Another method than this path's.
+    WrongMethod(&'static str),
+    /// This path with surplus slashes.
+    Misspelled(&'static str),
+    Nothing,
 }
 
-/// The requests of programs, which may come in crowds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// `POST /device/code`.
-    Start,
-    /// `POST /device/token`.
-    Poll,
-}
-
-/// How to serve `request`.
-pub(super) fn manner(app: &App, request: &Request) -> Manner {
-    match (request.method.as_str(), local_path(app, &request.path)) {
-        ("POST", "/device/code") => Manner::Together(Kind::Start),
-        ("POST", "/device/token") => Manner::Together(Kind::Poll),
-        (_, "/device/verify" | "/device/callback" | "/ready") => Manner::Aside,
-        _ => Manner::AtOnce,
+impl Routed {
+    pub(super) fn of(app: &App, request: &Request) -> Routed {
+        // HEAD is GET without the body (RFC 9110 §9.3.2), which is left away when the answer is printed.
+        let method = match request.method.as_str() {
+            "HEAD" => "GET",
+            method => method,
+        };
+        let path = local_path(app, &request.path);
+        let same_path = |route: &&Route| route.path == path;
+        let row = ROUTES.iter().filter(same_path);
+        let row = row
+            .clone()
+            .find(|route| route.method == method)
+            .or(row.clone().next());
+        Routed(match row {
+            Some(row) if row.method == method => Target::Row(row),
+            Some(row) if method == "OPTIONS" => Target::Options(row.path),
+            Some(row) => Target::WrongMethod(row.path),
+            None if method == "GET" => match known_without_slashes(app, &request.path) {
+                Some(path) => Target::Misspelled(path),
+                None => Target::Nothing,
+            },
+            None => Target::Nothing,
+        })
     }
-}
 
-/// Answers requests of one kind together, in order. `None` where one is to be answered by itself.
-pub(super) fn answer_together(app: &App, kind: Kind, requests: &[Request]) -> Vec<Option<Reply>> {
-    match kind {
-        Kind::Start => device_code::start(app, requests)
-            .into_iter()
-            .map(Some)
-            .collect(),
-        Kind::Poll => token::look(app, requests),
-    }
-}
-
-impl Kind {
-    /// Its name for the log.
-    pub(super) fn route(self) -> &'static str {
-        match self {
-            Kind::Start => "/device/code",
-            Kind::Poll => "/device/token",
+    /// The answer.
+    pub(super) fn handle(&self, app: &App, request: &Request) -> Reply {
+        match self.0 {
+            Target::Row(row) => (row.handler)(app, request),
+            Target::Options(path) => Reply::no_content().with("Allow", allow(path)),
+            Target::WrongMethod(path) => {
+                Reply::plain_error(405, "method_not_allowed").with("Allow", allow(path))
+            }
+            Target::Misspelled(path) => {
+                let query = match request.query.as_str() {
+                    "" => String::new(),
+                    query => format!("?{query}"),
+                };
+                Reply::redirect(308, &format!("{}{path}{query}", app.server_url.path()))
+            }
+            Target::Nothing => not_found(app, request),
         }
     }
-}
 
-/// Does this request wait for Postiz?
-pub(super) fn is_callback(app: &App, path: &str) -> bool {
-    local_path(app, path) == "/device/callback"
-}
+    /// Its name for the log: never the path itself, which may hold anything.
+    pub(super) fn name(&self) -> &'static str {
+        match self.0 {
+            Target::Row(row) => row.path,
+            Target::Options(path) | Target::WrongMethod(path) | Target::Misspelled(path) => path,
+            Target::Nothing => "none",
+        }
+    }
 
-/// How long a handler may take before its client is answered in its place. Readiness is promised within 2 s; a callback waits
-/// for Postiz, and for a store that was away; all else may have to wait for its turn to write to a busy disk, and is no
-/// sooner told that the store does not answer.
-pub(super) fn patience(app: &App, path: &str) -> Duration {
-    Duration::from_secs(match local_path(app, path) {
-        "/ready" => 2,
-        "/device/callback" => 43,
-        _ => 5,
-    })
-}
+    /// How long its handler may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_secs(match self.0 {
+            Target::Row(row) => row.timeout_s,
+            _ => 5,
+        })
+    }
 
-/// The answer to a request that cannot be served now, and why not.
-pub(super) fn unavailable(app: &App, path: &str, why: &str) -> Reply {
-    let error = StoreError::Unavailable(why.to_owned());
-    match local_path(app, path) {
-        "/ready" => service::unavailable(),
-        "/device/verify" | "/device/callback" => app.store_failed_page(&error),
-        _ => app.store_failed(&error),
+    pub(super) fn audience(&self) -> Audience {
+        match self.0 {
+            Target::Row(row) => row.audience,
+            _ => Audience::Program,
+        }
     }
 }
 
@@ -137,17 +165,32 @@ fn local_path<'a>(app: &App, path: &'a str) -> &'a str {
     }
 }
 
-fn method_not_allowed(allow: &'static str) -> Reply {
-    Reply::plain_error(405, "method_not_allowed").with("Allow", allow)
+/// The known path that `path` is but for a slash at its end or doubled ones.
+fn known_without_slashes(app: &App, path: &str) -> Option<&'static str> {
+    let segments = path.split('/').filter(|segment| !segment.is_empty());
+    let single: String = segments.flat_map(|segment| ["/", segment]).collect();
+    let single = if single.is_empty() { "/" } else { &single };
+    let local = local_path(app, single);
+    let mut routes = ROUTES.iter();
+    routes
+        .find(|route| route.path == local)
+        .map(|route| route.path)
+}
+
+/// The methods of a path, as `Allow` lists them.
+fn allow(path: &str) -> String {
+    let methods = ROUTES.iter().filter(|route| route.path == path);
+    let methods = methods.map(|route| match route.method {
+        "GET" => "GET, HEAD",
+        method => method,
+    });
+    methods.collect::<Vec<_>>().join(", ")
 }
 
 /// JSON for programs, as the contract says; a browser that got lost gets a page.
 fn not_found(app: &App, request: &Request) -> Reply {
-    let wants_html = request
-        .header("accept")
-        .is_some_and(|accept| accept.contains("text/html"));
-    match wants_html {
-        true => app.page(404, &crate::server::pages::Page::NotFound),
+    match request.accepts_html() {
+        true => app.page(404, &Page::NotFound),
         false => Reply::plain_error(404, "not_found"),
     }
 }

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::server::http::App;
 use crate::server::http::reply::Reply;
+use crate::server::http::request::Request;
 use crate::shared::wire::DEVICE_CODE_GRANT;
 
 #[derive(Serialize)]
@@ -11,30 +12,33 @@ struct Status {
     status: &'static str,
 }
 
-/// The process serves, whatever the store does.
-pub(super) fn health() -> Reply {
-    Reply::json(200, &Status { status: "ok" })
+/// `{"status":"…"}`.
+pub(super) fn status(code: u16, status: &'static str) -> Reply {
+    Reply::json(code, &Status { status })
 }
 
-/// The store answers. (No wait for it is longer than 2 s: the pool's and the statement's limits see to that.)
-pub(super) fn ready(app: &App) -> Reply {
+/// The process serves, whatever the store does.
+pub(super) fn health(_: &App, _: &Request) -> Reply {
+    status(200, "ok")
+}
+
+/// The store answers, and the server goes on.
+pub(super) fn ready(app: &App, _: &Request) -> Reply {
+    if app.is_stopping() {
+        return status(503, "stopping");
+    }
     match app.flow.ping() {
-        Ok(()) => Reply::json(200, &Status { status: "ready" }),
+        Ok(()) => status(200, "ready"),
         Err(error) => {
             app.log.warn("not_ready", &[("error", &error.to_string())]);
-            unavailable()
+            status(503, "unavailable")
         }
     }
 }
 
-/// The store does not answer.
-pub(super) fn unavailable() -> Reply {
-    Reply::json(
-        503,
-        &Status {
-            status: "unavailable",
-        },
-    )
+/// The server's own address leads to the form.
+pub(super) fn home(app: &App, _: &Request) -> Reply {
+    Reply::redirect(302, &app.site.verify_path)
 }
 
 /// RFC 8414 §2. Only what is there is listed: empty arrays are not allowed (§3.2).
@@ -48,7 +52,7 @@ struct Metadata {
 }
 
 /// Where standard clients find the endpoints (RFC 8414, RFC 8628 §4).
-pub(super) fn metadata(app: &App) -> Reply {
+pub(super) fn metadata(app: &App, _: &Request) -> Reply {
     let issuer = app.server_url.as_str().to_owned();
     let metadata = Metadata {
         device_authorization_endpoint: format!("{issuer}/device/code"),

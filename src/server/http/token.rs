@@ -1,6 +1,5 @@
 //! `POST /device/token`: a client polls for its token (RFC 8628 §3.4, §3.5), in one of two dialects.
 
-use std::collections::HashSet;
 use std::time::Instant;
 
 use serde::Deserialize;
@@ -10,7 +9,8 @@ use crate::server::flow::Redeemed;
 use crate::server::http::App;
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Malformed, Params, Request};
-use crate::server::store::Polled;
+use crate::server::http::verify::is_cross_site;
+use crate::server::login::Polled;
 use crate::shared::wire::{DEVICE_CODE_GRANT, TokenGrant, error};
 
 /// How the client speaks, and so how it is answered.
@@ -31,37 +31,25 @@ struct Asked {
     dialect: Dialect,
 }
 
-/// Answers polls by one look at the store, in order. `None` where the token is there: [`hand_over`] is to answer. Of polls
-/// of one login, that is one.
-pub(super) fn look(app: &App, requests: &[Request]) -> Vec<Option<Reply>> {
-    let asked: Vec<_> = requests.iter().map(read).collect();
-    let logins: Vec<_> = asked
-        .iter()
-        .flatten()
-        .map(|asked| asked.login.clone())
-        .collect();
-    let mut polled = app.flow.poll(&logins).map(Vec::into_iter);
-    let mut handed_over = HashSet::new();
-    let answer = |asked: Result<Asked, Reply>| match (asked, &mut polled) {
-        (Err(refusal), _) => Some(refusal),
-        (Ok(_), Err(error)) => Some(app.store_failed(error)),
-        (Ok(asked), Ok(polled)) => match polled.next()? {
-            Polled::Completed if handed_over.insert(asked.login.clone()) => None,
-            polled => Some(answer(app, &asked, polled)),
-        },
-    };
-    asked.into_iter().map(answer).collect()
-}
-
 /// Answers one poll, with the token if it is there.
 pub(super) fn poll(app: &App, request: &Request) -> Reply {
-    let looked = look(app, std::slice::from_ref(request)).pop();
-    looked.flatten().unwrap_or_else(|| hand_over(app, request))
+    if is_cross_site(app, request) {
+        return Reply::plain_error(403, "cross_site_request");
+    }
+    let asked = match read(request) {
+        Ok(asked) => asked,
+        Err(reply) => return reply,
+    };
+    match app.flow.poll(&asked.login) {
+        Ok(Polled::Completed) => hand_over(app, &asked),
+        Ok(polled) => answer(app, &asked, polled),
+        Err(error) => app.store_failed(&error),
+    }
 }
 
 fn answer(app: &App, asked: &Asked, polled: Polled) -> Reply {
     match (polled, asked.dialect) {
-        // Completed: another poll of this moment is handed the token.
+        // Completed: another poll is handed the token at this moment.
         (Polled::Pending | Polled::Completed, _) => pending(app, asked),
         (Polled::Denied, _) => Reply::error(400, error::ACCESS_DENIED, "The user refused."),
         (Polled::Expired, _) => expired(),
@@ -81,7 +69,7 @@ fn expired() -> Reply {
 }
 
 fn pending(app: &App, asked: &Asked) -> Reply {
-    // `slow_down` would end the npm CLI's login, so only those hear it who know it.
+    // `slow_down` would end the npm CLI's login, so it is sent only to clients that know it.
     if asked.dialect == Dialect::Form && app.polls.is_too_soon(&asked.login, Instant::now()) {
         return Reply::error(
             400,
@@ -97,14 +85,10 @@ fn pending(app: &App, asked: &Asked) -> Reply {
 }
 
 /// The token goes to this client, if it takes it.
-fn hand_over(app: &App, request: &Request) -> Reply {
-    let asked = match read(request) {
-        Ok(asked) => asked,
-        Err(refusal) => return refusal,
-    };
+fn hand_over(app: &App, asked: &Asked) -> Reply {
     let handover = match app.flow.redeem(&asked.login) {
         Ok(Redeemed::Granted(handover)) => handover,
-        Ok(Redeemed::Elsewhere) => return pending(app, &asked),
+        Ok(Redeemed::Elsewhere) => return pending(app, asked),
         Ok(Redeemed::Lost) => return expired(),
         Err(error) => return app.store_failed(&error),
     };
@@ -117,11 +101,11 @@ fn hand_over(app: &App, request: &Request) -> Reply {
         scope: handover.scope.as_deref(),
     };
     let mut reply = Reply::json(200, &grant);
-    reply.on_delivered = Some(Box::new(move || handover.delivered()));
+    reply.token = Some(handover);
     reply
 }
 
-/// What a client asks, or what it hears of what it sent.
+/// What a client asks, or why it cannot be understood.
 fn read(request: &Request) -> Result<Asked, Reply> {
     let (dialect, device_code) = if request.is_json() {
         (Dialect::Json, from_json(&request.body))

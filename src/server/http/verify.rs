@@ -1,167 +1,276 @@
 //! `/device/verify`: the page where the user enters or compares the code, and confirms or refuses (RFC 8628 §3.3).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crate::server::client_address::wide_network;
 use crate::server::codes::{BrowserKey, UserCode};
-use crate::server::flow::{Confirmed, LIFETIME};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Params, Request};
 use crate::server::http::{App, whole_seconds};
-use crate::server::pages::{CodeProblem, Page};
-use crate::server::store::PendingRequest;
-use crate::shared::text::printable_cut;
+use crate::server::login::{LIFETIME, Login, UnixMs};
+use crate::server::pages::{CodeProblem, Form, Page};
+use crate::shared::base_url::BaseUrl;
+use crate::shared::hash::sha256_hex;
 
-/// What is shown of a code that is none, in characters: enough to see what went wrong.
-const TYPED_CHARACTERS_MAX: usize = 40;
+/// The parameter of the link, and the form's field, that carries the MAC of the code.
+pub(super) const LINK_MAC: &str = "mac";
+
+/// The form's field that carries its token.
+const FORM_TOKEN: &str = "form_token";
 
 /// `GET`: the form, and who asked where the query names a live login.
 pub(super) fn show(app: &App, request: &Request) -> Reply {
     // What cannot be read is as good as not there: the user can still type the code.
     let params = Params::parse(request.query.as_bytes()).unwrap_or_default();
-    let given = |name| params.single(name).ok().flatten();
-    // The npm CLI opens `?code=`.
-    let Some(typed) = given("user_code").or_else(|| given("code")) else {
-        return app.page(
-            200,
-            &Page::EnterCode {
-                typed: "",
-                problem: None,
-            },
-        );
-    };
-    match look_up(app, request, typed) {
-        Ok((user_code, found)) => app.page(200, &confirm_page(&user_code, &found)),
+    let typed = Typed::from(&params);
+    // An image or a script's request on another page looks nothing up, so that it uses up nothing of its visitor's.
+    if typed.text.is_empty() || !request.is_navigation() {
+        return enter_code(app, request, 200, &typed, None);
+    }
+    match look_up(app, request, &typed) {
+        Ok(found) => confirm_page(app, request, &typed, &found),
         // Whoever comes with a code has done nothing wrong yet, so this is a form like any other.
-        Err(Miss::Unknown) => enter_again(app, 200, typed, CodeProblem::Unknown),
-        Err(Miss::Answered(reply)) => reply,
+        Err(Miss::Unknown) => enter_code(app, request, 200, &typed, Some(CodeProblem::Unknown)),
+        Err(Miss::TooManyTries(wait)) => too_many_tries(app, request, wait),
+        Err(Miss::Failed(reply)) => reply,
     }
 }
 
-/// `POST`: go on to Postiz, or refuse.
+/// `POST`: go on to Postiz, or refuse. Without an action, as the form to type the code into sends it: the page that shows
+/// who asks.
 pub(super) fn submit(app: &App, request: &Request) -> Reply {
-    if is_cross_site(app, request) {
-        return app.page(403, &Page::CrossSite);
-    }
     let params = Params::parse(&request.body).unwrap_or_default();
-    let given = |name| params.single(name).ok().flatten();
-    let Some(typed) = given("user_code") else {
-        return enter_again(app, 400, "", CodeProblem::Missing);
+    let typed = Typed::from(&params);
+    match page_of(app, request) {
+        PageOf::ThisServer => {}
+        PageOf::OtherName => return app.page(400, &Page::OtherName),
+        PageOf::OtherSite => return app.page(403, &Page::CrossSite),
+    }
+    let Some(browser) = browser_key(app, request) else {
+        return enter_code(app, request, 400, &typed, Some(CodeProblem::NoCookie));
     };
-    let (user_code, _) = match look_up(app, request, typed) {
+    if typed.text.is_empty() {
+        return enter_code(app, request, 400, &typed, Some(CodeProblem::Missing));
+    }
+    let found = match look_up(app, request, &typed) {
         Ok(found) => found,
-        Err(Miss::Unknown) => return enter_again(app, 400, typed, CodeProblem::Unknown),
-        Err(Miss::Answered(reply)) => return reply,
+        Err(Miss::Unknown) => {
+            return enter_code(app, request, 400, &typed, Some(CodeProblem::Unknown));
+        }
+        Err(Miss::TooManyTries(wait)) => return too_many_tries(app, request, wait),
+        Err(Miss::Failed(reply)) => return reply,
     };
-    let decided = match given("action") {
+    let token = params.given(FORM_TOKEN).unwrap_or_default();
+    // Of two tabs that had no cookie, the first one's form has the token of a cookie that the second one replaced.
+    let action = params.given("action");
+    let action = action.filter(|_| app.keys.is_form_token(&browser, token));
+    let user_code = &found.0.user_code;
+    let decided = match action {
+        None => return confirm_page(app, request, &typed, &found),
         Some("deny") => app
             .flow
-            .refuse(&user_code)
+            .refuse(user_code)
             .map(|refused| refused.then(|| app.page(200, &Page::Refused))),
-        _ => app
-            .flow
-            .confirm(&user_code, browser_key(app, request))
-            .map(|confirmed| confirmed.map(|confirmed| go_to_postiz(app, &confirmed))),
+        Some(_) => app.flow.confirm(user_code, &browser).map(|url| {
+            url.map(|url| Reply::redirect(302, &url).with("Set-Cookie", app.cookies.set(&browser)))
+        }),
     };
     match decided {
         Ok(Some(reply)) => reply,
         // It was there a moment ago: decided elsewhere, or expired.
-        Ok(None) => enter_again(app, 400, typed, CodeProblem::Unknown),
+        Ok(None) => enter_code(app, request, 400, &typed, Some(CodeProblem::Unknown)),
         Err(error) => app.store_failed_page(&error),
     }
 }
 
-/// The key in the browser's cookie, if it has one.
+/// The key in the browser's cookie. Two cookies of the name are none: a sibling domain has set one of them.
 pub(super) fn browser_key(app: &App, request: &Request) -> Option<BrowserKey> {
-    request.cookie(cookie_name(app)).and_then(BrowserKey::parse)
+    single_cookie(request, &app.cookies.name)
+}
+
+/// The key in the cookie of the version before `__Host-` cookies.
+pub(super) fn old_browser_key(app: &App, request: &Request) -> Option<BrowserKey> {
+    single_cookie(request, app.cookies.old_name)
+}
+
+fn single_cookie(request: &Request, name: &str) -> Option<BrowserKey> {
+    let mut cookies = request.cookies(name);
+    let first = cookies.next().filter(|_| cookies.next().is_none());
+    first.and_then(BrowserKey::parse)
+}
+
+/// The cookie that binds a browser.
+pub(super) struct CookieNames {
+    name: String,
+    /// What it was called before.
+    old_name: &'static str,
+    secure: &'static str,
+}
+
+impl CookieNames {
+    /// With https, a prefix that keeps plain-http pages and sibling domains from setting it (RFC 6265bis §4.1.3). The path is
+    /// in the name, so that two servers on a host do not meet; it cannot be the cookie's, by that prefix' rules.
+    pub(super) fn of(server_url: &BaseUrl) -> CookieNames {
+        let path = &sha256_hex(server_url.path().as_bytes())[..8];
+        let (prefix, old_name, secure) = match server_url.is_https() {
+            true => ("__Host-", "__Secure-postiz_login", "; Secure"),
+            false => ("", "postiz_login", ""),
+        };
+        CookieNames {
+            name: format!("{prefix}postiz_login_{path}"),
+            old_name,
+            secure,
+        }
+    }
+
+    fn set(&self, browser: &BrowserKey) -> String {
+        let (name, key, secure) = (&self.name, browser.expose(), self.secure);
+        let seconds = LIFETIME.as_secs();
+        format!("{name}={key}; HttpOnly; SameSite=Lax; Path=/; Max-Age={seconds}{secure}")
+    }
+}
+
+/// A code as somebody typed it, or as a link brought it.
+struct Typed<'a> {
+    text: &'a str,
+    mac: &'a str,
+}
+
+impl<'a> From<&'a Params> for Typed<'a> {
+    fn from(params: &'a Params) -> Typed<'a> {
+        // The npm CLI opens `?code=`.
+        let text = params.given("user_code").or_else(|| params.given("code"));
+        Typed {
+            text: text.unwrap_or_default(),
+            mac: params.given(LINK_MAC).unwrap_or_default(),
+        }
+    }
 }
 
 /// Why a typed code leads nowhere.
 enum Miss {
     Unknown,
-    Answered(Reply),
+    TooManyTries(Duration),
+    Failed(Reply),
 }
 
-/// The live login that `typed` names, within the budget for wrong codes.
-fn look_up(app: &App, request: &Request, typed: &str) -> Result<(UserCode, PendingRequest), Miss> {
-    let now = Instant::now();
-    if let Err(wait) = app.guesses.check(request.client, now) {
-        let retry_after_s = whole_seconds(wait);
-        app.log.warn(
-            "too_many_wrong_codes",
-            &[("client", &request.client.to_string())],
-        );
-        let page = app
-            .page(429, &Page::TooManyTries { retry_after_s })
-            .with("Retry-After", retry_after_s);
-        return Err(Miss::Answered(page));
-    }
-    let Some(user_code) = UserCode::parse(typed) else {
-        app.guesses.wrong(request.client, now);
-        return Err(Miss::Unknown);
+/// The live login that a code names, within the budget for wrong codes. Whoever has this server's own link does not guess. At
+/// the ceiling for all addresses the right code still counts from the network that started its login.
+fn look_up(app: &App, request: &Request, typed: &Typed) -> Result<(Login, UnixMs), Miss> {
+    let (client, now) = (request.client, Instant::now());
+    let user_code = UserCode::parse(typed.text);
+    let is_link = |code: &UserCode| app.keys.is_link_mac(code, typed.mac);
+    let ceiling = match &user_code {
+        Some(code) if is_link(code) => None,
+        _ => app.guesses.check(client, now).map_err(Miss::TooManyTries)?,
     };
-    match app.flow.find(&user_code) {
-        Ok(Some(found)) => Ok((user_code, found)),
-        Ok(None) => {
-            app.guesses.wrong(request.client, now);
+    let found = match user_code {
+        Some(code) => app.flow.find(&code),
+        None => Ok(None),
+    };
+    let found = found.map_err(|error| Miss::Failed(app.store_failed_page(&error)))?;
+    let network = wide_network(client).to_string();
+    match (found, ceiling) {
+        (Some(found), None) => Ok(found),
+        (Some(found), Some(_)) if found.0.starter.network == network => Ok(found),
+        (_, Some(wait)) => {
+            app.guesses.wrong_at_ceiling(client, now);
+            Err(Miss::TooManyTries(wait))
+        }
+        (None, None) => {
+            app.guesses.wrong(client, now);
             Err(Miss::Unknown)
         }
-        Err(error) => Err(Miss::Answered(app.store_failed_page(&error))),
     }
 }
 
-fn confirm_page<'a>(user_code: &'a UserCode, found: &'a PendingRequest) -> Page<'a> {
-    Page::Confirm {
-        user_code: user_code.as_str(),
-        client_address: &found.client_address,
-        client_agent: &found.client_agent,
-        age: found.age,
+fn too_many_tries(app: &App, request: &Request, wait: Duration) -> Reply {
+    let retry_after_s = whole_seconds(wait);
+    let client = request.client.to_string();
+    app.log.warn("too_many_wrong_codes", &[("client", &client)]);
+    app.page(429, &Page::TooManyTries { retry_after_s })
+        .with("Retry-After", retry_after_s)
+}
+
+fn confirm_page(
+    app: &App,
+    request: &Request,
+    typed: &Typed,
+    (login, now): &(Login, UnixMs),
+) -> Reply {
+    let who = &login.starter;
+    form_page(app, request, 200, typed, |form| Page::Confirm {
+        form,
+        user_code: login.user_code.as_str(),
+        client_address: &who.address,
+        client_agent: &who.agent,
+        age: Duration::from_millis(now.saturating_sub(login.created_at)),
+    })
+}
+
+fn enter_code(
+    app: &App,
+    request: &Request,
+    status: u16,
+    typed: &Typed,
+    problem: Option<CodeProblem>,
+) -> Reply {
+    // What cannot be a code is not shown again: it may be any text, which a stranger's link put there.
+    let code = UserCode::parse(typed.text);
+    form_page(app, request, status, typed, |form| Page::EnterCode {
+        form,
+        typed: code.as_ref().map_or("", UserCode::as_str),
+        problem,
+    })
+}
+
+/// A page with a form, and the cookie that the form's token is tied to.
+fn form_page<'a>(
+    app: &App,
+    request: &Request,
+    status: u16,
+    typed: &'a Typed,
+    page: impl FnOnce(Form<'a>) -> Page<'a>,
+) -> Reply {
+    let browser = browser_key(app, request).unwrap_or_else(BrowserKey::generate);
+    let form = Form {
+        token: app.keys.form_token(&browser),
+        link_mac: typed.mac,
+    };
+    app.page(status, &page(form))
+        .with_form()
+        .with("Set-Cookie", app.cookies.set(&browser))
+}
+
+/// Whose page sent a form.
+enum PageOf {
+    ThisServer,
+    /// This server's, which the browser knows by another name (an IP address, an alias).
+    OtherName,
+    OtherSite,
+}
+
+fn page_of(app: &App, request: &Request) -> PageOf {
+    if !is_cross_site(app, request) {
+        return PageOf::ThisServer;
+    }
+    let origin = request.header("origin").unwrap_or_default();
+    let host = origin.split_once("://").map(|(_, host)| host);
+    let same_origin = match request.header("sec-fetch-site") {
+        Some(site) => site == "same-origin",
+        None => host.is_some() && host == request.header("host"),
+    };
+    match same_origin && origin != "null" {
+        true => PageOf::OtherName,
+        false => PageOf::OtherSite,
     }
 }
 
-fn enter_again(app: &App, status: u16, typed: &str, problem: CodeProblem) -> Reply {
-    let normalized = UserCode::parse(typed).map(|code| code.as_str().to_owned());
-    let typed = normalized.unwrap_or_else(|| printable_cut(typed.trim(), TYPED_CHARACTERS_MAX));
-    app.page(
-        status,
-        &Page::EnterCode {
-            typed: &typed,
-            problem: Some(problem),
-        },
-    )
-}
-
-/// Ties the login to this browser and sends it to Postiz.
-fn go_to_postiz(app: &App, confirmed: &Confirmed) -> Reply {
-    let cookie = format!(
-        "{}={}; HttpOnly; SameSite=Lax; Path={}/device; Max-Age={}{}",
-        cookie_name(app),
-        confirmed.browser_key.expose(),
-        app.server_url.path(),
-        LIFETIME.as_secs(),
-        if app.server_url.is_https() {
-            "; Secure"
-        } else {
-            ""
-        },
-    );
-    Reply::redirect(&confirmed.authorize_url).with("Set-Cookie", cookie)
-}
-
-/// With https, a prefix that keeps plain-http pages of the same host from setting it (RFC 6265bis §4.1.3).
-fn cookie_name(app: &App) -> &'static str {
-    if app.server_url.is_https() {
-        "__Secure-postiz_login"
-    } else {
-        "postiz_login"
-    }
-}
-
-/// Was the form sent by another site's page? `Sec-Fetch-Site` decides, where the browser knows it; else `Origin`, where
-/// `null` or none says nothing (some browsers send it so from our own page).
-fn is_cross_site(app: &App, request: &Request) -> bool {
-    match (request.header("sec-fetch-site"), request.header("origin")) {
-        (Some(site), _) => !matches!(site, "same-origin" | "none"),
-        (None, None | Some("null")) => false,
-        (None, Some(origin)) => !origin.eq_ignore_ascii_case(&app.server_url.origin()),
-    }
+/// Did a page of another site send this? An `Origin` that is there must be SERVER_URL's (`null` is not), and `Sec-Fetch-Site`
+/// must say that nobody or this very site sent it (Fetch Metadata §2.4). Programs send neither.
+pub(super) fn is_cross_site(app: &App, request: &Request) -> bool {
+    let own_origin = |origin: &str| origin.eq_ignore_ascii_case(&app.server_url.origin());
+    let own_site = |site| matches!(site, "same-origin" | "none");
+    !request.header("origin").is_none_or(own_origin)
+        || !request.header("sec-fetch-site").is_none_or(own_site)
 }

@@ -15,6 +15,8 @@ use texts::{Mark, Notice};
 pub struct Site {
     /// Path of the form that takes the code, with SERVER_URL's own path: `/cli-auth/device/verify`.
     pub verify_path: String,
+    /// The same form's whole address.
+    pub verify_url: String,
     /// This server's host, as the user knows it from the terminal.
     pub server_host: String,
     /// The host of the Postiz that the user is sent to.
@@ -26,6 +28,8 @@ pub struct Site {
 pub enum Page<'a> {
     /// The form, empty or with what was typed, perhaps with what is wrong with it.
     EnterCode {
+        /// What the form sends besides.
+        form: Form<'a>,
         /// What the field holds: nothing, or the code as it was typed.
         typed: &'a str,
         /// Why the last try failed.
@@ -33,6 +37,8 @@ pub enum Page<'a> {
     },
     /// The code names a live request: who asked, and whether to go on or refuse.
     Confirm {
+        /// What the form sends besides.
+        form: Form<'a>,
         /// The code, `WDJB-MJHT`.
         user_code: &'a str,
         /// Address of the client that started the login, where known.
@@ -44,12 +50,18 @@ pub enum Page<'a> {
     },
     /// The login is done.
     SignedIn,
+    /// Another callback of this login exchanges the code: this page reloads itself.
+    Finishing,
     /// The user refused, here or at Postiz.
     Refused,
+    /// Postiz has refused so many codes that the login is over.
+    LoginOver,
     /// The callback names no login of this browser: its state is missing, unknown or expired, or its cookie is not here.
     SessionLost,
     /// The form was sent from another site.
     CrossSite,
+    /// The form was sent from this server's own page under another name than SERVER_URL's.
+    OtherName,
     /// Postiz refused the authorization code; trying again may help.
     ExchangeRefused,
     /// Postiz ended the authorization with an error other than a refusal.
@@ -63,12 +75,26 @@ pub enum Page<'a> {
         /// Seconds until the next try is allowed.
         retry_after_s: u64,
     },
+    /// Too many callbacks.
+    TooManyCallbacks {
+        /// Seconds until the next one is allowed.
+        retry_after_s: u64,
+    },
     /// The store cannot be reached for the moment.
     Unavailable,
     /// No such page.
     NotFound,
     /// Something went wrong in this server.
     InternalError,
+}
+
+/// What a form sends beside what the user sees.
+#[derive(Clone, Debug)]
+pub struct Form<'a> {
+    /// The token that is tied to the browser's cookie.
+    pub token: String,
+    /// The MAC of the code, where this server's own link led here.
+    pub link_mac: &'a str,
 }
 
 /// What is wrong with a code that was entered.
@@ -78,36 +104,46 @@ pub enum CodeProblem {
     Missing,
     /// No live request has this code: mistyped, expired, or already used.
     Unknown,
+    /// The browser did not send the cookie that the form came with.
+    NoCookie,
 }
 
 impl Page<'_> {
-    /// Does the page send something back here?
-    pub fn has_form(&self) -> bool {
-        matches!(self, Page::EnterCode { .. } | Page::Confirm { .. })
-    }
-
     /// The page as HTML.
     pub fn render(&self, site: &Site) -> String {
         let (title, content) = match self {
-            Page::EnterCode { typed, problem } => enter_code(typed, *problem, site),
+            Page::EnterCode {
+                form,
+                typed,
+                problem,
+            } => enter_code(form, typed, *problem, site),
             Page::Confirm {
+                form,
                 user_code,
                 client_address,
                 client_agent,
                 age,
             } => {
                 let who = who_asks(client_address, client_agent, *age);
-                confirm(user_code, who, site)
+                confirm(form, user_code, who, site)
             }
             Page::SignedIn => notice(texts::SIGNED_IN, site),
+            Page::Finishing => notice(texts::FINISHING, site),
             Page::Refused => notice(texts::REFUSED, site),
+            Page::LoginOver => notice(texts::LOGIN_OVER, site),
             Page::SessionLost => notice(texts::SESSION_LOST, site),
             Page::CrossSite => notice(texts::CROSS_SITE, site),
+            Page::OtherName => other_name(site),
             Page::ExchangeRefused => notice(texts::EXCHANGE_REFUSED, site),
             Page::AuthorizationFailed => notice(texts::AUTHORIZATION_FAILED, site),
             Page::ServerMisconfigured => notice(texts::SERVER_MISCONFIGURED, site),
             Page::PostizUnreachable => notice(texts::POSTIZ_UNREACHABLE, site),
-            Page::TooManyTries { retry_after_s } => too_many_tries(*retry_after_s, site),
+            Page::TooManyTries { retry_after_s } => {
+                pause(texts::TOO_MANY_TRIES, *retry_after_s, site)
+            }
+            Page::TooManyCallbacks { retry_after_s } => {
+                pause(texts::TOO_MANY_CALLBACKS, *retry_after_s, site)
+            }
             Page::Unavailable => notice(texts::UNAVAILABLE, site),
             Page::NotFound => notice(texts::NOT_FOUND, site),
             Page::InternalError => notice(texts::INTERNAL_ERROR, site),
@@ -117,6 +153,7 @@ impl Page<'_> {
             &[
                 ("title", Html::markup(title)),
                 ("name", Html::markup(texts::NAME)),
+                ("refresh", Html::markup(self.refresh())),
                 ("icon", Html::markup(ICON)),
                 ("prompt", Html::markup(PROMPT)),
                 ("style", Html::markup(policy::STYLE)),
@@ -125,6 +162,14 @@ impl Page<'_> {
             ],
         );
         page.into_string()
+    }
+
+    /// What makes the page reload itself, without a script.
+    fn refresh(&self) -> &'static str {
+        match self {
+            Page::Finishing => "<meta http-equiv=\"refresh\" content=\"2\">\n",
+            _ => "",
+        }
     }
 }
 
@@ -136,11 +181,12 @@ pub fn content_security_policy() -> &'static str {
 /// A page's title and what stands in its main part.
 type Parts = (&'static str, Html);
 
-fn enter_code(typed: &str, problem: Option<CodeProblem>, site: &Site) -> Parts {
+fn enter_code(form: &Form, typed: &str, problem: Option<CodeProblem>, site: &Site) -> Parts {
     use texts::enter_code as text;
     let problem = problem.map(|problem| match problem {
         CodeProblem::Missing => text::MISSING,
         CodeProblem::Unknown => text::UNKNOWN,
+        CodeProblem::NoCookie => text::NO_COOKIE,
     });
     let (title, about, invalid) = match problem {
         None => {
@@ -149,7 +195,7 @@ fn enter_code(typed: &str, problem: Option<CodeProblem>, site: &Site) -> Parts {
             (text::TITLE, about, "")
         }
         Some(problem) => {
-            let slots = [("problem", Html::markup(problem))];
+            let slots = [("problem", with_hosts(problem, site))];
             let about = Html::fill(r#"<p id="about" role="alert">{problem}</p>"#, &slots);
             (text::TITLE_PROBLEM, about, r#" aria-invalid="true""#)
         }
@@ -160,6 +206,7 @@ fn enter_code(typed: &str, problem: Option<CodeProblem>, site: &Site) -> Parts {
             ("title", Html::markup(title)),
             ("about", about),
             ("verify_path", Html::text(&site.verify_path)),
+            ("hidden", hidden(form)),
             ("label", Html::markup(text::LABEL)),
             ("hint", Html::markup(text::HINT)),
             ("typed", Html::text(typed)),
@@ -171,7 +218,7 @@ fn enter_code(typed: &str, problem: Option<CodeProblem>, site: &Site) -> Parts {
     (title, content)
 }
 
-fn confirm(user_code: &str, who: Html, site: &Site) -> Parts {
+fn confirm(form: &Form, user_code: &str, who: Html, site: &Site) -> Parts {
     use texts::confirm as text;
     let content = Html::fill(
         include_str!("confirm.html"),
@@ -183,6 +230,7 @@ fn confirm(user_code: &str, who: Html, site: &Site) -> Parts {
             ("who", who),
             ("warning", Html::markup(text::WARNING)),
             ("verify_path", Html::text(&site.verify_path)),
+            ("hidden", hidden(form)),
             ("user_code", Html::text(user_code)),
             ("go_on", Html::markup(text::GO_ON)),
             ("refuse", Html::markup(text::REFUSE)),
@@ -192,13 +240,34 @@ fn confirm(user_code: &str, who: Html, site: &Site) -> Parts {
     (text::TITLE, content)
 }
 
+/// The form's fields that nobody sees.
+fn hidden(form: &Form) -> Html {
+    let field = |name, value: &str| {
+        let slots = [("name", Html::markup(name)), ("value", Html::text(value))];
+        Html::fill(
+            "<input type=\"hidden\" name=\"{name}\" value=\"{value}\">\n",
+            &slots,
+        )
+    };
+    let link_mac = Some(form.link_mac).filter(|mac| !mac.is_empty());
+    Html::concat(
+        [field("form_token", &form.token)]
+            .into_iter()
+            .chain(link_mac.map(|mac| field("mac", mac))),
+    )
+}
+
 /// The rows that let a person tell their own terminal from a stranger's; what is not known has no row.
 fn who_asks(client_address: &str, client_agent: &str, age: Duration) -> Html {
     use texts::confirm as text;
     let started = texts::ago(age.as_secs());
+    let program = match is_program_name(client_agent) {
+        true => texts::calls_itself(client_agent),
+        false => String::new(),
+    };
     let rows = [
         (text::STARTED, started.as_str()),
-        (text::PROGRAM, client_agent),
+        (text::PROGRAM, &program),
         (text::ADDRESS, client_address),
     ];
     let known = rows.into_iter().filter(|(_, value)| !value.is_empty());
@@ -206,6 +275,28 @@ fn who_asks(client_address: &str, client_agent: &str, age: Duration) -> Html {
         let slots = [("name", Html::markup(name)), ("value", Html::text(value))];
         Html::fill("<div><dt>{name}</dt><dd>{value}</dd></div>\n", &slots)
     }))
+}
+
+/// Is it `name/version`, perhaps with `(system)`? Whatever else a stranger's program calls itself could be a message to the
+/// user, and is not shown.
+fn is_program_name(agent: &str) -> bool {
+    let (program, system) = match agent.split_once(" (") {
+        Some((program, system)) => (program, system.strip_suffix(')')),
+        None => (agent, Some("")),
+    };
+    let is_word = |word: &str, length_max, others: &[char]| {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || others.contains(&c);
+        word.len() <= length_max && word.chars().all(is_part)
+    };
+    let (Some((name, version)), Some(system)) = (program.split_once('/'), system) else {
+        return false;
+    };
+    name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && is_word(name, 20, &['-', '_'])
+        && version.starts_with(|c: char| c.is_ascii_digit())
+        && is_word(version, 20, &['.', '-', '+'])
+        && is_word(system, 30, &[' ', '_', '-', ';', ','])
+        && system.split(' ').count() <= 3
 }
 
 /// The code for the eye, which may break into lines only between its groups.
@@ -225,26 +316,29 @@ fn spelled(user_code: &str) -> Html {
 
 fn notice(notice: Notice, site: &Site) -> Parts {
     let text = with_hosts(notice.text, site);
-    notice_with(notice, text, site)
+    notice_with(notice, text, &site.verify_path)
 }
 
-fn too_many_tries(retry_after_s: u64, site: &Site) -> Parts {
-    let notice = texts::TOO_MANY_TRIES;
+fn pause(notice: Notice, retry_after_s: u64, site: &Site) -> Parts {
     let wait = Html::text(&texts::wait(retry_after_s));
     let text = Html::fill(notice.text, &[("wait", wait)]);
-    notice_with(notice, text, site)
+    notice_with(notice, text, &site.verify_path)
 }
 
-fn notice_with(notice: Notice, text: Html, site: &Site) -> Parts {
+/// Links to the form under the name that its cookie and Postiz' redirect are for.
+fn other_name(site: &Site) -> Parts {
+    let notice = texts::OTHER_NAME;
+    let text = with_hosts(notice.text, site);
+    notice_with(notice, text, &site.verify_url)
+}
+
+fn notice_with(notice: Notice, text: Html, form_url: &str) -> Parts {
     let link = notice.link.map_or(Html::default(), |name| {
         let slots = [
-            ("verify_path", Html::text(&site.verify_path)),
+            ("form_url", Html::text(form_url)),
             ("name", Html::markup(name)),
         ];
-        Html::fill(
-            r#"<a class="button" href="{verify_path}">{name}</a>"#,
-            &slots,
-        )
+        Html::fill(r#"<a class="button" href="{form_url}">{name}</a>"#, &slots)
     });
     let content = Html::fill(
         include_str!("notice.html"),
@@ -273,6 +367,9 @@ fn drawing(mark: &Mark) -> &'static str {
         Mark::Done => {
             r#"<svg class="good" viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" r="10"/><path d="m7.5 12.5 3 3 6-6.5"/></svg>"#
         }
+        Mark::Waiting => {
+            r#"<svg class="soft" viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" r="10"/><path d="M12 7v5l3.5 2"/></svg>"#
+        }
         Mark::Stopped => {
             r#"<svg class="soft" viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" r="10"/><path d="m8.5 8.5 7 7m0-7-7 7"/></svg>"#
         }
@@ -300,14 +397,27 @@ mod tests {
     fn site() -> Site {
         Site {
             verify_path: "/cli-auth/device/verify".to_owned(),
+            verify_url: "https://cli-auth.example.com/cli-auth/device/verify".to_owned(),
             server_host: "cli-auth.example.com".to_owned(),
             postiz_host: "platform.postiz.com".to_owned(),
         }
     }
 
+    fn form() -> Form<'static> {
+        Form {
+            token: "0123456789abcdef".repeat(4),
+            link_mac: "0123456789abcdef",
+        }
+    }
+
     fn every_page(hostile: &str) -> Vec<(&'static str, Page<'_>)> {
-        let enter = |typed, problem| Page::EnterCode { typed, problem };
+        let enter = |typed, problem| Page::EnterCode {
+            form: form(),
+            typed,
+            problem,
+        };
         let confirm = |client_address, client_agent| Page::Confirm {
+            form: form(),
             user_code: "WDJB-MJHT",
             client_address,
             client_agent,
@@ -320,11 +430,15 @@ mod tests {
             ("enter-code-missing", enter("", Some(CodeProblem::Missing))),
             ("enter-code-unknown", enter("wdjb mjhh", unknown)),
             ("enter-code-hostile", enter(hostile, unknown)),
+            ("no-cookie", enter("WDJB-MJHT", Some(CodeProblem::NoCookie))),
             ("confirm", confirm("203.0.113.7", "postiz/1.0.0 (linux)")),
             ("confirm-v6", confirm(address_v6, "node")),
             ("confirm-nameless", confirm("", "")),
             ("confirm-hostile", confirm(hostile, hostile)),
             ("signed-in", Page::SignedIn),
+            ("finishing", Page::Finishing),
+            ("login-over", Page::LoginOver),
+            ("other-name", Page::OtherName),
             ("refused", Page::Refused),
             ("session-lost", Page::SessionLost),
             ("cross-site", Page::CrossSite),
@@ -333,6 +447,10 @@ mod tests {
             ("server-misconfigured", Page::ServerMisconfigured),
             ("postiz-unreachable", Page::PostizUnreachable),
             ("too-many-tries", Page::TooManyTries { retry_after_s: 60 }),
+            (
+                "too-many-callbacks",
+                Page::TooManyCallbacks { retry_after_s: 60 },
+            ),
             ("unavailable", Page::Unavailable),
             ("not-found", Page::NotFound),
             ("internal-error", Page::InternalError),
@@ -386,11 +504,13 @@ mod tests {
     #[test]
     fn both_buttons_send_the_code() {
         let who = who_asks("203.0.113.7", "node", Duration::from_secs(125));
-        let html = confirm("WDJB-MJHT", who, &site()).1.into_string();
+        let html = confirm(&form(), "WDJB-MJHT", who, &site()).1.into_string();
         let form = html.split_once("<form ").expect("a form").1;
         for part in [
             r#"method="post" action="/cli-auth/device/verify""#,
             r#"<input type="hidden" name="user_code" value="WDJB-MJHT">"#,
+            r#"<input type="hidden" name="mac" value="0123456789abcdef">"#,
+            r#"name="action" value="continue""#,
             r#"name="action" value="deny""#,
         ] {
             assert!(form.contains(part), "{part}");
@@ -401,13 +521,20 @@ mod tests {
 
     #[test]
     fn what_is_not_known_has_no_row() {
-        let html = confirm("WDJB-MJHT", who_asks("", "", Duration::ZERO), &site()).1;
+        let html = confirm(
+            &form(),
+            "WDJB-MJHT",
+            who_asks("", "", Duration::ZERO),
+            &site(),
+        )
+        .1;
         assert_eq!(html.into_string().matches("<dt>").count(), 1);
     }
 
     #[test]
     fn an_error_is_announced_where_the_code_is_typed() {
         let page = Page::EnterCode {
+            form: form(),
             typed: "WDJB",
             problem: Some(CodeProblem::Unknown),
         };
@@ -417,6 +544,33 @@ mod tests {
             r#"value="WDJB" aria-describedby="about hint" aria-invalid="true" autofocus"#,
         ] {
             assert!(html.contains(part), "{part}");
+        }
+    }
+
+    #[test]
+    fn only_what_looks_like_a_program_is_shown() {
+        for agent in [
+            "postiz/0.1.0",
+            "postiz-rust/0.1.0 (linux x86_64)",
+            "curl/8.5.0",
+            "PostmanRuntime/7.43.0",
+        ] {
+            assert!(is_program_name(agent), "{agent}");
+        }
+        for agent in [
+            "",
+            "node",
+            "Your account is locked. Call 555-0100/1 now",
+            "evil.example/1.0",
+            "a/b",
+            "x/1 (go to evil.example now)",
+            "x/1 (one two three four)",
+            "x/1 (",
+            "x/1 (a) b",
+            "x/1\u{202e}",
+            "<b>/1",
+        ] {
+            assert!(!is_program_name(agent), "{agent}");
         }
     }
 

@@ -13,6 +13,7 @@ pub(super) struct Notice {
 /// The sign above a notice.
 pub(super) enum Mark {
     Done,
+    Waiting,
     Stopped,
     Problem,
 }
@@ -37,6 +38,7 @@ pub(super) mod enter_code {
     pub(in super::super) const MISSING: &str =
         "The field was empty. Enter the code that your terminal shows.";
     pub(in super::super) const UNKNOWN: &str = "This code is mistyped, too old, or already used. Check it, or get a new one: run <kbd>postiz auth:login</kbd> again.";
+    pub(in super::super) const NO_COOKIE: &str = "Your browser did not send our cookie back. Allow cookies for <b>{server}</b>, then continue.";
 }
 
 pub(super) mod confirm {
@@ -59,6 +61,20 @@ pub(super) const SIGNED_IN: Notice = Notice {
     link: None,
 };
 
+pub(super) const FINISHING: Notice = Notice {
+    mark: Mark::Waiting,
+    title: "Your sign-in is being finished",
+    text: "This takes a few seconds. The page reloads by itself.",
+    link: None,
+};
+
+pub(super) const LOGIN_OVER: Notice = Notice {
+    mark: Mark::Problem,
+    title: "This login is over",
+    text: "Postiz refused it too often. Go back to your terminal and run <kbd>postiz auth:login</kbd> again.",
+    link: None,
+};
+
 pub(super) const REFUSED: Notice = Notice {
     mark: Mark::Stopped,
     title: "You refused this login",
@@ -77,6 +93,13 @@ pub(super) const CROSS_SITE: Notice = Notice {
     mark: Mark::Stopped,
     title: "Another website sent you here",
     text: "It tried to enter a code for you, so we did nothing. If you are signing in yourself, enter the code from your terminal.",
+    link: Some(ENTER),
+};
+
+pub(super) const OTHER_NAME: Notice = Notice {
+    mark: Mark::Stopped,
+    title: "This server has another address",
+    text: "Signing in works at <b>{server}</b> only. Enter the code there.",
     link: Some(ENTER),
 };
 
@@ -115,6 +138,13 @@ pub(super) const TOO_MANY_TRIES: Notice = Notice {
     link: Some(ENTER_AGAIN),
 };
 
+pub(super) const TOO_MANY_CALLBACKS: Notice = Notice {
+    mark: Mark::Stopped,
+    title: "Too many sign-ins at once",
+    text: "Many people sign in from your network just now. Wait {wait}, then reload this page.",
+    link: None,
+};
+
 pub(super) const UNAVAILABLE: Notice = Notice {
     mark: Mark::Problem,
     title: "Not possible at the moment",
@@ -138,6 +168,11 @@ pub(super) const INTERNAL_ERROR: Notice = Notice {
 
 const ENTER: &str = "Enter the code";
 const ENTER_AGAIN: &str = "Enter the code again";
+
+/// What a program says of itself, which nobody has checked.
+pub(super) fn calls_itself(program: &str) -> String {
+    format!("calls itself {program}")
+}
 
 /// How long ago a login was started: nobody compares seconds.
 pub(super) fn ago(seconds: u64) -> String {

@@ -3,23 +3,24 @@
 //! A login is a JSON record under its device code's hash; three more tables find it by user code (until it is decided),
 //! by state, and by when it expires.
 
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata,
     TableDefinition,
 };
-use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::server::codes::{BrowserKeyHash, DeviceCodeHash, StateHash, UserCode};
-use crate::server::seal::SealedToken;
-use crate::server::store::{
-    CLAIM_LASTS, Claim, Denier, EXPIRED_FOR, Inserted, NewRequest, PendingRequest, Polled,
-    REDEEMABLE_FOR, Redemption, SealedGrant, Store, StoreError,
+use crate::server::login::{
+    EXPIRED_FOR, Login, Polled, SealedGrant, Starter, Status, UnixMs, as_ms,
 };
+use crate::server::seal::SealedToken;
+use crate::server::store::{Inserted, Key, NewLogin, Purged, Store, StoreError, Transition};
 
 /// From text to text, every one: the B-tree's code is then in the program once, not once for each pair of types.
 type Text = TableDefinition<'static, &'static str, &'static str>;
@@ -27,64 +28,34 @@ type Text = TableDefinition<'static, &'static str, &'static str>;
 const REQUESTS: Text = TableDefinition::new("requests");
 const BY_USER_CODE: Text = TableDefinition::new("by_user_code");
 const BY_STATE: Text = TableDefinition::new("by_state");
-/// Under [`expiry_key`]; the values are empty.
+/// Under `expiry_key`; the values are empty.
 const BY_EXPIRY: Text = TableDefinition::new("by_expiry");
 
 /// The version of what the tables hold; kept in the file, so that a later one can be told.
 const META: Text = TableDefinition::new("meta");
-const SCHEMA_VERSION: u64 = 1;
+const SCHEMA_VERSION: u64 = 2;
 
 /// redb's page cache: the default of 1 GiB would be most of a small server's memory.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Longest wait for other writers: less than a client's wait for its answer.
+const WRITER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Milliseconds since 1970, by whatever clock the store is given.
 pub type Clock = Box<dyn Fn() -> u64 + Send + Sync>;
 
 /// The embedded store.
 pub struct Embedded {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
     source: Source,
     /// `None` after an I/O error: redb refuses a database that failed once, so the next call opens it again.
     database: Mutex<Option<Arc<Database>>>,
-    /// Logins whose token is being handed over right now. In memory on purpose: a crash forgets it, and the token is back.
-    in_hand: Mutex<HashSet<DeviceCodeHash>>,
+    writers: Writers,
     clock: Clock,
 }
 
 enum Source {
     File(PathBuf),
     Memory,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Status {
-    Pending,
-    Exchanging,
-    Completed,
-    Denied,
-    Redeemed,
-}
-
-/// One login. Times are milliseconds since 1970.
-#[derive(Debug, Serialize, Deserialize)]
-struct Record {
-    user_code: String,
-    status: Status,
-    state: Option<String>,
-    browser: Option<String>,
-    claimed_at: Option<u64>,
-    access_token: Option<String>,
-    api_url: Option<String>,
-    organization_id: Option<String>,
-    scope: Option<String>,
-    client_address: String,
-    client_agent: String,
-    created_at: u64,
-    expires_at: u64,
 }
 
 impl Embedded {
@@ -116,213 +87,139 @@ impl Embedded {
 
     fn new(source: Source, clock: Clock) -> Result<Embedded, StoreError> {
         let database = Arc::new(source.open()?);
-        let database = Mutex::new(Some(database));
-        let in_hand = Mutex::default();
         Ok(Embedded {
-            shared: Arc::new(Shared {
-                source,
-                database,
-                in_hand,
-                clock,
-            }),
+            source,
+            database: Mutex::new(Some(database)),
+            writers: Writers::default(),
+            clock,
         })
     }
 }
 
 impl Store for Embedded {
-    fn insert(&self, new: &[NewRequest]) -> Result<Vec<Inserted>, StoreError> {
-        let now = self.shared.now();
-        self.shared
-            .write(|tables| new.iter().map(|new| tables.add(new, now)).collect())
-    }
-
-    fn find(&self, user_code: &UserCode) -> Result<Option<PendingRequest>, StoreError> {
-        let now = self.shared.now();
-        self.shared.read(|snapshot| {
-            let Some(login) = snapshot
-                .open_table(BY_USER_CODE)?
-                .get(user_code.as_str())?
-                .map(key)
-            else {
-                return Ok(None);
-            };
-            let Some(record) = read_record(&snapshot.open_table(REQUESTS)?, &login)? else {
-                return Ok(None);
-            };
-            Ok(record.is_live(now).then(|| PendingRequest {
-                login,
-                client_address: record.client_address,
-                client_agent: record.client_agent,
-                age: Duration::from_millis(now.saturating_sub(record.created_at)),
-            }))
-        })
-    }
-
-    fn bind(
-        &self,
-        user_code: &UserCode,
-        state: &StateHash,
-        browser: &BrowserKeyHash,
-    ) -> Result<Option<DeviceCodeHash>, StoreError> {
-        let now = self.shared.now();
-        self.shared.write(|tables| {
-            let Some((login, mut record)) = tables.pending(user_code, now)? else {
-                return Ok(None);
-            };
-            if let Some(earlier) = record.state.replace(state.as_str().to_owned()) {
-                tables.by_state.remove(earlier.as_str())?;
-            }
-            tables.by_state.insert(state.as_str(), login.as_str())?;
-            record.browser = Some(browser.as_str().to_owned());
-            record.status = Status::Pending;
-            record.claimed_at = None;
-            tables.put(&login, &record)?;
-            Ok(Some(login))
-        })
-    }
-
-    fn claim(&self, state: &StateHash, browser: &BrowserKeyHash) -> Result<Claim, StoreError> {
-        let now = self.shared.now();
-        self.shared.write(|tables| {
-            let Some((login, mut record)) = tables.bound(state, browser)? else {
-                return Ok(Claim::Unknown);
-            };
-            match record.status {
-                Status::Completed | Status::Redeemed => Ok(Claim::Done),
-                _ if record.is_claimed(now) => Ok(Claim::Taken(login)),
-                _ if record.is_live(now) => {
-                    record.status = Status::Exchanging;
-                    record.claimed_at = Some(now);
-                    tables.put(&login, &record)?;
-                    Ok(Claim::Mine(login))
-                }
-                _ => Ok(Claim::Unknown),
-            }
-        })
-    }
-
-    fn release(&self, login: &DeviceCodeHash) -> Result<(), StoreError> {
-        self.shared.write(|tables| {
-            let Some(mut record) = read_record(&tables.requests, login)? else {
-                return Ok(());
-            };
-            if record.status == Status::Exchanging {
-                record.status = Status::Pending;
-                record.claimed_at = None;
-                tables.put(login, &record)?;
-            }
-            Ok(())
-        })
-    }
-
-    fn complete(&self, login: &DeviceCodeHash, grant: &SealedGrant) -> Result<bool, StoreError> {
-        let now = self.shared.now();
-        self.shared.write(|tables| {
-            let Some(mut record) = read_record(&tables.requests, login)? else {
-                return Ok(false);
-            };
-            if record.status != Status::Exchanging {
-                return Ok(false);
-            }
-            tables.by_user_code.remove(record.user_code.as_str())?;
-            tables
-                .by_expiry
-                .remove(&*expiry_key(record.expires_at, login))?;
-            record.expires_at = record.expires_at.max(now + as_ms(REDEEMABLE_FOR));
-            tables
-                .by_expiry
-                .insert(&*expiry_key(record.expires_at, login), "")?;
-            record.status = Status::Completed;
-            record.claimed_at = None;
-            record.access_token = Some(grant.token.as_str().to_owned());
-            record.api_url = Some(grant.api_url.clone());
-            record.organization_id = grant.organization_id.clone();
-            record.scope = grant.scope.clone();
-            tables.put(login, &record)?;
-            Ok(true)
-        })
-    }
-
-    fn deny(&self, who: Denier) -> Result<Option<DeviceCodeHash>, StoreError> {
-        let now = self.shared.now();
-        self.shared.write(|tables| {
-            let found = match who {
-                Denier::User(user_code) => tables.pending(user_code, now)?,
-                Denier::Browser(state, browser) => tables.bound(state, browser)?,
-            };
-            let Some((login, mut record)) = found.filter(|(_, record)| record.is_live(now)) else {
-                return Ok(None);
-            };
-            tables.by_user_code.remove(record.user_code.as_str())?;
-            record.status = Status::Denied;
-            tables.put(&login, &record)?;
-            Ok(Some(login))
-        })
+    fn insert(&self, new: &[NewLogin]) -> Result<Vec<Inserted>, StoreError> {
+        let now = self.now();
+        self.write(|tables| new.iter().map(|new| tables.add(new, now)).collect())
     }
 
     fn poll(&self, logins: &[DeviceCodeHash]) -> Result<Vec<Polled>, StoreError> {
-        let now = self.shared.now();
-        self.shared.read(|snapshot| {
+        let now = self.now();
+        self.snapshot(|snapshot| {
             let requests = snapshot.open_table(REQUESTS)?;
-            let poll = |login| {
-                let record = read_record(&requests, login)?;
-                Ok(record.map_or(Polled::Unknown, |record| record.polled(now)))
+            let poll = |login: &DeviceCodeHash| {
+                let login = read_login(&requests, login.as_str())?;
+                Ok(login.map_or(Polled::Unknown, |login| login.polled(now)))
             };
             logins.iter().map(poll).collect()
         })
     }
 
-    fn redeem(&self, login: &DeviceCodeHash) -> Result<Option<Redemption>, StoreError> {
-        // Taken in hand before the record is read: a hand-over that ends in between has then changed what is read.
-        let Some(in_hand) = InHand::take(&self.shared, login) else {
-            return Ok(None);
-        };
-        let now = self.shared.now();
-        let record = self
-            .shared
-            .read(|snapshot| read_record(&snapshot.open_table(REQUESTS)?, login))?;
-        let Some(record) = record.filter(|record| record.polled(now) == Polled::Completed) else {
-            return Ok(None);
-        };
-        Ok(record
-            .into_grant()
-            .map(|grant| Redemption::new(grant, move || in_hand.spend())))
+    fn read(&self, key: Key) -> Result<Option<(Login, UnixMs)>, StoreError> {
+        let now = self.now();
+        let found = self.snapshot(|snapshot| {
+            let found = match key {
+                Key::Device(key) => Some(key.as_str().to_owned()),
+                Key::User(code) => look_up(&snapshot.open_table(BY_USER_CODE)?, code.as_str())?,
+                Key::State(state) => look_up(&snapshot.open_table(BY_STATE)?, state.as_str())?,
+            };
+            match found {
+                Some(key) => read_login(&snapshot.open_table(REQUESTS)?, &key),
+                None => Ok(None),
+            }
+        })?;
+        Ok(found.map(|login| (login, now)))
     }
 
-    fn purge(&self, limit: u32) -> Result<u64, StoreError> {
-        let over = self.shared.now().saturating_sub(as_ms(EXPIRED_FOR));
-        let doomed = self.shared.read(|snapshot| {
-            let by_expiry = snapshot.open_table(BY_EXPIRY)?;
-            let before = expiry_key_prefix(over);
-            let keys = by_expiry.range(..&*before)?.take(limit as usize);
-            keys.map(|entry| Ok(entry?.0.value().to_owned()))
-                .collect::<Result<Vec<String>, redb::Error>>()
-        })?;
-        if doomed.is_empty() {
-            return Ok(0);
-        }
-        self.shared.write(|tables| {
-            for expiry_key in &doomed {
-                tables.delete(expiry_key)?;
+    fn change(&self, key: Key, transition: &mut Transition) -> Result<bool, StoreError> {
+        let now = self.now();
+        self.write(|tables| {
+            let Some(before) = tables.find(key)? else {
+                return Ok(false);
+            };
+            let mut login = before.clone();
+            transition(&mut login, now);
+            if login != before {
+                tables.replace(&before, &login)?;
             }
-            Ok(doomed.len() as u64)
+            Ok(true)
         })
     }
 
+    fn make_room(&self, limit: u32) -> Result<u64, StoreError> {
+        let now = self.now();
+        let limit = limit as usize;
+        let logins = self.snapshot(|snapshot| {
+            let requests = snapshot.open_table(REQUESTS)?;
+            let logins = requests.iter()?.map(|entry| parse(entry?.1.value()));
+            logins.collect::<Result<Vec<Login>, redb::Error>>()
+        })?;
+        let (over, alive): (Vec<Login>, Vec<Login>) = logins
+            .into_iter()
+            .partition(|login| now >= login.expires_at || login.status == Status::Redeemed);
+        let doomed = match over.is_empty() {
+            false => over,
+            true => crowding(alive),
+        };
+        self.delete(doomed.iter().take(limit).map(|login| &login.key))
+    }
+
+    fn purge(&self, limit: u32) -> Result<Vec<Purged>, StoreError> {
+        let over = self.now().saturating_sub(as_ms(EXPIRED_FOR));
+        let doomed = self.snapshot(|snapshot| {
+            let (by_expiry, requests) = (
+                snapshot.open_table(BY_EXPIRY)?,
+                snapshot.open_table(REQUESTS)?,
+            );
+            let mut doomed = Vec::new();
+            for entry in by_expiry
+                .range(..&*expiry_prefix(over))?
+                .take(limit as usize)
+            {
+                let (expiry_key, _) = entry?;
+                let key = key_of_expiry(expiry_key.value());
+                let status = read_login(&requests, key)?.map(|login| login.status);
+                doomed.push(Purged {
+                    key: DeviceCodeHash::from_store(key.to_owned()),
+                    expired: !matches!(status, Some(Status::Redeemed | Status::Denied)),
+                });
+            }
+            Ok(doomed)
+        })?;
+        self.delete(doomed.iter().map(|purged| &purged.key))?;
+        Ok(doomed)
+    }
+
     fn count(&self) -> Result<u64, StoreError> {
-        self.shared
-            .read(|snapshot| Ok(snapshot.open_table(REQUESTS)?.len()?))
+        self.snapshot(|snapshot| Ok(snapshot.open_table(REQUESTS)?.len()?))
     }
 
     fn ping(&self) -> Result<(), StoreError> {
-        self.shared
-            .read(|snapshot| snapshot.open_table(META).map(drop).map_err(Into::into))
+        self.snapshot(|snapshot| snapshot.open_table(META).map(drop).map_err(Into::into))
     }
+}
+
+/// The undecided logins, those first that crowd the others out: ranked within its network, its last login first and the
+/// unconfirmed ones behind the others, the highest ranks are of the networks that hold most.
+fn crowding(alive: Vec<Login>) -> Vec<Login> {
+    let mut pending: Vec<Login> = alive
+        .into_iter()
+        .filter(|login| login.status == Status::Pending)
+        .collect();
+    pending.sort_by_key(|login| (login.browser.is_none(), Reverse(login.created_at)));
+    let mut held: HashMap<String, usize> = HashMap::new();
+    let mut ranked: Vec<(usize, Login)> = Vec::new();
+    for login in pending {
+        let rank = held.entry(login.starter.network.clone()).or_default();
+        *rank += 1;
+        ranked.push((*rank, login));
+    }
+    ranked.sort_by_key(|(rank, login)| (Reverse(*rank), login.created_at));
+    ranked.into_iter().map(|(_, login)| login).collect()
 }
 
 /// The tables of one write, which is committed as a whole or not at all.
 struct Tables<'t> {
-    /// Whether there is anything to commit: an fsync for a stranger's wrong code would be a gift to him.
+    /// Whether there is anything to commit: an fsync for a stranger's wrong code would be a cheap denial of service.
     changed: bool,
     requests: redb::Table<'t, &'static str, &'static str>,
     by_user_code: redb::Table<'t, &'static str, &'static str>,
@@ -332,132 +229,74 @@ struct Tables<'t> {
 
 impl Tables<'_> {
     /// Adds a login, unless its user code is taken.
-    fn add(&mut self, new: &NewRequest, now: u64) -> Result<Inserted, redb::Error> {
-        let (login, user_code) = (&new.login, new.user_code.as_str());
-        if self.by_user_code.get(user_code)?.is_some() {
+    fn add(&mut self, new: &NewLogin, now: UnixMs) -> Result<Inserted, redb::Error> {
+        if self.by_user_code.get(new.user_code.as_str())?.is_some() {
             return Ok(Inserted::UserCodeTaken);
         }
-        self.by_user_code.insert(user_code, login.as_str())?;
-        let expires_at = now + as_ms(new.lifetime);
-        self.by_expiry.insert(&*expiry_key(expires_at, login), "")?;
-        let record = Record {
-            user_code: user_code.to_owned(),
-            status: Status::Pending,
-            state: None,
-            browser: None,
-            claimed_at: None,
-            access_token: None,
-            api_url: None,
-            organization_id: None,
-            scope: None,
-            client_address: new.client_address.clone(),
-            client_agent: new.client_agent.clone(),
-            created_at: now,
-            expires_at,
-        };
-        self.put(login, &record)?;
+        let (key, user_code) = (new.key.clone(), new.user_code.clone());
+        self.put(&Login::new(key, user_code, new.starter.clone(), now))?;
         Ok(Inserted::Yes)
     }
 
-    fn put(&mut self, login: &DeviceCodeHash, record: &Record) -> Result<(), redb::Error> {
-        let json = serde_json::to_string(record)
-            .map_err(|error| redb::Error::Corrupted(error.to_string()))?;
-        self.requests.insert(login.as_str(), json.as_str())?;
+    fn find(&self, key: Key) -> Result<Option<Login>, redb::Error> {
+        let found = match key {
+            Key::Device(key) => Some(key.as_str().to_owned()),
+            Key::User(user_code) => look_up(&self.by_user_code, user_code.as_str())?,
+            Key::State(state) => look_up(&self.by_state, state.as_str())?,
+        };
+        match found {
+            Some(key) => read_login(&self.requests, &key),
+            None => Ok(None),
+        }
+    }
+
+    fn replace(&mut self, before: &Login, after: &Login) -> Result<(), redb::Error> {
+        self.remove(before)?;
+        self.put(after)
+    }
+
+    /// Writes a login and all that it is found by.
+    fn put(&mut self, login: &Login) -> Result<(), redb::Error> {
         self.changed = true;
+        let key = login.key.as_str();
+        let json = serde_json::to_string(login)
+            .map_err(|error| redb::Error::Corrupted(error.to_string()))?;
+        self.requests.insert(key, json.as_str())?;
+        self.by_expiry.insert(&*expiry_key(login), "")?;
+        if is_undecided(login) {
+            self.by_user_code.insert(login.user_code.as_str(), key)?;
+        }
+        if let Some(state) = &login.state {
+            self.by_state.insert(state.as_str(), key)?;
+        }
         Ok(())
     }
 
-    /// The live, pending login that `user_code` names.
-    fn pending(
-        &self,
-        user_code: &UserCode,
-        now: u64,
-    ) -> Result<Option<(DeviceCodeHash, Record)>, redb::Error> {
-        let Some(login) = self.by_user_code.get(user_code.as_str())?.map(key) else {
-            return Ok(None);
-        };
-        let record = read_record(&self.requests, &login)?;
-        Ok(record
-            .filter(|record| record.is_live(now))
-            .map(|record| (login, record)))
-    }
-
-    /// The login tied to this state and this browser, however it stands.
-    fn bound(
-        &self,
-        state: &StateHash,
-        browser: &BrowserKeyHash,
-    ) -> Result<Option<(DeviceCodeHash, Record)>, redb::Error> {
-        let Some(login) = self.by_state.get(state.as_str())?.map(key) else {
-            return Ok(None);
-        };
-        let record = read_record(&self.requests, &login)?;
-        let ours = |record: &Record| record.browser.as_deref() == Some(browser.as_str());
-        Ok(record.filter(ours).map(|record| (login, record)))
-    }
-
-    fn delete(&mut self, expiry_key: &str) -> Result<(), redb::Error> {
+    fn remove(&mut self, login: &Login) -> Result<(), redb::Error> {
         self.changed = true;
-        self.by_expiry.remove(expiry_key)?;
-        let login = expiry_key.split_once(' ').map_or("", |(_, login)| login);
-        let login = &DeviceCodeHash::from_store(login.to_owned());
-        let Some(record) = read_record(&self.requests, login)? else {
-            return Ok(());
-        };
-        self.requests.remove(login.as_str())?;
-        if matches!(record.status, Status::Pending | Status::Exchanging) {
-            self.by_user_code.remove(record.user_code.as_str())?;
+        self.requests.remove(login.key.as_str())?;
+        self.by_expiry.remove(&*expiry_key(login))?;
+        if is_undecided(login) {
+            self.by_user_code.remove(login.user_code.as_str())?;
         }
-        if let Some(state) = record.state {
+        if let Some(state) = &login.state {
             self.by_state.remove(state.as_str())?;
         }
         Ok(())
     }
 }
 
-impl Record {
-    /// Does it still wait for its user? A claim that its owner did not live to end is as good as none.
-    fn is_live(&self, now: u64) -> bool {
-        let undecided = matches!(self.status, Status::Pending | Status::Exchanging);
-        undecided && !self.is_claimed(now) && now < self.expires_at
-    }
-
-    /// Is its exchange claimed, by somebody who may still be alive?
-    fn is_claimed(&self, now: u64) -> bool {
-        self.status == Status::Exchanging
-            && self
-                .claimed_at
-                .is_some_and(|claimed_at| now < claimed_at + as_ms(CLAIM_LASTS))
-    }
-
-    fn polled(&self, now: u64) -> Polled {
-        match self.status {
-            Status::Redeemed => Polled::Unknown,
-            Status::Denied => Polled::Denied,
-            // Claimed in time: the exchange that is running decides.
-            Status::Exchanging if self.is_claimed(now) => Polled::Pending,
-            _ if now >= self.expires_at => Polled::Expired,
-            Status::Pending | Status::Exchanging => Polled::Pending,
-            Status::Completed => Polled::Completed,
-        }
-    }
-
-    fn into_grant(self) -> Option<SealedGrant> {
-        Some(SealedGrant {
-            token: SealedToken::from_store(self.access_token?),
-            api_url: self.api_url?,
-            organization_id: self.organization_id,
-            scope: self.scope,
-        })
-    }
+/// Is it found by its user code?
+fn is_undecided(login: &Login) -> bool {
+    matches!(login.status, Status::Pending | Status::Exchanging)
 }
 
-impl Shared {
-    fn now(&self) -> u64 {
+impl Embedded {
+    fn now(&self) -> UnixMs {
         (self.clock)()
     }
 
-    fn read<T>(
+    fn snapshot<T>(
         &self,
         act: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
@@ -473,8 +312,30 @@ impl Shared {
         &self,
         act: impl FnOnce(&mut Tables) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
+        let _turn = self.writers.wait()?;
         let database = self.database()?;
         write_to(&database, act).map_err(|error| self.failed(&error))
+    }
+
+    /// Deletes what is still there of these logins, in one commit. Says how many it deleted.
+    fn delete<'a>(
+        &self,
+        keys: impl Iterator<Item = &'a DeviceCodeHash>,
+    ) -> Result<u64, StoreError> {
+        let keys: Vec<&DeviceCodeHash> = keys.collect();
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        self.write(|tables| {
+            let mut deleted = 0;
+            for key in keys {
+                if let Some(login) = tables.find(Key::Device(key))? {
+                    tables.remove(&login)?;
+                    deleted += 1;
+                }
+            }
+            Ok(deleted)
+        })
     }
 
     fn database(&self) -> Result<Arc<Database>, StoreError> {
@@ -493,6 +354,39 @@ impl Shared {
             *lock(&self.database) = None;
         }
         StoreError::Unavailable(error.to_string())
+    }
+}
+
+/// Lets one writer in at a time, as redb does, but nobody waits for ever for one that hangs in a silent disk.
+#[derive(Default)]
+struct Writers {
+    busy: Mutex<bool>,
+    freed: Condvar,
+}
+
+struct Turn<'a>(&'a Writers);
+
+impl Writers {
+    fn wait(&self) -> Result<Turn<'_>, StoreError> {
+        let (busy, waited) = self
+            .freed
+            .wait_timeout_while(lock(&self.busy), WRITER_TIMEOUT, |busy| *busy)
+            .unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            return Err(StoreError::Unavailable(
+                "the disk does not answer".to_owned(),
+            ));
+        }
+        let mut busy = busy;
+        *busy = true;
+        Ok(Turn(self))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.busy) = false;
+        self.0.freed.notify_one();
     }
 }
 
@@ -564,13 +458,60 @@ fn make_tables(database: &Database) -> Result<u64, redb::Error> {
     if version > SCHEMA_VERSION {
         write.abort()?;
     } else {
-        Tables::open(&write)?;
+        let mut tables = Tables::open(&write)?;
+        if version < SCHEMA_VERSION {
+            tables.upgrade()?;
+            let mut meta = write.open_table(META)?;
+            meta.insert("schema_version", SCHEMA_VERSION.to_string().as_str())?;
+        }
+        drop(tables);
         write.commit()?;
     }
     Ok(version)
 }
 
+/// A record of version 1 as a login of today. An exchange that was running is forgotten, as after a crash.
+fn from_version_1(key: &str, json: &str) -> Option<Login> {
+    let old: Value = serde_json::from_str(json).ok()?;
+    let text = |name: &str| old[name].as_str().map(str::to_owned);
+    let starter = Starter {
+        address: text("client_address").unwrap_or_default(),
+        network: String::new(),
+        agent: text("client_agent").unwrap_or_default(),
+    };
+    let key = DeviceCodeHash::from_store(key.to_owned());
+    let user_code = UserCode::from_store(text("user_code")?);
+    let mut login = Login::new(key, user_code, starter, old["created_at"].as_u64()?);
+    login.status = match Status::from_name(&text("status")?)? {
+        Status::Exchanging => Status::Pending,
+        status => status,
+    };
+    login.state = text("state").map(StateHash::from_store);
+    login.browser = text("browser").map(BrowserKeyHash::from_store);
+    login.grant = text("access_token").map(|token| SealedGrant {
+        token: SealedToken::from_store(token),
+        api_url: text("api_url").unwrap_or_default(),
+        organization_id: text("organization_id"),
+        scope: text("scope"),
+    });
+    login.expires_at = old["expires_at"].as_u64()?;
+    Some(login)
+}
+
 impl<'t> Tables<'t> {
+    /// Brings all records up from version 1.
+    fn upgrade(&mut self) -> Result<(), redb::Error> {
+        let mut logins = Vec::new();
+        for entry in self.requests.iter()? {
+            let (key, json) = entry?;
+            let login = from_version_1(key.value(), json.value());
+            logins.push(login.ok_or_else(|| {
+                redb::Error::Corrupted(format!("the login {} cannot be read", key.value()))
+            })?);
+        }
+        logins.iter().try_for_each(|login| self.put(login))
+    }
+
     fn open(write: &'t redb::WriteTransaction) -> Result<Tables<'t>, redb::Error> {
         Ok(Tables {
             changed: false,
@@ -599,72 +540,43 @@ fn write_to<T>(
     Ok(result)
 }
 
-fn read_record(
+fn read_login(
     table: &impl ReadableTable<&'static str, &'static str>,
-    login: &DeviceCodeHash,
-) -> Result<Option<Record>, redb::Error> {
-    let Some(json) = table.get(login.as_str())? else {
-        return Ok(None);
-    };
-    serde_json::from_str(json.value())
-        .map(Some)
-        .map_err(|error| redb::Error::Corrupted(error.to_string()))
+    key: &str,
+) -> Result<Option<Login>, redb::Error> {
+    match table.get(key)? {
+        Some(json) => parse(json.value()).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn parse(json: &str) -> Result<Login, redb::Error> {
+    serde_json::from_str(json).map_err(|error| redb::Error::Corrupted(error.to_string()))
+}
+
+fn look_up(
+    table: &impl ReadableTable<&'static str, &'static str>,
+    key: &str,
+) -> Result<Option<String>, redb::Error> {
+    Ok(table.get(key)?.map(|found| found.value().to_owned()))
 }
 
 /// When a login expires, and which: of fixed width, so that text sorts as numbers do.
-fn expiry_key(expires_at: u64, login: &DeviceCodeHash) -> String {
-    expiry_key_prefix(expires_at) + login.as_str()
+fn expiry_key(login: &Login) -> String {
+    expiry_prefix(login.expires_at) + login.key.as_str()
 }
 
-fn expiry_key_prefix(expires_at: u64) -> String {
+fn expiry_prefix(expires_at: UnixMs) -> String {
     format!("{expires_at:020} ")
 }
 
-fn key(value: redb::AccessGuard<&'static str>) -> DeviceCodeHash {
-    DeviceCodeHash::from_store(value.value().to_owned())
-}
-
-/// A login whose token is being handed over; dropped, it is free for the next poll.
-struct InHand {
-    shared: Arc<Shared>,
-    login: DeviceCodeHash,
-}
-
-impl InHand {
-    fn take(shared: &Arc<Shared>, login: &DeviceCodeHash) -> Option<InHand> {
-        let taken = lock(&shared.in_hand).insert(login.clone());
-        taken.then(|| InHand {
-            shared: Arc::clone(shared),
-            login: login.clone(),
-        })
-    }
-
-    /// The token has its receiver: forget it. The row stays until it expires, so that the browser's page can be reloaded.
-    fn spend(self) -> Result<(), StoreError> {
-        self.shared.write(|tables| {
-            let Some(mut record) = read_record(&tables.requests, &self.login)? else {
-                return Ok(());
-            };
-            record.status = Status::Redeemed;
-            record.access_token = None;
-            tables.put(&self.login, &record)
-        })
-    }
-}
-
-impl Drop for InHand {
-    fn drop(&mut self) {
-        lock(&self.shared.in_hand).remove(&self.login);
-    }
+fn key_of_expiry(expiry_key: &str) -> &str {
+    expiry_key.split_once(' ').map_or("", |(_, key)| key)
 }
 
 /// A panic elsewhere while the lock was held leaves nothing half-done behind: both mutexes guard single values.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn as_ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn system_ms() -> u64 {

@@ -1,89 +1,87 @@
-//! The one place that keeps state. Two backends stand behind [`Store`]: [`postgres`] and [`embedded`].
+//! The one place that keeps state. Two backends stand behind [`Store`]: [`postgres`] and [`embedded`]. What a login may become
+//! is `login.rs`; a store keeps its record and applies a transition to it atomically.
 //!
 //! Every operation is atomic, over all instances that share the store. Time is the store's own, never the caller's.
-//! "Not found", "too late" and "already used" are answers; a [`StoreError`] means that the store itself failed.
+//! "Not found" and "too late" are answers; a [`StoreError`] means that the store itself failed.
 
 pub mod embedded;
+pub(crate) mod gather;
+mod migrations;
 mod pool;
 pub mod postgres;
 mod tls;
 
 use std::fmt;
-use std::time::Duration;
 
-use crate::server::codes::{BrowserKeyHash, DeviceCodeHash, StateHash, UserCode};
-use crate::server::seal::SealedToken;
-
-/// How long an expired login still answers "expired" before it is purged.
-pub const EXPIRED_FOR: Duration = Duration::from_secs(15 * 60);
-
-/// How long a claimed exchange may take before another callback may claim it: the claim of an instance that died.
-pub const CLAIM_LASTS: Duration = Duration::from_secs(30);
-
-/// How long a token stays redeemable at least once it is there, even if the login expires meanwhile.
-pub const REDEEMABLE_FOR: Duration = Duration::from_secs(60);
+use crate::server::codes::{DeviceCodeHash, StateHash, UserCode};
+use crate::server::login::{Login, Polled, Starter, UnixMs};
 
 /// What keeps the logins.
 pub trait Store: Send + Sync {
-    /// Adds logins, each of them unless its user code is taken by another pending one, in one commit. Says what became of
+    /// Adds logins, each of them unless its user code is taken by another undecided one, in one commit. Says what became of
     /// each, in order.
-    fn insert(&self, new: &[NewRequest]) -> Result<Vec<Inserted>, StoreError>;
-
-    /// The live login that `user_code` names and that still waits for its user.
-    fn find(&self, user_code: &UserCode) -> Result<Option<PendingRequest>, StoreError>;
-
-    /// Ties a live, pending login to a browser and a trip to Postiz. An earlier tie is replaced. `None`: no such login.
-    fn bind(
-        &self,
-        user_code: &UserCode,
-        state: &StateHash,
-        browser: &BrowserKeyHash,
-    ) -> Result<Option<DeviceCodeHash>, StoreError>;
-
-    /// Claims the exchange of the login that this state and this browser are tied to: of any number of callbacks, one
-    /// gets [`Claim::Mine`], until it completes, is released, or [`CLAIM_LASTS`] is over.
-    fn claim(&self, state: &StateHash, browser: &BrowserKeyHash) -> Result<Claim, StoreError>;
-
-    /// Gives a claim back: the login waits for its user again.
-    fn release(&self, login: &DeviceCodeHash) -> Result<(), StoreError>;
-
-    /// Stores the token of a claimed login, which can then be redeemed for at least [`REDEEMABLE_FOR`].
-    /// False: the claim is no longer there.
-    fn complete(&self, login: &DeviceCodeHash, grant: &SealedGrant) -> Result<bool, StoreError>;
-
-    /// Denies a live, pending login. `None`: no such login.
-    fn deny(&self, who: Denier) -> Result<Option<DeviceCodeHash>, StoreError>;
+    fn insert(&self, new: &[NewLogin]) -> Result<Vec<Inserted>, StoreError>;
 
     /// How logins stand, in order. One look-up for all of them, no write.
     fn poll(&self, logins: &[DeviceCodeHash]) -> Result<Vec<Polled>, StoreError>;
 
-    /// Takes a completed login's token out, for one receiver: while the [`Redemption`] lives, others get `None`. It takes
-    /// effect when confirmed; dropped (or its process killed), the token is back for the next poll.
-    fn redeem(&self, login: &DeviceCodeHash) -> Result<Option<Redemption>, StoreError>;
+    /// The login of `key` as it is now, with the store's time.
+    fn read(&self, key: Key) -> Result<Option<(Login, UnixMs)>, StoreError>;
 
-    /// Deletes up to `limit` logins that have been expired for [`EXPIRED_FOR`]. Says how many it deleted.
-    fn purge(&self, limit: u32) -> Result<u64, StoreError>;
+    /// Applies `transition` to the login of `key`, and keeps what it changed, all or nothing. It may be called more than
+    /// once, and only its last call counts. False: no such login. [`apply`] is how to use it.
+    fn change(&self, key: Key, transition: &mut Transition) -> Result<bool, StoreError>;
+
+    /// Deletes up to `limit` logins for which there is no room any more: those that are over; where there are none, the
+    /// undecided ones of the networks that hold most, the unconfirmed and oldest first. Says how many it deleted.
+    fn make_room(&self, limit: u32) -> Result<u64, StoreError>;
+
+    /// Deletes up to `limit` logins that have been expired for `login::EXPIRED_FOR`. Says which, with how far they came.
+    fn purge(&self, limit: u32) -> Result<Vec<Purged>, StoreError>;
 
     /// How many logins it keeps, those that are over but not purged included.
     fn count(&self) -> Result<u64, StoreError>;
 
-    /// Does the store answer?
+    /// Does the store answer, and can it be written?
     fn ping(&self) -> Result<(), StoreError>;
+}
+
+/// A change of a login at a time: one of the transitions of `login.rs`.
+pub type Transition<'a> = dyn FnMut(&mut Login, UnixMs) + 'a;
+
+/// Applies `transition` to the login of `key`, and gives back what it says. `None`: no such login.
+pub fn apply<T>(
+    store: &dyn Store,
+    key: Key,
+    mut transition: impl FnMut(&mut Login, UnixMs) -> T,
+) -> Result<Option<T>, StoreError> {
+    let mut outcome = None;
+    store.change(key, &mut |login, now| {
+        outcome = Some(transition(login, now))
+    })?;
+    Ok(outcome)
+}
+
+/// What a login is found by.
+#[derive(Clone, Copy, Debug)]
+pub enum Key<'a> {
+    /// Its device code.
+    Device(&'a DeviceCodeHash),
+    /// Its user code, as long as it is undecided.
+    User(&'a UserCode),
+    /// The `state` of its trip to Postiz.
+    State(&'a StateHash),
 }
 
 /// A login to be added.
 #[derive(Clone, Debug)]
-pub struct NewRequest {
+pub struct NewLogin {
     /// Its key.
-    pub login: DeviceCodeHash,
+    pub key: DeviceCodeHash,
     /// What the user will type.
     pub user_code: UserCode,
-    /// Where the client that started it is.
-    pub client_address: String,
-    /// What that client calls itself.
-    pub client_agent: String,
-    /// How long it lives.
-    pub lifetime: Duration,
+    /// Who starts it.
+    pub starter: Starter,
 }
 
 /// What became of one login of [`Store::insert`].
@@ -91,102 +89,17 @@ pub struct NewRequest {
 pub enum Inserted {
     /// It is there.
     Yes,
-    /// Another pending login has this user code: draw another.
+    /// Another undecided login has this user code: draw another.
     UserCodeTaken,
 }
 
-/// A login that waits for its user: what the page shows of it.
+/// A login that was purged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PendingRequest {
+pub struct Purged {
     /// Its key.
-    pub login: DeviceCodeHash,
-    /// Where the client that started it is.
-    pub client_address: String,
-    /// What that client calls itself.
-    pub client_agent: String,
-    /// How long ago it was started.
-    pub age: Duration,
-}
-
-/// What became of [`Store::claim`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Claim {
-    /// This caller exchanges, and nobody else.
-    Mine(DeviceCodeHash),
-    /// Another callback is at it.
-    Taken(DeviceCodeHash),
-    /// The login has its token already (and perhaps handed it over).
-    Done,
-    /// No live login is tied to this state and this browser.
-    Unknown,
-}
-
-/// Who denies, by what they know.
-#[derive(Clone, Copy, Debug)]
-pub enum Denier<'a> {
-    /// Someone who entered the user code here and refused.
-    User(&'a UserCode),
-    /// The bound browser, coming back from Postiz with a refusal.
-    Browser(&'a StateHash, &'a BrowserKeyHash),
-}
-
-/// How a login stands, to its client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Polled {
-    /// The user is not done (or the exchange is running).
-    Pending,
-    /// The token is there: redeem it.
-    Completed,
-    /// The user refused.
-    Denied,
-    /// Its time is over.
-    Expired,
-    /// Never given out, redeemed, or purged.
-    Unknown,
-}
-
-/// A token with what the client is told besides, as stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SealedGrant {
-    /// The encrypted token.
-    pub token: SealedToken,
-    /// Where the client finds the Postiz API.
-    pub api_url: String,
-    /// The organisation, where Postiz named one.
-    pub organization_id: Option<String>,
-    /// What the token may do, where Postiz said so.
-    pub scope: Option<String>,
-}
-
-/// A token on its way to its one receiver. Drop it, and the token is back in the store.
-pub struct Redemption {
-    /// What is being handed over.
-    pub grant: SealedGrant,
-    confirm: Box<dyn FnOnce() -> Result<(), StoreError> + Send>,
-}
-
-impl Redemption {
-    /// `confirm` makes the hand-over final; dropping it unused must undo it.
-    pub(crate) fn new(
-        grant: SealedGrant,
-        confirm: impl FnOnce() -> Result<(), StoreError> + Send + 'static,
-    ) -> Self {
-        Redemption {
-            grant,
-            confirm: Box::new(confirm),
-        }
-    }
-
-    /// Makes the hand-over final: the token is gone from the store.
-    pub fn confirm(self) -> Result<(), StoreError> {
-        (self.confirm)()
-    }
-}
-
-impl fmt::Debug for Redemption {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Redemption")
-    }
+    pub key: DeviceCodeHash,
+    /// Did it expire before anybody had decided it, or taken its token?
+    pub expired: bool,
 }
 
 /// The store failed. The text is for the log; no client ever sees it.
@@ -196,6 +109,8 @@ pub enum StoreError {
     Unavailable(String),
     /// It answers, but will not work like this: only a person can mend it.
     Unusable(String),
+    /// Another transaction holds this login: an instance of an earlier version delivers its token.
+    Locked,
 }
 
 impl fmt::Display for StoreError {
@@ -203,6 +118,7 @@ impl fmt::Display for StoreError {
         match self {
             StoreError::Unavailable(cause) => write!(f, "the store is unavailable: {cause}"),
             StoreError::Unusable(cause) => write!(f, "the store cannot be used: {cause}"),
+            StoreError::Locked => f.write_str("another transaction holds the login"),
         }
     }
 }

@@ -1,31 +1,49 @@
 //! A small pool of PostgreSQL connections, checked out per statement and replaced when broken.
+//!
+//! Between us and the database there may be a pooler (PgBouncer in transaction mode) that gives each transaction another
+//! session. So a new connection proves first that it is direct. Only a direct one has named statements and session limits;
+//! elsewhere statements are unnamed, and nothing of ours outlives a transaction.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::error::Error as _;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use postgres::error::{Severity, SqlState};
-use postgres::types::ToSql;
+use postgres::types::{ToSql, Type};
 use postgres::{Client, Config, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::server::store::StoreError;
+use crate::shared::hash::hex;
+use crate::shared::random;
 
 /// How long a request waits for a connection when none is taken or given back meanwhile: less than the 2 s in which
 /// `/ready` must answer in any case, so that the log names the cause.
 const CHECKOUT_TIMEOUT: Duration = Duration::from_millis(1_500);
 
-/// What the server lets a statement take, and a transaction wait for us; both are set on every connection.
+/// How long no further connection is tried when the database has none left for us, and others of ours are open.
+const CROWDED_FOR: Duration = Duration::from_secs(10);
+
+/// What the server lets a statement take, and a transaction wait for us; set on direct connections.
 const SESSION: &str = "SET statement_timeout = '2s'; SET lock_timeout = '2s'; \
      SET idle_in_transaction_session_timeout = '15s'";
+
+/// The parameter that a direct connection reads back.
+const DIRECT: &str = "postiz.direct";
+
+/// Most parameters of a statement.
+const PARAMETERS_MAX: usize = 24;
 
 /// Up to `size` connections, made when they are needed.
 pub(crate) struct Pool {
     config: Config,
     tls: MakeRustlsConnect,
     size: usize,
+    /// Is there a pooler that refuses the parameter?
+    refuses_options: AtomicBool,
     /// What each new connection goes through once before it is used.
     prepare: Prepare,
     slots: Mutex<Slots>,
@@ -42,20 +60,28 @@ struct Slots {
     waiting: usize,
     /// When one was taken or came back last: while a silent database holds them all, nobody need wait for one.
     moved: Instant,
+    /// Until when no further connection is tried.
+    crowded_until: Instant,
 }
 
-/// A connection with the statements that it has prepared so far.
+/// A connection with the statements that it has prepared so far; `None`: it prepares none.
 struct Connection {
     client: Client,
-    statements: HashMap<&'static str, Statement>,
+    statements: Option<HashMap<&'static str, Statement>>,
 }
 
-/// A connection in use; back in the pool when dropped, unless it is broken.
-pub(crate) struct Pooled {
-    pool: Arc<Pool>,
-    connection: Option<Connection>,
+/// A connection's place in the pool. When it is dropped, whatever happened, the connection that is left in it goes back to
+/// the pool; without one, the place is free again.
+struct Slot<'a> {
+    pool: &'a Pool,
+    left: Option<Connection>,
+}
+
+/// A connection in use.
+pub(crate) struct Pooled<'a> {
+    connection: Connection,
     reused: bool,
-    spoiled: bool,
+    slot: Slot<'a>,
 }
 
 impl Pool {
@@ -64,68 +90,80 @@ impl Pool {
         tls: MakeRustlsConnect,
         size: usize,
         prepare: impl Fn(&mut Client) -> Result<(), StoreError> + Send + Sync + 'static,
-    ) -> Arc<Pool> {
-        let slots = Slots {
-            idle: Vec::new(),
-            open: 0,
-            waiting: 0,
-            moved: Instant::now(),
-        };
-        let (slots, freed) = (Mutex::new(slots), Condvar::new());
-        Arc::new(Pool {
+    ) -> Pool {
+        let now = Instant::now();
+        Pool {
             config,
             tls,
             size,
+            refuses_options: AtomicBool::new(false),
             prepare: Box::new(prepare),
-            slots,
-            freed,
-        })
+            slots: Mutex::new(Slots {
+                idle: Vec::new(),
+                open: 0,
+                waiting: 0,
+                moved: now,
+                crowded_until: now,
+            }),
+            freed: Condvar::new(),
+        }
     }
 
-    /// Runs `act` on a connection. When a connection from before turns out to be dead, the database was probably
-    /// restarted: all others from before are dropped, and `act` is tried again, until a new one has its word. So `act` must
-    /// be one that may be done more than once.
-    pub(crate) fn with<T>(
-        self: &Arc<Pool>,
-        act: impl Fn(&mut Pooled) -> Result<T, postgres::Error>,
-    ) -> Result<T, StoreError> {
-        self.kept_with(act).map(|(_, value)| value)
-    }
-
-    /// The same, and the connection is the caller's own for as long as it is kept.
-    pub(crate) fn kept_with<T>(
-        self: &Arc<Pool>,
-        act: impl Fn(&mut Pooled) -> Result<T, postgres::Error>,
-    ) -> Result<(Pooled, T), StoreError> {
+    /// Runs a statement whose parameters are all text (their SQL casts them), and gives back its rows. When a connection from
+    /// before turns out to be dead, the database was probably restarted: all others from before are dropped, and the
+    /// statement is tried again, until a new connection decides. So it must be one that may be run more than once.
+    pub(crate) fn query(
+        &self,
+        sql: &'static str,
+        params: &[Option<&str>],
+    ) -> Result<Vec<Row>, StoreError> {
         loop {
             let mut pooled = self.checkout()?;
-            match act(&mut pooled) {
-                Ok(value) => return Ok((pooled, value)),
-                Err(error) if pooled.is_broken(&error) && pooled.reused => {
+            match pooled.connection.query(sql, params) {
+                Ok(rows) => {
+                    pooled.give_back();
+                    return Ok(rows);
+                }
+                Err(error) if !pooled.connection.is_broken(&error) => {
+                    pooled.give_back();
+                    return Err(classify(&error));
+                }
+                Err(_) if pooled.reused => {
                     drop(pooled);
                     self.drop_idle();
                 }
-                Err(error) => return Err(pooled.failed(&error)),
+                Err(error) => return Err(classify(&error)),
             }
         }
     }
 
-    fn checkout(self: &Arc<Pool>) -> Result<Pooled, StoreError> {
+    fn checkout(&self) -> Result<Pooled<'_>, StoreError> {
         let mut slots = self.slots();
         loop {
+            let now = Instant::now();
             if let Some(connection) = slots.idle.pop() {
-                slots.moved = Instant::now();
-                return Ok(self.pooled(connection, true));
+                slots.moved = now;
+                return Ok(Pooled {
+                    connection,
+                    reused: true,
+                    slot: Slot::of(self),
+                });
             }
-            if slots.open < self.size {
+            let crowded = slots.open > 0 && now < slots.crowded_until;
+            if slots.open < self.size && !crowded {
                 slots.open += 1;
-                slots.moved = Instant::now();
+                slots.moved = now;
                 drop(slots);
-                return self.connect();
+                match self.connect(Slot::of(self)) {
+                    Err(ConnectError::Crowded) => slots = self.slots(),
+                    Err(ConnectError::Store(error)) => return Err(error),
+                    Ok(pooled) => return Ok(pooled),
+                }
+                continue;
             }
             let left = CHECKOUT_TIMEOUT.saturating_sub(slots.moved.elapsed());
             if left.is_zero() {
-                let busy = format!("all {} connections to PostgreSQL are busy", self.size);
+                let busy = format!("all {} connections to PostgreSQL are busy", slots.open);
                 return Err(StoreError::Unavailable(busy));
             }
             slots.waiting += 1;
@@ -138,41 +176,65 @@ impl Pool {
         }
     }
 
-    /// Fills the slot that the caller has counted as open.
-    fn connect(self: &Arc<Pool>) -> Result<Pooled, StoreError> {
-        let connected = self
-            .config
-            .connect(self.tls.clone())
-            .map_err(|error| classify(&error))
-            .and_then(|mut client| {
-                (self.prepare)(&mut client)?;
-                client
-                    .batch_execute(SESSION)
-                    .map_err(|error| classify(&error))?;
-                Ok(client)
-            });
-        match connected {
-            Ok(client) => Ok(self.pooled(
-                Connection {
-                    client,
-                    statements: HashMap::new(),
-                },
-                false,
-            )),
+    /// Fills a slot. It is given back if this fails, even by a panic (the client library's, when there are no descriptors).
+    fn connect<'a>(&'a self, slot: Slot<'a>) -> Result<Pooled<'a>, ConnectError> {
+        let (mut client, is_direct) = match self.connect_client() {
+            Ok(connected) => connected,
             Err(error) => {
-                self.give_up_slot();
-                Err(error)
+                drop(slot);
+                return Err(self.not_connected(&error));
             }
+        };
+        (self.prepare)(&mut client)?;
+        if is_direct {
+            client
+                .batch_execute(SESSION)
+                .map_err(|error| classify(&error))?;
+        }
+        Ok(Pooled {
+            connection: Connection {
+                client,
+                statements: is_direct.then(HashMap::new),
+            },
+            reused: false,
+            slot,
+        })
+    }
+
+    /// A connection, and whether it is a direct one: a parameter set as it starts can be read back.
+    fn connect_client(&self) -> Result<(Client, bool), postgres::Error> {
+        if self.refuses_options.load(Ordering::Relaxed) {
+            return Ok((self.config.connect(self.tls.clone())?, false));
+        }
+        let proof = hex(&random::bytes::<8>());
+        let mut config = self.config.clone();
+        let own = self.config.get_options().unwrap_or_default();
+        config.options(&format!("{own} -c {DIRECT}={proof}"));
+        match config.connect(self.tls.clone()) {
+            Ok(mut client) => {
+                let read = format!("SELECT current_setting('{DIRECT}', true)");
+                let rows = client.query_typed(&read, &[])?;
+                let found: Option<&str> = rows.first().and_then(|row| row.get(0));
+                let is_direct = found == Some(&proof);
+                Ok((client, is_direct))
+            }
+            // A pooler that does not know the parameter says so (protocol violation).
+            Err(error) if error.code() == Some(&SqlState::PROTOCOL_VIOLATION) => {
+                let client = self.config.connect(self.tls.clone())?;
+                self.refuses_options.store(true, Ordering::Relaxed);
+                Ok((client, false))
+            }
+            Err(error) => Err(error),
         }
     }
 
-    fn pooled(self: &Arc<Pool>, connection: Connection, reused: bool) -> Pooled {
-        Pooled {
-            pool: Arc::clone(self),
-            connection: Some(connection),
-            reused,
-            spoiled: false,
+    fn not_connected(&self, error: &postgres::Error) -> ConnectError {
+        let mut slots = self.slots();
+        if error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS) && slots.open > 0 {
+            slots.crowded_until = Instant::now() + CROWDED_FOR;
+            return ConnectError::Crowded;
         }
+        ConnectError::Store(classify(error))
     }
 
     fn drop_idle(&self) {
@@ -185,102 +247,111 @@ impl Pool {
         self.freed.notify_all();
     }
 
-    fn give_up_slot(&self) {
-        self.slots().open -= 1;
-        self.freed.notify_one();
-    }
-
     /// Nothing is left half-done in the slots by a panic elsewhere.
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Pooled {
-    /// Runs `sql`, prepared once per connection, and gives back its rows.
-    pub(crate) fn query(
-        &mut self,
-        sql: &'static str,
-        params: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, postgres::Error> {
-        let Connection { client, statements } = self.connection();
-        let statement = match statements.entry(sql) {
-            Entry::Occupied(prepared) => prepared.into_mut(),
-            Entry::Vacant(place) => place.insert(client.prepare(sql)?),
-        };
-        client.query(&*statement, params)
-    }
+/// Why there is no new connection.
+enum ConnectError {
+    /// The database has none left for us, but others of ours are open.
+    Crowded,
+    Store(StoreError),
+}
 
-    /// The client, for what is not worth preparing.
-    pub(crate) fn client(&mut self) -> &mut Client {
-        &mut self.connection().client
-    }
-
-    /// Never to be used again: closed, rather than put back, when dropped.
-    pub(crate) fn spoil(&mut self) {
-        self.spoiled = true;
-    }
-
-    /// What the layer above hears of `error`; the connection goes when it is to blame.
-    pub(crate) fn failed(&mut self, error: &postgres::Error) -> StoreError {
-        self.is_broken(error);
-        classify(error)
-    }
-
-    /// Is the connection of no use any more? So it is when the server says that it ends it, which is heard before it is
-    /// closed; and on a standby that lost its primary's place, since a new connection may find the new primary.
-    fn is_broken(&mut self, error: &postgres::Error) -> bool {
-        self.spoiled |= match error.as_db_error() {
-            None => true,
-            Some(said) => {
-                matches!(
-                    said.parsed_severity(),
-                    Some(Severity::Fatal | Severity::Panic)
-                ) || *said.code() == SqlState::READ_ONLY_SQL_TRANSACTION
-                    || self.client().is_closed()
-            }
-        };
-        self.spoiled
-    }
-
-    fn connection(&mut self) -> &mut Connection {
-        self.connection
-            .as_mut()
-            .expect("only drop takes the connection out")
+impl From<StoreError> for ConnectError {
+    fn from(error: StoreError) -> ConnectError {
+        ConnectError::Store(error)
     }
 }
 
-impl Drop for Pooled {
+impl<'a> Slot<'a> {
+    fn of(pool: &'a Pool) -> Slot<'a> {
+        Slot { pool, left: None }
+    }
+}
+
+impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        let Some(connection) = self.connection.take() else {
-            return;
-        };
-        if self.spoiled || connection.client.is_closed() {
-            drop(connection);
-            self.pool.give_up_slot();
-        } else {
-            let mut slots = self.pool.slots();
-            slots.moved = Instant::now();
-            slots.idle.push(connection);
-            // A wake-up is a system call even where nobody sleeps.
-            if slots.waiting > 0 {
-                self.pool.freed.notify_one();
-            }
+        let mut slots = self.pool.slots();
+        slots.moved = Instant::now();
+        match self.left.take() {
+            Some(connection) => slots.idle.push(connection),
+            None => slots.open -= 1,
+        }
+        // A wake-up is a system call even where nobody sleeps.
+        if slots.waiting > 0 {
+            self.pool.freed.notify_one();
         }
     }
 }
 
-/// Can waiting mend it? A wrong password, a missing database or right, or a table of another shape, it cannot.
+impl Pooled<'_> {
+    /// Puts a connection that is still good back into the pool; dropped otherwise, it is closed.
+    fn give_back(self) {
+        let Pooled {
+            connection,
+            mut slot,
+            ..
+        } = self;
+        slot.left = Some(connection).filter(|connection| !connection.client.is_closed());
+    }
+}
+
+impl Connection {
+    fn query(
+        &mut self,
+        sql: &'static str,
+        params: &[Option<&str>],
+    ) -> Result<Vec<Row>, postgres::Error> {
+        const TYPES: [Type; PARAMETERS_MAX] = [const { Type::TEXT }; PARAMETERS_MAX];
+        let types = TYPES.get(..params.len()).unwrap_or(&TYPES);
+        let Some(statements) = &mut self.statements else {
+            let typed = params
+                .iter()
+                .map(|param| (param as &(dyn ToSql + Sync), Type::TEXT));
+            return self.client.query_typed(sql, &typed.collect::<Vec<_>>());
+        };
+        let statement = match statements.entry(sql) {
+            Entry::Occupied(prepared) => prepared.into_mut(),
+            Entry::Vacant(place) => place.insert(self.client.prepare_typed(sql, types)?),
+        };
+        let params = params.iter().map(|param| param as &(dyn ToSql + Sync));
+        self.client.query(&*statement, &params.collect::<Vec<_>>())
+    }
+
+    /// Is the connection of no use any more? So it is when the server says that it ends it, which comes before it is closed;
+    /// on a standby that lost its primary's place, since a new connection may find the new primary; and when the table was
+    /// altered under a prepared statement.
+    fn is_broken(&self, error: &postgres::Error) -> bool {
+        let Some(said) = error.as_db_error() else {
+            return true;
+        };
+        let fatal = matches!(
+            said.parsed_severity(),
+            Some(Severity::Fatal | Severity::Panic)
+        );
+        let stale = [
+            SqlState::READ_ONLY_SQL_TRANSACTION,
+            SqlState::FEATURE_NOT_SUPPORTED,
+            SqlState::INVALID_SQL_STATEMENT_NAME,
+        ];
+        fatal || stale.contains(said.code()) || self.client.is_closed()
+    }
+}
+
+/// Retryable, unless: bad password, missing database, missing privilege, wrong schema.
 pub(crate) fn classify(error: &postgres::Error) -> StoreError {
     let text = with_causes(error);
     let Some(code) = error.code() else {
         return StoreError::Unavailable(text);
     };
-    let hopeless = *code == SqlState::INVALID_PASSWORD
+    let permanent = *code == SqlState::INVALID_PASSWORD
         || *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION
         || *code == SqlState::INVALID_CATALOG_NAME
         || code.code().starts_with("42");
-    if hopeless {
+    if permanent {
         StoreError::Unusable(text)
     } else {
         StoreError::Unavailable(text)

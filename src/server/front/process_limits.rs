@@ -1,0 +1,130 @@
+//! How many connections this process can afford: each costs file descriptors and a thread, and the operating system gives out
+//! only so many of both.
+
+use std::fs;
+
+use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
+
+use crate::server::log::Log;
+
+/// Descriptors for one client: its socket, and one to Postiz or a file.
+const DESCRIPTORS_PER_CLIENT: u64 = 2;
+/// Descriptors for one connection to PostgreSQL: its socket, and what its client library waits with.
+const DESCRIPTORS_PER_DATABASE_CONNECTION: u64 = 4;
+/// For all else: the listener, the log, the store's file, looking up names.
+const DESCRIPTORS_FOR_THE_SERVER: u64 = 24;
+/// Threads beside those of the connections: main, signals, accepting, watchdog, janitor, and those of looking up names.
+const THREADS_FOR_THE_SERVER: u64 = 16;
+
+/// Raises the soft limit on descriptors to the hard one. Then says for how many of `wanted` connections descriptors and
+/// threads suffice, beside so many connections to a database: with more, and none left, nobody would be served.
+pub(crate) fn affordable_connections(wanted: u32, database_connections: usize, log: &Log) -> u32 {
+    let for_database = DESCRIPTORS_PER_DATABASE_CONNECTION * database_connections as u64;
+    let descriptors = raised_descriptor_limit().map(|limit| {
+        let spare = limit.saturating_sub(DESCRIPTORS_FOR_THE_SERVER + for_database);
+        (limit, spare / DESCRIPTORS_PER_CLIENT)
+    });
+    let threads = thread_limit().map(|limit| (limit, limit.saturating_sub(THREADS_FOR_THE_SERVER)));
+    let mut affordable = wanted;
+    for (what, found, hint) in [
+        (
+            "few_file_descriptors",
+            descriptors,
+            "raise it with ulimit -n, or lower LIMIT_CONNECTIONS",
+        ),
+        (
+            "few_threads",
+            threads,
+            "raise ulimit -u or the container's limit on pids, or lower LIMIT_CONNECTIONS",
+        ),
+    ] {
+        let Some((limit, connections)) = found else {
+            continue;
+        };
+        let connections = u32::try_from(connections).unwrap_or(u32::MAX).max(1);
+        if connections < wanted {
+            affordable = affordable.min(connections);
+            let (limit, connections) = (limit.to_string(), connections.to_string());
+            log.warn(
+                what,
+                &[
+                    ("limit", &limit),
+                    ("connections", &connections),
+                    ("hint", hint),
+                ],
+            );
+        }
+    }
+    affordable
+}
+
+/// The limit as high as it goes without asking anybody; `None`: there is none.
+fn raised_descriptor_limit() -> Option<u64> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    // Some systems have no hard limit and yet refuse so high a soft one: then it stays as it was.
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => maximum,
+        Err(_) => current,
+    }
+}
+
+/// How many threads this process may have: by its user's limit, which root has not, and by its control group's.
+fn thread_limit() -> Option<u64> {
+    let of_user = getrlimit(Resource::Nproc)
+        .current
+        .filter(|_| !getuid().is_root());
+    let own_groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let of_groups = pids_max_files(&own_groups).filter_map(|file| {
+        let limit = fs::read_to_string(file).ok()?;
+        limit.trim().parse().ok()
+    });
+    of_groups.chain(of_user).min()
+}
+
+/// The files that may hold a limit for the control groups in the text of `/proc/self/cgroup`, with version 2 or 1, in a
+/// container (whose own group is at the root) or not.
+fn pids_max_files(own_groups: &str) -> impl Iterator<Item = String> {
+    own_groups.lines().flat_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, group) = (parts.next(), parts.next().unwrap_or_default());
+        let root = match controllers {
+            Some("") => "/sys/fs/cgroup",
+            Some("pids") => "/sys/fs/cgroup/pids",
+            _ => return Vec::new(),
+        };
+        let group = group.trim_end_matches('/');
+        vec![
+            format!("{root}{group}/pids.max"),
+            format!("{root}/pids.max"),
+        ]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_control_groups_are_looked_for_in_both_versions() {
+        let files = |text| pids_max_files(text).collect::<Vec<_>>();
+        assert_eq!(
+            files("0::/system.slice/auth.service\n"),
+            [
+                "/sys/fs/cgroup/system.slice/auth.service/pids.max",
+                "/sys/fs/cgroup/pids.max"
+            ]
+        );
+        assert_eq!(
+            files("3:cpu,cpuacct:/x\n2:pids:/docker/1\n"),
+            [
+                "/sys/fs/cgroup/pids/docker/1/pids.max",
+                "/sys/fs/cgroup/pids/pids.max"
+            ]
+        );
+        assert!(files("").is_empty() && files("nonsense").is_empty());
+    }
+}

@@ -1,0 +1,264 @@
+//! What the handlers work with, and the one way from a request to its answer.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Instant;
+
+use crate::server::config::Limits;
+use crate::server::flow::Flow;
+use crate::server::http::reply::{Reply, Token};
+use crate::server::http::request::Request;
+use crate::server::http::routes::{Audience, Routed};
+use crate::server::http::{RETRY_AFTER_S, service, verify};
+use crate::server::keys::Keys;
+use crate::server::limits::{Budget, Guesses, PollIntervals};
+use crate::server::log::Log;
+use crate::server::pages::{Page, Site};
+use crate::server::store::StoreError;
+use crate::shared::base_url::BaseUrl;
+
+/// What the handlers work with.
+pub struct App {
+    /// The device flow.
+    pub flow: Flow,
+    /// Where this server is, to the world.
+    pub server_url: BaseUrl,
+    /// What the pages name.
+    pub site: Site,
+    /// The log.
+    pub log: Arc<Log>,
+    pub(super) keys: Arc<Keys>,
+    pub(super) logins: Budget,
+    pub(super) guesses: Guesses,
+    pub(super) callbacks: Budget,
+    /// How many callbacks wait for Postiz at this moment.
+    pub(super) exchanges: AtomicU32,
+    pub(super) polls: PollIntervals,
+    pub(super) cookies: verify::CookieNames,
+    stopping: AtomicBool,
+}
+
+impl App {
+    /// The handlers' common ground.
+    pub fn new(
+        flow: Flow,
+        keys: Arc<Keys>,
+        server_url: BaseUrl,
+        postiz_host: &str,
+        limits: &Limits,
+        log: Arc<Log>,
+    ) -> App {
+        let site = Site {
+            verify_path: format!("{}/device/verify", server_url.path()),
+            verify_url: format!("{server_url}/device/verify"),
+            server_host: server_url.authority().to_owned(),
+            postiz_host: postiz_host.to_owned(),
+        };
+        App {
+            flow,
+            site,
+            log,
+            keys,
+            logins: Budget::per_network(limits.logins_per_minute),
+            guesses: Guesses::new(
+                limits.wrong_codes_per_minute,
+                limits.wrong_codes_per_minute_total,
+            ),
+            callbacks: Budget::per_network(limits.callbacks_per_minute),
+            exchanges: AtomicU32::new(0),
+            polls: PollIntervals::default(),
+            cookies: verify::CookieNames::of(&server_url),
+            server_url,
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Which route a request takes.
+    pub(crate) fn route(&self, request: &Request) -> Routed {
+        Routed::of(self, request)
+    }
+
+    /// Answers one request, whatever it is, and logs it.
+    pub fn answer(&self, request: &Request) -> Reply {
+        self.answer_routed(&self.route(request), request)
+    }
+
+    /// The same, of a request whose route is known. A panic in a handler costs nothing else.
+    pub(crate) fn answer_routed(&self, routed: &Routed, request: &Request) -> Reply {
+        let started = Instant::now();
+        // Nothing that a handler shares is left half-changed by a panic: locks are held for single steps alone.
+        let handled = catch_unwind(AssertUnwindSafe(|| routed.handle(self, request)));
+        let reply = handled.unwrap_or_else(|_| {
+            let fields = [
+                ("method", request.method.as_str()),
+                ("request_id", &request.id.to_string()),
+                ("client", &request.client.to_string()),
+            ];
+            self.log.error("panic", &fields);
+            self.unanswered(routed, &Page::InternalError)
+        });
+        self.finish(request, routed.name(), reply, started)
+    }
+
+    /// The answer to a request whose handler does not answer in time.
+    pub(crate) fn timed_out(&self, routed: &Routed) -> Reply {
+        let fields = [
+            ("route", routed.name()),
+            ("timeout_s", &routed.timeout().as_secs().to_string()),
+        ];
+        self.log.error("request_timed_out", &fields);
+        self.with_hsts(self.unanswered(routed, &Page::Unavailable))
+    }
+
+    /// 503 in the form that this route's clients understand.
+    fn unanswered(&self, routed: &Routed, page: &Page) -> Reply {
+        match routed.audience() {
+            // In plain text: the npm CLI takes any JSON error for final, and what is not JSON for a hiccup.
+            Audience::Program => Reply::unavailable(RETRY_AFTER_S),
+            Audience::Monitor => service::status(503, "unavailable"),
+            Audience::Person => self.page(503, page).with("Retry-After", RETRY_AFTER_S),
+        }
+    }
+
+    /// What every answer gets: its last header, and its line in the log.
+    fn finish(&self, request: &Request, route: &str, reply: Reply, started: Instant) -> Reply {
+        // In whole numbers: the code that prints others is larger than this file.
+        let tenths = started.elapsed().as_micros() / 100;
+        let fields = [
+            ("method", request.method.as_str()),
+            ("request_id", &request.id.to_string()),
+            ("route", route),
+            ("status", &reply.status.to_string()),
+            ("ms", &format!("{}.{}", tenths / 10, tenths % 10)),
+            ("client", &request.client.to_string()),
+        ];
+        self.log.info("request", &fields);
+        self.with_hsts(reply)
+    }
+
+    fn with_hsts(&self, reply: Reply) -> Reply {
+        if self.server_url.is_https() {
+            // A year, for this host alone (RFC 6797): whoever was here once does not come back in clear.
+            reply.with("Strict-Transport-Security", "max-age=31536000")
+        } else {
+            reply
+        }
+    }
+
+    /// `/ready` says from now on that the server stops.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Does the server stop?
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// The client has the token of its answer, or has not.
+    pub(crate) fn end_delivery(&self, token: Token, delivered: bool) {
+        // Only the store's client could panic here, and the lease ends by itself.
+        let end = || match delivered {
+            true => self.flow.delivered(&token),
+            false => self.flow.not_delivered(&token),
+        };
+        let _ = catch_unwind(AssertUnwindSafe(end));
+    }
+
+    /// `page`, with this status.
+    pub(super) fn page(&self, status: u16, page: &Page) -> Reply {
+        Reply::page(status, page.render(&self.site))
+    }
+
+    /// The store failed under a request of a program.
+    pub(super) fn store_failed(&self, error: &StoreError) -> Reply {
+        self.log
+            .error("store_failed", &[("error", &error.to_string())]);
+        Reply::unavailable(RETRY_AFTER_S)
+    }
+
+    /// The store failed under a request of a person.
+    pub(super) fn store_failed_page(&self, error: &StoreError) -> Reply {
+        self.log
+            .error("store_failed", &[("error", &error.to_string())]);
+        self.page(503, &Page::Unavailable)
+            .with("Retry-After", RETRY_AFTER_S)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::log::Format;
+    use crate::server::postiz::Postiz;
+    use crate::server::store::embedded::Embedded;
+    use crate::shared::secret::Secret;
+    use std::sync::Mutex;
+
+    /// What was logged, for the test to read.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    /// A server whose store's clock has a bug at one time of the day.
+    fn app_that_panics_at(bad_time: u64, time: Arc<Mutex<u64>>, log: Lines) -> App {
+        let clock = move || {
+            let now = *time.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            assert_ne!(now, bad_time, "a bug in the clock");
+            now
+        };
+        let url = BaseUrl::parse("https://auth.example").unwrap();
+        let secret = Secret::new("secret".to_owned());
+        let keys = Arc::new(Keys::new(&secret));
+        let log = Arc::new(Log::to(Format::Text, move |line| {
+            log.0.lock().unwrap().extend_from_slice(line);
+        }));
+        let flow = Flow::new(
+            Arc::new(Embedded::in_memory(Box::new(clock)).unwrap()),
+            Postiz::new(url.clone(), &url, "client".to_owned(), secret.clone()),
+            Arc::clone(&keys),
+            url.as_str().to_owned(),
+            0,
+            Arc::clone(&log),
+        );
+        App::new(flow, keys, url, "postiz.example", &Limits::default(), log)
+    }
+
+    #[test]
+    fn panic_costs_one_request() {
+        let (time, lines) = (Arc::new(Mutex::new(1)), Lines::default());
+        let app = app_that_panics_at(2, Arc::clone(&time), lines.clone());
+        let mut start = Request::new("POST", "/device/code");
+        assert_eq!(app.answer(&start).status, 200);
+        *time.lock().unwrap() = 2;
+        start.id = 4711;
+        let reply = app.answer(&start);
+        let is_plain = ("Content-Type", "text/plain; charset=utf-8".to_owned());
+        assert!(reply.status == 503 && reply.headers.contains(&is_plain));
+        assert!(reply.headers.iter().any(|(name, _)| *name == "Retry-After"));
+        let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(
+            log.contains("error panic method=POST request_id=4711"),
+            "{log}"
+        );
+        let mut page = Request::new("GET", "/device/verify?user_code=WDJB-MJHT");
+        page.headers.push(("accept", "text/html".to_owned()));
+        let reply = app.answer(&page);
+        let is_html = ("Content-Type", "text/html; charset=utf-8".to_owned());
+        assert!(reply.status == 503 && reply.headers.contains(&is_html));
+        *time.lock().unwrap() = 3;
+        assert_eq!(app.answer(&start).status, 200);
+    }
+
+    #[test]
+    fn https_stays_https() {
+        let time = Arc::new(Mutex::new(1));
+        let app = app_that_panics_at(0, time, Lines::default());
+        for target in ["/health", "/device/verify", "/nothing"] {
+            let reply = app.answer(&Request::new("GET", target));
+            let hsts = reply.headers.iter();
+            let hsts = hsts.filter(|(name, _)| *name == "Strict-Transport-Security");
+            assert_eq!(hsts.count(), 1, "{target}");
+        }
+    }
+}

@@ -1,0 +1,776 @@
+//! The state machine of a login: what it may become, as pure transitions over its record, with the time as an argument.
+//!
+//! A login is pending until its user confirms it and comes back from Postiz with a code; then exchanging, under a lease; then
+//! completed; then delivering its token to one poll, under another lease; then redeemed. Or it is denied, or expires.
+//! Both stores keep the record and apply these transitions; no rule stands anywhere else.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::server::codes::{BrowserKeyHash, DeviceCodeHash, StateHash, UserCode};
+use crate::server::seal::SealedToken;
+use crate::shared::hash::{hex, sha256_hex};
+use crate::shared::random;
+
+/// How long a login lives (RFC 8628 §3.2, `expires_in`).
+pub const LIFETIME: Duration = Duration::from_secs(15 * 60);
+
+/// How long an expired login still answers "expired" before it is purged.
+pub const EXPIRED_FOR: Duration = Duration::from_secs(15 * 60);
+
+/// How long an exchange may take before another callback may claim it: the lease of an instance that died.
+pub const EXCHANGE_LEASE: Duration = Duration::from_secs(30);
+
+/// How long the delivery of a token may take: longer than writing the answer and seeing how the connection ends.
+pub const DELIVERY_LEASE: Duration = Duration::from_secs(20);
+
+/// How long a token stays redeemable at least once it is there, even if the login expires meanwhile.
+pub const REDEEMABLE_FOR: Duration = Duration::from_secs(60);
+
+/// So many authorization codes of one login may Postiz refuse; then the login is denied.
+pub const REFUSED_CODES_MAX: usize = 5;
+
+/// Milliseconds since 1970, by the store's clock.
+pub type UnixMs = u64;
+
+/// How far a login has come, as it is stored. What an ended lease makes of it, [`Login::status_at`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Waits for its user.
+    Pending,
+    /// A callback exchanges its authorization code.
+    Exchanging,
+    /// The token is there.
+    Completed,
+    /// A poll is being given the token.
+    Delivering,
+    /// A client has the token.
+    Redeemed,
+    /// The user refused, or Postiz did too often.
+    Denied,
+}
+
+impl Status {
+    /// All of them, with their names in the store.
+    const NAMES: [(Status, &str); 6] = [
+        (Status::Pending, "pending"),
+        (Status::Exchanging, "exchanging"),
+        (Status::Completed, "completed"),
+        (Status::Delivering, "delivering"),
+        (Status::Redeemed, "redeemed"),
+        (Status::Denied, "denied"),
+    ];
+
+    /// Its name in the store.
+    pub fn name(self) -> &'static str {
+        let found = Self::NAMES.iter().find(|(status, _)| *status == self);
+        found.map_or("", |(_, name)| name)
+    }
+
+    /// The status of this name.
+    pub fn from_name(name: &str) -> Option<Status> {
+        let found = Self::NAMES.iter().find(|(_, known)| *known == name);
+        found.map(|(status, _)| *status)
+    }
+
+    /// What is left of it when its lease, if it has one, has ended.
+    fn without_lease(self) -> Status {
+        match self {
+            Status::Exchanging => Status::Pending,
+            Status::Delivering => Status::Completed,
+            other => other,
+        }
+    }
+}
+
+/// Who holds an exchange or a delivery. Only the holder may end it, and a holder that asks again is given its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseId(String);
+
+impl LeaseId {
+    /// A fresh one, of 128 random bits.
+    pub fn generate() -> LeaseId {
+        LeaseId(hex(&random::bytes::<16>()))
+    }
+
+    /// What the store gave back.
+    pub fn from_store(text: String) -> LeaseId {
+        LeaseId(text)
+    }
+
+    /// As it is stored.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// An exchange or a delivery in progress.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Who holds it.
+    pub holder: LeaseId,
+    /// When it ends by itself.
+    pub until: UnixMs,
+}
+
+/// A token with what the client is told besides, as stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedGrant {
+    /// The encrypted token.
+    pub token: SealedToken,
+    /// Where the client finds the Postiz API.
+    pub api_url: String,
+    /// The organisation, where Postiz named one.
+    pub organization_id: Option<String>,
+    /// What the token may do, where Postiz said so.
+    pub scope: Option<String>,
+}
+
+/// An authorization code that Postiz refused, as it is remembered: too short to be found again by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CodeDigest(String);
+
+impl CodeDigest {
+    /// The digest of an authorization code.
+    pub fn of(code: &str) -> CodeDigest {
+        CodeDigest(sha256_hex(code.as_bytes())[..16].to_owned())
+    }
+}
+
+/// Who started a login: what the confirm page shows, and what limits count by.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Starter {
+    /// The client's address.
+    pub address: String,
+    /// The network of that address (IPv4 /24, IPv6 /48).
+    pub network: String,
+    /// What the client calls itself.
+    pub agent: String,
+}
+
+/// One login, as the stores keep it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login {
+    /// What the stores know it by.
+    pub key: DeviceCodeHash,
+    /// What the user types.
+    pub user_code: UserCode,
+    /// How far it has come.
+    pub status: Status,
+    /// The exchange or delivery that is in progress.
+    pub lease: Option<Lease>,
+    /// The `state` of its trip to Postiz.
+    pub state: Option<StateHash>,
+    /// The browser that confirmed it.
+    pub browser: Option<BrowserKeyHash>,
+    /// Its token.
+    pub grant: Option<SealedGrant>,
+    /// The codes that Postiz refused, each once, separated by blanks.
+    pub refused_codes: String,
+    /// Who started it.
+    pub starter: Starter,
+    /// When it was started.
+    pub created_at: UnixMs,
+    /// When its time is over.
+    pub expires_at: UnixMs,
+}
+
+/// What became of [`Login::claim`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// This caller exchanges, and nobody else.
+    Granted,
+    /// Another callback exchanges.
+    Busy,
+    /// The login has its token already (and perhaps handed it over).
+    Done,
+    /// Postiz refused this very code before.
+    RefusedBefore,
+    /// Postiz refused too many codes of this login.
+    Over,
+    /// The login is not this browser's, or is over.
+    Unknown,
+}
+
+/// How an exchange ended without a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Postiz refused this code.
+    Refused(CodeDigest),
+    /// Postiz was away, or refused this server: the code may still be good.
+    Unanswered,
+}
+
+/// How a login stands, to its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Polled {
+    /// The user is not done, or an exchange or a delivery is in progress.
+    Pending,
+    /// The token is there to be delivered.
+    Completed,
+    /// The user refused.
+    Denied,
+    /// Its time is over.
+    Expired,
+    /// Never given out, redeemed, or purged.
+    Unknown,
+}
+
+/// What a poll is told of a login with this stored status, when its lease (if any) has ended and its time is over, or not
+/// (RFC 8628 §3.5).
+pub fn polled(status: Status, lease_ended: bool, expired: bool) -> Polled {
+    let status = if lease_ended {
+        status.without_lease()
+    } else {
+        status
+    };
+    match status {
+        Status::Redeemed => Polled::Unknown,
+        Status::Denied => Polled::Denied,
+        // A lease that was taken in time decides, even if the login expires meanwhile.
+        Status::Exchanging | Status::Delivering => Polled::Pending,
+        Status::Pending | Status::Completed if expired => Polled::Expired,
+        Status::Pending => Polled::Pending,
+        Status::Completed => Polled::Completed,
+    }
+}
+
+impl Login {
+    /// A login that starts now.
+    pub fn new(key: DeviceCodeHash, user_code: UserCode, starter: Starter, now: UnixMs) -> Login {
+        Login {
+            key,
+            user_code,
+            status: Status::Pending,
+            lease: None,
+            state: None,
+            browser: None,
+            grant: None,
+            refused_codes: String::new(),
+            starter,
+            created_at: now,
+            expires_at: now + as_ms(LIFETIME),
+        }
+    }
+
+    /// What logs call it.
+    pub fn id(&self) -> &str {
+        self.key.login_id()
+    }
+
+    /// How far it has come by now: an ended lease is as good as none.
+    pub fn status_at(&self, now: UnixMs) -> Status {
+        if self.lease_ended(now) {
+            self.status.without_lease()
+        } else {
+            self.status
+        }
+    }
+
+    /// Does it wait for its user?
+    pub fn is_open(&self, now: UnixMs) -> bool {
+        self.status_at(now) == Status::Pending && now < self.expires_at
+    }
+
+    /// How it stands, to its client.
+    pub fn polled(&self, now: UnixMs) -> Polled {
+        polled(self.status, self.lease_ended(now), now >= self.expires_at)
+    }
+
+    /// Its user confirms it in this browser (RFC 8628 §3.3), perhaps not for the first time; an earlier browser loses it.
+    /// False: it does not wait for its user any more.
+    pub fn confirm(&mut self, state: &StateHash, browser: &BrowserKeyHash, now: UnixMs) -> bool {
+        // A second click of the browser whose first one has come all the way back already.
+        let again = self.status_at(now) == Status::Exchanging
+            && self.browser.as_ref() == Some(browser)
+            && self.state.as_ref() == Some(state);
+        if again {
+            return true;
+        }
+        if !self.is_open(now) {
+            return false;
+        }
+        self.become_pending();
+        self.state = Some(state.clone());
+        self.browser = Some(browser.clone());
+        true
+    }
+
+    /// Its user refuses on the confirm page. False: it does not wait for its user any more.
+    pub fn deny(&mut self, now: UnixMs) -> bool {
+        if !self.is_open(now) {
+            return false;
+        }
+        self.status = Status::Denied;
+        self.lease = None;
+        true
+    }
+
+    /// The browser comes back from Postiz with a refusal. False: it is not this browser's, or does not wait any more.
+    pub fn deny_from(&mut self, browser: &BrowserKeyHash, now: UnixMs) -> bool {
+        self.is_of(browser) && self.deny(now)
+    }
+
+    /// Claims the exchange of `code` for `id`: of any number of callbacks, one exchanges.
+    pub fn claim(
+        &mut self,
+        browser: &BrowserKeyHash,
+        code: &CodeDigest,
+        id: &LeaseId,
+        now: UnixMs,
+    ) -> Claim {
+        if !self.is_of(browser) {
+            return Claim::Unknown;
+        }
+        match self.status_at(now) {
+            Status::Completed | Status::Delivering | Status::Redeemed => Claim::Done,
+            Status::Exchanging if self.holder() == Some(id) => Claim::Granted,
+            Status::Exchanging => Claim::Busy,
+            Status::Denied if self.refused_codes().count() >= REFUSED_CODES_MAX => Claim::Over,
+            Status::Denied => Claim::Unknown,
+            Status::Pending if now >= self.expires_at => Claim::Unknown,
+            Status::Pending if self.refused_codes().any(|refused| refused == code.0) => {
+                Claim::RefusedBefore
+            }
+            Status::Pending => {
+                self.lend(Status::Exchanging, id, now + as_ms(EXCHANGE_LEASE));
+                Claim::Granted
+            }
+        }
+    }
+
+    /// The exchange of `id` failed: the login waits for its user again, or is denied after [`REFUSED_CODES_MAX`] refused
+    /// codes. False: the exchange is not `id`'s.
+    pub fn release(&mut self, id: &LeaseId, failure: &Failure) -> bool {
+        if self.status != Status::Exchanging || self.holder() != Some(id) {
+            return false;
+        }
+        self.become_pending();
+        if let Failure::Refused(CodeDigest(code)) = failure {
+            if !self.refused_codes.is_empty() {
+                self.refused_codes.push(' ');
+            }
+            self.refused_codes.push_str(code);
+        }
+        if self.refused_codes().count() >= REFUSED_CODES_MAX {
+            self.status = Status::Denied;
+        }
+        true
+    }
+
+    /// The exchange of `id` yielded a token, which can be redeemed for at least [`REDEEMABLE_FOR`]. False: the exchange is
+    /// not `id`'s.
+    pub fn complete(&mut self, id: &LeaseId, grant: &SealedGrant, now: UnixMs) -> bool {
+        // After a lost connection the same caller finds its own work done.
+        if self.grant.as_ref() == Some(grant) {
+            return true;
+        }
+        if self.status != Status::Exchanging || self.holder() != Some(id) {
+            return false;
+        }
+        self.status = Status::Completed;
+        self.lease = None;
+        self.grant = Some(grant.clone());
+        self.expires_at = self.expires_at.max(now + as_ms(REDEEMABLE_FOR));
+        true
+    }
+
+    /// Begins to deliver the token to one poll, under the lease of `id`. `None`: there is no token, or another poll is being
+    /// given it.
+    pub fn begin_delivery(&mut self, id: &LeaseId, now: UnixMs) -> Option<SealedGrant> {
+        let mine = self.status_at(now) == Status::Delivering && self.holder() == Some(id);
+        if !mine && self.polled(now) != Polled::Completed {
+            return None;
+        }
+        self.lend(Status::Delivering, id, now + as_ms(DELIVERY_LEASE));
+        self.grant.clone()
+    }
+
+    /// The client has the token: it is forgotten here. False: the delivery is not `id`'s any more.
+    pub fn delivered(&mut self, id: &LeaseId) -> bool {
+        self.end_delivery(id, Status::Redeemed)
+    }
+
+    /// The client has not got the token: the next poll will. False: the delivery is not `id`'s any more.
+    pub fn not_delivered(&mut self, id: &LeaseId) -> bool {
+        self.end_delivery(id, Status::Completed)
+    }
+
+    fn end_delivery(&mut self, id: &LeaseId, status: Status) -> bool {
+        if self.status != Status::Delivering || self.holder() != Some(id) {
+            return false;
+        }
+        self.status = status;
+        self.lease = None;
+        if status == Status::Redeemed {
+            // The row stays until it expires, so that the browser's page can be reloaded.
+            self.grant = None;
+        }
+        true
+    }
+
+    fn lend(&mut self, status: Status, id: &LeaseId, until: UnixMs) {
+        self.status = status;
+        self.lease = Some(Lease {
+            holder: id.clone(),
+            until,
+        });
+    }
+
+    fn become_pending(&mut self) {
+        self.status = Status::Pending;
+        self.lease = None;
+    }
+
+    fn lease_ended(&self, now: UnixMs) -> bool {
+        self.lease.as_ref().is_none_or(|lease| now >= lease.until)
+    }
+
+    fn holder(&self) -> Option<&LeaseId> {
+        self.lease.as_ref().map(|lease| &lease.holder)
+    }
+
+    fn is_of(&self, browser: &BrowserKeyHash) -> bool {
+        self.browser.as_ref() == Some(browser)
+    }
+
+    fn refused_codes(&self) -> impl Iterator<Item = &str> {
+        self.refused_codes.split_ascii_whitespace()
+    }
+}
+
+/// Whole milliseconds.
+pub fn as_ms(duration: Duration) -> UnixMs {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::codes::{BrowserKey, DeviceCode};
+
+    const START: UnixMs = 1_000_000;
+    const EXPIRED: UnixMs = START + 15 * 60_000;
+
+    struct Case {
+        login: Login,
+        browser: BrowserKeyHash,
+        state: StateHash,
+        holder: LeaseId,
+    }
+
+    /// A login that was brought as far as `status`.
+    fn case(status: Status) -> Case {
+        let (key, user_code) = (DeviceCode::generate().hash(), UserCode::generate());
+        let browser = BrowserKey::generate().hash();
+        let state = StateHash::from_store("state".to_owned());
+        let holder = LeaseId::generate();
+        let mut login = Login::new(key, user_code, Starter::default(), START);
+        assert!(login.confirm(&state, &browser, START));
+        if status == Status::Denied {
+            assert!(login.deny(START));
+        } else if status != Status::Pending {
+            let claim = login.claim(&browser, &code("c"), &holder, START);
+            assert_eq!(claim, Claim::Granted);
+        }
+        if matches!(
+            status,
+            Status::Completed | Status::Delivering | Status::Redeemed
+        ) {
+            assert!(login.complete(&holder, &grant("t"), START));
+        }
+        if matches!(status, Status::Delivering | Status::Redeemed) {
+            assert!(login.begin_delivery(&holder, START).is_some());
+        }
+        if status == Status::Redeemed {
+            assert!(login.delivered(&holder));
+        }
+        assert_eq!(login.status, status);
+        Case {
+            login,
+            browser,
+            state,
+            holder,
+        }
+    }
+
+    fn code(text: &str) -> CodeDigest {
+        CodeDigest::of(text)
+    }
+
+    fn grant(token: &str) -> SealedGrant {
+        SealedGrant {
+            token: SealedToken::from_store(token.to_owned()),
+            api_url: "https://api.example".to_owned(),
+            organization_id: None,
+            scope: None,
+        }
+    }
+
+    /// The lease of this status, counted from [`START`], is over.
+    fn lease_over(status: Status) -> UnixMs {
+        START
+            + as_ms(match status {
+                Status::Exchanging => EXCHANGE_LEASE,
+                _ => DELIVERY_LEASE,
+            })
+    }
+
+    const ALL: [Status; 6] = [
+        Status::Pending,
+        Status::Exchanging,
+        Status::Completed,
+        Status::Delivering,
+        Status::Redeemed,
+        Status::Denied,
+    ];
+
+    /// What each transition makes of a login in each status, in time and when its lease is over.
+    #[test]
+    fn transitions_are_as_the_table_says() {
+        use Status::*;
+        type Act = fn(&mut Case, UnixMs) -> bool;
+        let confirm: Act = |c, now| c.login.confirm(&c.state, &c.browser, now);
+        let deny: Act = |c, now| c.login.deny(now);
+        let deny_from: Act = |c, now| c.login.deny_from(&c.browser, now);
+        let claim: Act = |c, now| {
+            let claim = c
+                .login
+                .claim(&c.browser, &code("d"), &LeaseId::generate(), now);
+            claim == Claim::Granted
+        };
+        let deliver: Act = |c, now| c.login.begin_delivery(&LeaseId::generate(), now).is_some();
+        // For each status, what it becomes; `None`: refused, and nothing changed.
+        let in_time: [(&str, Act, [Option<Status>; 6]); 5] = [
+            (
+                "confirm",
+                confirm,
+                [Some(Pending), Some(Exchanging), None, None, None, None],
+            ),
+            ("deny", deny, [Some(Denied), None, None, None, None, None]),
+            (
+                "deny_from",
+                deny_from,
+                [Some(Denied), None, None, None, None, None],
+            ),
+            (
+                "claim",
+                claim,
+                [Some(Exchanging), None, None, None, None, None],
+            ),
+            (
+                "deliver",
+                deliver,
+                [None, None, Some(Delivering), None, None, None],
+            ),
+        ];
+        let after_lease: [(&str, Act, [Option<Status>; 6]); 5] = [
+            (
+                "confirm",
+                confirm,
+                [Some(Pending), Some(Pending), None, None, None, None],
+            ),
+            (
+                "deny",
+                deny,
+                [Some(Denied), Some(Denied), None, None, None, None],
+            ),
+            (
+                "deny_from",
+                deny_from,
+                [Some(Denied), Some(Denied), None, None, None, None],
+            ),
+            (
+                "claim",
+                claim,
+                [Some(Exchanging), Some(Exchanging), None, None, None, None],
+            ),
+            (
+                "deliver",
+                deliver,
+                [None, None, Some(Delivering), Some(Delivering), None, None],
+            ),
+        ];
+        for (late, table) in [(false, in_time), (true, after_lease)] {
+            for (name, act, expected) in table {
+                for (from, to) in ALL.into_iter().zip(expected) {
+                    let mut case = case(from);
+                    let before = case.login.clone();
+                    let now = if late { lease_over(from) } else { START };
+                    assert_eq!(act(&mut case, now), to.is_some(), "{name} {from:?} {late}");
+                    match to {
+                        Some(to) => assert_eq!(case.login.status, to, "{name} {from:?} {late}"),
+                        None => assert_eq!(case.login, before, "{name} {from:?} {late}"),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn polls_are_told_as_the_table_says() {
+        use Polled as P;
+        let in_time = [
+            P::Pending,
+            P::Pending,
+            P::Completed,
+            P::Pending,
+            P::Unknown,
+            P::Denied,
+        ];
+        let after_lease = [
+            P::Pending,
+            P::Pending,
+            P::Completed,
+            P::Completed,
+            P::Unknown,
+            P::Denied,
+        ];
+        let expired = [
+            P::Expired,
+            P::Expired,
+            P::Expired,
+            P::Expired,
+            P::Unknown,
+            P::Denied,
+        ];
+        for (at, status) in ALL.into_iter().enumerate() {
+            let login = case(status).login;
+            assert_eq!(login.polled(START), in_time[at], "{status:?}");
+            assert_eq!(
+                login.polled(lease_over(status)),
+                after_lease[at],
+                "{status:?}"
+            );
+            assert_eq!(login.polled(EXPIRED), expired[at], "{status:?}");
+            assert_eq!(Status::from_name(status.name()), Some(status));
+        }
+    }
+
+    #[test]
+    fn lease_taken_in_time_decides_after_expiry() {
+        let mut case = case(Status::Pending);
+        let late = EXPIRED - 1;
+        let id = LeaseId::generate();
+        assert_eq!(
+            case.login.claim(&case.browser, &code("c"), &id, late),
+            Claim::Granted
+        );
+        assert_eq!(case.login.polled(EXPIRED + 5_000), Polled::Pending);
+        assert!(case.login.complete(&id, &grant("t"), EXPIRED + 6_000));
+        assert_eq!(case.login.polled(EXPIRED + 60_000), Polled::Completed);
+        assert_eq!(case.login.polled(EXPIRED + 66_000), Polled::Expired);
+    }
+
+    #[test]
+    fn expired_login_takes_nothing() {
+        let mut case = case(Status::Pending);
+        let before = case.login.clone();
+        assert!(!case.login.confirm(&case.state, &case.browser, EXPIRED));
+        assert!(!case.login.deny(EXPIRED));
+        let claim = case
+            .login
+            .claim(&case.browser, &code("c"), &case.holder, EXPIRED);
+        assert_eq!((claim, &case.login), (Claim::Unknown, &before));
+    }
+
+    #[test]
+    fn only_its_holder_ends_a_lease() {
+        let (mut exchange, other) = (case(Status::Exchanging), LeaseId::generate());
+        assert!(!exchange.login.release(&other, &Failure::Unanswered));
+        assert!(!exchange.login.complete(&other, &grant("t"), START));
+        let later = lease_over(Status::Exchanging);
+        let claim = exchange
+            .login
+            .claim(&exchange.browser, &code("d"), &other, later);
+        assert_eq!(claim, Claim::Granted, "the first holder is late");
+        assert!(
+            !exchange
+                .login
+                .release(&exchange.holder, &Failure::Unanswered)
+        );
+        assert!(
+            !exchange
+                .login
+                .complete(&exchange.holder, &grant("t"), later)
+        );
+        assert!(exchange.login.complete(&other, &grant("u"), later));
+
+        let mut delivery = case(Status::Delivering);
+        assert!(!delivery.login.delivered(&other) && !delivery.login.not_delivered(&other));
+        assert!(delivery.login.not_delivered(&delivery.holder));
+        assert!(delivery.login.begin_delivery(&other, START).is_some());
+        assert!(!delivery.login.delivered(&delivery.holder));
+        assert!(delivery.login.delivered(&other) && delivery.login.grant.is_none());
+    }
+
+    /// What is asked again after a lost connection finds its own work.
+    #[test]
+    fn retried_transitions_find_their_own_work() {
+        let mut case = case(Status::Exchanging);
+        let again = case
+            .login
+            .claim(&case.browser, &code("c"), &case.holder, START + 1);
+        assert_eq!(again, Claim::Granted);
+        assert!(case.login.complete(&case.holder, &grant("t"), START));
+        assert!(case.login.complete(&case.holder, &grant("t"), START));
+        assert!(!case.login.complete(&case.holder, &grant("u"), START));
+        assert_eq!(
+            case.login.begin_delivery(&case.holder, START),
+            Some(grant("t"))
+        );
+        assert_eq!(
+            case.login.begin_delivery(&case.holder, START),
+            Some(grant("t"))
+        );
+    }
+
+    #[test]
+    fn another_browser_gets_nothing() {
+        for status in ALL {
+            let mut case = case(status);
+            let other = BrowserKey::generate().hash();
+            let before = case.login.clone();
+            let claim = case.login.claim(&other, &code("c"), &case.holder, START);
+            assert_eq!(
+                (claim, case.login.deny_from(&other, START)),
+                (Claim::Unknown, false)
+            );
+            assert_eq!(case.login, before);
+        }
+    }
+
+    #[test]
+    fn fifth_refused_code_ends_the_login() {
+        let mut case = case(Status::Pending);
+        for n in 0..REFUSED_CODES_MAX {
+            assert_eq!(case.login.polled(START), Polled::Pending);
+            let (id, code) = (LeaseId::generate(), code(&n.to_string()));
+            assert_eq!(
+                case.login.claim(&case.browser, &code, &id, START),
+                Claim::Granted
+            );
+            assert!(
+                case.login.release(&id, &Failure::Unanswered),
+                "counts nothing"
+            );
+            assert_eq!(
+                case.login.claim(&case.browser, &code, &id, START),
+                Claim::Granted
+            );
+            assert!(case.login.release(&id, &Failure::Refused(code.clone())));
+            let again = case.login.claim(&case.browser, &code, &id, START);
+            assert!(
+                matches!(again, Claim::RefusedBefore | Claim::Over),
+                "{again:?}"
+            );
+        }
+        assert_eq!(case.login.polled(START), Polled::Denied);
+        let claim = case
+            .login
+            .claim(&case.browser, &code("new"), &case.holder, START);
+        assert_eq!(claim, Claim::Over);
+    }
+}

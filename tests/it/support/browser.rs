@@ -167,6 +167,8 @@ impl Browser {
         let mut headers = headers.to_vec();
         headers.push(("Host", &authority));
         headers.push(("User-Agent", "Mozilla/5.0 (a person)"));
+        headers.push(("Accept", "text/html"));
+        headers.push(("Sec-Fetch-Dest", "document"));
         if !cookies.is_empty() {
             headers.push(("Cookie", &cookies));
         }

@@ -46,6 +46,7 @@ use crate::server::seal::Seal;
 use crate::server::store::{Store, StoreError, embedded::Embedded, postgres::Postgres};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::hash::hex;
+use crate::shared::http_client::{self, Proxies};
 use crate::shared::random;
 use crate::shared::secret::Secret;
 
@@ -76,6 +77,11 @@ impl fmt::Display for StartError {
 impl Server {
     /// Opens the store, listens, and serves in threads of its own.
     pub fn start(config: Config, log: Arc<Log>) -> Result<Server, StartError> {
+        check_way_out()?;
+        let proxies = Proxies::from_vars(&http_client::environment);
+        if let Some(notice) = proxies.notice(config.api_url.is_https()) {
+            log.warn("proxy_passed_over", &[("why", &notice)]);
+        }
         let seal = Arc::new(Seal::new(&config.client_secret));
         let store = open_store(&config, Arc::clone(&seal))?;
         match ping(&store) {
@@ -163,6 +169,7 @@ impl Server {
 
 /// Checks what a server needs before it can start: the store, and the TLS files. Says what it found, line by line.
 pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
+    check_way_out()?;
     let seal = Arc::new(Seal::new(&config.client_secret));
     let store = open_store(config, seal)?;
     ping(&store).map_err(|error| StartError(error.to_string()))?;
@@ -191,6 +198,16 @@ pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
         None => found.push("SERVER_URL is not set: only this machine can log in".to_owned()),
     }
     Ok(found)
+}
+
+/// An error that names every variable about proxies and certificates that cannot be used.
+fn check_way_out() -> Result<(), StartError> {
+    let problems = http_client::problems(&http_client::environment);
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    Err(StartError(lines.join("\n  ")))
 }
 
 impl StoreLocation {

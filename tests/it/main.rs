@@ -20,3 +20,4 @@ mod secrets;
 mod stand_in;
 mod store;
 mod upstream;
+mod way_out;

@@ -8,6 +8,7 @@
 mod fake_postiz;
 mod support;
 
+mod addresses;
 mod airgap;
 mod attack;
 mod cli;

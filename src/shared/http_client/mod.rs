@@ -26,7 +26,7 @@ pub use proxy::Proxies;
 pub struct ClientSettings<'a> {
     /// The `User-Agent` header.
     pub user_agent: &'a str,
-    /// Longest wait for a connection, TLS agreed on, whatever lies between.
+    /// Longest wait for a connection once the name is looked up: all addresses, proxies, TLS. As long for the name.
     pub connect_timeout: Duration,
     /// Longest time for a request and its whole answer; none for uploads.
     pub total_timeout: Option<Duration>,
@@ -87,6 +87,7 @@ pub fn agent(settings: &ClientSettings, way_out: WayOut) -> Agent {
         .max_redirects(0)
         .max_redirects_will_error(false)
         .user_agent(settings.user_agent)
+        .timeout_resolve(Some(settings.connect_timeout))
         .timeout_connect(Some(settings.connect_timeout))
         .timeout_global(settings.total_timeout)
         // The connector knows which one.

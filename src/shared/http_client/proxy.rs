@@ -144,7 +144,7 @@ impl ProxyServer {
             .rsplit_once('@')
             .map_or((None, authority), |(user, host)| (Some(user), host));
         let url = BaseUrl::parse(&format!("{scheme}://{host}")).map_err(Unusable::NotAProxy)?;
-        let authorization = user.map(|user| {
+        let authorization = user.filter(|user| !user.is_empty()).map(|user| {
             let user = if user.contains(':') {
                 user.to_owned()
             } else {
@@ -429,6 +429,7 @@ mod tests {
                 Some("Basic bWU6cEBzcw=="),
             ),
             ("http://:x@a:1", "http://a:1", Some("Basic Ong=")),
+            ("http://@a:1", "http://a:1", None),
         ] {
             let proxies = proxies(&[("http_proxy", value)]);
             let (_, server) = proxies.http.server.as_ref().expect(value);

@@ -188,16 +188,19 @@ impl ServerCertVerifier for Verifier {
         let Some(webpki) = &self.webpki else {
             return Err(CertificateError::UnknownIssuer.into());
         };
+        let is_root = self.roots.iter().any(|root| root == end_entity);
+        // What else the server sends says nothing about a certificate that is trusted by itself.
+        let intermediates = if is_root { &[] } else { intermediates };
         let verified =
             webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verified {
             // webpki looks at the dates first, so they are right when it says one of these (a test holds it to that).
-            Err(Error::InvalidCertificate(reason)) if has_no_trusted_issuer(&reason) => {
-                if !self.roots.iter().any(|root| root == end_entity) {
-                    return Err(CertificateError::UnknownIssuer.into());
-                }
+            Err(Error::InvalidCertificate(reason)) if is_root && is_about_issuer(&reason) => {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())
+            }
+            Err(Error::InvalidCertificate(reason)) if is_authority(&reason) => {
+                Err(CertificateError::UnknownIssuer.into())
             }
             other => other,
         }
@@ -226,13 +229,22 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-fn has_no_trusted_issuer(reason: &CertificateError) -> bool {
-    match reason {
-        CertificateError::UnknownIssuer => true,
-        // rustls hands on webpki's own error, whose type is not ours to name; its Display is its name.
-        CertificateError::Other(other) => other.0.to_string() == "CaUsedAsEndEntity",
-        _ => false,
-    }
+/// Is the certificate itself in order, so that all is said against who signed it, or how?
+fn is_about_issuer(reason: &CertificateError) -> bool {
+    is_authority(reason)
+        || matches!(
+            reason,
+            CertificateError::UnknownIssuer
+                | CertificateError::BadSignature
+                | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+                | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. }
+        )
+}
+
+/// Is it that the certificate calls itself an authority's? `openssl req -x509` makes them so.
+fn is_authority(reason: &CertificateError) -> bool {
+    // rustls hands on webpki's own error, whose type is not ours to name; its Display is its name.
+    matches!(reason, CertificateError::Other(other) if other.0.to_string() == "CaUsedAsEndEntity")
 }
 
 const FILE_VARIABLE: &str = "SSL_CERT_FILE";

@@ -10,7 +10,9 @@ use serde_json::json;
 use crate::fake_postiz::http::HttpServer;
 use crate::fake_postiz::{API_KEY, FakePostiz, Request, Response};
 use crate::support::server::ServerSetup;
-use crate::support::tls::{Authority, ConnectProxy, put_tls_before, put_tls_before_proxy};
+use crate::support::tls::{
+    Authority, ConnectProxy, impostor, put_tls_before, put_tls_before_proxy,
+};
 use crate::support::{Browser, Login, Store, TestServer, eventually, program, run};
 
 /// A proxy that forwards to nobody: it answers itself, and remembers.
@@ -243,4 +245,16 @@ fn proxy_that_speaks_tls_is_trusted_or_named() {
         "{stderr}"
     );
     assert!(!stderr.contains("certificate of the proxy"), "{stderr}");
+}
+
+#[test]
+fn certificate_that_equals_a_root_is_worth_nothing_without_its_key() {
+    let (trusted, other) = (Authority::self_signed(), Authority::self_signed());
+    let file = trusted.file("ca.crt").display().to_string();
+    let vars = [("SSL_CERT_FILE", &*file)];
+    let list_from = |at: SocketAddr| list(&format!("https://localhost:{}", at.port()), &vars);
+    assert_eq!(list_from(impostor(&trusted, &trusted)).0, Some(0));
+    let (code, stderr) = list_from(impostor(&trusted, &other));
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("BadSignature"), "{stderr}");
 }

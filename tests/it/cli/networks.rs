@@ -48,6 +48,11 @@ struct TlsServer {
 
 impl TlsServer {
     fn start(authority: &Authority) -> TlsServer {
+        TlsServer::start_with(authority, &[])
+    }
+
+    /// With further arguments of `openssl s_server`.
+    fn start_with(authority: &Authority, arguments: &[&str]) -> TlsServer {
         authority.home.write("public/v1/integrations", "[]");
         let mut openssl = Command::new("openssl");
         openssl.args([
@@ -60,6 +65,7 @@ impl TlsServer {
             "server.key",
             "-WWW",
         ]);
+        openssl.args(arguments);
         let mut child = openssl
             .current_dir(authority.home.path())
             .stdout(Stdio::piped())
@@ -207,11 +213,14 @@ fn certificate_that_equals_a_root_is_trusted() {
          openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt",
     ] {
         let authority = served_alone(script);
-        let server = TlsServer::start(&authority);
-        for name in ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"] {
-            let cli = list_from(&server).var(name, authority.file("server.crt"));
-            cli.run().code(0).stdout("[]\n");
+        for version in ["-tls1_2", "-tls1_3"] {
+            let server = TlsServer::start_with(&authority, &[version]);
+            for name in ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"] {
+                let cli = list_from(&server).var(name, authority.file("server.crt"));
+                cli.run().code(0).stdout("[]\n");
+            }
         }
+        let server = TlsServer::start(&authority);
         let unknown = list_from(&server).run().code(1);
         unknown
             .stderr_has("no authority known here has signed it")
@@ -248,7 +257,7 @@ fn certificate_that_equals_a_root_is_checked_for_name_and_dates() {
         let done = cli.run().code(1).stdout("");
         done.stderr_has("its certificate is not trusted").stderr_has(part);
     }
-    // An authority's own certificate does not make another's key good for it.
+    // Another certificate with the same names is another one.
     let (trusted, other) = (
         served_alone("$signed -subj /CN=me $name"),
         served_alone("$signed -subj /CN=me $name"),

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
 };
@@ -82,6 +84,32 @@ impl Authority {
             .with_root_certificates(roots);
         Arc::new(builder.with_no_client_auth())
     }
+}
+
+/// An https server that shows the certificate of `shown` and holds the key of `held` instead: where it listens.
+pub fn impostor(shown: &Authority, held: &Authority) -> SocketAddr {
+    #[derive(Debug)]
+    struct Always(Arc<CertifiedKey>);
+    impl ResolvesServerCert for Always {
+        fn resolve(&self, _: ClientHello) -> Option<Arc<CertifiedKey>> {
+            Some(Arc::clone(&self.0))
+        }
+    }
+    let key = PrivateKeyDer::from_pem_file(held.file("server.key")).expect("a key");
+    let key = rustls::crypto::ring::sign::any_supported_type(&key).expect("ring takes it");
+    let chain = vec![certificate(&shown.file("server.crt"))];
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("ring has them")
+        .with_no_client_auth();
+    let resolver = Always(Arc::new(CertifiedKey::new(chain, key)));
+    let config = Arc::new(builder.with_cert_resolver(Arc::new(resolver)));
+    serve(move |client| {
+        let session = ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
+        let mut stream = StreamOwned::new(session, client);
+        read_request(&mut stream)?;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
+    })
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {

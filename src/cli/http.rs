@@ -12,7 +12,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::http_client::{
-    self, ClientSettings, NO_HOST, Proxies, ProxyError, WayOut, distrust, tls_error,
+    self, ClientSettings, NO_HOST, Outbound, Proxies, ProxyError, distrust, tls_error,
 };
 
 /// A client for one service.
@@ -61,12 +61,12 @@ pub(crate) struct NoAnswer {
 impl Http {
     /// A client for the service at `base`; an error where the environment names a proxy or certificates that cannot be used.
     pub(crate) fn connect(base: &BaseUrl, context: &mut Context) -> Result<Http, CliError> {
-        let way_out = WayOut::new(&|name| context.vars.raw(name).cloned(), base.is_https());
-        if let Some(problem) = way_out.problems.first() {
+        let outbound = Outbound::new(&|name| context.vars.raw(name).cloned(), base.is_https());
+        if let Some(problem) = outbound.problems.first() {
             let hint = format!("set {} to what can be used, or unset it", problem.name);
             return Err(CliError::failed(problem.to_string()).hint(hint));
         }
-        let proxies = Arc::clone(&way_out.proxies);
+        let proxies = Arc::clone(&outbound.proxies);
         if let Some(notice) = proxies.notice(base.is_https()) {
             context.output.warn_once(&notice);
         }
@@ -81,7 +81,7 @@ impl Http {
             connect_timeout: CONNECT_TIMEOUT,
             total_timeout: Some(ANSWER_TIMEOUT),
         };
-        let agent = http_client::agent(&settings, way_out);
+        let agent = http_client::agent(&settings, outbound);
         Ok(Http { agent, proxies })
     }
 

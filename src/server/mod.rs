@@ -77,7 +77,7 @@ impl fmt::Display for StartError {
 impl Server {
     /// Opens the store, listens, and serves in threads of its own.
     pub fn start(config: Config, log: Arc<Log>) -> Result<Server, StartError> {
-        check_way_out()?;
+        check_outbound()?;
         let proxies = Proxies::from_vars(&http_client::environment);
         if let Some(notice) = proxies.notice(config.api_url.is_https()) {
             log.warn("proxy_passed_over", &[("why", &notice)]);
@@ -169,7 +169,7 @@ impl Server {
 
 /// Checks what a server needs before it can start: the store, and the TLS files. Says what it found, line by line.
 pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
-    check_way_out()?;
+    check_outbound()?;
     let seal = Arc::new(Seal::new(&config.client_secret));
     let store = open_store(config, seal)?;
     ping(&store).map_err(|error| StartError(error.to_string()))?;
@@ -201,7 +201,7 @@ pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
 }
 
 /// An error that names every variable about proxies and certificates that cannot be used.
-fn check_way_out() -> Result<(), StartError> {
+fn check_outbound() -> Result<(), StartError> {
     let problems = http_client::problems(&http_client::environment);
     if problems.is_empty() {
         return Ok(());

@@ -12,7 +12,7 @@ use ureq::http::Uri;
 
 use crate::server::codes::State;
 use crate::shared::base_url::BaseUrl;
-use crate::shared::http_client::{self, ClientSettings, Proxies, WayOut};
+use crate::shared::http_client::{self, ClientSettings, Outbound, Proxies};
 use crate::shared::secret::Secret;
 
 /// Longest time for one exchange, the connection included.
@@ -101,9 +101,9 @@ impl Postiz {
             total_timeout: Some(EXCHANGE_TIMEOUT),
         };
         // A server with problems there has not started.
-        let way_out = WayOut::new(&http_client::environment, api_url.is_https());
-        let proxies = Arc::clone(&way_out.proxies);
-        let agent = http_client::agent(&settings, way_out);
+        let outbound = Outbound::new(&http_client::environment, api_url.is_https());
+        let proxies = Arc::clone(&outbound.proxies);
+        let agent = http_client::agent(&settings, outbound);
         let token_url = format!("{api_url}/oauth/token");
         Postiz {
             agent,

@@ -48,13 +48,15 @@ impl Resolver for TargetResolver {
 
 /// Opens connections, as the module says.
 #[derive(Debug)]
-pub(super) struct WayConnector {
+pub(super) struct OutboundConnector {
     pub(super) proxies: Arc<Proxies>,
     pub(super) tls: Arc<ClientConfig>,
     pub(super) resolver: DefaultResolver,
+    /// For proxies that let only known clients through.
+    pub(super) user_agent: String,
 }
 
-impl Connector<()> for WayConnector {
+impl Connector<()> for OutboundConnector {
     type Out = Box<dyn Transport>;
 
     fn connect(
@@ -77,13 +79,13 @@ impl Connector<()> for WayConnector {
         if !details.needs_tls() {
             return Ok(Some(Box::new(Forwarded::new(to_proxy, proxy, details.uri))));
         }
-        let tunnel = open_tunnel(to_proxy, proxy, details, &deadline)?;
+        let tunnel = self.open_tunnel(to_proxy, proxy, details, &deadline)?;
         self.start_tls(tunnel, details.uri, details, &deadline)
             .map(Some)
     }
 }
 
-impl WayConnector {
+impl OutboundConnector {
     fn connect_to_proxy(
         &self,
         proxy: &ProxyServer,
@@ -127,6 +129,40 @@ impl WayConnector {
             ),
             stream: StreamOwned::new(session, socket),
         }))
+    }
+
+    /// Asks the proxy for a tunnel to the host of `details.uri` (RFC 9110 §9.3.6).
+    fn open_tunnel(
+        &self,
+        transport: Box<dyn Transport>,
+        proxy: &ProxyServer,
+        details: &ConnectionDetails,
+        deadline: &Deadline,
+    ) -> Result<Box<dyn Transport>, Error> {
+        let host = details.uri.host().unwrap_or_default();
+        let target = format!("{host}:{}", details.uri.port_u16().unwrap_or(443));
+        let mut head = format!(
+            "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nUser-Agent: {}\r\n",
+            self.user_agent
+        );
+        if let Some(authorization) = &proxy.authorization {
+            head += &proxy_authorization(authorization);
+        }
+        head += "\r\n";
+        let mut adapter = TransportAdapter::new(transport, Arc::clone(&details.current_time));
+        adapter.set_timeout(deadline.left());
+        let sent = adapter.write_all(head.as_bytes());
+        sent.map_err(|error| proxy_failed(proxy, error.into()))?;
+        let mut transport = adapter.into_inner();
+        let answer = read_status(&mut transport, deadline);
+        match answer.map_err(|error| proxy_failed(proxy, error))? {
+            200..300 => Ok(Box::new(Tunnel(transport))),
+            status => Err(Error::Other(Box::new(ProxyError::answered(
+                proxy,
+                status,
+                Some(&target),
+            )))),
+        }
     }
 }
 
@@ -239,36 +275,6 @@ fn has_no_route(error: &Error) -> bool {
         if matches!(error.kind(), AddrNotAvailable | HostUnreachable | NetworkUnreachable))
 }
 
-/// Asks the proxy for a tunnel to the host of `details.uri` (RFC 9110 §9.3.6).
-fn open_tunnel(
-    transport: Box<dyn Transport>,
-    proxy: &ProxyServer,
-    details: &ConnectionDetails,
-    deadline: &Deadline,
-) -> Result<Box<dyn Transport>, Error> {
-    let host = details.uri.host().unwrap_or_default();
-    let target = format!("{host}:{}", details.uri.port_u16().unwrap_or(443));
-    let mut head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
-    if let Some(authorization) = &proxy.authorization {
-        head += &proxy_authorization(authorization);
-    }
-    head += "\r\n";
-    let mut adapter = TransportAdapter::new(transport, Arc::clone(&details.current_time));
-    adapter.set_timeout(deadline.left());
-    let sent = adapter.write_all(head.as_bytes());
-    sent.map_err(|error| proxy_failed(proxy, error.into()))?;
-    let mut transport = adapter.into_inner();
-    let answer = read_status(&mut transport, deadline);
-    match answer.map_err(|error| proxy_failed(proxy, error))? {
-        200..300 => Ok(Box::new(Tunnel(transport))),
-        status => Err(Error::Other(Box::new(ProxyError::answered(
-            proxy,
-            status,
-            Some(&target),
-        )))),
-    }
-}
-
 fn proxy_authorization(value: &Secret<String>) -> String {
     format!("Proxy-Authorization: {}\r\n", value.expose())
 }
@@ -304,7 +310,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 pub struct ProxyError {
     /// A whole sentence in lower case; names the proxy, and no credentials.
     text: String,
-    /// Whether the same request may find the proxy in a better mood.
+    /// Whether the same request may succeed when it is sent again.
     pub may_pass: bool,
 }
 

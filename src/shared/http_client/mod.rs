@@ -16,7 +16,7 @@ use ureq::unversioned::resolver::DefaultResolver;
 
 use crate::shared::problem::{Lookup, Problem};
 use crate::shared::trust;
-use connect::{TargetResolver, WayConnector};
+use connect::{OutboundConnector, TargetResolver};
 
 pub use crate::shared::trust::{distrust, system_roots};
 pub use connect::ProxyError;
@@ -33,7 +33,7 @@ pub struct ClientSettings<'a> {
 }
 
 /// The way out, as the environment describes it: proxies, and which certificates are trusted.
-pub struct WayOut {
+pub struct Outbound {
     /// The proxies.
     pub proxies: Arc<Proxies>,
     /// What of the environment cannot be used; requests then go as if it were not set.
@@ -41,10 +41,10 @@ pub struct WayOut {
     roots: Vec<CertificateDer<'static>>,
 }
 
-impl WayOut {
+impl Outbound {
     /// The way to `https` URLs, or to `http`. Roots are read only where there is TLS: it takes longer than all the rest
     /// of a start-up.
-    pub fn new(vars: Lookup, https: bool) -> WayOut {
+    pub fn new(vars: Lookup, https: bool) -> Outbound {
         let proxies = Proxies::from_vars(vars);
         let mut problems: Vec<Problem> = proxies.problem(https).cloned().into_iter().collect();
         let mut roots = Vec::new();
@@ -53,7 +53,7 @@ impl WayOut {
             roots = found;
             problems.extend(wrong);
         }
-        WayOut {
+        Outbound {
             proxies: Arc::new(proxies),
             problems,
             roots,
@@ -80,8 +80,8 @@ pub fn environment(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
-/// A blocking client that answers with any status (none is an error), follows no redirect, and takes `way_out`.
-pub fn agent(settings: &ClientSettings, way_out: WayOut) -> Agent {
+/// A blocking client that answers with any status (none is an error), follows no redirect, and takes `outbound`.
+pub fn agent(settings: &ClientSettings, outbound: Outbound) -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -93,13 +93,14 @@ pub fn agent(settings: &ClientSettings, way_out: WayOut) -> Agent {
         // The connector knows which one.
         .proxy(None)
         .build();
-    let connector = WayConnector {
-        proxies: Arc::clone(&way_out.proxies),
-        tls: Arc::new(tls_config(way_out.roots)),
+    let connector = OutboundConnector {
+        proxies: Arc::clone(&outbound.proxies),
+        tls: Arc::new(tls_config(outbound.roots)),
         resolver: DefaultResolver::default(),
+        user_agent: settings.user_agent.to_owned(),
     };
     let resolver = TargetResolver {
-        proxies: way_out.proxies,
+        proxies: outbound.proxies,
         resolver: DefaultResolver::default(),
     };
     Agent::with_parts(config, connector, resolver)

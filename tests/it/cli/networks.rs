@@ -107,6 +107,18 @@ fn certificates_are_trusted_as_the_environment_says() {
             .code(0)
             .stdout("[]\n");
     }
+    // As an editor of Windows saves it; and in the second of two folders.
+    let text = std::fs::read_to_string(authority.file("ca.crt")).unwrap();
+    let text = format!("\u{feff}{}", text.replace('\n', "\r\n"));
+    authority.home.write("folder/marked.crt", text);
+    authority.home.write("other/README", "no certificate");
+    let (marked, folder) = (
+        authority.file("folder/marked.crt"),
+        authority.file("folder"),
+    );
+    let folders = format!("{}:{}", authority.file("other").display(), folder.display());
+    list().var("SSL_CERT_FILE", marked).run().code(0);
+    list().var("SSL_CERT_DIR", folders).run().code(0);
     let done = list().run().code(1).stdout("");
     done.stderr_has("its certificate is not trusted")
         .stderr_has("SSL_CERT_FILE or NODE_EXTRA_CA_CERTS");

@@ -61,6 +61,20 @@ fn http_is_forwarded_with_its_body() {
 }
 
 #[test]
+fn upload_is_forwarded_as_a_stream() {
+    let proxy = Server::always(201, "{\"id\":\"1\",\"path\":\"http://postiz.test/1.png\"}");
+    let cli = postiz("upload a.png").var("POSTIZ_API_KEY", "k");
+    let png = [&b"\x89PNG\r\n\x1a\n"[..], &[7; 300_000]].concat();
+    cli.home.write("a.png", &png);
+    let cli = cli.var("POSTIZ_API_URL", "http://postiz.test");
+    cli.var("http_proxy", proxy.url()).run().code(0);
+    let asked = proxy.only();
+    assert_eq!(asked.line(), "POST http://postiz.test/public/v1/upload");
+    assert!(asked.body.windows(1_000).any(|bytes| bytes == [7; 1_000]));
+    assert!(asked.body.len() > png.len());
+}
+
+#[test]
 fn https_asks_for_a_tunnel() {
     for name in ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
         let proxy = refusing_proxy(403);
@@ -69,6 +83,8 @@ fn https_asks_for_a_tunnel() {
         let asked = proxy.only();
         assert_eq!(asked.line(), "CONNECT postiz.test:443");
         assert_eq!(asked.header("host"), Some("postiz.test:443"));
+        let program = asked.header("user-agent").unwrap_or_default();
+        assert!(program.starts_with("postiz-rust/"), "{program}");
         assert_eq!(asked.header("authorization"), None);
     }
 }

@@ -152,7 +152,7 @@ fn server_says_that_socks_is_passed_over() {
 }
 
 #[test]
-fn server_does_not_start_with_a_way_out_that_cannot_be_used() {
+fn server_does_not_start_with_a_outbound_that_cannot_be_used() {
     let postiz = FakePostiz::start();
     let setup = setup(&postiz, &postiz.url())
         .var("http_proxy", "http://me:hunter2@")

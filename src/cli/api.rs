@@ -88,7 +88,7 @@ impl Api {
     /// The API of whoever is signed in.
     pub(crate) fn connect(context: &mut Context) -> Result<Api, CliError> {
         let signed_in = SignedIn::find(context)?;
-        let http = Http::connect(&signed_in.api_url, context);
+        let http = Http::connect(&signed_in.api_url, context)?;
         Ok(Api { http, signed_in })
     }
 

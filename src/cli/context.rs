@@ -37,7 +37,8 @@ impl Vars {
         Vars(vars.into_iter().collect())
     }
 
-    fn raw(&self, name: &str) -> Option<&OsString> {
+    /// The value of `name` as it is, unless it is empty.
+    pub(crate) fn raw(&self, name: &str) -> Option<&OsString> {
         let found = self.0.iter().find(|(key, _)| key == name);
         found
             .map(|(_, value)| value)

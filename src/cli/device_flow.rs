@@ -60,11 +60,9 @@ pub(crate) enum Poll {
 }
 
 impl AuthServer {
-    pub(crate) fn connect(base: BaseUrl, context: &mut Context) -> AuthServer {
-        AuthServer {
-            http: Http::connect(&base, context),
-            base,
-        }
+    pub(crate) fn connect(base: BaseUrl, context: &mut Context) -> Result<AuthServer, CliError> {
+        let http = Http::connect(&base, context)?;
+        Ok(AuthServer { http, base })
     }
 
     pub(crate) fn base(&self) -> &BaseUrl {

@@ -1,20 +1,24 @@
 //! Sends one request and reads its whole answer. What is asked, and what an answer means, is elsewhere.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::CertificateError;
 use ureq::http::{HeaderMap, Method, Request, Uri};
-use ureq::{Agent, Proxy, ProxyProtocol, SendBody};
+use ureq::{Agent, SendBody};
 
-use crate::cli::context::{Context, Vars};
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
 use crate::shared::base_url::BaseUrl;
-use crate::shared::http_client::{ClientSettings, agent, distrust, tls_error};
+use crate::shared::http_client::{
+    self, ClientSettings, NO_HOST, Outbound, Proxies, ProxyError, distrust, tls_error,
+};
 
 /// A client for one service.
 pub(crate) struct Http {
     agent: Agent,
+    proxies: Arc<Proxies>,
 }
 
 /// A request, complete.
@@ -55,19 +59,16 @@ pub(crate) struct NoAnswer {
 }
 
 impl Http {
-    /// A client for the service at `base`.
-    pub(crate) fn connect(base: &BaseUrl, context: &mut Context) -> Http {
-        let vars = &context.vars;
-        if let Some(name) = unusable_proxy(vars) {
-            let warning = format!("{name} is not the URL of an HTTP proxy, so no proxy is used");
-            context.output.warn(&warning);
+    /// A client for the service at `base`; an error where the environment names a proxy or certificates that cannot be used.
+    pub(crate) fn connect(base: &BaseUrl, context: &mut Context) -> Result<Http, CliError> {
+        let outbound = Outbound::new(&|name| context.vars.raw(name).cloned(), base.is_https());
+        if let Some(problem) = outbound.problems.first() {
+            let hint = format!("set {} to what can be used, or unset it", problem.name);
+            return Err(CliError::failed(problem.to_string()).hint(hint));
         }
-        let extra_roots = vars.path(EXTRA_ROOTS_VARIABLE).filter(|_| base.is_https());
-        if let Some(path) = &extra_roots
-            && let Err(error) = File::open(path)
-        {
-            let warning = format!("{EXTRA_ROOTS_VARIABLE} {}: {error}", path.display());
-            context.output.warn(&warning);
+        let proxies = Arc::clone(&outbound.proxies);
+        if let Some(notice) = proxies.notice(base.is_https()) {
+            context.output.warn_once(&notice);
         }
         let user_agent = format!(
             "postiz-rust/{} ({} {})",
@@ -79,23 +80,28 @@ impl Http {
             user_agent: &user_agent,
             connect_timeout: CONNECT_TIMEOUT,
             total_timeout: Some(ANSWER_TIMEOUT),
-            extra_roots: extra_roots.as_deref(),
-            uses_tls: base.is_https() || has_https_proxy(vars),
         };
-        Http {
-            agent: agent(&settings),
-        }
+        let agent = http_client::agent(&settings, outbound);
+        Ok(Http { agent, proxies })
     }
 
     /// Sends `outgoing`; follows no redirect.
     pub(crate) fn send(&self, outgoing: Outgoing) -> Result<Answer, NoAnswer> {
-        self.try_send(outgoing).map_err(|error| {
+        let uri = outgoing.uri.clone();
+        let answer = self.try_send(outgoing).map_err(|error| {
             let mut no_answer = explain(error);
-            if no_answer.connection && self.agent.config().proxy().is_some() {
+            if no_answer.connection && self.proxies.applies_to(&uri) {
                 no_answer.hint = no_answer.hint.or(Some(PROXY_HINT));
             }
             no_answer
-        })
+        })?;
+        let is_json = answer
+            .header("content-type")
+            .is_some_and(|value| value.contains("json"));
+        match http_client::refused_by_proxy(&self.proxies, &uri, answer.status, is_json) {
+            Some(refusal) => Err(explain_proxy(&refusal)),
+            None => Ok(answer),
+        }
     }
 
     fn try_send(&self, outgoing: Outgoing) -> Result<Answer, ureq::Error> {
@@ -167,30 +173,23 @@ fn explain(error: ureq::Error) -> NoAnswer {
     if let Some(error) = tls_error(&error) {
         return explain_tls(error);
     }
+    if let Some(error) = http_client::proxy_error(&error) {
+        return explain_proxy(error);
+    }
     let connection = matches!(
         error,
         ureq::Error::Io(_)
             | ureq::Error::ConnectionFailed
             | ureq::Error::HostNotFound
-            | ureq::Error::ConnectProxyFailed(_)
             | ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve)
     );
-    let mut hint = None;
     let why = match error {
         ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
             "no connection within 10 s".to_owned()
         }
         ureq::Error::Timeout(_) => "no answer within 60 s".to_owned(),
         ureq::Error::HostNotFound => NO_HOST.to_owned(),
-        ureq::Error::Io(error) => return explain_io(error),
-        ureq::Error::ConnectProxyFailed(why) => {
-            hint = Some(PROXY_HINT);
-            format!("the proxy refused: {why}")
-        }
-        ureq::Error::InvalidProxyUrl => {
-            hint = Some(PROXY_HINT);
-            "the proxy's URL is not one".to_owned()
-        }
+        ureq::Error::Io(error) => http_client::io_error_in_words(&error),
         ureq::Error::Protocol(error) => format!("the answer is not HTTP: {error}"),
         ureq::Error::BodyExceedsLimit(_) => "the answer is larger than 64 MiB".to_owned(),
         ureq::Error::Http(error) => format!("the request cannot be sent: {error}"),
@@ -198,25 +197,17 @@ fn explain(error: ureq::Error) -> NoAnswer {
     };
     NoAnswer {
         why,
-        hint,
+        hint: None,
         connection,
     }
 }
 
-fn explain_io(error: io::Error) -> NoAnswer {
-    let why = match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        io::ErrorKind::UnexpectedEof
-        | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::BrokenPipe => "the connection was lost".to_owned(),
-        // The system's own words for it name neither the host nor the network.
-        _ if error.to_string().starts_with("failed to lookup address") => NO_HOST.to_owned(),
-        _ => error.to_string(),
-    };
+/// A refusal is said once: it would be the same the next time.
+fn explain_proxy(error: &ProxyError) -> NoAnswer {
     NoAnswer {
-        why,
-        hint: None,
-        connection: true,
+        why: error.to_string(),
+        hint: Some(PROXY_HINT),
+        connection: error.may_pass,
     }
 }
 
@@ -238,30 +229,6 @@ fn explain_tls(error: &rustls::Error) -> NoAnswer {
     }
 }
 
-fn has_https_proxy(vars: &Vars) -> bool {
-    let mut proxies = PROXY_VARIABLES.iter().filter_map(|name| vars.text(name));
-    proxies.any(|proxy| proxy.starts_with("https:"))
-}
-
-/// The variable that names a proxy of which no use can be made: requests then go without one, and the user should know.
-/// Its value is not shown, since it may hold a password.
-fn unusable_proxy(vars: &Vars) -> Option<&'static str> {
-    let protocol = |value: String| Proxy::new(&value).ok().map(|proxy| proxy.protocol());
-    let named = PROXY_VARIABLES.into_iter();
-    let all: Vec<_> = named
-        .filter_map(|name| Some((name, protocol(vars.text(name)?))))
-        .collect();
-    // ureq takes the first that it can read, and then uses it only if it speaks HTTP.
-    let taken = all
-        .iter()
-        .find(|(_, protocol)| protocol.is_some())
-        .or(all.first());
-    match taken {
-        Some((_, Some(ProxyProtocol::Http | ProxyProtocol::Https))) | None => None,
-        Some((name, _)) => Some(name),
-    }
-}
-
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -271,21 +238,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest answer that is read: a list of posts is text, and 64 MiB of it is no list any more.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// In the order in which ureq asks them.
-const PROXY_VARIABLES: [&str; 6] = [
-    "ALL_PROXY",
-    "all_proxy",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "HTTP_PROXY",
-    "http_proxy",
-];
-
-const EXTRA_ROOTS_VARIABLE: &str = "NODE_EXTRA_CA_CERTS";
-
-const NO_HOST: &str = "no host of that name is known (or there is no network)";
-
-const PROXY_HINT: &str = "requests go through a proxy: check ALL_PROXY, HTTPS_PROXY and HTTP_PROXY, or except this host with NO_PROXY";
+const PROXY_HINT: &str = "requests go through a proxy: check https_proxy, http_proxy and all_proxy (or in capitals), or except this host with NO_PROXY";
 
 const PRIVATE_CA_HINT: &str = "if its authority is your organisation's own, name the file of that root certificate (PEM) \
                                in SSL_CERT_FILE or NODE_EXTRA_CA_CERTS";

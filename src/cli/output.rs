@@ -18,6 +18,8 @@ pub struct Output {
     screen: Screen,
     /// A line that changes in place stands on the terminal and must go before anything else is said.
     line_stands: bool,
+    /// The warnings that are given once.
+    warned: Vec<String>,
 }
 
 /// What the streams are connected to.
@@ -41,6 +43,7 @@ impl Output {
             stderr,
             screen,
             line_stands: false,
+            warned: Vec::new(),
         }
     }
 
@@ -114,6 +117,14 @@ impl Output {
         self.clear_line();
         let label = self.coloured("33", "warning:");
         self.write_stderr(&format!("{label} {}\n", printable(text)));
+    }
+
+    /// A warning that stays the same for the whole run, and so is given once.
+    pub(crate) fn warn_once(&mut self, text: &str) {
+        if !self.warned.iter().any(|warned| warned == text) {
+            self.warned.push(text.to_owned());
+            self.warn(text);
+        }
     }
 
     /// The failure that ends the program.

@@ -51,6 +51,7 @@ use crate::server::postiz::Postiz;
 use crate::server::seal::Seal;
 use crate::server::store::{Store, StoreError, embedded::Embedded, postgres::Postgres};
 use crate::shared::base_url::BaseUrl;
+use crate::shared::http_client::{self, Proxies};
 
 /// How long a starting server waits for its store.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -76,6 +77,11 @@ impl fmt::Display for StartError {
 impl Server {
     /// Opens the store, listens, and serves in threads of its own.
     pub fn start(config: Config, log: Arc<Log>) -> Result<Server, StartError> {
+        check_outbound()?;
+        let proxies = Proxies::from_vars(&http_client::environment);
+        if let Some(notice) = proxies.notice(config.api_url.is_https()) {
+            log.warn("proxy_passed_over", &[("why", &notice)]);
+        }
         let keys = Arc::new(Keys::new(&config.client_secret));
         let store = open_store(&config, &keys)?;
         match ping(&store) {
@@ -146,6 +152,7 @@ impl Server {
 
 /// Checks what a server needs before it can start: the store, and the TLS files. Says what it found, line by line.
 pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
+    check_outbound()?;
     let keys = Arc::new(Keys::new(&config.client_secret));
     let store = open_store(config, &keys)?;
     ping(&store).map_err(|error| StartError(error.to_string()))?;
@@ -181,6 +188,16 @@ pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
         found.push("WARNING: TRUSTED_PROXIES names loopback alone: a proxy on another machine, or before a container, must be named there, or all its clients count as one".to_owned());
     }
     Ok(found)
+}
+
+/// An error that names every variable about proxies and certificates that cannot be used.
+fn check_outbound() -> Result<(), StartError> {
+    let problems = http_client::problems(&http_client::environment);
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    Err(StartError(lines.join("\n  ")))
 }
 
 impl StoreLocation {

@@ -1,16 +1,18 @@
 //! Postiz, as this server meets it: the page where the user authorises, and the exchange of a code for a token.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::Value;
 use ureq::Agent;
+use ureq::http::Uri;
 
 use crate::server::codes::State;
 use crate::shared::base_url::BaseUrl;
-use crate::shared::http_client::{self, ClientSettings};
+use crate::shared::http_client::{self, ClientSettings, Outbound, Proxies};
 use crate::shared::secret::Secret;
 
 /// Longest time for one exchange, the connection included.
@@ -32,6 +34,7 @@ const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC
 /// The Postiz that this server logs people in to.
 pub struct Postiz {
     agent: Agent,
+    proxies: Arc<Proxies>,
     frontend_url: BaseUrl,
     token_url: String,
     client_id: String,
@@ -92,16 +95,19 @@ impl Postiz {
         client_id: String,
         client_secret: Secret<String>,
     ) -> Postiz {
-        let agent = http_client::agent(&ClientSettings {
+        let settings = ClientSettings {
             user_agent: concat!("postiz-auth-server/", env!("CARGO_PKG_VERSION")),
             connect_timeout: EXCHANGE_TIMEOUT,
             total_timeout: Some(EXCHANGE_TIMEOUT),
-            extra_roots: None,
-            uses_tls: api_url.is_https(),
-        });
+        };
+        // A server with problems there has not started.
+        let outbound = Outbound::new(&http_client::environment, api_url.is_https());
+        let proxies = Arc::clone(&outbound.proxies);
+        let agent = http_client::agent(&settings, outbound);
         let token_url = format!("{api_url}/oauth/token");
         Postiz {
             agent,
+            proxies,
             frontend_url,
             token_url,
             client_id,
@@ -145,8 +151,23 @@ impl Postiz {
             .with_config()
             .limit(ANSWER_BYTES_MAX)
             .read_to_vec();
-        understand(status, &read.map_err(failed)?)
-            .map_err(|error| self.without_secrets(error, code))
+        let body = read.map_err(failed)?;
+        self.check_proxy(status, &body)?;
+        understand(status, &body).map_err(|error| self.without_secrets(error, code))
+    }
+
+    /// An error where the answer is that of a proxy that refuses.
+    fn check_proxy(&self, status: u16, body: &[u8]) -> Result<(), ExchangeError> {
+        let Ok(uri) = self.token_url.parse::<Uri>() else {
+            return Ok(());
+        };
+        let is_json = serde_json::from_slice::<Value>(body).is_ok();
+        match http_client::refused_by_proxy(&self.proxies, &uri, status, is_json) {
+            Some(refusal) => Err(ExchangeError::Failed(format!(
+                "no answer from {uri}: {refusal}"
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// An upstream that is broken may echo what it was sent, and its words end up in the log.
@@ -231,10 +252,13 @@ fn no_answer(url: &str, error: ureq::Error) -> ExchangeError {
         other => match http_client::tls_error(other) {
             Some(rustls::Error::InvalidCertificate(reason)) => format!(
                 "its certificate is not trusted: {}; \
-                 SSL_CERT_FILE or SSL_CERT_DIR names the root of a private authority",
+                 SSL_CERT_FILE, SSL_CERT_DIR or NODE_EXTRA_CA_CERTS names the root of a private authority",
                 http_client::distrust(reason)
             ),
-            _ => other.to_string(),
+            _ => match http_client::proxy_error(other) {
+                Some(proxy) => proxy.to_string(),
+                None => other.to_string(),
+            },
         },
     };
     ExchangeError::Failed(format!("no answer from {url}: {why}"))

@@ -4,6 +4,8 @@ pub mod wire;
 
 pub mod base_url;
 pub mod http_client;
+pub mod problem;
+pub mod trust;
 
 pub mod hash;
 pub mod random;

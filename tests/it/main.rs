@@ -8,6 +8,7 @@
 mod fake_postiz;
 mod support;
 
+mod addresses;
 mod airgap;
 mod attack;
 mod cli;
@@ -16,6 +17,7 @@ mod database_tls;
 mod faults;
 mod lifecycle;
 mod login;
+mod outbound;
 mod secrets;
 mod stand_in;
 mod store;

@@ -106,7 +106,7 @@ fn finish(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     file.check_writable()?;
     let place = Unfinished::place(&file);
     let mut unfinished = Unfinished::load(&place)?;
-    let server = AuthServer::connect(unfinished.server.clone(), context);
+    let server = AuthServer::connect(unfinished.server.clone(), context)?;
     let date = context.clock.date();
     let (interval, left) = (unfinished.interval(), unfinished.left(date));
     // However often an agent calls, the server is asked no more often than it wants.
@@ -190,7 +190,7 @@ fn begin(
         context.output.warn(&warning);
     }
     context.output.say("Signing in here ends an earlier login of the same account on another machine: Postiz keeps one.");
-    let server = AuthServer::connect(base, context);
+    let server = AuthServer::connect(base, context)?;
     let codes = server.ask_for_codes()?;
     Ok((server, codes))
 }

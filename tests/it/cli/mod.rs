@@ -16,6 +16,7 @@ mod examples;
 mod login;
 mod login_in_two_calls;
 mod networks;
+mod proxies;
 mod requests;
 mod retries;
 mod shells;

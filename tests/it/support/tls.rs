@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
 };
@@ -26,15 +28,27 @@ pub struct Authority {
 impl Authority {
     /// Makes both, with openssl.
     pub fn new() -> Authority {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let script = "
+        Authority::made_by("
             key='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
             openssl req -x509 $key -days 2 -subj '/CN=A Private Authority' -keyout ca.key -out ca.crt
             openssl req $key -subj /CN=localhost -keyout server.key -out server.csr
             echo subjectAltName=DNS:localhost,DNS:postiz.test >names
             openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt
             mkdir store
-            cp ca.crt store/$(openssl x509 -hash -noout -in ca.crt).0";
+            cp ca.crt store/$(openssl x509 -hash -noout -in ca.crt).0")
+    }
+
+    /// No authority: a certificate for `localhost` that signs itself, as `openssl req -x509` makes it.
+    pub fn self_signed() -> Authority {
+        Authority::made_by(
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \\
+                -addext subjectAltName=DNS:localhost -keyout server.key -out server.crt
+            cp server.crt ca.crt",
+        )
+    }
+
+    fn made_by(script: &str) -> Authority {
+        let folder = tempfile::tempdir().expect("a temporary folder");
         let made = Command::new("sh")
             .args(["-euc", script])
             .current_dir(folder.path())
@@ -72,6 +86,32 @@ impl Authority {
     }
 }
 
+/// An https server that shows the certificate of `shown` and holds the key of `held` instead: where it listens.
+pub fn impostor(shown: &Authority, held: &Authority) -> SocketAddr {
+    #[derive(Debug)]
+    struct Always(Arc<CertifiedKey>);
+    impl ResolvesServerCert for Always {
+        fn resolve(&self, _: ClientHello) -> Option<Arc<CertifiedKey>> {
+            Some(Arc::clone(&self.0))
+        }
+    }
+    let key = PrivateKeyDer::from_pem_file(held.file("server.key")).expect("a key");
+    let key = rustls::crypto::ring::sign::any_supported_type(&key).expect("ring takes it");
+    let chain = vec![certificate(&shown.file("server.crt"))];
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("ring has them")
+        .with_no_client_auth();
+    let resolver = Always(Arc::new(CertifiedKey::new(chain, key)));
+    let config = Arc::new(builder.with_cert_resolver(Arc::new(resolver)));
+    serve(move |client| {
+        let session = ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
+        let mut stream = StreamOwned::new(session, client);
+        read_request(&mut stream)?;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
+    })
+}
+
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
@@ -87,6 +127,34 @@ pub fn put_tls_before(server: SocketAddr, authority: &Authority) -> SocketAddr {
         let session = ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
         relay(StreamOwned::new(session, client), connect(server)?)
     })
+}
+
+/// Speaks TLS for the proxy at `proxy`, both ways at once.
+pub fn put_tls_before_proxy(proxy: SocketAddr, authority: &Authority) -> SocketAddr {
+    let config = authority.server_config();
+    serve(move |client| {
+        let session = ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
+        let server = TcpStream::connect(proxy)?;
+        for stream in [&client, &server] {
+            stream.set_read_timeout(Some(Duration::from_millis(1)))?;
+        }
+        let (mut client, mut server) = (StreamOwned::new(session, client), server);
+        loop {
+            pass_on(&mut client, &mut server)?;
+            pass_on(&mut server, &mut client)?;
+        }
+    })
+}
+
+/// What has come until now; the end of it is an error.
+fn pass_on(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut chunk = [0; 16 * 1024];
+    match from.read(&mut chunk) {
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(count) => to.write_all(&chunk[..count]).and_then(|()| to.flush()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Speaks plain HTTP for the https server at `server`: where it listens. One request a connection.
@@ -129,6 +197,11 @@ impl ConnectProxy {
             io::copy(&mut server, &mut client).map(drop)
         });
         ConnectProxy { address, asked }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// For `HTTPS_PROXY`.

@@ -1,0 +1,258 @@
+//! Which certificates are trusted: the roots that the environment names or the system has, and how they are checked.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, crypto,
+};
+
+use crate::shared::problem::{Lookup, Problem};
+
+/// The roots to trust, and what is wrong with the files that the environment names: `SSL_CERT_FILE` and `SSL_CERT_DIR`
+/// instead of the system's store, `NODE_EXTRA_CA_CERTS` (for people who come from npm) beside it.
+pub fn roots(vars: Lookup) -> (Vec<CertificateDer<'static>>, Vec<Problem>) {
+    let mut named = Named::read(vars);
+    let mut roots = if named.replaces_system {
+        named.certificates
+    } else {
+        system_roots()
+    };
+    roots.append(&mut named.extra);
+    (roots, named.problems)
+}
+
+/// What is wrong with the files and folders of certificates that the environment names.
+pub fn problems(vars: Lookup) -> Vec<Problem> {
+    Named::read(vars).problems
+}
+
+/// The system's roots (or what `SSL_CERT_FILE` and `SSL_CERT_DIR` name), else the built-in Mozilla ones.
+pub fn system_roots() -> Vec<CertificateDer<'static>> {
+    // A store that is partly unreadable still serves; what is missing shows as a certificate that is not trusted.
+    let system = rustls_native_certs::load_native_certs().certs;
+    let built_in = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
+    if system.is_empty() {
+        built_in.to_vec()
+    } else {
+        system
+    }
+}
+
+/// Checks a server's certificate as webpki does. A certificate that equals one of `roots` is trusted too, as OpenSSL does
+/// for the usual self-signed server: webpki refuses it (`CaUsedAsEndEntity`, or `UnknownIssuer` where it is not
+/// self-signed). Its name and dates must be right all the same, and the server must hold its key.
+pub fn verifier(roots: Vec<CertificateDer<'static>>) -> Arc<dyn ServerCertVerifier> {
+    let provider = Arc::new(ring::default_provider());
+    let algorithms = provider.signature_verification_algorithms;
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(roots.iter().cloned());
+    Arc::new(Verifier {
+        // It fails where there is no root: then nothing is trusted.
+        webpki: WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider)
+            .build()
+            .ok(),
+        roots,
+        algorithms,
+    })
+}
+
+/// Why a certificate is not trusted, to be put after "its certificate is not trusted: ".
+pub fn distrust(reason: &CertificateError) -> String {
+    match reason {
+        CertificateError::UnknownIssuer => "no authority known here has signed it".to_owned(),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "it has expired (or this machine's clock is wrong)".to_owned()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "it is not valid yet (or this machine's clock is wrong)".to_owned()
+        }
+        // rustls would say that it is valid for no name, which is not what its owner sees in it.
+        CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => {
+            "it names no host in subjectAltName; the common name (CN) alone does not count (RFC 9525 §2)"
+                .to_owned()
+        }
+        // The name that was asked for, and those that the certificate has.
+        CertificateError::NotValidForNameContext { .. } => reason.to_string(),
+        CertificateError::Other(other) if other.0.to_string() == "UnsupportedCertVersion" => {
+            "it is of X.509 version 1, which has no room for host names; make one of version 3".to_owned()
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+/// What the environment names.
+#[derive(Default)]
+struct Named {
+    certificates: Vec<CertificateDer<'static>>,
+    /// Whether the system's own store is left alone.
+    replaces_system: bool,
+    extra: Vec<CertificateDer<'static>>,
+    problems: Vec<Problem>,
+}
+
+impl Named {
+    fn read(vars: Lookup) -> Named {
+        let mut named = Named::default();
+        let set = |name| vars(name).filter(|value| !value.is_empty());
+        if let Some(file) = set(FILE_VARIABLE) {
+            named.replaces_system = true;
+            let read = certificates_in(Path::new(&file));
+            let found = named.or_problem(FILE_VARIABLE, &file, read);
+            named.certificates.extend(found);
+        }
+        if let Some(folders) = set(FOLDER_VARIABLE) {
+            named.replaces_system = true;
+            let read = certificates_in_folders(&folders);
+            let found = named.or_problem(FOLDER_VARIABLE, &folders, read);
+            named.certificates.extend(found);
+        }
+        if let Some(file) = set(EXTRA_VARIABLE) {
+            let read = certificates_in(Path::new(&file));
+            named.extra = named.or_problem(EXTRA_VARIABLE, &file, read);
+        }
+        named
+    }
+
+    fn or_problem(
+        &mut self,
+        name: &'static str,
+        path: &OsString,
+        read: io::Result<Vec<CertificateDer<'static>>>,
+    ) -> Vec<CertificateDer<'static>> {
+        let why = match read {
+            Ok(certificates) if certificates.is_empty() => "holds no certificate in PEM".to_owned(),
+            Ok(certificates) => return certificates,
+            Err(error) => format!("cannot be read: {error}"),
+        };
+        let text = format!("{} {why}", Path::new(path).display());
+        self.problems.push(Problem { name, text });
+        Vec::new()
+    }
+}
+
+/// What is no certificate between certificates is passed over: bundles hold comments, and keys.
+fn certificates_in(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(FILE_BYTES_MAX)
+        .read_to_end(&mut bytes)?;
+    let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
+    Ok(CertificateDer::pem_slice_iter(text)
+        .filter_map(Result::ok)
+        .collect())
+}
+
+/// `SSL_CERT_DIR` may name several folders, as OpenSSL has it. Files that hold no certificate are passed over.
+fn certificates_in_folders(folders: &OsString) -> io::Result<Vec<CertificateDer<'static>>> {
+    let mut certificates = Vec::new();
+    for folder in std::env::split_paths(folders).filter(|folder| !folder.as_os_str().is_empty()) {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_file() {
+                certificates.extend(certificates_in(&path).unwrap_or_default());
+            }
+        }
+    }
+    // Folders that `openssl rehash` made hold each certificate twice.
+    certificates.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
+    certificates.dedup();
+    Ok(certificates)
+}
+
+#[derive(Debug)]
+struct Verifier {
+    webpki: Option<Arc<WebPkiServerVerifier>>,
+    roots: Vec<CertificateDer<'static>>,
+    algorithms: crypto::WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer,
+        intermediates: &[CertificateDer],
+        server_name: &ServerName,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let Some(webpki) = &self.webpki else {
+            return Err(CertificateError::UnknownIssuer.into());
+        };
+        let is_root = self.roots.iter().any(|root| root == end_entity);
+        // What else the server sends says nothing about a certificate that is trusted by itself.
+        let intermediates = if is_root { &[] } else { intermediates };
+        let verified =
+            webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match verified {
+            // webpki looks at the dates first, so they are right when it says one of these (a test holds it to that).
+            Err(Error::InvalidCertificate(reason)) if is_root && is_about_issuer(&reason) => {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            Err(Error::InvalidCertificate(reason)) if is_authority(&reason) => {
+                Err(CertificateError::UnknownIssuer.into())
+            }
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        crypto::verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// Is the certificate itself in order, so that all is said against who signed it, or how?
+fn is_about_issuer(reason: &CertificateError) -> bool {
+    is_authority(reason)
+        || matches!(
+            reason,
+            CertificateError::UnknownIssuer
+                | CertificateError::BadSignature
+                | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+                | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. }
+        )
+}
+
+/// Is it that the certificate calls itself an authority's? `openssl req -x509` makes them so.
+fn is_authority(reason: &CertificateError) -> bool {
+    // rustls hands on webpki's own error, whose type is not ours to name; its Display is its name.
+    matches!(reason, CertificateError::Other(other) if other.0.to_string() == "CaUsedAsEndEntity")
+}
+
+const FILE_VARIABLE: &str = "SSL_CERT_FILE";
+const FOLDER_VARIABLE: &str = "SSL_CERT_DIR";
+const EXTRA_VARIABLE: &str = "NODE_EXTRA_CA_CERTS";
+
+/// What Windows' editors put before a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Far more than all the roots there are; a file that never ends (`/dev/zero`) must not fill the memory.
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -1,0 +1,114 @@
+//! Names of which some addresses lead nowhere, in a network of the test's own: nothing leaves it, and nobody else sees it.
+
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::fake_postiz::http::HttpServer;
+use crate::fake_postiz::{API_KEY, Request, Response};
+use crate::support::{program, run};
+
+/// Makes the network: an interface behind which nobody answers, a firewall's rule, and a hosts file.
+const NETWORK: &str = "
+    ip link set lo up
+    ip link add out type veth peer name nobody
+    ip link set nobody up
+    ip link set out up
+    ip addr add 2001:db8::1/64 dev out nodad
+    ip -6 neigh add 2001:db8::2 lladdr 02:00:00:00:00:02 dev out nud permanent
+    ip -6 neigh add 2001:db8::4 lladdr 02:00:00:00:00:02 dev out nud permanent
+    # As a firewall that rejects with icmp6-adm-prohibited: connect() says EACCES.
+    ip -6 rule add pref 10 to 2001:db8::3/128 ipproto tcp prohibit
+    for at in '2001:db8::3 rejected' '127.0.0.1 rejected' '2001:db8::2 silent' '127.0.0.1 silent' \\
+              '2001:db8::2 both-silent' '2001:db8::4 both-silent' '2001:db8::3 all-rejected'; do
+        echo \"$at.test\"
+    done >\"$HOSTS\"
+    mount --bind \"$HOSTS\" /etc/hosts
+";
+
+/// Set for the run of the test within its network.
+const INSIDE: &str = "POSTIZ_TEST_INSIDE_NETWORK";
+
+#[test]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "nobody hands tests their environment"
+)]
+fn an_address_that_leads_nowhere_leaves_time_for_the_others() {
+    if std::env::var_os(INSIDE).is_some() {
+        inside();
+        return;
+    }
+    let hosts = tempfile::NamedTempFile::new().expect("a temporary file");
+    let network = |then: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--net", "--mount", "sh", "-euc"]);
+        command.arg(format!("{NETWORK}\n{then}")).arg("network");
+        command.env("HOSTS", hosts.path());
+        command
+    };
+    let possible = network("true").output();
+    if !possible
+        .as_ref()
+        .is_ok_and(|output| output.status.success())
+    {
+        println!("skipped: no network of our own can be made here: {possible:?}");
+        return;
+    }
+    let mut again = network("exec \"$@\"");
+    again
+        .arg(std::env::current_exe().expect("a test is a program"))
+        .args(["--exact", "--nocapture"])
+        .arg("addresses::an_address_that_leads_nowhere_leaves_time_for_the_others")
+        .env(INSIDE, "1");
+    let output = again.output().expect("it started a moment ago");
+    assert!(output.status.success(), "{}", told(&output));
+    assert!(told(&output).contains("1 passed"), "{}", told(&output));
+}
+
+fn inside() {
+    let server = HttpServer::start(0, |_: &Request| Response::json(200, &json!([])));
+    let server = server.expect("a free port");
+    let url = server.url();
+    let ask = |host: &str, arguments: &str| {
+        let mut command = Command::new(program("postiz"));
+        command.args(arguments.split(' ')).env_clear();
+        command.env("POSTIZ_API_KEY", API_KEY);
+        command.env("POSTIZ_API_URL", url.replace("127.0.0.1", host));
+        let start = Instant::now();
+        (run(&mut command), start.elapsed())
+    };
+    let seconds = Duration::from_secs;
+
+    let (output, took) = ask("rejected.test", "integrations:list");
+    assert!(output.status.success(), "{}", told(&output));
+    assert!(took < seconds(2), "{took:?}");
+
+    // Half of the time for each of two.
+    let (output, took) = ask("silent.test", "integrations:list");
+    assert!(output.status.success(), "{}", told(&output));
+    assert!(took > seconds(4) && took < seconds(8), "{took:?}");
+
+    let (output, took) = ask("both-silent.test", "api POST /x");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        told(&output).contains("no connection within 10 s"),
+        "{}",
+        told(&output)
+    );
+    assert!(took > seconds(9) && took < seconds(13), "{took:?}");
+
+    let (output, _) = ask("all-rejected.test", "api POST /x");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        told(&output).contains("Permission denied"),
+        "{}",
+        told(&output)
+    );
+}
+
+fn told(output: &Output) -> String {
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    text(&output.stdout) + &text(&output.stderr)
+}

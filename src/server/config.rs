@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::server::client_address::TrustedProxies;
 use crate::server::log::Format;
-use crate::server::store::postgres::DatabaseUrl;
+use crate::server::store::database_url::DatabaseUrl;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::secret::Secret;
 
@@ -223,7 +223,7 @@ impl Reader<'_> {
         };
         let scheme = url.split(':').next().unwrap_or_default();
         match scheme {
-            "postgres" | "postgresql" => match DatabaseUrl::parse(&url) {
+            "postgres" | "postgresql" => match DatabaseUrl::parse(&url, self.variable) {
                 Ok(url) => return StoreLocation::Postgres(Box::new(url)),
                 Err(error) => {
                     self.problem("DATABASE_URL", format!("(its value is not shown): {error}"))

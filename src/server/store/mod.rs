@@ -3,7 +3,10 @@
 //! Every operation is atomic, over all instances that share the store. Time is the store's own, never the caller's.
 //! "Not found", "too late" and "already used" are answers; a [`StoreError`] means that the store itself failed.
 
+mod connect;
+pub mod database_url;
 pub mod embedded;
+mod passfile;
 mod pool;
 pub mod postgres;
 mod tls;

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use postgres::error::{Severity, SqlState};
 use postgres::types::ToSql;
-use postgres::{Client, Config, Row, Statement};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use postgres::{Client, Row, Statement};
 
 use crate::server::store::StoreError;
+use crate::server::store::connect::Connector;
 
 /// How long a request waits for a connection when none is taken or given back meanwhile: less than the 2 s in which
 /// `/ready` must answer in any case, so that the log names the cause.
@@ -23,8 +23,7 @@ const SESSION: &str = "SET statement_timeout = '2s'; SET lock_timeout = '2s'; \
 
 /// Up to `size` connections, made when they are needed.
 pub(crate) struct Pool {
-    config: Config,
-    tls: MakeRustlsConnect,
+    connector: Connector,
     size: usize,
     /// What each new connection goes through once before it is used.
     prepare: Prepare,
@@ -60,8 +59,7 @@ pub(crate) struct Pooled {
 
 impl Pool {
     pub(crate) fn new(
-        config: Config,
-        tls: MakeRustlsConnect,
+        connector: Connector,
         size: usize,
         prepare: impl Fn(&mut Client) -> Result<(), StoreError> + Send + Sync + 'static,
     ) -> Arc<Pool> {
@@ -73,8 +71,7 @@ impl Pool {
         };
         let (slots, freed) = (Mutex::new(slots), Condvar::new());
         Arc::new(Pool {
-            config,
-            tls,
+            connector,
             size,
             prepare: Box::new(prepare),
             slots,
@@ -141,9 +138,9 @@ impl Pool {
     /// Fills the slot that the caller has counted as open.
     fn connect(self: &Arc<Pool>) -> Result<Pooled, StoreError> {
         let connected = self
-            .config
-            .connect(self.tls.clone())
-            .map_err(|error| classify(&error))
+            .connector
+            .connect(None)
+            .map_err(|failed| failed.error)
             .and_then(|mut client| {
                 (self.prepare)(&mut client)?;
                 client

@@ -1,20 +1,19 @@
 //! The store of any number of instances: one table in PostgreSQL. Connections are pool.rs, its schema is `sql/`.
 
-use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use postgres::config::SslMode;
 use postgres::types::ToSql;
-use postgres::{Client, Config, Row};
+use postgres::{Client, Row};
 
 use serde_json::{Value, json};
 
 use crate::server::codes::{BrowserKeyHash, DeviceCodeHash, StateHash, UserCode};
 use crate::server::seal::{Seal, SealedToken};
+use crate::server::store::connect::Connector;
+pub use crate::server::store::database_url::DatabaseUrl;
 use crate::server::store::pool::{Pool, Pooled, classify};
-use crate::server::store::tls::{self, Roots, Verify};
 use crate::server::store::{
     Claim, Denier, EXPIRED_FOR, Inserted, NewRequest, PendingRequest, Polled, REDEEMABLE_FOR,
     Redemption, SealedGrant, Store, StoreError,
@@ -48,91 +47,6 @@ macro_rules! live {
     };
 }
 
-/// Where the database is and how to talk to it: a checked `DATABASE_URL`.
-#[derive(Clone, Debug)]
-pub struct DatabaseUrl {
-    config: Config,
-    verify: Verify,
-}
-
-impl DatabaseUrl {
-    /// Parses a `postgres://` or `postgresql://` URL with libpq's parameters; the error says what is wrong with it, and
-    /// never holds its password.
-    pub fn parse(url: &str) -> Result<DatabaseUrl, String> {
-        let (plain, sslmode, sslrootcert) = take_ssl_parameters(url)?;
-        let mut config =
-            Config::from_str(&plain).map_err(|error| match std::error::Error::source(&error) {
-                Some(cause) => format!("{error}: {cause}"),
-                None => error.to_string(),
-            })?;
-        if config.get_hosts().is_empty() {
-            return Err("names no host".to_owned());
-        }
-        let roots = match sslrootcert.as_deref() {
-            None | Some("system") => Roots::System,
-            Some(path) => Roots::File(path.into()),
-        };
-        let (mode, verify) = match (sslmode.as_deref().unwrap_or("prefer"), &roots) {
-            ("disable", _) => (SslMode::Disable, Verify::Nothing),
-            ("prefer" | "allow", _) => (SslMode::Prefer, Verify::Nothing),
-            ("require", Roots::System) => (SslMode::Require, Verify::Nothing),
-            ("require", Roots::File(_)) | ("verify-ca", _) => {
-                (SslMode::Require, Verify::Authority(roots))
-            }
-            ("verify-full", _) => (SslMode::Require, Verify::AuthorityAndName(roots)),
-            (other, _) => {
-                return Err(format!(
-                    "sslmode is {other:?}, and must be disable, prefer, require, verify-ca or verify-full"
-                ));
-            }
-        };
-        config.ssl_mode(mode);
-        set_patience(&mut config);
-        Ok(DatabaseUrl { config, verify })
-    }
-}
-
-/// A database that is gone without a word must not hold a request for long.
-fn set_patience(config: &mut Config) {
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(Duration::from_secs(2));
-    }
-    if config.get_tcp_user_timeout().is_none() {
-        config.tcp_user_timeout(Duration::from_secs(5));
-    }
-    config.keepalives_idle(Duration::from_secs(30));
-    config.keepalives_interval(Duration::from_secs(5));
-    config.keepalives_retries(3);
-    if config.get_application_name().is_none() {
-        config.application_name("postiz-auth-server");
-    }
-}
-
-/// `url` without `sslmode` and `sslrootcert`, of which the postgres crate knows only a part; and these two.
-fn take_ssl_parameters(url: &str) -> Result<(String, Option<String>, Option<String>), String> {
-    let Some((base, query)) = url.split_once('?') else {
-        return Ok((url.to_owned(), None, None));
-    };
-    let (mut sslmode, mut sslrootcert, mut rest) = (None, None, Vec::new());
-    for pair in query.split('&') {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let decoded = percent_encoding::percent_decode_str(value)
-            .decode_utf8()
-            .map(|value| value.into_owned());
-        match name {
-            "sslmode" => sslmode = Some(decoded.map_err(|_| "sslmode is not UTF-8")?),
-            "sslrootcert" => sslrootcert = Some(decoded.map_err(|_| "sslrootcert is not UTF-8")?),
-            _ => rest.push(pair),
-        }
-    }
-    let plain = if rest.is_empty() {
-        base.to_owned()
-    } else {
-        format!("{base}?{}", rest.join("&"))
-    };
-    Ok((plain, sslmode, sslrootcert))
-}
-
 /// The store in PostgreSQL.
 pub struct Postgres {
     pool: Arc<Pool>,
@@ -142,7 +56,7 @@ impl Postgres {
     /// A store on up to `pool_size` connections. Connects to nothing yet: a database that is not there is a normal event.
     /// The schema is brought up on the first connection. `seal` is for the tokens that the reference server left in clear.
     pub fn new(url: &DatabaseUrl, pool_size: usize, seal: Arc<Seal>) -> Result<Postgres, String> {
-        let connector = tls::connector(&url.verify)?;
+        let connector = Connector::new(url)?;
         let is_ready = AtomicBool::new(false);
         let one_at_a_time = Mutex::new(());
         let prepare = move |client: &mut Client| {
@@ -154,7 +68,7 @@ impl Postgres {
             Ok(())
         };
         Ok(Postgres {
-            pool: Pool::new(url.config.clone(), connector, pool_size, prepare),
+            pool: Pool::new(connector, pool_size, prepare),
         })
     }
 
@@ -527,51 +441,6 @@ fn query_once(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn verify(url: &str) -> Verify {
-        DatabaseUrl::parse(url).unwrap().verify
-    }
-
-    #[test]
-    fn sslmode_means_what_libpq_means() {
-        let file = || Roots::File("/ca.pem".into());
-        for (query, mode, expected) in [
-            ("", SslMode::Prefer, Verify::Nothing),
-            ("?sslmode=disable", SslMode::Disable, Verify::Nothing),
-            ("?sslmode=prefer", SslMode::Prefer, Verify::Nothing),
-            ("?sslmode=require", SslMode::Require, Verify::Nothing),
-            (
-                "?sslmode=require&sslrootcert=%2Fca.pem",
-                SslMode::Require,
-                Verify::Authority(file()),
-            ),
-            (
-                "?sslrootcert=/ca.pem&sslmode=verify-ca",
-                SslMode::Require,
-                Verify::Authority(file()),
-            ),
-            (
-                "?sslmode=verify-full",
-                SslMode::Require,
-                Verify::AuthorityAndName(Roots::System),
-            ),
-            (
-                "?connect_timeout=3&sslmode=verify-full",
-                SslMode::Require,
-                Verify::AuthorityAndName(Roots::System),
-            ),
-        ] {
-            let url = format!("postgres://u:p@h/db{query}");
-            assert_eq!(verify(&url), expected, "{query}");
-            assert_eq!(
-                DatabaseUrl::parse(&url).unwrap().config.get_ssl_mode(),
-                mode,
-                "{query}"
-            );
-        }
-    }
-
     #[test]
     fn the_claims_time_is_the_one_that_all_stores_promise() {
         let text = format!(
@@ -579,18 +448,5 @@ mod tests {
             crate::server::store::CLAIM_LASTS.as_secs()
         );
         assert!(claimed!().contains(&text));
-    }
-
-    #[test]
-    fn bad_urls_are_refused_without_their_password() {
-        for url in [
-            "postgres://u:hunter2@h/db?sslmode=maybe",
-            "postgres://u:hunter2@h/db?colour=red",
-            "postgres://u:hunter2@h:abc/db",
-            "postgres://",
-        ] {
-            let error = DatabaseUrl::parse(url).unwrap_err();
-            assert!(!error.contains("hunter2"), "{error}");
-        }
     }
 }

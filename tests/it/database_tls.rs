@@ -1,6 +1,9 @@
 //! Encryption on the way to PostgreSQL: every `sslmode`, as libpq means it.
 
 use crate::database_url::{assert_refused, check};
+use std::path::Path;
+
+use crate::support::tls::{Authority, read_along};
 use crate::support::{Cluster, Database, Login, Store, TestServer, expect};
 
 /// Does a server with this URL reach its database, and is the connection encrypted then?
@@ -183,6 +186,21 @@ fn certificates_of_every_kind_mean_what_libpq_means() {
             Refused("P-521"),
         ),
         (
+            "signed by a P-521 key",
+            (
+                "key='-newkey ec -pkeyopt ec_paramgen_curve:P-521 -nodes'
+                 openssl req -x509 $key -days 2 -subj /CN=odd -keyout odd.key -out odd.crt
+                 openssl req -new -nodes -subj /CN=localhost -out server.csr -keyout server.key
+                 openssl x509 -req -in server.csr -CA odd.crt -CAkey odd.key -sha512 -CAcreateserial -days 2 \\
+                     -extfile names -out server.crt"
+                    .to_owned(),
+                "odd.crt",
+            ),
+            Connects,
+            Refused("signed by an algorithm"),
+            Refused("signed by an algorithm"),
+        ),
+        (
             "ECDSA with SHA-512",
             own("-newkey ec -pkeyopt ec_paramgen_curve:P-384 -sha512 -addext subjectAltName=DNS:localhost"),
             Connects,
@@ -252,6 +270,31 @@ fn channel_binding_needs_tls() {
         &url("sslmode=disable&channel_binding=require"),
         &[],
         &["channel_binding=require"],
+    );
+}
+
+/// Nothing is verified, but with channel binding, which `prefer` uses where it can, nobody reads along.
+#[test]
+fn channel_binding_finds_out_who_reads_along() {
+    let cluster = Cluster::start_with_tls();
+    let database = cluster.database();
+    let ca = cluster.file("ca.crt");
+    let relay = read_along(database.address(), Path::new(&ca), &Authority::new());
+    let url = |parameters| {
+        database
+            .behind(relay.port())
+            .url_with("localhost", parameters)
+    };
+    assert_eq!(
+        check(&url("sslmode=require&channel_binding=disable"), &[]),
+        Ok(())
+    );
+    let found_out = "channel binding check failed";
+    assert_refused(&url("sslmode=require"), &[], &[found_out]);
+    assert_refused(
+        &url("sslmode=require&channel_binding=require"),
+        &[],
+        &[found_out],
     );
 }
 

@@ -110,6 +110,10 @@ fn passwords_come_from_the_url_the_environment_or_the_password_file() {
             name,
         ],
     );
+    // Waiting does not mend it.
+    let setup = TestServer::setup(Store::Embedded).var("HOME", "/nowhere");
+    let output = setup.var("DATABASE_URL", &url).run(&[]);
+    assert_eq!(output.status.code(), Some(1));
     assert_eq!(check(&url, &[("PGPASSWORD", PASSWORD)]), Ok(()));
     assert_refused(
         &url,

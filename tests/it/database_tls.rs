@@ -221,7 +221,7 @@ fn certificates_of_every_kind_mean_what_libpq_means() {
             Connects,
             Connects,
         ),
-        ("RSA of 2056 bits", signed("-newkey rsa:2056"), Connects, Connects, Connects),
+        ("RSA of 2049 bits", signed("-newkey rsa:2049"), Connects, Connects, Connects),
         ("RSA of 3000 bits", signed("-newkey rsa:3000"), Connects, Connects, Connects),
         (
             "RSA of 1024 bits",

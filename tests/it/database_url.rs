@@ -215,3 +215,20 @@ fn errors_name_the_hosts_that_were_tried() {
         &["no.such.host.invalid:5432"],
     );
 }
+
+/// The first cannot be written to, as a standby.
+#[test]
+fn the_host_that_can_be_written_to_is_taken() {
+    let (standby, primary) = (Cluster::start_new(), Cluster::start_new());
+    let database = primary.database();
+    let (port, name) = (standby.database().address().port(), database.name());
+    let read_only = format!("ALTER DATABASE {name} SET default_transaction_read_only = on");
+    standby.existing("postgres").run(&read_only);
+    let url = |hosts: &str| {
+        format!("postgres://postgres:{PASSWORD}@{hosts}/{name}?target_session_attrs=read-write")
+    };
+    let standby = format!("127.0.0.1:{port}");
+    let primary = format!("127.0.0.1:{}", database.address().port());
+    assert_refused(&url(&standby), &[], &[&standby, "does not allow writes"]);
+    assert_eq!(check(&url(&format!("{standby},{primary}")), &[]), Ok(()));
+}

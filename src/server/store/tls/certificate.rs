@@ -256,10 +256,10 @@ fn time(input: &mut &[u8]) -> Option<u64> {
     let (year, rest) = text.split_at_checked(text.len().checked_sub(10)?)?;
     let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let number = |text: &str| text.parse::<i64>().ok().filter(|_| is_number(text));
-    let year = match (tag, number(year)?) {
-        (UTC_TIME, year @ ..50) => 2000 + year,
-        (UTC_TIME, year @ ..100) => 1900 + year,
-        (GENERALIZED_TIME, year) => year,
+    let year = match (tag, year.len(), number(year)?) {
+        (UTC_TIME, 2, year @ ..50) => 2000 + year,
+        (UTC_TIME, 2, year) => 1900 + year,
+        (GENERALIZED_TIME, 4, year) => year,
         _ => return None,
     };
     let part = |at: usize| rest.get(at..at + 2).and_then(number);
@@ -290,6 +290,7 @@ mod tests {
             (GENERALIZED_TIME, "20000229120000Z", Some(951_825_600)),
             (UTC_TIME, "500101000000Z", Some(0)),
             (UTC_TIME, "2603010000Z", None),
+            (GENERALIZED_TIME, "99999999999999999920000229120000Z", None),
             (UTC_TIME, "26030100-000Z", None),
             (UTC_TIME, "Z", None),
         ] {
@@ -309,6 +310,31 @@ mod tests {
             &[0x30, 2, 0x30, 0],
         ] {
             assert!(Certificate::parse(der).is_none());
+        }
+    }
+
+    /// All authorities that the world trusts, and what is left of a few when each of their bytes is another.
+    #[test]
+    fn real_certificates_are_read_and_broken_ones_do_no_harm() {
+        let now = UnixTime::now();
+        let real = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
+        for der in real {
+            let certificate = Certificate::parse(der).unwrap();
+            assert!(!certificate.is_too_new(now) && certificate.end_point().is_some());
+            assert!(certificate.not_before < certificate.not_after);
+        }
+        for der in real.iter().step_by(16) {
+            for at in 0..der.len() {
+                for byte in [0, 0x7f, 0x80, 0x84, 0xff] {
+                    let mut broken = der.to_vec();
+                    broken[at] = byte;
+                    if let Some(certificate) = Certificate::parse(&broken) {
+                        certificate.end_point();
+                        certificate.rsa_bits();
+                        certificate.key_kind();
+                    }
+                }
+            }
         }
     }
 }

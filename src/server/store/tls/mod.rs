@@ -23,8 +23,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
-    SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, PeerMisbehaved,
+    RootCertStore, SignatureScheme,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{Connect, TlsConnector};
@@ -186,6 +186,10 @@ impl Tls {
                 Some(_) => format!("it refuses TLS or the client certificate (sslcert): {alert:?}"),
                 None => format!("it refuses TLS: {alert:?}"),
             },
+            Error::PeerMisbehaved(PeerMisbehaved::SignedKxWithWrongAlgorithm) => {
+                "its certificate's key is for PSS alone, which takes TLS 1.3 here, and it has TLS 1.2"
+                    .to_owned()
+            }
             // Our own words.
             Error::General(text) => text.clone(),
             other => format!("TLS failed: {other}"),
@@ -370,6 +374,13 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
+        // They are offered for TLS 1.2 alone (RFC 8446 §4.2.3).
+        if let SignatureScheme::RSA_PKCS1_SHA256
+        | SignatureScheme::RSA_PKCS1_SHA384
+        | SignatureScheme::RSA_PKCS1_SHA512 = signed.scheme
+        {
+            return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
+        }
         self.verify_signature(message, certificate, signed)
     }
 

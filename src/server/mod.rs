@@ -226,7 +226,8 @@ fn ping(store: &Arc<dyn Store>) -> Result<(), StoreError> {
 fn open_store(config: &Config, seal: Arc<Seal>) -> Result<Arc<dyn Store>, StartError> {
     Ok(match &config.store {
         StoreLocation::Postgres(url) => {
-            let store = Postgres::new(url, config.database_pool_size, seal);
+            let pool_size = url.pool_size.unwrap_or(config.database_pool_size);
+            let store = Postgres::new(url, pool_size, seal);
             Arc::new(store.map_err(|error| StartError(format!("DATABASE_URL: {error}")))?)
         }
         StoreLocation::File(path) => {

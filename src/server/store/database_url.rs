@@ -974,4 +974,34 @@ mod tests {
             assert!(!error.contains("hunter2"), "{error}");
         }
     }
+
+    /// Whatever two characters stand anywhere before the parameters.
+    #[test]
+    fn an_sslmode_that_was_written_is_never_lost() {
+        let (url, parameters) = (
+            "postgres://u:12ab@h:1/db",
+            "?sslmode=require&pgbouncer=true",
+        );
+        let characters = [
+            "", "@", "/", "?", "#", ":", "%", "[", "]", ",", "=", "&", "?x=", "?ssl=", "é",
+        ];
+        let mut read = 0;
+        for first in "postgres://".len()..=url.len() {
+            for second in first..=url.len() {
+                for (one, two) in characters
+                    .iter()
+                    .flat_map(|one| characters.map(|two| (one, two)))
+                {
+                    let (start, middle, end) = (&url[..first], &url[first..second], &url[second..]);
+                    let url = format!("{start}{one}{middle}{two}{end}{parameters}");
+                    if let Ok(parsed) = parse(&url, &[]) {
+                        read += 1;
+                        assert_eq!(parsed.config.get_ssl_mode(), SslMode::Require, "{url}");
+                        assert_eq!(parsed.pooler, Some(true), "{url}");
+                    }
+                }
+            }
+        }
+        assert!(read > 1_000, "{read}");
+    }
 }

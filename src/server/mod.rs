@@ -234,7 +234,8 @@ fn open_store(config: &Config, keys: &Arc<Keys>) -> Result<Arc<dyn Store>, Start
     Ok(match &config.store {
         StoreLocation::Postgres(url) => {
             let seal = Seal::new(Arc::clone(keys));
-            let store = Postgres::new(url, config.database_pool_size, seal);
+            let pool_size = url.pool_size.unwrap_or(config.database_pool_size);
+            let store = Postgres::new(url, pool_size, seal);
             Arc::new(store.map_err(|error| StartError(format!("DATABASE_URL: {error}")))?)
         }
         StoreLocation::File(path) => {

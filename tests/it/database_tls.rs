@@ -1,5 +1,9 @@
 //! Encryption on the way to PostgreSQL: every `sslmode`, as libpq means it.
 
+use crate::database_url::{assert_refused, check};
+use std::path::Path;
+
+use crate::support::tls::{Authority, read_along};
 use crate::support::{Cluster, Database, Login, Store, TestServer, expect};
 
 /// Does a server with this URL reach its database, and is the connection encrypted then?
@@ -98,4 +102,252 @@ fn wrong_settings_are_told() {
             "{stderr}"
         );
     }
+}
+
+/// Makes server.crt and server.key, as PostgreSQL's manual does it.
+const SELF_SIGNED: &str =
+    "openssl req -new -x509 -days 2 -nodes -subj /CN=localhost -out server.crt -keyout server.key";
+
+/// The same as a request that `ca.crt` signs, for `localhost`.
+const SIGNED: &str =
+    "openssl req -new -nodes -subj /CN=localhost -out server.csr -keyout server.key";
+const SIGN: &str = "openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt";
+
+/// What an sslmode makes of a server's certificate.
+enum Outcome {
+    Connects,
+    /// With these words.
+    Refused(&'static str),
+}
+
+#[test]
+fn certificates_of_every_kind_mean_what_libpq_means() {
+    use Outcome::{Connects, Refused};
+    let own = |options: &str| (format!("{SELF_SIGNED} {options}"), "server.crt");
+    let signed = |options: &str| (format!("{SIGNED} {options}; {SIGN}"), "ca.crt");
+    let cluster = Cluster::start_with_tls();
+    let database = cluster.database();
+    let no_name = "names no host in subjectAltName";
+    for (kind, (recipe, root), binding, authority, name) in [
+        // PostgreSQL's manual, 19.9.5 (with openssl before 3.4, version 1).
+        (
+            "version 1",
+            (
+                "openssl req -new -nodes -text -out server.csr -keyout server.key -subj /CN=localhost
+                 openssl x509 -req -in server.csr -text -days 2 -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt"
+                    .to_owned(),
+                "ca.crt",
+            ),
+            Connects,
+            Refused("version 1"),
+            Refused("version 1"),
+        ),
+        (
+            "version 1, self-signed",
+            (
+                format!("{SIGNED}; openssl x509 -req -in server.csr -days 2 -signkey server.key -out server.crt"),
+                "server.crt",
+            ),
+            Connects,
+            Connects,
+            Refused("version 1"),
+        ),
+        ("the manual's self-signed one", own(""), Connects, Connects, Refused(no_name)),
+        ("self-signed with a name", own("-addext subjectAltName=DNS:localhost"), Connects, Connects, Connects),
+        (
+            "self-signed for another name",
+            own("-addext subjectAltName=DNS:elsewhere"),
+            Connects,
+            Connects,
+            Refused("not for localhost, but for"),
+        ),
+        (
+            "self-signed and expired",
+            (
+                format!("{SIGNED}; openssl x509 -req -in server.csr -days -1 -signkey server.key -out server.crt"),
+                "server.crt",
+            ),
+            Connects,
+            Refused("expired"),
+            Refused("expired"),
+        ),
+        (
+            "self-signed by somebody else",
+            (format!("{SELF_SIGNED}; :"), "ca.crt"),
+            Connects,
+            Refused("not trusted"),
+            Refused("not trusted"),
+        ),
+        (
+            "a P-521 key",
+            signed("-newkey ec -pkeyopt ec_paramgen_curve:P-521"),
+            Refused("channel_binding"),
+            Refused("P-521"),
+            Refused("P-521"),
+        ),
+        (
+            "signed by a P-521 key",
+            (
+                "key='-newkey ec -pkeyopt ec_paramgen_curve:P-521 -nodes'
+                 openssl req -x509 $key -days 2 -subj /CN=odd -keyout odd.key -out odd.crt
+                 openssl req -new -nodes -subj /CN=localhost -out server.csr -keyout server.key
+                 openssl x509 -req -in server.csr -CA odd.crt -CAkey odd.key -sha512 -CAcreateserial -days 2 \\
+                     -extfile names -out server.crt"
+                    .to_owned(),
+                "odd.crt",
+            ),
+            Connects,
+            Refused("signed by an algorithm"),
+            Refused("signed by an algorithm"),
+        ),
+        (
+            "ECDSA with SHA-512",
+            own("-newkey ec -pkeyopt ec_paramgen_curve:P-384 -sha512 -addext subjectAltName=DNS:localhost"),
+            Connects,
+            Connects,
+            Connects,
+        ),
+        (
+            "a PSS signature",
+            own("-newkey rsa:2048 -sha384 -sigopt rsa_padding_mode:pss -addext subjectAltName=DNS:localhost"),
+            Connects,
+            Connects,
+            Connects,
+        ),
+        (
+            "a PSS key",
+            signed("-newkey rsa-pss -pkeyopt rsa_keygen_bits:2048"),
+            Connects,
+            Connects,
+            Connects,
+        ),
+        ("RSA of 2049 bits", signed("-newkey rsa:2049"), Connects, Connects, Connects),
+        ("RSA of 3000 bits", signed("-newkey rsa:3000"), Connects, Connects, Connects),
+        (
+            "RSA of 1024 bits",
+            signed("-newkey rsa:1024"),
+            Refused("channel_binding"),
+            Refused("1024 bits"),
+            Refused("1024 bits"),
+        ),
+        (
+            "Ed25519",
+            own("-newkey ed25519 -addext subjectAltName=DNS:localhost"),
+            Refused("channel_binding"),
+            Connects,
+            Connects,
+        ),
+    ] {
+        cluster.restart_after(&recipe);
+        let root = cluster.file(root);
+        for (parameters, outcome) in [
+            ("sslmode=require", Connects),
+            ("sslmode=prefer", Connects),
+            ("sslmode=require&channel_binding=require", binding),
+            ("sslmode=verify-ca&sslrootcert=ROOT", authority),
+            ("sslmode=verify-full&sslrootcert=ROOT", name),
+        ] {
+            let url = database.url_with("localhost", &parameters.replace("ROOT", &root));
+            match outcome {
+                Connects => {
+                    let checked = check(&url, &[]);
+                    assert_eq!(checked, Ok(()), "{kind}, {parameters}");
+                }
+                Refused(words) => assert_refused(&url, &[], &[words, "localhost:"]),
+            }
+        }
+    }
+}
+
+#[test]
+fn channel_binding_needs_tls() {
+    let cluster = Cluster::start_with_tls();
+    let database = cluster.database();
+    let url = |parameters| database.url_with("localhost", parameters);
+    assert_eq!(check(&url("channel_binding=require"), &[]), Ok(()));
+    assert_eq!(check(&url("channel_binding=disable"), &[]), Ok(()));
+    assert_refused(
+        &url("sslmode=disable&channel_binding=require"),
+        &[],
+        &["channel_binding=require"],
+    );
+}
+
+/// Nothing is verified, but with channel binding, which `prefer` uses where it can, nobody reads along.
+#[test]
+fn channel_binding_finds_out_who_reads_along() {
+    let cluster = Cluster::start_with_tls();
+    let database = cluster.database();
+    let ca = cluster.file("ca.crt");
+    let relay = read_along(database.address(), Path::new(&ca), &Authority::new());
+    let url = |parameters| {
+        database
+            .behind(relay.port())
+            .url_with("localhost", parameters)
+    };
+    assert_eq!(
+        check(&url("sslmode=require&channel_binding=disable"), &[]),
+        Ok(())
+    );
+    let found_out = "channel binding check failed";
+    assert_refused(&url("sslmode=require"), &[], &[found_out]);
+    assert_refused(
+        &url("sslmode=require&channel_binding=require"),
+        &[],
+        &[found_out],
+    );
+}
+
+/// `hostssl … reject` (or `hostnossl` alone) makes libpq try without; a certificate authenticates carol.
+#[test]
+fn roles_connect_as_their_rules_want() {
+    let cluster = Cluster::start_with_tls();
+    let database = cluster.database();
+    database.run(&format!(
+        "CREATE ROLE carol SUPERUSER LOGIN; CREATE ROLE dave SUPERUSER LOGIN PASSWORD '{}'",
+        crate::support::postgres::PASSWORD
+    ));
+    cluster.restart_after(&format!(
+        "for name in carol other odd; do
+             size=2048; [ $name = odd ] && size=2500
+             openssl req -new -nodes -newkey rsa:$size -subj /CN=$name -keyout $name.key -out $name.csr
+             openssl x509 -req -in $name.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out $name.crt
+         done
+         {SELF_SIGNED} -newkey rsa:2048 -addext subjectAltName=DNS:localhost
+         cp carol.key open.key
+         cp carol.crt no.key
+         chmod 600 carol.key other.key odd.key no.key
+         chmod 644 open.key"
+    ));
+    let (port, name) = (database.address().port(), database.name());
+    let certificate = |certificate: &str, key: &str| {
+        let (certificate, key) = (cluster.file(certificate), cluster.file(key));
+        format!(
+            "postgres://carol@localhost:{port}/{name}?sslmode=require&sslcert={certificate}&sslkey={key}"
+        )
+    };
+    assert_eq!(check(&certificate("carol.crt", "carol.key"), &[]), Ok(()));
+    for (crt, key, words) in [
+        (
+            "other.crt",
+            "other.key",
+            "certificate authentication failed",
+        ),
+        ("carol.crt", "other.key", "is not the key of sslcert"),
+        ("carol.crt", "open.key", "chmod 600"),
+        ("odd.crt", "odd.key", "RSA of 2048"),
+        ("carol.crt", "nowhere.key", "nowhere.key"),
+        ("carol.crt", "no.key", "holds no private key"),
+    ] {
+        assert_refused(&certificate(crt, key), &[], &[words]);
+    }
+    let without = format!("postgres://carol@localhost:{port}/{name}?sslmode=require");
+    assert_refused(&without, &[], &["certificate"]);
+    let dave = |parameters| {
+        database
+            .url_with("localhost", parameters)
+            .replace("postgres:db", "dave:db")
+    };
+    assert_eq!(check(&dave("sslmode=prefer"), &[]), Ok(()));
+    assert_refused(&dave("sslmode=require"), &[], &["pg_hba.conf rejects"]);
 }

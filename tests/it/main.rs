@@ -14,6 +14,7 @@ mod attack;
 mod cli;
 mod contract;
 mod database_tls;
+mod database_url;
 mod faults;
 mod lifecycle;
 mod login;

@@ -183,7 +183,7 @@ fn state() -> StateHash {
 }
 
 fn connect(database: &Database) -> Arc<dyn Store> {
-    let url = DatabaseUrl::parse(&database.url()).expect("a good URL");
+    let url = DatabaseUrl::parse(&database.url(), &|_| None).expect("a good URL");
     Arc::new(Postgres::new(&url, 4, seal()).expect("a good configuration"))
 }
 

@@ -15,7 +15,7 @@ use crate::server::client_address::TrustedProxies;
 use crate::server::config::settings::{Kind, setting};
 use crate::server::front::tls;
 use crate::server::log::Format;
-use crate::server::store::postgres::DatabaseUrl;
+use crate::server::store::database_url::DatabaseUrl;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::secret::Secret;
 
@@ -270,7 +270,11 @@ impl Reader {
     fn store(&mut self) -> StoreLocation {
         let folder = self.value("DATA_DIR", |path| Ok(PathBuf::from(path)));
         let file = StoreLocation::File(folder.join("postiz-auth.redb"));
-        self.optional("DATABASE_URL", store).unwrap_or(file)
+        // libpq's own variables say what the URL leaves out.
+        let variables = self.variables.clone();
+        let libpq = |name: &str| variables.get(OsStr::new(name))?.to_str().map(str::to_owned);
+        let parse = |url: &str| store(url, &libpq);
+        self.optional("DATABASE_URL", parse).unwrap_or(file)
     }
 
     fn tls(&mut self) -> Option<TlsFiles> {
@@ -368,10 +372,10 @@ fn server_url(text: &str) -> Parsed<BaseUrl> {
     }
 }
 
-fn store(url: &str) -> Parsed<StoreLocation> {
+fn store(url: &str, libpq: &dyn Fn(&str) -> Option<String>) -> Parsed<StoreLocation> {
     match url.split_once(':') {
         Some(("postgres" | "postgresql", _)) => {
-            DatabaseUrl::parse(url).map(|url| StoreLocation::Postgres(Box::new(url)))
+            DatabaseUrl::parse(url, libpq).map(|url| StoreLocation::Postgres(Box::new(url)))
         }
         Some(("file", path)) => file_path(path).map(StoreLocation::File),
         _ => Err("must begin with postgres://, postgresql:// or file:".to_owned()),

@@ -26,10 +26,15 @@ const TRIES_MAX: usize = 10;
 
 /// Brings the schema up to date, or says why this server must not touch it. A client on which this fails is not to be used:
 /// the transaction ends with its connection.
-pub(super) fn migrate(client: &mut Client, seal: &Seal) -> Result<(), StoreError> {
+/// `schema`, quoted, is where the tables are, if not where the role's `search_path` leads.
+pub(super) fn migrate(
+    client: &mut Client,
+    seal: &Seal,
+    schema: Option<&str>,
+) -> Result<(), StoreError> {
     let mut tries = 1;
     loop {
-        match migrate_once(client, seal) {
+        match migrate_once(client, seal, schema) {
             Err(MigrateError::Database(error))
                 if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) && tries < TRIES_MAX =>
             {
@@ -56,8 +61,15 @@ impl From<postgres::Error> for MigrateError {
     }
 }
 
-fn migrate_once(client: &mut Client, seal: &Seal) -> Result<(), MigrateError> {
+fn migrate_once(
+    client: &mut Client,
+    seal: &Seal,
+    schema: Option<&str>,
+) -> Result<(), MigrateError> {
     client.batch_execute("BEGIN")?;
+    if let Some(schema) = schema {
+        client.batch_execute(&format!("SET LOCAL search_path = {schema}"))?;
+    }
     let version = version(client)?;
     let newest = MIGRATIONS.len();
     let done = match usize::try_from(version) {

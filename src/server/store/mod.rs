@@ -4,9 +4,12 @@
 //! Every operation is atomic, over all instances that share the store. Time is the store's own, never the caller's.
 //! "Not found" and "too late" are answers; a [`StoreError`] means that the store itself failed.
 
+mod connect;
+pub mod database_url;
 pub mod embedded;
 pub(crate) mod gather;
 mod migrations;
+mod passfile;
 mod pool;
 pub mod postgres;
 mod tls;
@@ -113,12 +116,22 @@ pub enum StoreError {
     Locked,
 }
 
+impl StoreError {
+    /// What happened, without what it means.
+    pub fn cause(&self) -> &str {
+        match self {
+            StoreError::Unavailable(cause) | StoreError::Unusable(cause) => cause,
+            StoreError::Locked => "another transaction holds the login",
+        }
+    }
+}
+
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StoreError::Unavailable(cause) => write!(f, "the store is unavailable: {cause}"),
             StoreError::Unusable(cause) => write!(f, "the store cannot be used: {cause}"),
-            StoreError::Locked => f.write_str("another transaction holds the login"),
+            StoreError::Locked => f.write_str(self.cause()),
         }
     }
 }

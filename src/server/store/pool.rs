@@ -5,7 +5,6 @@
 //! elsewhere statements are unnamed, and nothing of ours outlives a transaction.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::error::Error as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use postgres::error::{Severity, SqlState};
 use postgres::types::{ToSql, Type};
-use postgres::{Client, Config, Row, Statement};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use postgres::{Client, Row, Statement};
 
 use crate::server::store::StoreError;
+use crate::server::store::connect::{self, Connector};
 use crate::shared::hash::hex;
 use crate::shared::random;
 
@@ -39,11 +38,10 @@ const PARAMETERS_MAX: usize = 24;
 
 /// Up to `size` connections, made when they are needed.
 pub(crate) struct Pool {
-    config: Config,
-    tls: MakeRustlsConnect,
+    connector: Connector,
     size: usize,
-    /// Is there a pooler that refuses the parameter?
-    refuses_options: AtomicBool,
+    /// Is there a pooler in between, as the URL says or as it said itself?
+    pooler: AtomicBool,
     /// What each new connection goes through once before it is used.
     prepare: Prepare,
     slots: Mutex<Slots>,
@@ -67,7 +65,7 @@ struct Slots {
 /// A connection with the statements that it has prepared so far; `None`: it prepares none.
 struct Connection {
     client: Client,
-    statements: Option<HashMap<&'static str, Statement>>,
+    statements: Option<HashMap<String, Statement>>,
 }
 
 /// A connection's place in the pool. When it is dropped, whatever happened, the connection that is left in it goes back to
@@ -86,17 +84,16 @@ pub(crate) struct Pooled<'a> {
 
 impl Pool {
     pub(crate) fn new(
-        config: Config,
-        tls: MakeRustlsConnect,
+        connector: Connector,
         size: usize,
+        pooler: bool,
         prepare: impl Fn(&mut Client) -> Result<(), StoreError> + Send + Sync + 'static,
     ) -> Pool {
         let now = Instant::now();
         Pool {
-            config,
-            tls,
+            connector,
             size,
-            refuses_options: AtomicBool::new(false),
+            pooler: AtomicBool::new(pooler),
             prepare: Box::new(prepare),
             slots: Mutex::new(Slots {
                 idle: Vec::new(),
@@ -112,11 +109,7 @@ impl Pool {
     /// Runs a statement whose parameters are all text (their SQL casts them), and gives back its rows. When a connection from
     /// before turns out to be dead, the database was probably restarted: all others from before are dropped, and the
     /// statement is tried again, until a new connection decides. So it must be one that may be run more than once.
-    pub(crate) fn query(
-        &self,
-        sql: &'static str,
-        params: &[Option<&str>],
-    ) -> Result<Vec<Row>, StoreError> {
+    pub(crate) fn query(&self, sql: &str, params: &[Option<&str>]) -> Result<Vec<Row>, StoreError> {
         loop {
             let mut pooled = self.checkout()?;
             match pooled.connection.query(sql, params) {
@@ -180,9 +173,9 @@ impl Pool {
     fn connect<'a>(&'a self, slot: Slot<'a>) -> Result<Pooled<'a>, ConnectError> {
         let (mut client, is_direct) = match self.connect_client() {
             Ok(connected) => connected,
-            Err(error) => {
+            Err(failed) => {
                 drop(slot);
-                return Err(self.not_connected(&error));
+                return Err(self.not_connected(failed));
             }
         };
         (self.prepare)(&mut client)?;
@@ -202,15 +195,13 @@ impl Pool {
     }
 
     /// A connection, and whether it is a direct one: a parameter set as it starts can be read back.
-    fn connect_client(&self) -> Result<(Client, bool), postgres::Error> {
-        if self.refuses_options.load(Ordering::Relaxed) {
-            return Ok((self.config.connect(self.tls.clone())?, false));
+    fn connect_client(&self) -> Result<(Client, bool), connect::ConnectError> {
+        if self.pooler.load(Ordering::Relaxed) {
+            return Ok((self.connector.connect(None)?, false));
         }
         let proof = hex(&random::bytes::<8>());
-        let mut config = self.config.clone();
-        let own = self.config.get_options().unwrap_or_default();
-        config.options(&format!("{own} -c {DIRECT}={proof}"));
-        match config.connect(self.tls.clone()) {
+        let options = format!("-c {DIRECT}={proof}");
+        match self.connector.connect(Some(&options)) {
             Ok(mut client) => {
                 let read = format!("SELECT current_setting('{DIRECT}', true)");
                 let rows = client.query_typed(&read, &[])?;
@@ -218,23 +209,23 @@ impl Pool {
                 let is_direct = found == Some(&proof);
                 Ok((client, is_direct))
             }
-            // A pooler that does not know the parameter says so (protocol violation).
-            Err(error) if error.code() == Some(&SqlState::PROTOCOL_VIOLATION) => {
-                let client = self.config.connect(self.tls.clone())?;
-                self.refuses_options.store(true, Ordering::Relaxed);
+            // A pooler that does not know the parameter says so.
+            Err(failed) if failed.code == Some(SqlState::PROTOCOL_VIOLATION) => {
+                let client = self.connector.connect(None)?;
+                self.pooler.store(true, Ordering::Relaxed);
                 Ok((client, false))
             }
-            Err(error) => Err(error),
+            Err(failed) => Err(failed),
         }
     }
 
-    fn not_connected(&self, error: &postgres::Error) -> ConnectError {
+    fn not_connected(&self, failed: connect::ConnectError) -> ConnectError {
         let mut slots = self.slots();
-        if error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS) && slots.open > 0 {
+        if failed.code == Some(SqlState::TOO_MANY_CONNECTIONS) && slots.open > 0 {
             slots.crowded_until = Instant::now() + CROWDED_FOR;
             return ConnectError::Crowded;
         }
-        ConnectError::Store(classify(error))
+        ConnectError::Store(failed.error)
     }
 
     fn drop_idle(&self) {
@@ -300,11 +291,7 @@ impl Pooled<'_> {
 }
 
 impl Connection {
-    fn query(
-        &mut self,
-        sql: &'static str,
-        params: &[Option<&str>],
-    ) -> Result<Vec<Row>, postgres::Error> {
+    fn query(&mut self, sql: &str, params: &[Option<&str>]) -> Result<Vec<Row>, postgres::Error> {
         const TYPES: [Type; PARAMETERS_MAX] = [const { Type::TEXT }; PARAMETERS_MAX];
         let types = TYPES.get(..params.len()).unwrap_or(&TYPES);
         let Some(statements) = &mut self.statements else {
@@ -313,12 +300,16 @@ impl Connection {
                 .map(|param| (param as &(dyn ToSql + Sync), Type::TEXT));
             return self.client.query_typed(sql, &typed.collect::<Vec<_>>());
         };
-        let statement = match statements.entry(sql) {
-            Entry::Occupied(prepared) => prepared.into_mut(),
-            Entry::Vacant(place) => place.insert(self.client.prepare_typed(sql, types)?),
+        let statement = match statements.get(sql) {
+            Some(prepared) => prepared.clone(),
+            None => {
+                let prepared = self.client.prepare_typed(sql, types)?;
+                statements.insert(sql.to_owned(), prepared.clone());
+                prepared
+            }
         };
         let params = params.iter().map(|param| param as &(dyn ToSql + Sync));
-        self.client.query(&*statement, &params.collect::<Vec<_>>())
+        self.client.query(&statement, &params.collect::<Vec<_>>())
     }
 
     /// Is the connection of no use any more? So it is when the server says that it ends it, which comes before it is closed;

@@ -3,14 +3,13 @@
 //! A change is two statements: read the row, and write it unless somebody else has written it since (compare and set by its
 //! `xmin`). So no transaction is ever open between statements, and no lock is held.
 
-use std::str::FromStr;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use postgres::config::SslMode;
-use postgres::{Client, Config, Row};
+use postgres::{Client, Row};
 use serde_json::{Value, json};
 
 use crate::server::codes::{BrowserKeyHash, DeviceCodeHash, StateHash, UserCode};
@@ -19,10 +18,14 @@ use crate::server::login::{
     polled,
 };
 use crate::server::seal::{Seal, SealedToken};
+use crate::server::store::connect::Connector;
+pub use crate::server::store::database_url::DatabaseUrl;
 use crate::server::store::migrations::migrate;
 use crate::server::store::pool::Pool;
-use crate::server::store::tls::{self, Roots, Verify};
 use crate::server::store::{Inserted, Key, NewLogin, Purged, Store, StoreError, Transition};
+
+/// The table's name in the statements below.
+const TABLE: &str = "device_requests";
 
 /// When a row's lease ends. Exchanges have theirs in `claimed_at`, since instances of the version before leases know only
 /// that (`login::EXCHANGE_LEASE`, which a test compares).
@@ -50,114 +53,43 @@ macro_rules! select_where {
     };
 }
 
-/// Where the database is and how to talk to it: a checked `DATABASE_URL`.
-#[derive(Clone, Debug)]
-pub struct DatabaseUrl {
-    config: Config,
-    verify: Verify,
-}
-
-impl DatabaseUrl {
-    /// Parses a `postgres://` or `postgresql://` URL with libpq's parameters; the error says what is wrong with it, and
-    /// never holds its password.
-    pub fn parse(url: &str) -> Result<DatabaseUrl, String> {
-        let (plain, sslmode, sslrootcert) = take_ssl_parameters(url)?;
-        let mut config =
-            Config::from_str(&plain).map_err(|error| match std::error::Error::source(&error) {
-                Some(cause) => format!("{error}: {cause}"),
-                None => error.to_string(),
-            })?;
-        if config.get_hosts().is_empty() {
-            return Err("names no host".to_owned());
-        }
-        let roots = match sslrootcert.as_deref() {
-            None | Some("system") => Roots::System,
-            Some(path) => Roots::File(path.into()),
-        };
-        let (mode, verify) = match (sslmode.as_deref().unwrap_or("prefer"), &roots) {
-            ("disable", _) => (SslMode::Disable, Verify::Nothing),
-            ("prefer" | "allow", _) => (SslMode::Prefer, Verify::Nothing),
-            ("require", Roots::System) => (SslMode::Require, Verify::Nothing),
-            ("require", Roots::File(_)) | ("verify-ca", _) => {
-                (SslMode::Require, Verify::Authority(roots))
-            }
-            ("verify-full", _) => (SslMode::Require, Verify::AuthorityAndName(roots)),
-            (other, _) => {
-                return Err(format!(
-                    "sslmode is {other:?}, and must be disable, prefer, require, verify-ca or verify-full"
-                ));
-            }
-        };
-        config.ssl_mode(mode);
-        set_patience(&mut config);
-        Ok(DatabaseUrl { config, verify })
-    }
-}
-
-/// A database that is gone without a word must not hold a request for long.
-fn set_patience(config: &mut Config) {
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(Duration::from_secs(2));
-    }
-    if config.get_tcp_user_timeout().is_none() {
-        config.tcp_user_timeout(Duration::from_secs(5));
-    }
-    config.keepalives_idle(Duration::from_secs(30));
-    config.keepalives_interval(Duration::from_secs(5));
-    config.keepalives_retries(3);
-    if config.get_application_name().is_none() {
-        config.application_name("postiz-auth-server");
-    }
-}
-
-/// `url` without `sslmode` and `sslrootcert`, of which the postgres crate knows only a part; and these two.
-fn take_ssl_parameters(url: &str) -> Result<(String, Option<String>, Option<String>), String> {
-    let Some((base, query)) = url.split_once('?') else {
-        return Ok((url.to_owned(), None, None));
-    };
-    let (mut sslmode, mut sslrootcert, mut rest) = (None, None, Vec::new());
-    for pair in query.split('&') {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let decoded = percent_encoding::percent_decode_str(value)
-            .decode_utf8()
-            .map(|value| value.into_owned());
-        match name {
-            "sslmode" => sslmode = Some(decoded.map_err(|_| "sslmode is not UTF-8")?),
-            "sslrootcert" => sslrootcert = Some(decoded.map_err(|_| "sslrootcert is not UTF-8")?),
-            _ => rest.push(pair),
-        }
-    }
-    let plain = if rest.is_empty() {
-        base.to_owned()
-    } else {
-        format!("{base}?{}", rest.join("&"))
-    };
-    Ok((plain, sslmode, sslrootcert))
-}
-
 /// The store in PostgreSQL.
 pub struct Postgres {
     pool: Pool,
+    /// The table's name with its schema, where that is set: a pooler's sessions may have another `search_path`.
+    qualified: Option<String>,
 }
 
 impl Postgres {
     /// A store on up to `pool_size` connections. Connects to nothing yet: a database that is not there is a normal event.
     /// The schema is brought up on the first connection. `seal` is for the tokens that the reference server left in clear.
     pub fn new(url: &DatabaseUrl, pool_size: usize, seal: Seal) -> Result<Postgres, String> {
-        let connector = tls::connector(&url.verify)?;
+        let connector = Connector::new(url)?;
+        let schema = url.schema.as_ref();
+        let schema = schema.map(|name| format!("\"{}\"", name.replace('"', "\"\"")));
+        let qualified = schema.as_ref().map(|schema| format!("{schema}.{TABLE}"));
         let is_ready = AtomicBool::new(false);
         let one_at_a_time = Mutex::new(());
         let prepare = move |client: &mut Client| {
             let _turn = one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
             if !is_ready.load(Ordering::Acquire) {
-                migrate(client, &seal)?;
+                migrate(client, &seal, schema.as_deref())?;
                 is_ready.store(true, Ordering::Release);
             }
             Ok(())
         };
         Ok(Postgres {
-            pool: Pool::new(url.config.clone(), connector, pool_size, prepare),
+            pool: Pool::new(connector, pool_size, url.pooler == Some(true), prepare),
+            qualified,
         })
+    }
+
+    fn query(&self, sql: &str, params: &[Option<&str>]) -> Result<Vec<Row>, StoreError> {
+        let sql = match &self.qualified {
+            None => Cow::Borrowed(sql),
+            Some(qualified) => Cow::Owned(sql.replace(TABLE, qualified)),
+        };
+        self.pool.query(&sql, params)
     }
 
     /// One row, with its version.
@@ -170,7 +102,7 @@ impl Postgres {
             ),
             Key::State(state) => (select_where!("state = $1"), state.as_str()),
         };
-        let rows = self.pool.query(sql, &[Some(param)])?;
+        let rows = self.query(sql, &[Some(param)])?;
         rows.first().map(record).transpose()
     }
 
@@ -180,7 +112,7 @@ impl Postgres {
         let lease_until = lease.map(|lease| lease.until.to_string());
         let expires_at = login.expires_at.to_string();
         let grant = login.grant.as_ref();
-        let written = self.pool.query(
+        let written = self.query(
             "UPDATE device_requests SET status = $3, lease = $4,
                  lease_until = timestamptz 'epoch' + $5::bigint * interval '1 millisecond',
                  claimed_at = CASE $3 WHEN 'exchanging' THEN
@@ -212,7 +144,7 @@ impl Postgres {
 
     /// Deletes rows, and says how many.
     fn delete(&self, sql: &'static str, limit: u32) -> Result<u64, StoreError> {
-        Ok(self.pool.query(sql, &[Some(&limit.to_string())])?.len() as u64)
+        Ok(self.query(sql, &[Some(&limit.to_string())])?.len() as u64)
     }
 }
 
@@ -222,7 +154,7 @@ const LOCKED_WAITS_MS: [u64; 5] = [10, 20, 40, 80, 150];
 impl Store for Postgres {
     fn insert(&self, new: &[NewLogin]) -> Result<Vec<Inserted>, StoreError> {
         let records: Vec<_> = new.iter().map(as_json).collect();
-        let rows = self.pool.query(
+        let rows = self.query(
             "INSERT INTO device_requests
                  (device_code, user_code, client_address, client_network, client_agent, expires_at)
              SELECT device_code, user_code, address, network, agent, now() + lifetime * interval '1 second'
@@ -242,7 +174,7 @@ impl Store for Postgres {
     fn poll(&self, logins: &[DeviceCodeHash]) -> Result<Vec<Polled>, StoreError> {
         let logins: Vec<&str> = logins.iter().map(DeviceCodeHash::as_str).collect();
         // A row for each, in order. Arrays of text would cost the program 30 kB.
-        let rows = self.pool.query(
+        let rows = self.query(
             concat!(
                 "SELECT status, coalesce(",
                 lease_until!(),
@@ -305,7 +237,7 @@ impl Store for Postgres {
     }
 
     fn purge(&self, limit: u32) -> Result<Vec<Purged>, StoreError> {
-        let rows = self.pool.query(
+        let rows = self.query(
             "DELETE FROM device_requests WHERE device_code IN (
                  SELECT device_code FROM device_requests WHERE expires_at < now() - $1::float8 * interval '1 second'
                  LIMIT $2::bigint FOR UPDATE SKIP LOCKED)
@@ -323,9 +255,7 @@ impl Store for Postgres {
     }
 
     fn count(&self) -> Result<u64, StoreError> {
-        let rows = self
-            .pool
-            .query("SELECT count(*) FROM device_requests", &[])?;
+        let rows = self.query("SELECT count(*) FROM device_requests", &[])?;
         Ok(rows
             .first()
             .map_or(0, |row| row.get::<_, i64>(0).unsigned_abs()))
@@ -334,7 +264,7 @@ impl Store for Postgres {
     fn ping(&self) -> Result<(), StoreError> {
         // Reads the table, so that a database without it, or without the right to it, is not called ready; nor is a standby,
         // or a database whose disk is full, which its host makes read-only.
-        let rows = self.pool.query(
+        let rows = self.query(
             "SELECT current_setting('transaction_read_only') = 'on', EXISTS (SELECT 1 FROM device_requests)",
             &[],
         )?;
@@ -412,65 +342,9 @@ mod tests {
     use super::*;
     use crate::server::login::EXCHANGE_LEASE;
 
-    fn verify(url: &str) -> Verify {
-        DatabaseUrl::parse(url).unwrap().verify
-    }
-
-    #[test]
-    fn sslmode_means_what_libpq_means() {
-        let file = || Roots::File("/ca.pem".into());
-        for (query, mode, expected) in [
-            ("", SslMode::Prefer, Verify::Nothing),
-            ("?sslmode=disable", SslMode::Disable, Verify::Nothing),
-            ("?sslmode=prefer", SslMode::Prefer, Verify::Nothing),
-            ("?sslmode=require", SslMode::Require, Verify::Nothing),
-            (
-                "?sslmode=require&sslrootcert=%2Fca.pem",
-                SslMode::Require,
-                Verify::Authority(file()),
-            ),
-            (
-                "?sslrootcert=/ca.pem&sslmode=verify-ca",
-                SslMode::Require,
-                Verify::Authority(file()),
-            ),
-            (
-                "?sslmode=verify-full",
-                SslMode::Require,
-                Verify::AuthorityAndName(Roots::System),
-            ),
-            (
-                "?connect_timeout=3&sslmode=verify-full",
-                SslMode::Require,
-                Verify::AuthorityAndName(Roots::System),
-            ),
-        ] {
-            let url = format!("postgres://u:p@h/db{query}");
-            assert_eq!(verify(&url), expected, "{query}");
-            assert_eq!(
-                DatabaseUrl::parse(&url).unwrap().config.get_ssl_mode(),
-                mode,
-                "{query}"
-            );
-        }
-    }
-
     #[test]
     fn exchange_lease_is_the_one_of_the_state_machine() {
         let text = format!("interval '{} seconds'", EXCHANGE_LEASE.as_secs());
         assert!(lease_until!().contains(&text));
-    }
-
-    #[test]
-    fn bad_urls_are_refused_without_their_password() {
-        for url in [
-            "postgres://u:hunter2@h/db?sslmode=maybe",
-            "postgres://u:hunter2@h/db?colour=red",
-            "postgres://u:hunter2@h:abc/db",
-            "postgres://",
-        ] {
-            let error = DatabaseUrl::parse(url).unwrap_err();
-            assert!(!error.contains("hunter2"), "{error}");
-        }
     }
 }

@@ -47,7 +47,7 @@ impl Cluster {
         Cluster::start_with(&[])
     }
 
-    /// A cluster that also takes encrypted connections, with a certificate for `localhost`.
+    /// A cluster that also takes encrypted connections, with a certificate for `localhost`, and whose folder has its socket.
     pub fn start_with_tls() -> Cluster {
         Cluster::start_with(&["tls"])
     }
@@ -124,6 +124,22 @@ impl Cluster {
         format!("{}/{name}", self.tell("folder"))
     }
 
+    /// Runs a shell script in its folder and starts it again: with another `server.crt` and `server.key`, for example.
+    pub fn restart_after(&self, script: &str) {
+        self.control("stop");
+        let folder = self.file("");
+        let made = Command::new("sh")
+            .args(["-euc", script])
+            .current_dir(folder)
+            .output();
+        let made = made.expect("sh starts");
+        assert!(made.status.success(), "{script}: {made:?}");
+        let started = self.tell("start");
+        let log = std::fs::read_to_string(self.file("log")).unwrap_or_default();
+        let last: Vec<&str> = log.lines().rev().take(5).collect();
+        assert_eq!(started, "done", "{script}: {last:?}");
+    }
+
     fn tell(&self, command: &str) -> String {
         let mut guard = self.guard.lock().expect("no test panics in here");
         let commands = guard.commands.as_mut().expect("open until dropped");
@@ -160,6 +176,11 @@ impl Database {
     pub fn url_with(&self, host: &str, parameters: &str) -> String {
         let Database { port, name } = self;
         format!("postgres://postgres:{PASSWORD}@{host}:{port}/{name}?{parameters}")
+    }
+
+    /// Its name, as PostgreSQL knows it.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Where its server listens.

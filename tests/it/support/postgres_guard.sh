@@ -32,7 +32,9 @@ signal() {
 # In `exit`, since `set -e` may end this script anywhere.
 trap 'signal CONT; as_user "$bin/pg_ctl" -D data -m immediate stop >/dev/null 2>&1 || true; cd /; rm -rf "$dir"' EXIT
 
-# With "tls" it also takes encrypted connections, with a certificate for localhost from ca.crt; other.crt is nobody's.
+# With "tls" it also takes encrypted connections, with a certificate for localhost from ca.crt; other.crt is nobody's. What is
+# in server.crt and server.key when it is started counts. It then wants SCRAM, but from carol a certificate by ca.crt, and
+# dave's without encryption; and has a socket in its folder, with peer authentication.
 tls=
 if [ "${3:-}" = tls ]; then
     new_key="-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
@@ -42,13 +44,16 @@ if [ "${3:-}" = tls ]; then
     echo subjectAltName=DNS:localhost >names
     openssl req $new_key -subj /CN=localhost -keyout server.key -out server.csr 2>/dev/null
     openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt 2>/dev/null
-    chown "$user" server.key
-    chmod 600 server.key
-    tls="-c ssl=on -c ssl_cert_file=$dir/server.crt -c ssl_key_file=$dir/server.key"
+    # Weak keys are some tests' subject; Debian's openssl refuses them.
+    printf '%s\n' 'openssl_conf = a' '[a]' 'ssl_conf = b' '[b]' 'system_default = c' '[c]' 'CipherString = DEFAULT:@SECLEVEL=0' >weak.cnf
+    export OPENSSL_CONF="$dir/weak.cnf"
+    tls="-c ssl=on -c ssl_cert_file=$dir/server.crt -c ssl_key_file=$dir/server.key -c ssl_ca_file=$dir/ca.crt \
+        -c unix_socket_directories=$dir"
 fi
 
 pg() { as_user "$bin/pg_ctl" -D data -s -w -l log "$@" </dev/null >/dev/null 2>&1; }
 start() {
+    [ -z "$tls" ] || { chown "$user" server.key && chmod 600 server.key; }
     # TCP as in real life; many connections, since many servers are tested at once.
     pg start -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=400 $tls"
 }
@@ -57,6 +62,12 @@ echo "$password" >password
 chown "$user" password
 as_user "$bin/initdb" -D data -U postgres -A password --pwfile=password --no-locale -E UTF8 --no-sync >initdb.log 2>&1 ||
     { tr '\n' ' ' <initdb.log; exit 1; }
+[ -z "$tls" ] || cat >data/pg_hba.conf <<END
+local all all peer
+hostssl all carol all cert
+hostssl all dave all reject
+host all all all scram-sha-256
+END
 start || { tr '\n' ' ' <log; exit 1; }
 echo ready
 

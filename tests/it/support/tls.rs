@@ -72,18 +72,16 @@ impl Authority {
             .with_no_client_auth();
         Arc::new(builder.with_single_cert(chain, key).expect("they fit"))
     }
+}
 
-    fn client_config(&self) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(certificate(&self.file("ca.crt")))
-            .expect("a root");
-        let builder = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .expect("ring has them")
-            .with_root_certificates(roots);
-        Arc::new(builder.with_no_client_auth())
-    }
+fn client_config(ca: &Path) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate(ca)).expect("a root");
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("ring has them")
+        .with_root_certificates(roots);
+    Arc::new(builder.with_no_client_auth())
 }
 
 /// An https server that shows the certificate of `shown` and holds the key of `held` instead: where it listens.
@@ -159,12 +157,51 @@ fn pass_on(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
 
 /// Speaks plain HTTP for the https server at `server`: where it listens. One request a connection.
 pub fn take_tls_off(server: SocketAddr, authority: &Authority) -> SocketAddr {
-    let config = authority.client_config();
+    let config = client_config(&authority.file("ca.crt"));
     serve(move |client| {
         let name = ServerName::try_from("localhost").expect("a name");
         let session = ClientConnection::new(Arc::clone(&config), name).map_err(io::Error::other)?;
         relay(client, StreamOwned::new(session, connect(server)?))
     })
+}
+
+/// Reads along between a client and the PostgreSQL at `server`, whose certificate is by `ca`: it has TLS with both, and
+/// shows the client a certificate by `authority`.
+pub fn read_along(server: SocketAddr, ca: &Path, authority: &Authority) -> SocketAddr {
+    const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+    let (to_client, to_server) = (authority.server_config(), client_config(ca));
+    serve(move |mut client| {
+        let (mut request, mut answer) = ([0; 8], [0]);
+        client.read_exact(&mut request)?;
+        let mut server = connect(server)?;
+        server.write_all(&SSL_REQUEST)?;
+        server.read_exact(&mut answer)?;
+        client.write_all(&answer)?;
+        for socket in [&client, &server] {
+            socket.set_read_timeout(Some(Duration::from_millis(2)))?;
+        }
+        let session = ServerConnection::new(Arc::clone(&to_client)).map_err(io::Error::other)?;
+        let mut client = StreamOwned::new(session, client);
+        let name = ServerName::try_from("localhost").expect("a name");
+        let session =
+            ClientConnection::new(Arc::clone(&to_server), name).map_err(io::Error::other)?;
+        let mut server = StreamOwned::new(session, server);
+        loop {
+            pass_on(&mut client, &mut server)?;
+            pass_on(&mut server, &mut client)?;
+        }
+    })
+}
+
+/// What has come from one side, if anything has.
+fn pass_on(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut bytes = [0; 16 * 1024];
+    match from.read(&mut bytes) {
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(count) => to.write_all(&bytes[..count]),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// A proxy as companies have it: it alone knows where the names are, and it remembers who was asked for.

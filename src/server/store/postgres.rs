@@ -339,7 +339,6 @@ fn status(name: &str) -> Result<Status, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::server::login::EXCHANGE_LEASE;
 
     #[test]

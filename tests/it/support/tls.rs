@@ -193,17 +193,6 @@ pub fn read_along(server: SocketAddr, ca: &Path, authority: &Authority) -> Socke
     })
 }
 
-/// What has come from one side, if anything has.
-fn pass_on(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
-    let mut bytes = [0; 16 * 1024];
-    match from.read(&mut bytes) {
-        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-        Ok(count) => to.write_all(&bytes[..count]),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
 /// A proxy as companies have it: it alone knows where the names are, and it remembers who was asked for.
 pub struct ConnectProxy {
     address: SocketAddr,

@@ -160,7 +160,7 @@ fn no_log_line_holds_a_secret() {
 
         // Secrets where they do not belong.
         let code = login.device_code();
-        server.get(&format!("/device/verify?user_code={code}&x={code}"));
+        server.page(&format!("/device/verify?user_code={code}&x={code}"));
         server.get(&format!("/{code}?{code}"));
         server.get(&format!("/device/callback?error={code}&state={code}"));
         server.post_form("/device/verify", &format!("user_code={code}"));

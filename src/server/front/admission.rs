@@ -37,6 +37,8 @@ struct Connection {
 /// handshake, sending bit by bit), or one of the two below.
 struct Phase(AtomicU64);
 
+/// See [`Admission::evict_any`].
+const EVICTION_GRACE_MS: u64 = 200;
 /// A request is being answered.
 const ANSWERING: u64 = u64::MAX;
 /// The connection was closed to make room.
@@ -91,9 +93,12 @@ impl Admission {
         })
     }
 
-    /// Closes one connection that waits, where there is one: the system has no descriptor or thread for another.
+    /// Closes one connection that waits, where there is one: the system has no descriptor or thread for another. One that has
+    /// just come may have its request on the way.
     pub(super) fn evict_any(&self) {
-        let _ = self.connections().evict(|_| true);
+        let before = self.now_ms().saturating_sub(EVICTION_GRACE_MS);
+        let waits = |connection: &Connection| connection.phase.0.load(Ordering::Acquire) < before;
+        let _ = self.connections().evict(waits);
     }
 
     /// Closes all connections that wait.

@@ -87,12 +87,13 @@ impl Request {
             .is_some_and(|accept| accept.contains("text/html"))
     }
 
-    /// Is it a person who goes to this address, rather than a part of a page (an image, a script's request)?
-    /// (Fetch Metadata §2.1; browsers without it say `Accept: text/html`.)
+    /// Is it a person who goes to this address, rather than a part of a page (an image, a script's request)? Fetch Metadata
+    /// §2.1 tells; without it, `Accept` does: browsers always send one.
     pub fn is_navigation(&self) -> bool {
-        match self.header("sec-fetch-dest") {
-            Some(destination) => destination == "document",
-            None => self.accepts_html(),
+        match (self.header("sec-fetch-dest"), self.header("accept")) {
+            (Some(destination), _) => destination == "document",
+            (None, Some(_)) => self.accepts_html(),
+            (None, None) => true,
         }
     }
 

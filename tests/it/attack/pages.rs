@@ -16,9 +16,9 @@ fn pages(server: &TestServer) -> Vec<Answer> {
     ];
     let code = format!("user_code={}", login.user_code());
     vec![
-        server.get("/device/verify"),
-        server.get(&format!("/device/verify?{code}")),
-        server.get("/device/verify?user_code=WDJB-MJHT"),
+        server.page("/device/verify"),
+        server.page(&format!("/device/verify?{code}")),
+        server.page("/device/verify?user_code=WDJB-MJHT"),
         form(""),
         form("user_code=WDJB-MJHT"),
         server.send("POST", "/device/verify", &cross_site, code.as_bytes()),

@@ -10,7 +10,7 @@ pub mod tls;
 
 pub use browser::{Browser, Page};
 pub use http::{Answer, Connection};
-pub use login::Login;
+pub use login::{Login, VerifyForm};
 pub use postgres::{Cluster, Database};
 pub use server::{Store, TestServer};
 

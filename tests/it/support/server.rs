@@ -99,6 +99,11 @@ impl TestServer {
         self.send("GET", target, &[], b"")
     }
 
+    /// `GET` as a browser does when somebody goes to the address.
+    pub fn page(&self, target: &str) -> Answer {
+        self.send("GET", target, &[("Accept", "text/html")], b"")
+    }
+
     /// `POST` with JSON.
     pub fn post_json(&self, target: &str, body: &Value) -> Answer {
         let headers = [("Content-Type", "application/json")];

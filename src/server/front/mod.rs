@@ -47,8 +47,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 const SPAWN_TRIES_MAX: u32 = 25;
 /// The same line of the log is not written more often while accepting fails.
 const ACCEPT_LOG_PAUSE: Duration = Duration::from_secs(5);
-/// A connection's thread needs little; the system's default of 8 MiB each would only frighten.
-const STACK_BYTES: usize = 256 * 1024;
+/// A connection's thread, in which handlers, TLS and the database's client run: 128 levels of JSON fit without optimization,
+/// too. What is not used takes no memory.
+const STACK_BYTES: usize = 1024 * 1024;
 /// How long a stopping server keeps idle connections for a last request.
 const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a stopping server waits for the requests that are open.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::harness::{Cli, Done, Home};
 use crate::fake_postiz::FakePostiz;
-use crate::support::{Browser, Login, Store, TestServer};
+use crate::support::{Browser, Login, Store, TestServer, VerifyForm};
 
 /// `auth:login --json` that has shown its code and waits.
 struct Waiting {
@@ -95,7 +95,7 @@ fn a_refusal_reaches_the_terminal() {
     let home = Home::new();
     let waiting = Waiting::begin(&home, &server);
     let form = format!("action=deny&user_code={}", waiting.login.user_code());
-    server.post_form("/device/verify", &form);
+    VerifyForm::open(&server).send(&server, &form, &[]);
     let (event, code) = waiting.end();
     assert_eq!(
         (&event["error"], code),

@@ -5,7 +5,8 @@ use serde_json::json;
 use crate::fake_postiz::{CLIENT_ID, CLIENT_SECRET, Delivery, FakePostiz, Fault, Gate, Response};
 use crate::support::server::BOTH_STORES;
 use crate::support::{
-    Answer, Browser, Cluster, Login, Page, Store, TestServer, at_once, eventually, expect,
+    Answer, Browser, Cluster, Login, Page, Store, TestServer, VerifyForm, at_once, eventually,
+    expect,
 };
 
 /// A callback by hand, as `browser` would send it.
@@ -116,7 +117,7 @@ fn twenty_callbacks_at_once_exchange_once() {
             expect::page(&answer, 200);
             match answer.text().contains("signed in") {
                 true => signed_in += 1,
-                false => finishing += usize::from(answer.text().contains("http-equiv=\"refresh\"")),
+                false => finishing += usize::from(answer.text().contains(expect::RELOAD)),
             }
         }
         assert!(
@@ -461,8 +462,9 @@ fn no_open_redirect() {
                 "{answer:?}"
             );
         }
-        let form = format!("user_code={}&{tail}", login.user_code().to_lowercase());
-        let answer = server.post_form("/device/verify", &form);
+        let code = login.user_code().to_lowercase();
+        let form = format!("action=continue&user_code={code}&{tail}");
+        let answer = VerifyForm::open(&server).send(&server, &form, &[]);
         let location = answer
             .header("location")
             .unwrap_or(&postiz.url())

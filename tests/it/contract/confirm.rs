@@ -231,7 +231,8 @@ fn forms_of_other_sites_are_refused() {
         (Some("same-site"), None, 403),
         (Some("cross-site"), Some(own), 403),
         (None, Some(evil), 403),
-        (None, Some("http://localhost"), 403),
+        (None, Some("http://localhost"), 400),
+        (None, Some("http://localhost.evil.example"), 403),
     ] {
         let mut headers = Vec::new();
         headers.extend(site.map(|s| ("Sec-Fetch-Site", s)));

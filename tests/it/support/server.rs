@@ -76,6 +76,7 @@ impl TestServer {
             .var("LIMIT_LOGINS_PER_MINUTE", "0")
             .var("LIMIT_WRONG_CODES_PER_MINUTE", "0")
             .var("LIMIT_WRONG_CODES_PER_MINUTE_TOTAL", "0")
+            .var("LIMIT_CALLBACKS_PER_MINUTE", "0")
             .var("LIMIT_CONNECTIONS_PER_ADDRESS", "0");
         match store {
             Store::Embedded => setup.embedded(),

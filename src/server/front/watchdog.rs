@@ -5,6 +5,7 @@
 //! The watchdog sleeps until the next open request is late, and while none is open.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -53,7 +54,8 @@ impl Watchdog {
         let watch = move || {
             loop {
                 for late in watchdog.wait_for_late() {
-                    answer(&app, late);
+                    // No client's fault may end the watchdog.
+                    let _ = catch_unwind(AssertUnwindSafe(|| answer(&app, late)));
                 }
             }
         };

@@ -43,7 +43,7 @@ pub struct Started {
     pub device_code: DeviceCode,
     /// For the user.
     pub user_code: UserCode,
-    /// Goes into the link, beside the user code: whoever has it does not guess.
+    /// Goes into the link, beside the user code: a client that sends it does not guess.
     pub link_mac: String,
 }
 

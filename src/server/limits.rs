@@ -293,7 +293,6 @@ mod tests {
 
     #[test]
     fn guessing_from_everywhere_meets_the_ceiling() {
-        // R35
         let (guesses, now) = (Guesses::new(10, 300), Instant::now());
         let mut tries = 0;
         for address in 0..10_000_u32 {
@@ -345,7 +344,6 @@ mod tests {
 
     #[test]
     fn early_polls_slow_down_for_good() {
-        // R28
         let (polls, login, start) = (
             PollIntervals::default(),
             DeviceCode::generate().hash(),

@@ -245,7 +245,7 @@ fn check_tells_what_it_found_and_ends() {
             "{told}"
         );
     }
-    // R05: codes and tokens would travel in clear.
+    // Codes and tokens would travel in clear.
     let setup = TestServer::setup(Store::Embedded);
     let output = setup
         .var("SERVER_URL", "http://auth.example.com")

@@ -1,4 +1,4 @@
-//! What must not be read by anyone: not in a stolen database, not in a log, at no stage of a login (R18, R54).
+//! What must not be read by anyone: not in a stolen database, not in a log, at no stage of a login.
 
 use std::fs;
 use std::path::Path;
@@ -245,7 +245,7 @@ fn the_log_tells_the_story() {
     }
 }
 
-/// An expiry is a part of the story, too: whoever purges the login says so. A server purges as it starts.
+/// An expiry is a part of the story, too: the server that purges the login says so. A server purges as it starts.
 #[test]
 fn the_log_tells_of_an_expiry() {
     let database = Cluster::shared().database();

@@ -186,7 +186,6 @@ mod tests {
         let params = Params::parse("a=1&b=%C3%A4+%2B&c&=x&&d=".as_bytes()).unwrap();
         assert_eq!(params.single("a"), Ok(Some("1")));
         assert_eq!(params.single("b"), Ok(Some("ä +")));
-        // R02
         assert_eq!(
             (params.single("c"), params.single("d"), params.single("e")),
             (Ok(None), Ok(None), Ok(None))
@@ -199,7 +198,6 @@ mod tests {
 
     #[test]
     fn repeated_parameters_are_seen() {
-        // R04
         let params = Params::parse(b"a=1&b=2&a=1").unwrap();
         assert!(params.has_repeated() && params.single("a").is_err());
         assert!(!Params::parse(b"a=1&b=1").unwrap().has_repeated());

@@ -165,7 +165,7 @@ enum Miss {
     Failed(Reply),
 }
 
-/// The live login that a code names, within the budget for wrong codes. Whoever has this server's own link does not guess. At
+/// The live login that a code names, within the budget for wrong codes. This server's own link is no guess. At
 /// the ceiling for all addresses the right code still counts from the network that started its login.
 fn look_up(app: &App, request: &Request, typed: &Typed) -> Result<(Login, UnixMs), Miss> {
     let (client, now) = (request.client, Instant::now());

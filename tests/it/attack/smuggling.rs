@@ -1,4 +1,4 @@
-//! One request, one meaning (R70): what two servers in a row could read differently is refused, and ends the connection;
+//! One request, one meaning: what two servers in a row could read differently is refused, and ends the connection;
 //! what is allowed beyond the simplest form is read as everybody reads it.
 
 use crate::support::{Connection, Store, TestServer, eventually, expect, run};

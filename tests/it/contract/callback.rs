@@ -107,7 +107,7 @@ fn twenty_callbacks_at_once_exchange_once() {
             let callbacks =
                 scope.spawn(|| at_once(20, |_| call_back(&server, &query_of(&redirect), &browser)));
             eventually("the exchange is under way", || exchanges(&postiz) > 0);
-            // R27: the user is done, but the token is not here yet.
+            // The user is done, but the token is not here yet.
             expect::error(&login.poll(&server), 400, "authorization_pending");
             gate.open();
             callbacks.join().expect("no callback panics")
@@ -153,7 +153,6 @@ fn a_refresh_shows_the_same_page_again() {
     }
 }
 
-/// R29, R53.
 #[test]
 fn a_denial_at_postiz_reaches_the_next_poll() {
     for store in BOTH_STORES {
@@ -180,7 +179,7 @@ fn a_denial_at_postiz_reaches_the_next_poll() {
     }
 }
 
-/// R53: any other error is told in our own words, and the login goes on.
+/// Any other error is told in our own words, and the login goes on.
 #[test]
 fn other_errors_of_postiz_leave_the_login_open() {
     for store in BOTH_STORES {
@@ -219,7 +218,7 @@ fn other_errors_of_postiz_leave_the_login_open() {
     }
 }
 
-/// R51: the state is bound to the browser, and one that nobody gave out is worth nothing.
+/// The state is bound to the browser, and one that nobody gave out is worth nothing.
 #[test]
 fn strangers_change_nothing() {
     for store in BOTH_STORES {
@@ -441,7 +440,7 @@ fn a_token_that_comes_just_after_the_expiry_is_kept() {
     }
 }
 
-/// R59: nothing in a query leads the browser elsewhere.
+/// Nothing in a query leads the browser elsewhere.
 #[test]
 fn no_open_redirect() {
     let postiz = FakePostiz::start();

@@ -66,7 +66,6 @@ fn good_code_leads_to_postiz() {
     }
 }
 
-/// R76.
 #[test]
 fn the_cookie_binds_the_browser() {
     let mut names = HashSet::new();
@@ -114,7 +113,6 @@ fn the_cookie_binds_the_browser() {
     );
 }
 
-/// R46.
 #[test]
 fn the_typed_code_is_forgiven_its_form() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -140,7 +138,7 @@ fn the_typed_code_is_forgiven_its_form() {
     }
 }
 
-/// R15: told, and the form again.
+/// Told, and the form again.
 #[test]
 fn a_wrong_code_may_be_tried_again() {
     let postiz = FakePostiz::start();
@@ -186,7 +184,6 @@ fn an_expired_code_is_told_as_a_wrong_one() {
     );
 }
 
-/// R29, R74.
 #[test]
 fn refusing_ends_the_login_at_once() {
     for store in BOTH_STORES {
@@ -260,7 +257,7 @@ fn forms_of_other_sites_are_refused() {
     expect::error(&login.poll(&server), 400, "authorization_pending");
 }
 
-/// R35: from one address, and from all together.
+/// From one address, and from all together.
 #[test]
 fn guessing_is_stopped() {
     for (variable, spread) in [

@@ -11,7 +11,6 @@ use crate::support::{Login, Store, TestServer, VerifyForm, expect};
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// R01, R02, R03, R07, R08, R09, R19.
 #[test]
 fn every_accepted_body_gets_the_same_answer() {
     for store in BOTH_STORES {
@@ -59,7 +58,6 @@ fn every_accepted_body_gets_the_same_answer() {
     }
 }
 
-/// R37, R45.
 #[test]
 fn codes_are_never_the_same() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -72,7 +70,6 @@ fn codes_are_never_the_same() {
     assert_eq!(letters.len(), 26, "25 letters and the dash: {letters:?}");
 }
 
-/// R11.
 #[test]
 fn a_broken_body_is_an_invalid_request() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -91,7 +88,6 @@ fn a_broken_body_is_an_invalid_request() {
     }
 }
 
-/// R68.
 #[test]
 fn too_many_logins_from_one_address_have_to_wait() {
     let setup = TestServer::setup(Store::Embedded).var("LIMIT_LOGINS_PER_MINUTE", "3");

@@ -19,7 +19,6 @@ fn health_and_readiness() {
     }
 }
 
-/// R34, R57, R58.
 #[test]
 fn metadata() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -36,7 +35,6 @@ fn metadata() {
     assert_eq!(answer.json(), expected);
 }
 
-/// R56, R57.
 #[test]
 fn metadata_with_a_path() {
     let setup = TestServer::setup(Store::Embedded);
@@ -64,7 +62,6 @@ fn metadata_with_a_path() {
     expect::json(&answer, 404);
 }
 
-/// R12.
 #[test]
 fn the_root_leads_to_the_form() {
     for (server_url, location) in [
@@ -90,7 +87,7 @@ fn the_root_leads_to_the_form() {
     }
 }
 
-/// R69: the same head without a body, and the connection goes on.
+/// The same head without a body, and the connection goes on.
 #[test]
 fn head_is_get_without_the_body() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -127,7 +124,6 @@ fn head_is_get_without_the_body() {
     }
 }
 
-/// R01, R50, R69.
 #[test]
 fn other_methods_on_known_paths() {
     let server = TestServer::setup(Store::Embedded).start();

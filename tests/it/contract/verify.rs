@@ -15,7 +15,7 @@ fn value_of_code_field(page: &crate::support::Page) -> String {
         .clone()
 }
 
-/// R12, R14: the short address alone is enough.
+/// The short address alone is enough.
 #[test]
 fn a_cold_browser_finds_an_empty_form() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -26,7 +26,7 @@ fn a_cold_browser_finds_an_empty_form() {
     assert_eq!(page.answer.headers_named("set-cookie").len(), 1);
 }
 
-/// R16, R23, R38, R39, R40, R74: arriving with the code, the user sees who asks and has a way out; nothing happens by itself.
+/// Arriving with the code, the user sees who asks and has a way out; nothing happens by itself.
 #[test]
 fn a_live_code_is_shown_with_who_asked() {
     for store in BOTH_STORES {
@@ -67,7 +67,7 @@ fn a_live_code_is_shown_with_who_asked() {
     }
 }
 
-/// R63: a stranger cannot say whose address it is.
+/// A stranger cannot say whose address it is.
 #[test]
 fn only_proxies_speak_for_others() {
     for (trusted, shown) in [
@@ -94,7 +94,6 @@ fn only_proxies_speak_for_others() {
     }
 }
 
-/// R46.
 #[test]
 fn the_code_in_the_address_is_forgiven_its_form() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -166,7 +165,7 @@ fn hostile_values_are_escaped() {
     assert!(!answer.text().contains(&long[..100]), "a page is no echo");
 }
 
-/// R62: our own form's POST must name its origin, which `no-referrer` would turn into `null`; nothing else is told.
+/// Our own form's POST must name its origin, which `no-referrer` would turn into `null`; nothing else is told.
 #[test]
 fn referrer_policies() {
     let postiz = FakePostiz::start();
@@ -199,7 +198,7 @@ fn referrer_policies() {
     }
 }
 
-/// R14: what is in the page works without a script, from this server alone.
+/// What is in the page works without a script, from this server alone.
 #[test]
 fn pages_need_nothing_from_elsewhere() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -226,7 +225,6 @@ fn pages_need_nothing_from_elsewhere() {
     }
 }
 
-/// R18.
 #[test]
 fn the_device_code_is_on_no_page() {
     let postiz = FakePostiz::start();

@@ -14,7 +14,7 @@ pub fn json(answer: &Answer, status: u16) {
     assert!(answer.json().is_object(), "{}", answer.text());
 }
 
-/// An OAuth error (R49): registered shape, and a description of allowed characters.
+/// An OAuth error: registered shape, and a description of allowed characters.
 #[track_caller]
 pub fn error(answer: &Answer, status: u16, word: &str) {
     json(answer, status);
@@ -69,7 +69,7 @@ pub fn unavailable(answer: &Answer) {
     every(answer);
 }
 
-/// `Retry-After`: whole seconds, at least one (R68).
+/// `Retry-After`: whole seconds, at least one.
 #[track_caller]
 pub fn retry_after(answer: &Answer) {
     let value = answer.header("retry-after").unwrap_or_default();

@@ -374,7 +374,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// R27 to R31, and what no RFC foresees: 5xx, 429 and HTML in the middle of a login.
+    /// The errors of RFC 8628 §3.5, and what no RFC foresees: 5xx, 429 and HTML in the middle of a login.
     #[test]
     fn polls_are_told_apart() {
         assert!(matches!(

@@ -249,7 +249,7 @@ fn trouble_in_the_middle_is_waited_out() {
     });
 }
 
-/// R29 to R31: each end has its own words, and no request follows it.
+/// Each end has its own words, and no request follows it.
 #[test]
 fn each_end_has_its_own_words() {
     let rows = [

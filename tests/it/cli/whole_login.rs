@@ -42,7 +42,7 @@ fn run(home: &Home, line: &str) -> Done {
     Cli::at(home.clone()).args(line.split_whitespace()).run()
 }
 
-/// The CLI names the organisation; R20 to R24 with all parts real.
+/// The CLI names the organisation; all parts are real.
 #[test]
 fn from_login_to_logout() {
     let fake = FakePostiz::start();

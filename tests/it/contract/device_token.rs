@@ -23,7 +23,7 @@ fn post(server: &TestServer, content_type: &str, body: impl AsRef<[u8]>) -> Answ
     server.send("POST", "/device/token", headers, body.as_ref())
 }
 
-/// R26, R47; both dialects, on both stores.
+/// Both dialects, on both stores.
 #[test]
 fn the_token_answer() {
     for store in BOTH_STORES {
@@ -65,7 +65,7 @@ fn what_postiz_left_out_is_null_or_left_out() {
     assert_eq!(login.poll(&server).text(), expected);
 }
 
-/// R27; also after the code was entered and the person is at Postiz.
+/// Also after the code was entered and the person is at Postiz.
 #[test]
 fn waiting_is_pending_in_both_dialects() {
     for store in BOTH_STORES {

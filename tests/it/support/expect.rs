@@ -2,7 +2,7 @@
 
 use super::http::Answer;
 
-/// A JSON answer (the contract's preamble; R13, R47).
+/// A JSON answer (the contract's preamble).
 #[track_caller]
 pub fn json(answer: &Answer, status: u16) {
     assert_eq!(answer.status, status, "{}", answer.text());
@@ -39,7 +39,7 @@ pub fn error(answer: &Answer, status: u16, word: &str) {
 /// What makes a page reload itself after 2 s.
 pub const RELOAD: &str = "<meta http-equiv=\"refresh\" content=\"2\">";
 
-/// A page (the contract's preamble; R13). Its `Referrer-Policy` has a test of its own in `contract/verify.rs`.
+/// A page (the contract's preamble). Its `Referrer-Policy` has a test of its own in `contract/verify.rs`.
 #[track_caller]
 pub fn page(answer: &Answer, status: u16) {
     assert_eq!(answer.status, status, "{}", answer.text());

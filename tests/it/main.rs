@@ -19,6 +19,7 @@ mod faults;
 mod lifecycle;
 mod login;
 mod outbound;
+mod pooler;
 mod secrets;
 mod stand_in;
 mod store;

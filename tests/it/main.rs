@@ -13,6 +13,7 @@ mod airgap;
 mod attack;
 mod cli;
 mod contract;
+mod database_roles;
 mod database_tls;
 mod database_url;
 mod faults;

@@ -69,6 +69,26 @@ impl Connector {
         Err(ConnectError { error, code })
     }
 
+    /// An error of a connection of ours that waiting cannot mend, with where that is.
+    pub(crate) fn placed(&self, error: StoreError) -> StoreError {
+        let StoreError::Unusable(cause) = error else {
+            return error;
+        };
+        let hosts: Vec<String> = self
+            .url
+            .endpoints()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let place = self.place(&hosts.join(" or "));
+        StoreError::Unusable(format!("{place}: {cause}"))
+    }
+
+    fn place(&self, host: &str) -> String {
+        let (user, database) = (self.url.user(), self.url.database());
+        format!("{host}, user {user:?}, database {database:?}")
+    }
+
     fn connect_to(
         &self,
         endpoint: &Endpoint,
@@ -93,8 +113,7 @@ impl Connector {
             connected = Ok(client);
         }
         connected.map_err(|error| {
-            let (user, database) = (self.url.user(), self.url.database());
-            let place = format!("{endpoint}, user {user:?}, database {database:?}");
+            let place = self.place(&endpoint.to_string());
             ConnectError {
                 error: self.explain(&place, &error, password_problem.as_deref()),
                 code: error.code().cloned(),

@@ -21,6 +21,7 @@ mod lifecycle;
 mod login;
 mod outbound;
 mod pooler;
+mod rolling_upgrade;
 mod secrets;
 mod stand_in;
 mod store;

@@ -234,7 +234,8 @@ impl Pool {
         ConnectError::Store(failed.error)
     }
 
-    fn drop_idle(&self) {
+    /// Closes the connections that nobody uses: what is true of them may not be true of new ones.
+    pub(crate) fn drop_idle(&self) {
         let mut slots = self.slots();
         slots.open -= slots.idle.len();
         let dead = std::mem::take(&mut slots.idle);

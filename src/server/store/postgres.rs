@@ -268,12 +268,14 @@ impl Store for Postgres {
             "SELECT current_setting('transaction_read_only') = 'on', EXISTS (SELECT 1 FROM device_requests)",
             &[],
         )?;
-        match rows.first().is_some_and(|row| row.get(0)) {
-            true => Err(StoreError::Unavailable(
+        if rows.first().is_some_and(|row| row.get(0)) {
+            // Where it is the role's or the database's default, sessions that are open would keep it.
+            self.pool.drop_idle();
+            return Err(StoreError::Unavailable(
                 "the database is read-only".to_owned(),
-            )),
-            false => Ok(()),
+            ));
         }
+        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ mod support;
 mod addresses;
 mod airgap;
 mod attack;
+mod check;
 mod cli;
 mod contract;
 mod database_roles;

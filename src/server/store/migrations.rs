@@ -1,13 +1,13 @@
 //! Brings the schema of a PostgreSQL database up to date, step by step (`sql/`), in one transaction.
 
-use postgres::Client;
 use postgres::error::SqlState;
 use postgres::types::{ToSql, Type};
+use postgres::{Client, Row};
 
 use crate::server::codes::DeviceCodeHash;
 use crate::server::seal::{Seal, SealedToken};
-use crate::server::store::StoreError;
 use crate::server::store::pool::classify;
+use crate::server::store::{StoreError, schema_plan};
 use crate::shared::secret::Secret;
 
 /// The steps, in order; the database keeps how many of them it has seen.
@@ -16,6 +16,9 @@ const MIGRATIONS: [&str; 3] = [
     include_str!("../../../sql/0002_hashed_and_bound.sql"),
     include_str!("../../../sql/0003_leases.sql"),
 ];
+
+/// `sha256()`, which the second step calls, came with PostgreSQL 11.
+const VERSION_NUM_MIN: i32 = 110_000;
 
 /// Instances that start together take turns under this advisory lock: any number nobody else uses.
 const MIGRATION_LOCK: i64 = 0x706f_7374_697a;
@@ -44,7 +47,7 @@ pub(super) fn migrate(
                     .map_err(|error| classify(&error))?;
             }
             Err(MigrateError::Database(error)) => return Err(classify(&error)),
-            Err(MigrateError::Version(problem)) => return Err(StoreError::Unusable(problem)),
+            Err(MigrateError::Refused(error)) => return Err(error),
             Ok(()) => return Ok(()),
         }
     }
@@ -52,7 +55,13 @@ pub(super) fn migrate(
 
 enum MigrateError {
     Database(postgres::Error),
-    Version(String),
+    Refused(StoreError),
+}
+
+impl From<StoreError> for MigrateError {
+    fn from(error: StoreError) -> MigrateError {
+        MigrateError::Refused(error)
+    }
 }
 
 impl From<postgres::Error> for MigrateError {
@@ -72,19 +81,8 @@ fn migrate_once(
     }
     let version = version(client)?;
     let newest = MIGRATIONS.len();
-    let done = match usize::try_from(version) {
-        Ok(done) if done <= newest => done,
-        Ok(done) => {
-            return Err(MigrateError::Version(format!(
-                "its schema version is {done}, and this server knows versions up to {newest}: run a newer server"
-            )));
-        }
-        Err(_) => {
-            return Err(MigrateError::Version(format!(
-                "its schema version is {version}, which no server of ours writes"
-            )));
-        }
-    };
+    schema_plan(Some(version), newest as u64)?;
+    let done = usize::try_from(version).unwrap_or(newest);
     if done < newest {
         client.batch_execute(LOCK_TIMEOUT)?;
     }
@@ -102,7 +100,7 @@ fn migrate_once(
 }
 
 /// Takes the lock and reads how many steps the database has seen.
-fn version(client: &mut Client) -> Result<i32, postgres::Error> {
+fn version(client: &mut Client) -> Result<u64, postgres::Error> {
     // `CREATE TABLE IF NOT EXISTS` alone fails when two instances run it at once. The lock is the transaction's, since a
     // pooler gives the next one another session.
     client.batch_execute(&format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))?;
@@ -110,9 +108,90 @@ fn version(client: &mut Client) -> Result<i32, postgres::Error> {
     if client.query_typed(exists, &[])?.is_empty() {
         client.batch_execute("CREATE TABLE device_requests_schema (version integer NOT NULL)")?;
     }
+    newest_version(client)
+}
+
+fn newest_version(client: &mut Client) -> Result<u64, postgres::Error> {
     let newest = "SELECT version FROM device_requests_schema ORDER BY version DESC LIMIT 1";
     let rows = client.query_typed(newest, &[])?;
-    Ok(rows.first().map_or(0, |row| row.get(0)))
+    // No server of ours writes a negative one.
+    let version = |row: &Row| u64::try_from(row.get::<_, i32>(0)).unwrap_or(u64::MAX);
+    Ok(rows.first().map_or(0, version))
+}
+
+/// What a role finds before a migration, in one row. Names are found as the server's own statements find them.
+const FOUND: &str = "
+    SELECT to_regclass('device_requests_schema') IS NOT NULL,
+        to_regclass('device_requests') IS NOT NULL,
+        pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on',
+        current_setting('server_version_num')::integer,
+        coalesce(has_schema_privilege(current_schema(), 'CREATE'), false),
+        coalesce((SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('device_requests')), true),
+        (SELECT string_agg(privilege, ', ') FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
+            WHERE NOT has_table_privilege(to_regclass('device_requests'), privilege)),
+        (SELECT string_agg(rolname::text, ' and ') FROM pg_roles WHERE rolname IN ('anon', 'authenticated')
+            AND has_table_privilege(oid, to_regclass('device_requests'), 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE'))";
+
+/// What a start would do to the database, line by line, found out in a transaction that cannot write.
+pub(super) fn inspect(
+    client: &mut Client,
+    schema: Option<&str>,
+) -> Result<Vec<String>, StoreError> {
+    let set = schema.map(|schema| format!("; SET LOCAL search_path = {schema}"));
+    let begin = format!("BEGIN READ ONLY{}", set.unwrap_or_default());
+    client
+        .batch_execute(&begin)
+        .map_err(|error| classify(&error))?;
+    let rows = client
+        .query_typed(FOUND, &[])
+        .map_err(|error| classify(&error))?;
+    let unusable = |what: &str| Err(StoreError::Unusable(what.to_owned()));
+    let Some(row) = rows.first() else {
+        return unusable("it answers without an answer");
+    };
+    let is = |column| row.get::<_, bool>(column);
+    let (has_version, has_table) = (is(0), is(1));
+    let newest = MIGRATIONS.len() as u64;
+    let version = match has_version {
+        true => Some(newest_version(client).map_err(|error| classify(&error))?),
+        false => has_table.then_some(0),
+    };
+    let mut lines = vec![schema_plan(version, newest)?];
+    let is_current = version == Some(newest);
+    if is(2) {
+        return Err(StoreError::Unavailable(
+            "the database is read-only".to_owned(),
+        ));
+    }
+    if row.get::<_, i32>(3) < VERSION_NUM_MIN {
+        return unusable("it is older than PostgreSQL 11");
+    }
+    if !has_version && !is(4) {
+        return unusable("the role may not make tables in the schema, or there is no schema");
+    }
+    if !is_current && !is(5) {
+        return unusable(
+            "a start would have to alter device_requests, which the role does not own",
+        );
+    }
+    if is_current && let Some(missing) = row.get::<_, Option<&str>>(6) {
+        return unusable(&format!("the role lacks {missing} on device_requests"));
+    }
+    if is_current && let Some(strangers) = row.get::<_, Option<&str>>(7) {
+        lines.push(format!("WARNING: the role {strangers} has rights on device_requests, and could swap logins: revoke them"));
+    }
+    if has_table && is_current {
+        let count = "SELECT count(*) FROM device_requests";
+        let rows = client
+            .query_typed(count, &[])
+            .map_err(|error| classify(&error))?;
+        let count: i64 = rows.first().map_or(0, |row| row.get(0));
+        lines.push(format!("it holds {count} logins"));
+    }
+    client
+        .batch_execute("ROLLBACK")
+        .map_err(|error| classify(&error))?;
+    Ok(lines)
 }
 
 /// The reference server kept tokens in clear.

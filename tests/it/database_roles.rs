@@ -1,4 +1,4 @@
-//! Roles and rights on the database, as administrators and hosted databases give them.
+//! Roles, rights and encodings of databases, as administrators and hosted databases have them.
 
 use postgres::{Client, NoTls};
 
@@ -191,5 +191,25 @@ fn role_that_may_only_read_and_write_rows_works_after_a_migration() {
                 .iter()
                 .any(|purged| purged.expired)
         );
+    }
+}
+
+/// A client may call itself anything.
+#[test]
+fn latin1_database_takes_every_user_agent() {
+    let cluster = Cluster::shared();
+    let name = format!("latin1_{}", cluster.database().name());
+    cluster.existing("postgres").run(&format!(
+        "CREATE DATABASE {name} TEMPLATE template0 ENCODING LATIN1 LC_COLLATE 'C' LC_CTYPE 'C'"
+    ));
+    let database = cluster.existing(&name);
+    log_in(&[store(&database.url(), 2)], 0);
+    let server = TestServer::setup(Kind::Embedded)
+        .database(&database)
+        .start();
+    for agent in ["postiz/1", "L\u{e4}ptop", "\u{65e5}\u{672c} \u{1f600}"] {
+        let headers = [("User-Agent", agent), ("Content-Type", "application/json")];
+        let start = server.send("POST", "/device/code", &headers, b"{}");
+        expect::json(&start, 200);
     }
 }

@@ -17,9 +17,6 @@ const MIGRATIONS: [&str; 3] = [
     include_str!("../../../sql/0003_leases.sql"),
 ];
 
-/// `sha256()`, which the second step calls, came with PostgreSQL 11.
-const VERSION_NUM_MIN: i32 = 110_000;
-
 /// Instances that start together take turns under this advisory lock: any number nobody else uses.
 const MIGRATION_LOCK: i64 = 0x706f_7374_697a;
 
@@ -46,9 +43,7 @@ pub(super) fn migrate(
                     .batch_execute("ROLLBACK")
                     .map_err(|error| classify(&error))?;
             }
-            Err(MigrateError::Database(error)) => return Err(classify(&error)),
-            Err(MigrateError::Refused(error)) => return Err(error),
-            Ok(()) => return Ok(()),
+            done => return done.map_err(MigrateError::into_store_error),
         }
     }
 }
@@ -56,6 +51,15 @@ pub(super) fn migrate(
 enum MigrateError {
     Database(postgres::Error),
     Refused(StoreError),
+}
+
+impl MigrateError {
+    fn into_store_error(self) -> StoreError {
+        match self {
+            MigrateError::Database(error) => classify(&error),
+            MigrateError::Refused(error) => error,
+        }
+    }
 }
 
 impl From<StoreError> for MigrateError {
@@ -70,20 +74,26 @@ impl From<postgres::Error> for MigrateError {
     }
 }
 
+fn begin(client: &mut Client, begin: &str, schema: Option<&str>) -> Result<(), postgres::Error> {
+    client.batch_execute(begin)?;
+    match schema {
+        Some(schema) => client.batch_execute(&format!("SET LOCAL search_path = {schema}")),
+        None => Ok(()),
+    }
+}
+
 fn migrate_once(
     client: &mut Client,
     seal: &Seal,
     schema: Option<&str>,
 ) -> Result<(), MigrateError> {
-    client.batch_execute("BEGIN")?;
-    if let Some(schema) = schema {
-        client.batch_execute(&format!("SET LOCAL search_path = {schema}"))?;
-    }
+    begin(client, "BEGIN", schema)?;
     let version = version(client)?;
     let newest = MIGRATIONS.len();
     schema_plan(Some(version), newest as u64)?;
     let done = usize::try_from(version).unwrap_or(newest);
     if done < newest {
+        check_age(client)?;
         client.batch_execute(LOCK_TIMEOUT)?;
     }
     for (step, sql) in MIGRATIONS.iter().enumerate().skip(done) {
@@ -97,6 +107,17 @@ fn migrate_once(
         seal_clear_tokens(client, seal)?;
     }
     Ok(client.batch_execute("COMMIT")?)
+}
+
+/// `sha256()`, which the second step calls, came with PostgreSQL 11.
+fn check_age(client: &mut Client) -> Result<(), MigrateError> {
+    let is_old = "SELECT current_setting('server_version_num')::integer < 110000";
+    match client.query_typed(is_old, &[])?.first() {
+        Some(row) if row.get(0) => Err(MigrateError::Refused(StoreError::Unusable(
+            "it is older than PostgreSQL 11".to_owned(),
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Takes the lock and reads how many steps the database has seen.
@@ -124,7 +145,6 @@ const FOUND: &str = "
     SELECT to_regclass('device_requests_schema') IS NOT NULL,
         to_regclass('device_requests') IS NOT NULL,
         pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on',
-        current_setting('server_version_num')::integer,
         coalesce(has_schema_privilege(current_schema(), 'CREATE'), false),
         coalesce((SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('device_requests')), true),
         (SELECT string_agg(privilege, ', ') FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
@@ -132,65 +152,59 @@ const FOUND: &str = "
         (SELECT string_agg(rolname::text, ' and ') FROM pg_roles WHERE rolname IN ('anon', 'authenticated')
             AND has_table_privilege(oid, to_regclass('device_requests'), 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE'))";
 
-/// What a start would do to the database, line by line, found out in a transaction that cannot write.
+/// What a start would do to the database, line by line, found out in a transaction that cannot write. A client on which this
+/// fails is not to be used.
 pub(super) fn inspect(
     client: &mut Client,
     schema: Option<&str>,
 ) -> Result<Vec<String>, StoreError> {
-    let set = schema.map(|schema| format!("; SET LOCAL search_path = {schema}"));
-    let begin = format!("BEGIN READ ONLY{}", set.unwrap_or_default());
-    client
-        .batch_execute(&begin)
-        .map_err(|error| classify(&error))?;
-    let rows = client
-        .query_typed(FOUND, &[])
-        .map_err(|error| classify(&error))?;
-    let unusable = |what: &str| Err(StoreError::Unusable(what.to_owned()));
+    inspect_once(client, schema).map_err(MigrateError::into_store_error)
+}
+
+fn inspect_once(client: &mut Client, schema: Option<&str>) -> Result<Vec<String>, MigrateError> {
+    begin(client, "BEGIN READ ONLY", schema)?;
+    check_age(client)?;
+    let rows = client.query_typed(FOUND, &[])?;
+    let unusable = |what: String| Err(StoreError::Unusable(what).into());
     let Some(row) = rows.first() else {
-        return unusable("it answers without an answer");
+        return unusable("it answers without an answer".to_owned());
     };
     let is = |column| row.get::<_, bool>(column);
+    let list = |column| row.get::<_, Option<&str>>(column);
     let (has_version, has_table) = (is(0), is(1));
     let newest = MIGRATIONS.len() as u64;
     let version = match has_version {
-        true => Some(newest_version(client).map_err(|error| classify(&error))?),
+        true => Some(newest_version(client)?),
         false => has_table.then_some(0),
     };
     let mut lines = vec![schema_plan(version, newest)?];
-    let is_current = version == Some(newest);
     if is(2) {
-        return Err(StoreError::Unavailable(
-            "the database is read-only".to_owned(),
+        return Err(StoreError::Unavailable("the database is read-only".to_owned()).into());
+    }
+    if version != Some(newest) {
+        if !has_version && !is(3) {
+            return unusable("there is no schema in which the role may make tables".to_owned());
+        }
+        if !is(4) {
+            return unusable(
+                "a start would have to alter device_requests, which the role does not own"
+                    .to_owned(),
+            );
+        }
+        return Ok(lines);
+    }
+    if let Some(missing) = list(5) {
+        return unusable(format!("the role lacks {missing} on device_requests"));
+    }
+    if let Some(strangers) = list(6) {
+        lines.push(format!(
+            "WARNING: {strangers} may change device_requests, and so take a token: revoke these rights"
         ));
     }
-    if row.get::<_, i32>(3) < VERSION_NUM_MIN {
-        return unusable("it is older than PostgreSQL 11");
-    }
-    if !has_version && !is(4) {
-        return unusable("the role may not make tables in the schema, or there is no schema");
-    }
-    if !is_current && !is(5) {
-        return unusable(
-            "a start would have to alter device_requests, which the role does not own",
-        );
-    }
-    if is_current && let Some(missing) = row.get::<_, Option<&str>>(6) {
-        return unusable(&format!("the role lacks {missing} on device_requests"));
-    }
-    if is_current && let Some(strangers) = row.get::<_, Option<&str>>(7) {
-        lines.push(format!("WARNING: the role {strangers} has rights on device_requests, and could swap logins: revoke them"));
-    }
-    if has_table && is_current {
-        let count = "SELECT count(*) FROM device_requests";
-        let rows = client
-            .query_typed(count, &[])
-            .map_err(|error| classify(&error))?;
-        let count: i64 = rows.first().map_or(0, |row| row.get(0));
-        lines.push(format!("it holds {count} logins"));
-    }
-    client
-        .batch_execute("ROLLBACK")
-        .map_err(|error| classify(&error))?;
+    let rows = client.query_typed("SELECT count(*) FROM device_requests", &[])?;
+    let count: i64 = rows.first().map_or(0, |row| row.get(0));
+    lines.push(format!("it holds {count} logins"));
+    client.batch_execute("ROLLBACK")?;
     Ok(lines)
 }
 

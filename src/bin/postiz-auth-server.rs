@@ -55,20 +55,19 @@ fn main() -> ExitCode {
     }
 }
 
-/// `--check`: what was found, on stdout.
+/// `--check`: what was found, on stdout; what keeps it from working, on stderr.
 fn report(config: Config) -> ExitCode {
-    for warning in &config.warnings {
-        println!("WARNING: {warning}");
+    let findings = server::check(&config);
+    for note in &findings.notes {
+        println!("{note}");
     }
-    match server::check(&config) {
-        Ok(found) => {
-            println!("{}", found.join("\n"));
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("postiz-auth-server: {error}");
-            ExitCode::FAILURE
-        }
+    for problem in findings.wrong.iter().chain(&findings.failed) {
+        eprintln!("postiz-auth-server: {problem}");
+    }
+    match (findings.wrong.is_empty(), findings.failed.is_empty()) {
+        (false, _) => ExitCode::from(EXIT_USAGE),
+        (_, false) => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
     }
 }
 

@@ -10,7 +10,7 @@
 //!
 //! Each request goes this way in the thread of its connection, and its answer back.
 //!
-//! Beside it, [`healthcheck()`] asks a running server from outside.
+//! Beside it, [`healthcheck()`] asks a running server from outside, and [`check()`] says what a start would meet.
 
 pub mod config;
 pub(crate) mod front;
@@ -26,12 +26,14 @@ pub mod codes;
 pub mod keys;
 pub mod seal;
 
+mod check;
 pub mod client_address;
 mod healthcheck;
 mod janitor;
 pub mod limits;
 pub mod log;
 
+pub use check::{Findings, check};
 pub use healthcheck::healthcheck;
 
 use std::fmt;
@@ -40,7 +42,6 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use crate::server::client_address::TrustedProxies;
 use crate::server::config::{Config, StoreLocation};
 use crate::server::flow::Flow;
 use crate::server::front::{Front, FrontSettings};
@@ -53,7 +54,7 @@ use crate::server::store::{Store, StoreError, embedded::Embedded, postgres::Post
 use crate::shared::base_url::BaseUrl;
 use crate::shared::http_client::{self, Proxies};
 
-/// How long a starting server waits for its store.
+/// How long a starting server, or a check, waits for the store.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A server that is running.
@@ -77,14 +78,14 @@ impl fmt::Display for StartError {
 impl Server {
     /// Opens the store, listens, and serves in threads of its own.
     pub fn start(config: Config, log: Arc<Log>) -> Result<Server, StartError> {
-        check_outbound()?;
         let proxies = Proxies::from_vars(&http_client::environment);
         if let Some(notice) = proxies.notice(config.api_url.is_https()) {
             log.warn("proxy_passed_over", &[("why", &notice)]);
         }
         let keys = Arc::new(Keys::new(&config.client_secret));
         let store = open_store(&config, &keys)?;
-        match ping(&store) {
+        let asked = Arc::clone(&store);
+        match in_time(move || asked.ping()) {
             Ok(()) => log.info("store_ready", &[("store", config.store.kind())]),
             Err(StoreError::Unusable(cause)) => {
                 return Err(StartError(format!("the store cannot be used: {cause}")));
@@ -150,56 +151,6 @@ impl Server {
     }
 }
 
-/// Checks what a server needs before it can start: the store, and the TLS files. Says what it found, line by line.
-pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
-    check_outbound()?;
-    let keys = Arc::new(Keys::new(&config.client_secret));
-    let store = open_store(config, &keys)?;
-    ping(&store).map_err(|error| StartError(error.to_string()))?;
-    let count = store
-        .count()
-        .map_err(|error| StartError(error.to_string()))?;
-    let mut found = vec![
-        "the configuration is complete".to_owned(),
-        format!(
-            "the store answers: {}, {count} logins in it",
-            config.store.kind()
-        ),
-    ];
-    if let Some(files) = &config.tls {
-        front::tls::server_config(files).map_err(StartError)?;
-        found.push(format!(
-            "https with the certificate in {}",
-            files.certificate.display()
-        ));
-    }
-    match &config.server_url {
-        Some(url) if !url.is_https() && !url.is_loopback() => found.push(format!(
-            "WARNING: SERVER_URL {url} is plain http: tokens would cross the network in clear; put https in front"
-        )),
-        Some(url) => found.push(format!("clients are sent to {url}")),
-        None => found.push("SERVER_URL is not set: only this machine can log in".to_owned()),
-    }
-    let public = config
-        .server_url
-        .as_ref()
-        .is_some_and(|url| !url.is_loopback());
-    if public && config.tls.is_none() && config.trusted_proxies == TrustedProxies::default() {
-        found.push("WARNING: TRUSTED_PROXIES names loopback alone: a proxy on another machine, or before a container, must be named there, or all its clients count as one".to_owned());
-    }
-    Ok(found)
-}
-
-/// An error that names every variable about proxies and certificates that cannot be used.
-fn check_outbound() -> Result<(), StartError> {
-    let problems = http_client::problems(&http_client::environment);
-    if problems.is_empty() {
-        return Ok(());
-    }
-    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    Err(StartError(lines.join("\n  ")))
-}
-
 impl StoreLocation {
     /// What kind of store it is, for people.
     fn kind(&self) -> &'static str {
@@ -210,12 +161,13 @@ impl StoreLocation {
     }
 }
 
-/// Asks whether the store answers, and does not wait for long: a database can accept a connection and then fall silent.
-fn ping(store: &Arc<dyn Store>) -> Result<(), StoreError> {
+/// Asks the store, and does not wait for long: a database can accept a connection and then fall silent.
+fn in_time<T: Send + 'static>(
+    ask: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
     let (said, heard) = mpsc::channel();
-    let asked = Arc::clone(store);
     // Nobody may be left to hear it.
-    let ask = move || drop(said.send(asked.ping()));
+    let ask = move || drop(said.send(ask()));
     let silent = || {
         Err(StoreError::Unavailable(format!(
             "no answer within {} s",
@@ -252,12 +204,7 @@ fn app(
     log: &Arc<Log>,
 ) -> App {
     let postiz_host = config.frontend_url.authority().to_owned();
-    let postiz = Postiz::new(
-        config.frontend_url.clone(),
-        &config.api_url,
-        config.client_id.clone(),
-        config.client_secret.clone(),
-    );
+    let postiz = Postiz::of(config);
     let api_url = config.public_api_url.as_str().to_owned();
     let flow = Flow::new(
         store,

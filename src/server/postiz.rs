@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use ureq::Agent;
 use ureq::http::Uri;
 
 use crate::server::codes::State;
+use crate::server::config::Config;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::http_client::{self, ClientSettings, Outbound, Proxies};
 use crate::shared::secret::Secret;
@@ -65,6 +66,20 @@ pub enum ExchangeError {
     Failed(String),
 }
 
+/// Why [`Postiz::probe`] found no Postiz that knows this server.
+pub enum ProbeError {
+    /// What answers is something else.
+    NotPostiz(String),
+    /// It does not answer, or refuses this server.
+    Exchange(ExchangeError),
+}
+
+impl From<ExchangeError> for ProbeError {
+    fn from(error: ExchangeError) -> ProbeError {
+        ProbeError::Exchange(error)
+    }
+}
+
 impl fmt::Display for ExchangeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -115,6 +130,16 @@ impl Postiz {
         }
     }
 
+    /// The Postiz of a configuration.
+    pub fn of(config: &Config) -> Postiz {
+        Postiz::new(
+            config.frontend_url.clone(),
+            &config.api_url,
+            config.client_id.clone(),
+            config.client_secret.clone(),
+        )
+    }
+
     /// Where the browser goes to authorise (RFC 6749 §4.1.1). A person who is signed out loses Postiz' consent page unless
     /// `returnUrl` leads back to it: Postiz keeps the query, drops the path, and goes there after the sign-in.
     pub fn authorize_url(&self, state: &State) -> String {
@@ -136,14 +161,37 @@ impl Postiz {
             client_id: &self.client_id,
             client_secret: self.client_secret.expose(),
         };
-        let body = serde_json::to_vec(&request)
-            .map_err(|error| ExchangeError::Failed(error.to_string()))?;
+        let (status, body) = self.post(&self.token_url, &request)?;
+        understand(status, &body).map_err(|error| self.without_secrets(error, code))
+    }
+
+    /// Is it a Postiz, and does it know this OAuth app? If so, does it register clients? It is asked in a way that changes
+    /// nothing: for a code that was never given, and for a client that no Postiz registers.
+    pub fn probe(&self) -> Result<bool, ProbeError> {
+        match self.exchange("no-code") {
+            Ok(_) | Err(ExchangeError::InvalidGrant) => {}
+            Err(ExchangeError::Failed(what))
+                if what.starts_with("Postiz answered")
+                    && !what.starts_with("Postiz answered 5") =>
+            {
+                return Err(ProbeError::NotPostiz(what));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let url = self.token_url.replace("/oauth/token", "/oauth/register");
+        let client = json!({"redirect_uris": ["none:"], "token_endpoint_auth_method": "unknown"});
+        Ok(self.post(&url, &client)?.0 != 404)
+    }
+
+    fn post(&self, url: &str, body: &impl Serialize) -> Result<(u16, Vec<u8>), ExchangeError> {
+        let body =
+            serde_json::to_vec(body).map_err(|error| ExchangeError::Failed(error.to_string()))?;
         let sent = self
             .agent
-            .post(&self.token_url)
+            .post(url)
             .header("content-type", "application/json")
             .send(&body);
-        let failed = |error| no_answer(&self.token_url, error);
+        let failed = |error| no_answer(url, error);
         let mut answer = sent.map_err(failed)?;
         let status = answer.status().as_u16();
         let read = answer
@@ -153,7 +201,7 @@ impl Postiz {
             .read_to_vec();
         let body = read.map_err(failed)?;
         self.check_proxy(status, &body)?;
-        understand(status, &body).map_err(|error| self.without_secrets(error, code))
+        Ok((status, body))
     }
 
     /// An error where the answer is that of a proxy that refuses.

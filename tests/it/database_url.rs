@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use crate::fake_postiz::FakePostiz;
 use crate::support::postgres::PASSWORD;
 use crate::support::{Cluster, Store, TestServer};
 
@@ -12,7 +13,9 @@ use crate::support::{Cluster, Store, TestServer};
 pub fn check(url: &str, variables: &[(&str, &str)]) -> Result<(), String> {
     let home = tempfile::tempdir().expect("a temporary folder");
     let home = home.path().display().to_string();
+    let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Embedded)
+        .postiz(&postiz)
         .var("HOME", &home)
         .var("DATABASE_URL", url);
     let setup = variables

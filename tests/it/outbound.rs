@@ -162,7 +162,7 @@ fn server_does_not_start_with_a_outbound_that_cannot_be_used() {
     for arguments in [&[][..], &["--check"]] {
         let output = setup.run(arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success());
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
         for part in [
             "http_proxy: the value ",
             "HTTPS_PROXY: the value ",

@@ -15,8 +15,10 @@ use crate::server::client_address::TrustedProxies;
 use crate::server::config::settings::{Kind, setting};
 use crate::server::front::tls;
 use crate::server::log::Format;
+use crate::server::store::connect;
 use crate::server::store::database_url::DatabaseUrl;
 use crate::shared::base_url::BaseUrl;
+use crate::shared::http_client;
 use crate::shared::secret::Secret;
 
 /// Everything that can be set, checked.
@@ -120,7 +122,12 @@ impl fmt::Display for ConfigProblems {
         let s = if count == 1 { "" } else { "s" };
         writeln!(f, "the configuration has {count} problem{s}:")?;
         for problem in &self.0 {
-            writeln!(f, "  {} {}", problem.name, problem.what)?;
+            let space = if problem.what.starts_with(':') {
+                ""
+            } else {
+                " "
+            };
+            writeln!(f, "  {}{space}{}", problem.name, problem.what)?;
         }
         for warning in &self.1 {
             writeln!(f, "  {warning}")?;
@@ -174,6 +181,7 @@ impl Reader {
             limits: self.limits(),
             warnings: self.warnings(),
         };
+        self.outbound();
         match self.problems.is_empty() {
             true => Ok(config),
             false => Err(ConfigProblems(self.problems, config.warnings)),
@@ -304,6 +312,14 @@ impl Reader {
         Some(files)
     }
 
+    /// The proxies and certificates of the way to Postiz.
+    fn outbound(&mut self) {
+        let variables = self.variables.clone();
+        for problem in http_client::problems(&|name| variables.get(OsStr::new(name)).cloned()) {
+            self.problem(problem.name, format!(": {}", problem.text));
+        }
+    }
+
     fn limits(&mut self) -> Limits {
         Limits {
             logins_per_minute: self.number("LIMIT_LOGINS_PER_MINUTE"),
@@ -375,7 +391,9 @@ fn server_url(text: &str) -> Parsed<BaseUrl> {
 fn store(url: &str, libpq: &dyn Fn(&str) -> Option<String>) -> Parsed<StoreLocation> {
     match url.split_once(':') {
         Some(("postgres" | "postgresql", _)) => {
-            DatabaseUrl::parse(url, libpq).map(|url| StoreLocation::Postgres(Box::new(url)))
+            let url = DatabaseUrl::parse(url, libpq)?;
+            connect::check_files(&url)?;
+            Ok(StoreLocation::Postgres(Box::new(url)))
         }
         Some(("file", path)) => file_path(path).map(StoreLocation::File),
         _ => Err("must begin with postgres://, postgresql:// or file:".to_owned()),

@@ -41,7 +41,8 @@ pub(crate) fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, Strin
     Ok(Arc::new(config))
 }
 
-fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+/// The certificates of a PEM file, the server's own first.
+pub(crate) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let problem =
         |reason: &dyn std::fmt::Display| format!("TLS_CERT_FILE {}: {reason}", path.display());
     let pem = read(path).map_err(|error| problem(&error))?;

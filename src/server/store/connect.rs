@@ -4,13 +4,13 @@ use std::error::Error as _;
 use std::io;
 
 use postgres::Client;
-use postgres::config::SslMode;
+use postgres::config::{ChannelBinding, SslMode};
 use postgres::error::SqlState;
 
 use crate::server::store::StoreError;
 use crate::server::store::database_url::{DatabaseUrl, Endpoint, Place};
 use crate::server::store::pool::classify;
-use crate::server::store::tls::Tls;
+use crate::server::store::tls::{Roots, Tls, Verify};
 
 /// Connects to the database of one URL.
 pub(crate) struct Connector {
@@ -32,6 +32,20 @@ impl From<postgres::Error> for ConnectError {
             error: classify(&error),
             code: error.code().cloned(),
         }
+    }
+}
+
+/// Reads the certificates and keys that a URL names, if it names any; an error says which file is wrong.
+pub(crate) fn check_files(url: &DatabaseUrl) -> Result<(), String> {
+    match (&url.tls.verify, &url.tls.client) {
+        // The system's roots take a while, and say themselves what is wrong with them.
+        (
+            Verify::Nothing
+            | Verify::Authority(Roots::System)
+            | Verify::AuthorityAndName(Roots::System),
+            None,
+        ) => Ok(()),
+        _ => Tls::new(&url.tls).map(drop),
     }
 }
 
@@ -69,6 +83,49 @@ impl Connector {
         Err(ConnectError { error, code })
     }
 
+    /// An error of a connection of ours that waiting cannot mend, with where that is.
+    pub(crate) fn placed(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Unusable(cause) => {
+                StoreError::Unusable(format!("{}: {cause}", self.described()))
+            }
+            other => other,
+        }
+    }
+
+    /// Its hosts, user and database.
+    pub(crate) fn described(&self) -> String {
+        let hosts: Vec<String> = self
+            .url
+            .endpoints()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        self.place(&hosts.join(" or "))
+    }
+
+    /// What lets others read or change what goes to another machine, if anything does.
+    pub(crate) fn weakness(&self) -> Option<String> {
+        let endpoint = self.url.endpoints().iter().find(|endpoint| {
+            let Place::Host(name, address) = &endpoint.place else {
+                return false;
+            };
+            let address = address.or_else(|| name.parse().ok());
+            !address.map_or(name == "localhost", |address| address.is_loopback())
+        })?;
+        let verifies = matches!(self.url.tls.verify, Verify::AuthorityAndName(_));
+        let (config, _) = self.url.config(endpoint);
+        let is_bound = config.get_channel_binding() == ChannelBinding::Require;
+        (!verifies && !is_bound).then(|| {
+            format!("whoever is on the way to {endpoint} can read and change all logins, as sslmode is less than verify-full")
+        })
+    }
+
+    fn place(&self, host: &str) -> String {
+        let (user, database) = (self.url.user(), self.url.database());
+        format!("{host}, user {user:?}, database {database:?}")
+    }
+
     fn connect_to(
         &self,
         endpoint: &Endpoint,
@@ -93,8 +150,7 @@ impl Connector {
             connected = Ok(client);
         }
         connected.map_err(|error| {
-            let (user, database) = (self.url.user(), self.url.database());
-            let place = format!("{endpoint}, user {user:?}, database {database:?}");
+            let place = self.place(&endpoint.to_string());
             ConnectError {
                 error: self.explain(&place, &error, password_problem.as_deref()),
                 code: error.code().cloned(),
@@ -185,5 +241,33 @@ fn shuffle<T>(items: &mut [T]) {
         // Fair enough for a handful of hosts; without randomness the order stays.
         let random = getrandom::u32().unwrap_or(u32::MAX) as usize;
         items.swap(end, random % (end + 1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weakness_is_told_of_connections_to_other_machines_alone() {
+        for (url, is_weak) in [
+            ("postgres://u@db.example/d", true),
+            ("postgres://u@db.example/d?sslmode=require", true),
+            ("postgres://u@192.0.2.1/d?sslmode=disable", true),
+            ("postgres://u@localhost,db.example/d", true),
+            ("postgres://u@db.example/d?sslmode=verify-full", false),
+            (
+                "postgres://u@db.example/d?sslmode=require&channel_binding=require",
+                false,
+            ),
+            ("postgres://u@localhost/d", false),
+            ("postgres://u@[::1]/d", false),
+            ("postgres://u@db.example/d?hostaddr=127.0.0.1", false),
+            ("postgres:///d?host=/run/postgresql", false),
+        ] {
+            let parsed = DatabaseUrl::parse(url, &|_| None).unwrap();
+            let weakness = Connector::new(&parsed).unwrap().weakness();
+            assert_eq!(weakness.is_some(), is_weak, "{url}: {weakness:?}");
+        }
     }
 }

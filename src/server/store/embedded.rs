@@ -5,13 +5,15 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::fs::TryLockError;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    TableDefinition,
+    StorageBackend, TableDefinition,
 };
 use serde_json::Value;
 
@@ -20,7 +22,9 @@ use crate::server::login::{
     EXPIRED_FOR, Login, Polled, SealedGrant, Starter, Status, UnixMs, as_ms,
 };
 use crate::server::seal::SealedToken;
-use crate::server::store::{Inserted, Key, NewLogin, Purged, Store, StoreError, Transition};
+use crate::server::store::{
+    Inserted, Key, NewLogin, Purged, Store, StoreError, Transition, schema_plan,
+};
 
 /// From text to text, every one: the B-tree's code is then in the program once, not once for each pair of types.
 type Text = TableDefinition<'static, &'static str, &'static str>;
@@ -94,6 +98,68 @@ impl Embedded {
             clock,
         })
     }
+}
+
+/// What a start would find at `path` and do, line by line. Changes nothing, and needs no right to.
+pub fn inspect(path: &Path) -> Result<Vec<String>, StoreError> {
+    let file = path.display();
+    let unread = |error: &std::io::Error| {
+        format!("WARNING: {file}: {error}; nothing was read, and a start as this user would fail")
+    };
+    let mut lines = vec![format!("the store is the embedded file {file}")];
+    let bytes = match read_unlocked(path) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => {
+            lines.push("another server has it open: nothing was read".to_owned());
+            return Ok(lines);
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            lines.push(unread(&error));
+            return Ok(lines);
+        }
+        Err(error) => return Err(cannot_open(path, &error.to_string())),
+    };
+    // redb takes an empty file for a new one.
+    if bytes.is_empty() {
+        lines.push(schema_plan(None, SCHEMA_VERSION)?);
+        return Ok(lines);
+    }
+    let database = open_copy(&bytes).map_err(|error| cannot_open(path, &explain(&error)))?;
+    let read = || {
+        let snapshot = database.begin_read()?;
+        let version = snapshot.open_table(META)?.get("schema_version")?;
+        let version = version.map(|version| version.value().parse().unwrap_or(u64::MAX));
+        Ok((version, snapshot.open_table(REQUESTS)?.len()?))
+    };
+    let (version, count) =
+        read().map_err(|error: redb::Error| cannot_open(path, &error.to_string()))?;
+    lines.push(schema_plan(version, SCHEMA_VERSION)?);
+    lines.push(format!("it holds {count} logins"));
+    Ok(lines)
+}
+
+/// `None`: another process has it open.
+fn read_unlocked(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
+    let mut file = std::fs::File::open(path)?;
+    match file.try_lock_shared() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// Opens a copy in memory: a file that was not closed in order is repaired when it is opened.
+fn open_copy(bytes: &[u8]) -> Result<Database, DatabaseError> {
+    let memory = redb::backends::InMemoryBackend::new();
+    memory
+        .set_len(bytes.len() as u64)
+        .and_then(|()| memory.write(0, bytes))
+        .map_err(redb::StorageError::from)?;
+    Database::builder().create_with_backend(memory)
 }
 
 impl Store for Embedded {
@@ -433,10 +499,7 @@ fn explain(error: &DatabaseError) -> String {
 /// Makes the tables, and refuses a file of a later version than this server knows.
 fn prepare(database: &Database) -> Result<(), StoreError> {
     match make_tables(database) {
-        Ok(version) if version > SCHEMA_VERSION => Err(StoreError::Unusable(format!(
-            "its schema version is {version}, and this server knows versions up to {SCHEMA_VERSION}: run a newer server"
-        ))),
-        Ok(_) => Ok(()),
+        Ok(version) => schema_plan(Some(version), SCHEMA_VERSION).map(drop),
         Err(error) => Err(StoreError::Unavailable(error.to_string())),
     }
 }

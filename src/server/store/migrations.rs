@@ -1,13 +1,13 @@
 //! Brings the schema of a PostgreSQL database up to date, step by step (`sql/`), in one transaction.
 
-use postgres::Client;
 use postgres::error::SqlState;
 use postgres::types::{ToSql, Type};
+use postgres::{Client, Row};
 
 use crate::server::codes::DeviceCodeHash;
 use crate::server::seal::{Seal, SealedToken};
-use crate::server::store::StoreError;
 use crate::server::store::pool::classify;
+use crate::server::store::{StoreError, schema_plan};
 use crate::shared::secret::Secret;
 
 /// The steps, in order; the database keeps how many of them it has seen.
@@ -43,16 +43,29 @@ pub(super) fn migrate(
                     .batch_execute("ROLLBACK")
                     .map_err(|error| classify(&error))?;
             }
-            Err(MigrateError::Database(error)) => return Err(classify(&error)),
-            Err(MigrateError::Version(problem)) => return Err(StoreError::Unusable(problem)),
-            Ok(()) => return Ok(()),
+            done => return done.map_err(MigrateError::into_store_error),
         }
     }
 }
 
 enum MigrateError {
     Database(postgres::Error),
-    Version(String),
+    Refused(StoreError),
+}
+
+impl MigrateError {
+    fn into_store_error(self) -> StoreError {
+        match self {
+            MigrateError::Database(error) => classify(&error),
+            MigrateError::Refused(error) => error,
+        }
+    }
+}
+
+impl From<StoreError> for MigrateError {
+    fn from(error: StoreError) -> MigrateError {
+        MigrateError::Refused(error)
+    }
 }
 
 impl From<postgres::Error> for MigrateError {
@@ -61,31 +74,26 @@ impl From<postgres::Error> for MigrateError {
     }
 }
 
+fn begin(client: &mut Client, begin: &str, schema: Option<&str>) -> Result<(), postgres::Error> {
+    client.batch_execute(begin)?;
+    match schema {
+        Some(schema) => client.batch_execute(&format!("SET LOCAL search_path = {schema}")),
+        None => Ok(()),
+    }
+}
+
 fn migrate_once(
     client: &mut Client,
     seal: &Seal,
     schema: Option<&str>,
 ) -> Result<(), MigrateError> {
-    client.batch_execute("BEGIN")?;
-    if let Some(schema) = schema {
-        client.batch_execute(&format!("SET LOCAL search_path = {schema}"))?;
-    }
+    begin(client, "BEGIN", schema)?;
     let version = version(client)?;
     let newest = MIGRATIONS.len();
-    let done = match usize::try_from(version) {
-        Ok(done) if done <= newest => done,
-        Ok(done) => {
-            return Err(MigrateError::Version(format!(
-                "its schema version is {done}, and this server knows versions up to {newest}: run a newer server"
-            )));
-        }
-        Err(_) => {
-            return Err(MigrateError::Version(format!(
-                "its schema version is {version}, which no server of ours writes"
-            )));
-        }
-    };
+    schema_plan(Some(version), newest as u64)?;
+    let done = usize::try_from(version).unwrap_or(newest);
     if done < newest {
+        check_age(client)?;
         client.batch_execute(LOCK_TIMEOUT)?;
     }
     for (step, sql) in MIGRATIONS.iter().enumerate().skip(done) {
@@ -101,8 +109,19 @@ fn migrate_once(
     Ok(client.batch_execute("COMMIT")?)
 }
 
+/// `sha256()`, which the second step calls, came with PostgreSQL 11.
+fn check_age(client: &mut Client) -> Result<(), MigrateError> {
+    let is_old = "SELECT current_setting('server_version_num')::integer < 110000";
+    match client.query_typed(is_old, &[])?.first() {
+        Some(row) if row.get(0) => Err(MigrateError::Refused(StoreError::Unusable(
+            "it is older than PostgreSQL 11".to_owned(),
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Takes the lock and reads how many steps the database has seen.
-fn version(client: &mut Client) -> Result<i32, postgres::Error> {
+fn version(client: &mut Client) -> Result<u64, postgres::Error> {
     // `CREATE TABLE IF NOT EXISTS` alone fails when two instances run it at once. The lock is the transaction's, since a
     // pooler gives the next one another session.
     client.batch_execute(&format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))?;
@@ -110,9 +129,83 @@ fn version(client: &mut Client) -> Result<i32, postgres::Error> {
     if client.query_typed(exists, &[])?.is_empty() {
         client.batch_execute("CREATE TABLE device_requests_schema (version integer NOT NULL)")?;
     }
+    newest_version(client)
+}
+
+fn newest_version(client: &mut Client) -> Result<u64, postgres::Error> {
     let newest = "SELECT version FROM device_requests_schema ORDER BY version DESC LIMIT 1";
     let rows = client.query_typed(newest, &[])?;
-    Ok(rows.first().map_or(0, |row| row.get(0)))
+    // No server of ours writes a negative one.
+    let version = |row: &Row| u64::try_from(row.get::<_, i32>(0)).unwrap_or(u64::MAX);
+    Ok(rows.first().map_or(0, version))
+}
+
+/// What a role finds before a migration, in one row. Names are found as the server's own statements find them.
+const FOUND: &str = "
+    SELECT to_regclass('device_requests_schema') IS NOT NULL,
+        to_regclass('device_requests') IS NOT NULL,
+        pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on',
+        coalesce(has_schema_privilege(current_schema(), 'CREATE'), false),
+        coalesce((SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('device_requests')), true),
+        (SELECT string_agg(privilege, ', ') FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
+            WHERE NOT has_table_privilege(to_regclass('device_requests'), privilege)),
+        (SELECT string_agg(rolname::text, ' and ') FROM pg_roles WHERE rolname IN ('anon', 'authenticated')
+            AND has_table_privilege(oid, to_regclass('device_requests'), 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE'))";
+
+/// What a start would do to the database, line by line, found out in a transaction that cannot write. A client on which this
+/// fails is not to be used.
+pub(super) fn inspect(
+    client: &mut Client,
+    schema: Option<&str>,
+) -> Result<Vec<String>, StoreError> {
+    inspect_once(client, schema).map_err(MigrateError::into_store_error)
+}
+
+fn inspect_once(client: &mut Client, schema: Option<&str>) -> Result<Vec<String>, MigrateError> {
+    begin(client, "BEGIN READ ONLY", schema)?;
+    check_age(client)?;
+    let rows = client.query_typed(FOUND, &[])?;
+    let unusable = |what: String| Err(StoreError::Unusable(what).into());
+    let Some(row) = rows.first() else {
+        return unusable("it answers without an answer".to_owned());
+    };
+    let is = |column| row.get::<_, bool>(column);
+    let list = |column| row.get::<_, Option<&str>>(column);
+    let (has_version, has_table) = (is(0), is(1));
+    let newest = MIGRATIONS.len() as u64;
+    let version = match has_version {
+        true => Some(newest_version(client)?),
+        false => has_table.then_some(0),
+    };
+    let mut lines = vec![schema_plan(version, newest)?];
+    if is(2) {
+        return Err(StoreError::Unavailable("the database is read-only".to_owned()).into());
+    }
+    if version != Some(newest) {
+        if !has_version && !is(3) {
+            return unusable("there is no schema in which the role may make tables".to_owned());
+        }
+        if !is(4) {
+            return unusable(
+                "a start would have to alter device_requests, which the role does not own"
+                    .to_owned(),
+            );
+        }
+        return Ok(lines);
+    }
+    if let Some(missing) = list(5) {
+        return unusable(format!("the role lacks {missing} on device_requests"));
+    }
+    if let Some(strangers) = list(6) {
+        lines.push(format!(
+            "WARNING: {strangers} may change device_requests, and so take a token: revoke these rights"
+        ));
+    }
+    let rows = client.query_typed("SELECT count(*) FROM device_requests", &[])?;
+    let count: i64 = rows.first().map_or(0, |row| row.get(0));
+    lines.push(format!("it holds {count} logins"));
+    client.batch_execute("ROLLBACK")?;
+    Ok(lines)
 }
 
 /// The reference server kept tokens in clear.

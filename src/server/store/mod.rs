@@ -4,7 +4,7 @@
 //! Every operation is atomic, over all instances that share the store. Time is the store's own, never the caller's.
 //! "Not found" and "too late" are answers; a [`StoreError`] means that the store itself failed.
 
-mod connect;
+pub(crate) mod connect;
 pub mod database_url;
 pub mod embedded;
 pub(crate) mod gather;
@@ -12,7 +12,7 @@ mod migrations;
 mod passfile;
 mod pool;
 pub mod postgres;
-mod tls;
+pub(crate) mod tls;
 
 use std::fmt;
 
@@ -137,3 +137,20 @@ impl fmt::Display for StoreError {
 }
 
 impl std::error::Error for StoreError {}
+
+/// What a start makes of a store whose schema has this version, when it knows those up to `newest`; an error, if it must not
+/// touch it. `None`: the store is empty.
+fn schema_plan(version: Option<u64>, newest: u64) -> Result<String, StoreError> {
+    match version {
+        None => Ok(format!(
+            "it is empty: a start would make its tables (schema {newest})"
+        )),
+        Some(version) if version < newest => Ok(format!(
+            "a start would bring the schema from {version} to {newest}"
+        )),
+        Some(version) if version == newest => Ok(format!("its schema is {newest}, the newest")),
+        Some(version) => Err(StoreError::Unusable(format!(
+            "its schema version is {version}, and this server knows versions up to {newest}: run a newer server"
+        ))),
+    }
+}

@@ -33,6 +33,9 @@ const SESSION: &str = "SET statement_timeout = '2s'; SET lock_timeout = '2s'; \
 /// The parameter that a direct connection reads back.
 const DIRECT: &str = "postiz.direct";
 
+/// So often is a statement tried again that a new connection has just prepared, when the table is altered in between.
+const STALE_TRIES: usize = 3;
+
 /// Most parameters of a statement.
 const PARAMETERS_MAX: usize = 24;
 
@@ -110,6 +113,7 @@ impl Pool {
     /// before turns out to be dead, the database was probably restarted: all others from before are dropped, and the
     /// statement is tried again, until a new connection decides. So it must be one that may be run more than once.
     pub(crate) fn query(&self, sql: &str, params: &[Option<&str>]) -> Result<Vec<Row>, StoreError> {
+        let mut stale_tries = 0..STALE_TRIES;
         loop {
             let mut pooled = self.checkout()?;
             match pooled.connection.query(sql, params) {
@@ -119,13 +123,15 @@ impl Pool {
                 }
                 Err(error) if !pooled.connection.is_broken(&error) => {
                     pooled.give_back();
-                    return Err(classify(&error));
+                    return Err(self.connector.placed(classify(&error)));
                 }
-                Err(_) if pooled.reused => {
+                Err(error)
+                    if pooled.reused || (is_stale(&error) && stale_tries.next().is_some()) =>
+                {
                     drop(pooled);
                     self.drop_idle();
                 }
-                Err(error) => return Err(classify(&error)),
+                Err(error) => return Err(self.connector.placed(classify(&error))),
             }
         }
     }
@@ -178,7 +184,7 @@ impl Pool {
                 return Err(self.not_connected(failed));
             }
         };
-        (self.prepare)(&mut client)?;
+        (self.prepare)(&mut client).map_err(|error| self.connector.placed(error))?;
         if is_direct {
             client
                 .batch_execute(SESSION)
@@ -228,7 +234,8 @@ impl Pool {
         ConnectError::Store(failed.error)
     }
 
-    fn drop_idle(&self) {
+    /// Closes the connections that nobody uses: what is true of them may not be true of new ones.
+    pub(crate) fn drop_idle(&self) {
         let mut slots = self.slots();
         slots.open -= slots.idle.len();
         let dead = std::mem::take(&mut slots.idle);
@@ -323,13 +330,18 @@ impl Connection {
             said.parsed_severity(),
             Some(Severity::Fatal | Severity::Panic)
         );
-        let stale = [
-            SqlState::READ_ONLY_SQL_TRANSACTION,
-            SqlState::FEATURE_NOT_SUPPORTED,
-            SqlState::INVALID_SQL_STATEMENT_NAME,
-        ];
-        fatal || stale.contains(said.code()) || self.client.is_closed()
+        let read_only = *said.code() == SqlState::READ_ONLY_SQL_TRANSACTION;
+        fatal || read_only || is_stale(error) || self.client.is_closed()
     }
+}
+
+/// Was the table altered under a prepared statement ("cached plan must not change result type")?
+fn is_stale(error: &postgres::Error) -> bool {
+    let stale = [
+        SqlState::FEATURE_NOT_SUPPORTED,
+        SqlState::INVALID_SQL_STATEMENT_NAME,
+    ];
+    error.code().is_some_and(|code| stale.contains(code))
 }
 
 /// Retryable, unless: bad password, missing database, missing privilege, wrong schema.
@@ -341,6 +353,7 @@ pub(crate) fn classify(error: &postgres::Error) -> StoreError {
     let permanent = *code == SqlState::INVALID_PASSWORD
         || *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION
         || *code == SqlState::INVALID_CATALOG_NAME
+        || *code == SqlState::INVALID_SCHEMA_NAME
         || code.code().starts_with("42");
     if permanent {
         StoreError::Unusable(text)

@@ -20,7 +20,7 @@ use crate::server::login::{
 use crate::server::seal::{Seal, SealedToken};
 use crate::server::store::connect::Connector;
 pub use crate::server::store::database_url::DatabaseUrl;
-use crate::server::store::migrations::migrate;
+use crate::server::store::migrations::{self, migrate};
 use crate::server::store::pool::Pool;
 use crate::server::store::{Inserted, Key, NewLogin, Purged, Store, StoreError, Transition};
 
@@ -65,8 +65,7 @@ impl Postgres {
     /// The schema is brought up on the first connection. `seal` is for the tokens that the reference server left in clear.
     pub fn new(url: &DatabaseUrl, pool_size: usize, seal: Seal) -> Result<Postgres, String> {
         let connector = Connector::new(url)?;
-        let schema = url.schema.as_ref();
-        let schema = schema.map(|name| format!("\"{}\"", name.replace('"', "\"\"")));
+        let schema = quoted_schema(url);
         let qualified = schema.as_ref().map(|schema| format!("{schema}.{TABLE}"));
         let is_ready = AtomicBool::new(false);
         let one_at_a_time = Mutex::new(());
@@ -146,6 +145,22 @@ impl Postgres {
     fn delete(&self, sql: &'static str, limit: u32) -> Result<u64, StoreError> {
         Ok(self.query(sql, &[Some(&limit.to_string())])?.len() as u64)
     }
+}
+
+/// What a start would find in the database and do, line by line. Changes nothing.
+pub fn inspect(url: &DatabaseUrl) -> Result<Vec<String>, StoreError> {
+    let connector = Connector::new(url).map_err(StoreError::Unusable)?;
+    let mut client = connector.connect(None).map_err(|failed| failed.error)?;
+    let found = migrations::inspect(&mut client, quoted_schema(url).as_deref());
+    let found = found.map_err(|error| connector.placed(error))?;
+    let answers = format!("PostgreSQL answers: {}", connector.described());
+    let weak = connector.weakness().map(|text| format!("WARNING: {text}"));
+    Ok([answers].into_iter().chain(found).chain(weak).collect())
+}
+
+fn quoted_schema(url: &DatabaseUrl) -> Option<String> {
+    let schema = url.schema.as_ref();
+    schema.map(|name| format!("\"{}\"", name.replace('"', "\"\"")))
 }
 
 /// Waits for another transaction that is writing the same row: 0.3 s in all.
@@ -268,12 +283,14 @@ impl Store for Postgres {
             "SELECT current_setting('transaction_read_only') = 'on', EXISTS (SELECT 1 FROM device_requests)",
             &[],
         )?;
-        match rows.first().is_some_and(|row| row.get(0)) {
-            true => Err(StoreError::Unavailable(
+        if rows.first().is_some_and(|row| row.get(0)) {
+            // Where it is the role's or the database's default, sessions that are open would keep it.
+            self.pool.drop_idle();
+            return Err(StoreError::Unavailable(
                 "the database is read-only".to_owned(),
-            )),
-            false => Ok(()),
+            ));
         }
+        Ok(())
     }
 }
 

@@ -2,12 +2,21 @@
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use postiz::server::codes::{DeviceCode, UserCode};
+use postiz::server::login::Starter;
+use postiz::server::store::{Key, NewLogin, apply};
+use serde_json::json;
+
 use crate::fake_postiz::{Delivery, FakePostiz, Fault, Gate};
 use crate::faults::{OnTheWay, start};
+use crate::pooler::{log_in, store};
+use crate::support::postgres::PASSWORD;
 use crate::support::{
     Cluster, Connection, Database, Login, Store, TestServer, at_once, eventually, expect,
 };
@@ -134,6 +143,144 @@ fn it_turns_read_only() {
     );
     set("off");
     on_the_way.assert_goes_on(&scene.server);
+}
+
+/// In all three ways it answers reads, but is not ready; once it can be written to again, it is.
+#[test]
+fn read_only_database_is_not_ready() {
+    let cluster = Cluster::start_new();
+    let database = cluster.database();
+    let setup = TestServer::setup(Store::Embedded).database(&database);
+    let server = setup.start();
+    let start = || server.post_json("/device/code", &json!({}));
+    let login = start().json();
+    let poll = || {
+        server.post_json(
+            "/device/token",
+            &json!({"device_code": login["device_code"]}),
+        )
+    };
+    let set = |value: &str| {
+        let set = "SET default_transaction_read_only = off";
+        let alter = format!("ALTER DATABASE {} {set}", database.name()).replace("off", value);
+        let mut administrator = cluster.existing("postgres").connect();
+        administrator
+            .batch_execute(&alter)
+            .expect("a superuser may");
+    };
+    let be_standby = |standby: bool| {
+        let act = if standby { "touch" } else { "rm" };
+        cluster.restart_after(&format!("{act} data/standby.signal"));
+    };
+    // Sessions that are open do not notice; after a restart there are none.
+    let restart = || cluster.restart_after(":");
+    for (make_read_only, make_writable) in [
+        (
+            &(|| {
+                set("on");
+                restart();
+            }) as &dyn Fn(),
+            &(|| set("off")) as &dyn Fn(),
+        ),
+        (&|| be_standby(true), &|| be_standby(false)),
+        (&|| be_standby(true), &|| {
+            let promote = "SELECT pg_promote(true, 20)";
+            cluster
+                .existing("postgres")
+                .connect()
+                .batch_execute(promote)
+                .expect("it is promoted");
+        }),
+    ] {
+        make_read_only();
+        eventually("it answers", || poll().status == 400);
+        expect::json(&server.get("/ready"), 503);
+        expect::unavailable(&start());
+        // A second instance waits for it.
+        let second = setup.start();
+        expect::json(&second.get("/ready"), 503);
+        make_writable();
+        for server in [&server, &second] {
+            eventually("it is ready", || server.get("/ready").status == 200);
+        }
+        expect::json(&start(), 200);
+        expect::error(&poll(), 400, "authorization_pending");
+    }
+}
+
+/// As the next version's migration does: what a prepared statement yields is of another type suddenly.
+#[test]
+fn its_table_is_altered_and_no_request_fails() {
+    let database = Cluster::shared().database();
+    let server = TestServer::setup(Store::Embedded)
+        .database(&database)
+        .start();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let work = || {
+            let mut count = 0;
+            while !is_over.load(Ordering::SeqCst) {
+                let start = server.post_json("/device/code", &json!({}));
+                expect::json(&start, 200);
+                let code = &start.json()["device_code"];
+                let poll = server.post_json("/device/token", &json!({"device_code": code}));
+                expect::error(&poll, 400, "authorization_pending");
+                expect::json(&server.get("/ready"), 200);
+                count += 1;
+            }
+            count
+        };
+        let workers: Vec<_> = (0..12).map(|_| scope.spawn(work)).collect();
+        for step in 0..20 {
+            thread::sleep(Duration::from_millis(100));
+            let kind = ["varchar(100)", "text"][step % 2];
+            database.run(&format!(
+                "ALTER TABLE device_requests ALTER status TYPE {kind}, ALTER user_code TYPE {kind}, ADD extra_{step} text"
+            ));
+        }
+        is_over.store(true, Ordering::SeqCst);
+        for worker in workers {
+            assert!(worker.join().expect("no request failed") > 0);
+        }
+    });
+}
+
+/// The database is restored from a dump between a step's reading and its writing: the row is another one then.
+#[test]
+fn it_is_dumped_and_restored_in_the_middle_of_a_login() {
+    let database = Cluster::shared().database();
+    let instances = [store(&database.url(), 2), store(&database.url(), 2)];
+    log_in(&instances, 0);
+    let new = NewLogin {
+        key: DeviceCode::generate().hash(),
+        user_code: UserCode::generate(),
+        starter: Starter::default(),
+    };
+    let key = Key::User(&new.user_code);
+    instances[0].insert(std::slice::from_ref(&new)).unwrap();
+    let mut calls = 0;
+    let denied = apply(&*instances[0], key, |login, now| {
+        calls += 1;
+        if calls == 1 {
+            dump_and_restore(&database);
+        }
+        login.deny(now)
+    });
+    assert_eq!((denied, calls), (Ok(Some(true)), 2));
+    log_in(&instances, 1);
+}
+
+fn dump_and_restore(database: &Database) {
+    let (name, port) = (database.name(), database.address().port());
+    let script = format!(
+        "PATH=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1):$PATH
+         export PGPASSWORD={PASSWORD} PGHOST=127.0.0.1 PGPORT={port} PGUSER=postgres
+         dump=$(pg_dump {name}); dropdb --force {name}; createdb -T template0 {name}
+         printf %s \"$dump\" | psql -q -v ON_ERROR_STOP=1 {name} >/dev/null"
+    );
+    let done = Command::new("sh").args(["-euc", &script]).output();
+    let done = done.expect("sh starts");
+    assert!(done.status.success(), "{done:?}");
 }
 
 /// Every statement waits for a lock that somebody else holds: each gives up after 2 s, and so do those without a

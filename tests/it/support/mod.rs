@@ -4,6 +4,7 @@ pub mod browser;
 pub mod expect;
 pub mod http;
 pub mod login;
+pub mod pooler;
 pub mod postgres;
 pub mod server;
 pub mod tls;
@@ -11,6 +12,7 @@ pub mod tls;
 pub use browser::{Browser, Page};
 pub use http::{Answer, Connection};
 pub use login::{Login, VerifyForm};
+pub use pooler::Pooler;
 pub use postgres::{Cluster, Database};
 pub use server::{Store, TestServer};
 

@@ -61,6 +61,11 @@ impl<'a> Certificate<'a> {
         })
     }
 
+    /// From when until when it is valid.
+    pub(super) fn validity(&self) -> (u64, u64) {
+        (self.not_before, self.not_after)
+    }
+
     pub(super) fn is_too_old(&self, now: UnixTime) -> bool {
         now.as_secs() > self.not_after
     }

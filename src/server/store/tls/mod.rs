@@ -77,6 +77,11 @@ pub(crate) struct Tls {
     system: Option<Arc<Trust>>,
 }
 
+/// From when until when a certificate is valid, in seconds since 1970.
+pub(crate) fn validity(der: &[u8]) -> Option<(u64, u64)> {
+    Certificate::parse(der).map(|certificate| certificate.validity())
+}
+
 impl Tls {
     /// The error says which file is wrong and why.
     pub(crate) fn new(settings: &Settings) -> Result<Tls, String> {

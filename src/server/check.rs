@@ -1,0 +1,154 @@
+//! `--check`: what a start would meet and do. It reads, and changes nothing: nothing is written, made or migrated.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::client::verify_server_name;
+use rustls::pki_types::ServerName;
+use rustls::server::ParsedCertificate;
+
+use crate::server::client_address::TrustedProxies;
+use crate::server::config::{Config, StoreLocation};
+use crate::server::postiz::{ExchangeError, Postiz, ProbeError};
+use crate::server::store::{StoreError, embedded, postgres, tls};
+use crate::server::{front, in_time};
+use crate::shared::base_url::BaseUrl;
+
+/// A certificate that ends sooner than this should have been renewed.
+const RENEWED_BEFORE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
+/// What a check found, line by line.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// What is well, and warnings.
+    pub notes: Vec<String>,
+    /// What the configuration must mend.
+    pub wrong: Vec<String>,
+    /// What cannot be reached or used as it is.
+    pub failed: Vec<String>,
+}
+
+/// Looks at everything that a server needs.
+pub fn check(config: &Config) -> Findings {
+    let mut findings = Findings::default();
+    let warnings = config.warnings.iter();
+    findings.notes = warnings.map(|text| format!("WARNING: {text}")).collect();
+    findings.store(&config.store);
+    findings.postiz(config);
+    findings.public_url(config);
+    findings
+}
+
+impl Findings {
+    fn note(&mut self, text: impl Into<String>) {
+        self.notes.push(text.into());
+    }
+
+    fn warn(&mut self, text: &str) {
+        self.note(format!("WARNING: {text}"));
+    }
+
+    fn store(&mut self, location: &StoreLocation) {
+        let location = location.clone();
+        match in_time(move || match &location {
+            StoreLocation::Postgres(url) => postgres::inspect(url),
+            StoreLocation::File(path) => embedded::inspect(path),
+        }) {
+            Ok(lines) => self.notes.extend(lines),
+            Err(StoreError::Unusable(cause)) => {
+                self.failed
+                    .push(format!("the store cannot be used: {cause}"));
+            }
+            Err(error) => self.failed.push(error.to_string()),
+        }
+    }
+
+    fn postiz(&mut self, config: &Config) {
+        let url = &config.api_url;
+        match Postiz::of(config).probe() {
+            Ok(registers) => {
+                self.note(format!("Postiz answers at {url}, and knows the OAuth app"));
+                self.note(match registers {
+                    true => "it registers clients (POST /oauth/register)",
+                    false => "it is too old to register clients (POST /oauth/register)",
+                });
+            }
+            Err(ProbeError::NotPostiz(what)) => self.wrong.push(format!(
+                "POSTIZ_API_URL {url} is not the API of a Postiz: {what}; a self-hosted one has it at https://host/api"
+            )),
+            Err(ProbeError::Exchange(error @ ExchangeError::InvalidClient)) => {
+                self.wrong.push(error.to_string());
+            }
+            Err(ProbeError::Exchange(error)) => self.failed.push(error.to_string()),
+        }
+    }
+
+    fn public_url(&mut self, config: &Config) {
+        if let Some(files) = &config.tls {
+            self.certificate(&files.certificate, config.server_url.as_ref());
+        }
+        let Some(url) = &config.server_url else {
+            return self.note("SERVER_URL is not set: only this machine can log in");
+        };
+        self.note(format!("clients are sent to {url}"));
+        if url.is_loopback() {
+            return;
+        }
+        if !url.is_https() {
+            self.warn("SERVER_URL is plain http: tokens would cross the network in clear; put https in front");
+        }
+        if config.tls.is_none() && config.trusted_proxies == TrustedProxies::default() {
+            self.warn("TRUSTED_PROXIES names loopback alone: a proxy on another machine, or before a container, must be named there, or all its clients count as one");
+        }
+    }
+
+    /// Its dates and names. Behind a proxy that makes TLS connections of its own another name may be right.
+    fn certificate(&mut self, path: &Path, url: Option<&BaseUrl>) {
+        // A file that cannot be used is a problem of the configuration, which is told before.
+        let Some(chain) = front::tls::read_chain(path)
+            .ok()
+            .filter(|chain| !chain.is_empty())
+        else {
+            return;
+        };
+        let path = path.display();
+        if let Some((from, until)) = tls::validity(&chain[0]) {
+            let date = |seconds| httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
+            let now = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default();
+            let until_text = format!(
+                "the certificate in TLS_CERT_FILE {path} is valid until {}",
+                date(until)
+            );
+            if now.as_secs() < from {
+                self.wrong.push(format!(
+                    "the certificate in TLS_CERT_FILE {path} is not valid before {}",
+                    date(from)
+                ));
+            } else if now.as_secs() > until {
+                self.wrong.push(format!("{until_text}: it has expired"));
+            } else if now + RENEWED_BEFORE > Duration::from_secs(until) {
+                self.warn(&format!("{until_text}: renew it"));
+            } else {
+                self.note(until_text);
+            }
+        }
+        let Some(url) = url.filter(|url| url.is_https()) else {
+            return;
+        };
+        let host = url.host().trim_start_matches('[').trim_end_matches(']');
+        let fits = match (
+            ParsedCertificate::try_from(&chain[0]),
+            ServerName::try_from(host),
+        ) {
+            (Ok(certificate), Ok(name)) => verify_server_name(&certificate, &name).is_ok(),
+            _ => false,
+        };
+        if !fits {
+            self.warn(&format!(
+                "the certificate in TLS_CERT_FILE {path} is not for {host}, which SERVER_URL names"
+            ));
+        }
+    }
+}

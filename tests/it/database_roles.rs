@@ -1,0 +1,215 @@
+//! Roles, rights and encodings of databases, as administrators and hosted databases have them.
+
+use postgres::{Client, NoTls};
+
+use postiz::server::store::StoreError;
+
+use crate::pooler::{log_in, store};
+use crate::support::{Cluster, Database, Store as Kind, TestServer, at_once, expect};
+
+/// A role for this test alone, since roles are the cluster's; its name is `name` with the database's behind it.
+fn role(database: &Database, name: &str, options: &str) -> String {
+    let role = format!("{name}_{}", database.name());
+    database.run(&format!("CREATE ROLE {role} LOGIN PASSWORD 'pw' {options}"));
+    role
+}
+
+fn url(database: &Database, role: &str) -> String {
+    let (address, name) = (database.address(), database.name());
+    format!("postgres://{role}:pw@{address}/{name}?sslmode=disable")
+}
+
+fn client(database: &Database, role: &str) -> Client {
+    Client::connect(&url(database, role), NoTls).expect("the role may connect")
+}
+
+/// The pool is larger than what the role may have: it gets by with what there is.
+#[test]
+fn role_limited_to_two_connections_serves_fifty_logins_at_once() {
+    let database = Cluster::shared().database();
+    database.run("GRANT CREATE ON SCHEMA public TO PUBLIC");
+    let few = role(&database, "few", "CONNECTION LIMIT 2");
+    let server = TestServer::setup(Kind::Embedded)
+        .var("DATABASE_URL", &url(&database, &few))
+        .var("DATABASE_POOL_SIZE", "8")
+        .start();
+    for _ in 0..3 {
+        let answers = at_once(50, |_| {
+            let start = server.post_json("/device/code", &serde_json::json!({}));
+            let login = serde_json::json!({"device_code": start.json()["device_code"]});
+            (start, server.post_json("/device/token", &login))
+        });
+        for (start, poll) in &answers {
+            expect::json(start, 200);
+            expect::error(poll, 400, "authorization_pending");
+        }
+    }
+    drop(server);
+    let store = store(&url(&database, &few), 8);
+    store.ping().unwrap();
+    at_once(50, |first| log_in(&[std::sync::Arc::clone(&store)], first));
+}
+
+/// What a hosted database does: all rights on new tables to roles whose keys are public.
+const DEFAULT_GRANTS: &str =
+    "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO anon, authenticated;
+    GRANT USAGE ON SCHEMA public TO anon, authenticated";
+
+/// They are the cluster's, so this test has one of its own.
+fn cluster_with_strangers() -> Cluster {
+    let cluster = Cluster::start_new();
+    let roles =
+        "CREATE ROLE anon LOGIN PASSWORD 'pw'; CREATE ROLE authenticated LOGIN PASSWORD 'pw'";
+    cluster.existing("postgres").run(roles);
+    cluster
+}
+
+/// A stranger who could change a key would be given the victim's token.
+#[track_caller]
+fn assert_strangers_are_kept_out(database: &Database) {
+    for role in ["anon", "authenticated"] {
+        let mut stranger = client(database, role);
+        for statement in [
+            "UPDATE device_requests SET device_code = 'mine'",
+            "SELECT 1 FROM device_requests",
+            "INSERT INTO device_requests (device_code, user_code, expires_at) VALUES ('mine', 'x', now())",
+            "DELETE FROM device_requests",
+            "TRUNCATE device_requests",
+            "SELECT 1 FROM device_requests_schema",
+            "INSERT INTO device_requests_schema VALUES (99)",
+        ] {
+            let error = stranger.batch_execute(statement).expect_err(statement);
+            let code = error.code().map(|code| code.code());
+            assert_eq!(code, Some("42501"), "{statement}: {error}");
+        }
+    }
+}
+
+#[test]
+fn strangers_of_hosted_databases_have_no_rights_on_the_tables() {
+    let cluster = cluster_with_strangers();
+    let server_of = |database: &Database| store(&database.url(), 2);
+
+    let database = cluster.database();
+    database.run(DEFAULT_GRANTS);
+    server_of(&database).ping().unwrap();
+    log_in(&[server_of(&database)], 0);
+    assert_strangers_are_kept_out(&database);
+
+    // The tables of the version before had these rights.
+    let database = cluster.database();
+    database.run(DEFAULT_GRANTS);
+    bring_to_version(&database, 2);
+    database.run("INSERT INTO device_requests (device_code, user_code, expires_at) VALUES ('victim', 'x', now())");
+    client(&database, "anon")
+        .batch_execute(
+            "UPDATE device_requests SET device_code = 'stolen' WHERE device_code = 'victim'",
+        )
+        .expect("that is how it was");
+    server_of(&database).ping().unwrap();
+    log_in(&[server_of(&database)], 0);
+    assert_strangers_are_kept_out(&database);
+}
+
+/// The schema as an earlier version left it.
+pub fn bring_to_version(database: &Database, version: usize) {
+    let steps = [
+        include_str!("../../sql/0001_reference.sql"),
+        include_str!("../../sql/0002_hashed_and_bound.sql"),
+    ];
+    database.run("CREATE TABLE device_requests_schema (version integer NOT NULL)");
+    for (step, sql) in steps.into_iter().take(version).enumerate() {
+        database.run(sql);
+        let version = step + 1;
+        database.run(&format!(
+            "INSERT INTO device_requests_schema VALUES ({version})"
+        ));
+    }
+}
+
+/// The rights are somebody else's gift, which the owner of the other table cannot take back; that keeps nobody from logging in.
+#[test]
+fn migration_goes_on_where_the_role_may_not_revoke() {
+    let cluster = cluster_with_strangers();
+    let database = cluster.database();
+    database.run(DEFAULT_GRANTS);
+    database.run("GRANT CREATE ON SCHEMA public TO PUBLIC");
+    let owner = role(&database, "owner", "");
+    bring_to_version(&database, 2);
+    database.run(&format!(
+        "ALTER TABLE device_requests OWNER TO {owner}; GRANT SELECT, INSERT ON device_requests_schema TO {owner}"
+    ));
+    let store = store(&url(&database, &owner), 2);
+    store.ping().unwrap();
+    log_in(&[store], 0);
+    let error = client(&database, "anon").batch_execute("SELECT 1 FROM device_requests");
+    assert!(error.is_err(), "on the owner's own table it may");
+}
+
+/// An owner migrates; the server's role reads and writes rows, and no more. Row level security would hide all of them from it.
+#[test]
+fn role_that_may_only_read_and_write_rows_works_after_a_migration() {
+    for has_strangers in [false, true] {
+        let cluster = if has_strangers {
+            cluster_with_strangers()
+        } else {
+            Cluster::start_new()
+        };
+        let database = cluster.database();
+        let owner = role(&database, "owner", "");
+        let writer = role(&database, "writer", "");
+        database.run(&format!(
+            "REVOKE CREATE ON SCHEMA public FROM PUBLIC; GRANT CREATE ON SCHEMA public TO {owner}"
+        ));
+
+        // Without the tables, and the right to make them, waiting does not help.
+        let without = store(&url(&database, &writer), 2).ping();
+        let Err(StoreError::Unusable(why)) = without else {
+            panic!("{without:?}")
+        };
+        assert!(why.contains("permission denied for schema public"), "{why}");
+        assert!(
+            why.contains(&writer) && why.contains(database.name()),
+            "{why}"
+        );
+
+        store(&url(&database, &owner), 2).ping().unwrap();
+        client(&database, &owner)
+            .batch_execute(&format!(
+                "GRANT SELECT, INSERT, UPDATE, DELETE ON device_requests TO {writer}; \
+                 GRANT SELECT ON device_requests_schema TO {writer}"
+            ))
+            .unwrap();
+        // The owner's right to make tables is gone as well.
+        database.run(&format!("REVOKE CREATE ON SCHEMA public FROM {owner}"));
+        let instances = [&owner, &writer].map(|role| store(&url(&database, role), 2));
+        at_once(10, |first| log_in(&instances, first));
+        assert!(
+            !instances[1]
+                .purge(10)
+                .unwrap()
+                .iter()
+                .any(|purged| purged.expired)
+        );
+    }
+}
+
+/// A client may call itself anything.
+#[test]
+fn latin1_database_takes_every_user_agent() {
+    let cluster = Cluster::shared();
+    let name = format!("latin1_{}", cluster.database().name());
+    cluster.existing("postgres").run(&format!(
+        "CREATE DATABASE {name} TEMPLATE template0 ENCODING LATIN1 LC_COLLATE 'C' LC_CTYPE 'C'"
+    ));
+    let database = cluster.existing(&name);
+    log_in(&[store(&database.url(), 2)], 0);
+    let server = TestServer::setup(Kind::Embedded)
+        .database(&database)
+        .start();
+    for agent in ["postiz/1", "L\u{e4}ptop", "\u{65e5}\u{672c} \u{1f600}"] {
+        let headers = [("User-Agent", agent), ("Content-Type", "application/json")];
+        let start = server.send("POST", "/device/code", &headers, b"{}");
+        expect::json(&start, 200);
+    }
+}

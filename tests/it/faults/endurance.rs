@@ -1,8 +1,9 @@
 //! The server is never dead for longer than the cause: a frozen database, a moment without descriptors or threads, a restart,
 //! a log that nobody reads. Each time somebody logs in meanwhile or right after, and nothing is missing then.
 
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, ChildStderr, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,13 +11,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::fake_postiz::FakePostiz;
 use crate::faults::{OnTheWay, start};
 use crate::support::frozen::Frozen;
 use crate::support::http;
 use crate::support::people::{self, assert_token, log_in, log_in_at_once, log_in_through};
-use crate::support::process::{descriptors, raise_own_limit, set_limit, thread_names, threads};
+use crate::support::process::{
+    leave_descriptors, raise_own_limit, set_limit, thread_names, threads,
+};
 use crate::support::proxies::{Kind, Proxy, free_port};
 use crate::support::server::BOTH_STORES;
 use crate::support::sockets::{connect_from, reset};
@@ -45,7 +49,8 @@ impl Scene {
         let setup = TestServer::setup(Store::Embedded)
             .postiz(&postiz)
             .database(&database)
-            .var("DATABASE_POOL_SIZE", &POOL_SIZE.to_string());
+            .var("DATABASE_POOL_SIZE", &POOL_SIZE.to_string())
+            .var("LIMIT_CALLBACKS_PER_MINUTE", "0");
         let server = start(&setup, &postiz);
         Scene {
             cluster,
@@ -258,58 +263,112 @@ fn moment_without_descriptors_costs_only_that_moment() {
     }
 }
 
-/// An unprivileged user may have 600 threads; 660 connections from 11 addresses come and go.
+/// A server of an unprivileged user, who may have 600 threads.
+struct Unprivileged {
+    postiz: FakePostiz,
+    server: TestServer,
+    // Its program; removed after it.
+    _folder: TempDir,
+}
+
+impl Unprivileged {
+    /// Under this user's id, which nobody else has: the limit counts all threads of a user.
+    fn start(user: u32) -> Unprivileged {
+        let (postiz, folder) = (FakePostiz::start(), tempfile::tempdir().unwrap());
+        // That user must be able to read it.
+        let mode = Permissions::from_mode(0o755);
+        fs::set_permissions(folder.path(), mode).unwrap();
+        let copy = folder.path().join("server");
+        fs::copy(program("postiz-auth-server"), &copy).unwrap();
+        let as_user = format!(
+            "-n 4096 && exec prlimit --nproc=600 setpriv --reuid={user} --regid={user} --clear-groups {}",
+            copy.display()
+        );
+        let setup = TestServer::setup(Store::Postgres)
+            .postiz(&postiz)
+            .var("TRUSTED_PROXIES", "none")
+            .var("LIMIT_CALLBACKS_PER_MINUTE", "0")
+            .limited(&as_user);
+        let server = start(&setup, &postiz);
+        let log = server.log();
+        assert!(log.contains("few threads limit=600"), "{log}");
+        Unprivileged {
+            postiz,
+            server,
+            _folder: folder,
+        }
+    }
+
+    /// So many connections from 11 addresses.
+    fn crowd(&self, count: usize) -> Vec<TcpStream> {
+        let come = |i: usize| {
+            let source = Ipv4Addr::new(127, 0, 0, 20 + (i % 11) as u8);
+            connect_from(source.into(), self.server.address).expect("the kernel takes it")
+        };
+        (0..count).map(come).collect()
+    }
+
+    /// So many threads more than it has now, and no more.
+    fn leave_threads(&self, spare: usize) {
+        let limit = format!("{}:", threads(&self.server.child) + spare);
+        set_limit(&self.server.child, "nproc", &limit);
+    }
+}
+
+/// 660 connections from 11 addresses come and go: more than there may be threads.
+#[test]
+fn more_connections_than_threads_cost_only_their_moment() {
+    raise_own_limit();
+    let scene = Unprivileged::start(64_123);
+    let (server, postiz) = (&scene.server, &scene.postiz);
+    let crowd = scene.crowd(660);
+    eventually("the crowd is in", || threads(&server.child) > 500);
+    log_in(server, postiz);
+    drop(crowd);
+    log_in_at_once(server, postiz, 40);
+    assert!(!server.log().contains("panic"), "{}", server.log());
+}
+
+/// Others of the same user have taken all threads but a few, so that connections are let in that get none.
 #[test]
 fn moment_without_threads_costs_only_that_moment() {
-    const USER: &str = "64123";
     raise_own_limit();
-    let (postiz, folder) = (FakePostiz::start(), tempfile::tempdir().unwrap());
-    // That user must be able to read it.
-    let mode = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(folder.path(), mode).unwrap();
-    let copy = folder.path().join("server");
-    std::fs::copy(program("postiz-auth-server"), &copy).unwrap();
-    let as_user = format!(
-        "-n 4096 && exec prlimit --nproc=600 setpriv --reuid={USER} --regid={USER} --clear-groups {}",
-        copy.display()
+    let scene = Unprivileged::start(64_124);
+    let (server, postiz) = (&scene.server, &scene.postiz);
+    let mut on_the_way = OnTheWay::new(server, &people::name());
+    let done = Login::start(server);
+    expect::page(
+        &done.approve(&mut Browser::new(), &people::name()).answer,
+        200,
     );
-    let setup = TestServer::setup(Store::Postgres)
-        .postiz(&postiz)
-        .var("TRUSTED_PROXIES", "none")
-        .limited(&as_user);
-    let server = start(&setup, &postiz);
-    assert!(
-        server.log().contains("few threads limit=600"),
-        "{}",
-        server.log()
-    );
-    let owner = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
-    assert!(owner.contains(&format!("Uid:\t{USER}")), "{owner}");
-    let mut on_the_way = OnTheWay::new(&server, &people::name());
-    let come = |i: usize| {
-        let source = IpAddr::from(Ipv4Addr::new(127, 0, 0, 20 + (i % 11) as u8));
-        connect_from(source, server.address).expect("the kernel takes it")
-    };
-
-    let crowd: Vec<_> = (0..660).map(come).collect();
-    eventually("the crowd is in", || threads(&server.child) > 500);
-    log_in(&server, &postiz);
-    drop(crowd);
-    log_in_at_once(&server, &postiz, 40);
-
-    // The same with fewer threads than connections that are let in.
-    let few = threads(&server.child) + 10;
-    set_limit(&server.child, "nproc", &format!("{few}:"));
-    let crowd: Vec<_> = (0..100).map(come).collect();
+    scene.leave_threads(10);
+    let crowd = scene.crowd(100);
     eventually("it has no thread for one of them", || {
         server.log().contains("thread failed")
     });
-    log_in(&server, &postiz);
+    expect::json(&server.get("/health"), 200);
+    assert_token(&done.outcome(server), postiz);
     drop(crowd);
     set_limit(&server.child, "nproc", "600:");
-    on_the_way.assert_goes_on(&server);
-    log_in_at_once(&server, &postiz, 40);
+    on_the_way.assert_goes_on(server);
+    log_in_at_once(server, postiz, 40);
     assert!(!server.log().contains("panic"), "{}", server.log());
+}
+
+/// The client of Postiz' API starts a thread for each exchange. Where there is none, the code is not spent, and the login is
+/// there for the next try at once.
+#[test]
+fn exchange_without_a_thread_leaves_its_login_open() {
+    let scene = Unprivileged::start(64_125);
+    let server = &scene.server;
+    let mut on_the_way = OnTheWay::new(server, &people::name());
+    // One for the callback's own connection, and none for the exchange.
+    eventually("all its requests are over", || threads(&server.child) <= 5);
+    scene.leave_threads(1);
+    let page = on_the_way.browser.follow(&on_the_way.redirect);
+    assert!(matches!(page.status(), 502 | 503), "{}", page.status());
+    set_limit(&server.child, "nproc", "600:");
+    on_the_way.assert_goes_on(server);
 }
 
 /// PostgreSQL restarts, and there are no descriptors to connect to it again, at which its client library panics.
@@ -333,15 +392,13 @@ fn database_restart_without_descriptors_leaks_no_slot() {
         body.len()
     );
     scene.cluster.control("stop");
-    let spare = |spare: usize| {
-        let limit = format!("{}:", descriptors(&server.child) + spare);
-        set_limit(&server.child, "nofile", &limit);
-    };
+    // Whatever connections it had to the database are gone now, and their descriptors.
+    eventually("it has noticed", || server.get("/ready").status == 503);
     // With so few, something else fails each time: the runtime, its timer, its socket.
-    for left in 0..4 {
+    for left in 0..6 {
         set_limit(&server.child, "nofile", "4096:");
-        spare(left);
-        if left == 2 {
+        leave_descriptors(&server.child, left);
+        if left == 3 {
             scene.cluster.control("start");
         }
         clients.iter_mut().for_each(|client| client.send(&poll));
@@ -365,26 +422,21 @@ fn database_restart_without_descriptors_leaks_no_slot() {
 /// The janitor's first round meets the same panic; it goes on.
 #[test]
 fn janitor_outlives_a_panic() {
-    let postiz = FakePostiz::start();
-    let setup = TestServer::setup(Store::Postgres).postiz(&postiz);
-    // As many as it needs without a database, and a few that are too few for one.
-    let needed = {
-        let usual = TestServer::setup(Store::Postgres).start();
-        usual.get("/ready");
-        descriptors(&usual.child) - 4
-    };
-    let panicked = |left: usize| {
-        let server = start(
-            &setup.clone().limited(&format!("-n {}", needed + left)),
-            &postiz,
-        );
-        let is_there = || {
-            let log = server.log();
-            log.contains("'janitor'") && log.contains("panicked")
-        };
+    let setup = TestServer::setup(Store::Postgres);
+    // So few that the listener gets one, and the first connection to the database not all that it needs.
+    let panicked = |limit: usize| {
+        let port = free_port();
+        let setup = setup.clone().var("PORT", &port.to_string());
+        let setup = setup.limited(&format!("-n {limit}"));
+        let mut server = setup.start_without_waiting();
+        server.address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(1) {
-            if is_there() {
+        while begun.elapsed() < Duration::from_secs(1) && server.child.try_wait().unwrap().is_none()
+        {
+            let log = server.log();
+            // After this line only the janitor asks the database.
+            let janitor = log.split_once("few file descriptors");
+            if log.contains("listening") && janitor.is_some_and(|(_, log)| log.contains("panic")) {
                 return Some(server);
             }
             // Its thread has begun, and fails at once.
@@ -392,16 +444,16 @@ fn janitor_outlives_a_panic() {
         }
         None
     };
-    let server = (0..4)
+    let server = (7..20)
         .find_map(panicked)
         .expect("the janitor panics with few descriptors");
-    set_limit(&server.child, "nofile", "4096:4096");
-    eventually("the database is found", || {
-        server.get("/ready").status == 200
-    });
-    log_in_at_once(&server, &postiz, 40);
-    let names = thread_names(&server.child);
-    assert!(names.iter().any(|name| name == "janitor"), "{names:?}");
+    // A thread that ends by its panic ends at once; the janitor waits for its next round.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(500) {
+        let names = thread_names(&server.child);
+        assert!(names.iter().any(|name| name == "janitor"), "{names:?}");
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// What comes on open connections after SIGTERM is answered, and ends them; `/ready` says why.
@@ -477,7 +529,8 @@ fn roll(kind: Kind, stop_delay: &str) {
     let setup = TestServer::setup(Store::Postgres)
         .postiz(&postiz)
         .var("SERVER_URL", &public_url)
-        .var("STOP_DELAY", stop_delay);
+        .var("STOP_DELAY", stop_delay)
+        .var("LIMIT_CALLBACKS_PER_MINUTE", "0");
     postiz.set_callback_url(&format!("{public_url}/device/callback"));
     let setups = instances.map(|port| setup.clone().var("PORT", &port.to_string()));
     let mut servers = [setups[0].start(), setups[1].start()];

@@ -1,9 +1,10 @@
 //! A process seen from outside: its threads, its descriptors, and the limits that the system sets it, also while it runs.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
 
 use super::run;
 
@@ -23,16 +24,33 @@ pub fn thread_names(process: &Child) -> Vec<String> {
     names.collect()
 }
 
-/// How many descriptors it has open.
-pub fn descriptors(process: &Child) -> usize {
-    let folder = format!("/proc/{}/fd", process.id());
-    fs::read_dir(folder).expect("it runs, and is ours").count()
+/// Leaves it so many descriptors that it can open beside those that it has. (The limit is one on their numbers.)
+pub fn leave_descriptors(process: &Child, spare: usize) {
+    let folder = fs::read_dir(format!("/proc/{}/fd", process.id())).expect("it runs");
+    let open = folder.flatten().map(|entry| entry.file_name());
+    let open: Vec<usize> = open
+        .filter_map(|number| number.to_str()?.parse().ok())
+        .collect();
+    let mut free = (0..).filter(|number| !open.contains(number));
+    let limit = free.nth(spare).expect("numbers do not end");
+    set_limit(process, "nofile", &format!("{limit}:"));
 }
 
 /// Sets a limit of a running process, as `prlimit` takes it: `set_limit(child, "nofile", "3:")` for the soft one.
 pub fn set_limit(process: &Child, resource: &str, limit: &str) {
     let (id, limit) = (process.id().to_string(), format!("--{resource}={limit}"));
-    let output = run(Command::new("prlimit").args(["--pid", &id, &limit]));
+    let folder = fs::metadata(format!("/proc/{id}")).expect("it runs");
+    let (user, group) = (folder.uid(), folder.gid());
+    let mut command = if user == getuid().as_raw() {
+        Command::new("prlimit")
+    } else {
+        // In a container not even root may do it for another user.
+        let mut command = Command::new("setpriv");
+        command.args([format!("--reuid={user}"), format!("--regid={group}")]);
+        command.args(["--clear-groups", "prlimit"]);
+        command
+    };
+    let output = run(command.args(["--pid", &id, &limit]));
     assert!(output.status.success(), "{limit}: {output:?}");
 }
 

@@ -105,6 +105,7 @@ fn haproxy(port: u16, [a, b]: [u16; 2]) -> String {
     timeout connect 2s
     timeout client 60s
     timeout server 60s
+    timeout check 5s
     option redispatch
     option forwardfor
 frontend public

@@ -13,7 +13,7 @@ use crate::fake_postiz::{Delivery, FakePostiz, Fault};
 use crate::support::people::{self, assert_token, log_in};
 use crate::support::process::raise_own_limit;
 use crate::support::server::BOTH_STORES;
-use crate::support::sockets::connect_from;
+use crate::support::sockets::{connect_from, connect_without_buffer};
 use crate::support::{
     Answer, Browser, Connection, Login, Store, TestServer, at_once, eventually, expect, http,
 };
@@ -482,4 +482,77 @@ fn idle_connections_from_one_address_keep_nobody_out() {
         ];
         idle_crowd(160, &limits, |_| Ipv4Addr::new(127, 0, 7, 1));
     }
+}
+
+/// Connections that ask and ask and read nothing take all the room there is, and come again when they are cut off.
+#[test]
+fn connections_that_do_not_read_keep_nobody_out() {
+    const CONNECTIONS: usize = 24;
+    raise_own_limit();
+    let postiz = FakePostiz::start();
+    let limit = CONNECTIONS.to_string();
+    let limits = [
+        ("LIMIT_CONNECTIONS", limit.as_str()),
+        ("LIMIT_CONNECTIONS_PER_ADDRESS", "2"),
+        ("TRUSTED_PROXIES", "none"),
+    ];
+    let server = server_on(Store::Embedded, &postiz, &limits);
+    // More than the buffers of the system take.
+    let pages = "GET /device/verify HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1_500);
+    let come = |n: usize| -> TcpStream {
+        let source = Ipv4Addr::new(127, 0, 1 + (n % 12) as u8, 1);
+        let stream = connect_without_buffer(source.into(), server.address).expect("it connects");
+        // It takes what it takes, and nobody waits for the rest.
+        stream.set_nonblocking(true).expect("it is a socket");
+        (&stream).write_all(pages.as_bytes()).ok();
+        stream
+    };
+    let crowd: Vec<TcpStream> = (0..CONNECTIONS).map(come).collect();
+    let answered = || server.log().matches("route=/device/verify").count();
+    let mut before = 0;
+    eventually("their answers are stuck", || {
+        thread::sleep(Duration::from_millis(200));
+        let now = answered();
+        std::mem::replace(&mut before, now) == now && now > CONNECTIONS
+    });
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let served = Connection::try_open(server.address).and_then(|mut newcomer| {
+            newcomer.try_send("GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+            newcomer.try_answer(true)
+        });
+        let served = served.expect("a newcomer is served");
+        assert_eq!(served.status, 200);
+        assert!(
+            begun.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            begun.elapsed()
+        );
+    }
+    log_in(&server, &postiz);
+    drop(crowd);
+}
+
+/// A page of another site may hold any number of images of ours: they use up nothing of their visitor's.
+#[test]
+fn images_of_the_callback_use_up_nothing_of_their_visitor() {
+    let postiz = FakePostiz::start();
+    let server = server_on(
+        Store::Embedded,
+        &postiz,
+        &[("LIMIT_CALLBACKS_PER_MINUTE", "10")],
+    );
+    let (login, mut browser) = (Login::start(&server), Browser::new());
+    let redirect = login.consent(&mut browser, &people::name());
+    for n in 0..35 {
+        let headers = [
+            ("Sec-Fetch-Site", "cross-site"),
+            ("Sec-Fetch-Mode", "no-cors"),
+            ("Sec-Fetch-Dest", "image"),
+        ];
+        let target = format!("/device/callback?code={n}&state={n}");
+        assert_ne!(server.send("GET", &target, &headers, b"").status, 200);
+    }
+    expect::page(&browser.follow(&redirect).answer, 200);
+    assert_token(&login.outcome(&server), &postiz);
 }

@@ -22,6 +22,7 @@ use crate::support::process::{
     leave_descriptors, raise_own_limit, set_limit, thread_names, threads,
 };
 use crate::support::proxies::{Kind, Proxy, free_port};
+use crate::support::relay::Relay;
 use crate::support::server::BOTH_STORES;
 use crate::support::sockets::{connect_from, reset};
 use crate::support::{
@@ -220,6 +221,32 @@ fn frozen_database_keeps_callbacks_for_their_43_s() {
         person.assert_goes_on(&scene.server);
     }
     scene.assert_no_slot_is_missing();
+}
+
+/// Something between the server and its database forgets the connections that it has, without a word, and takes new ones: a
+/// proxy that was moved, for example. To the server's system all is well with them.
+#[test]
+fn silent_connections_to_the_database_are_replaced() {
+    let (cluster, postiz) = (Cluster::start_new(), FakePostiz::start());
+    let database = cluster.database();
+    let relay = Relay::to(database.address());
+    let setup = TestServer::setup(Store::Embedded)
+        .postiz(&postiz)
+        .database(&database.behind(relay.port()))
+        .var("DATABASE_POOL_SIZE", "4");
+    let server = start(&setup, &postiz);
+    log_in_at_once(&server, &postiz, 8);
+    let polling = Login::start(&server);
+    relay.forget_connections();
+    // All of the pool's are in use now, for ever.
+    at_once(8, |_| look_up(&server));
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(10) && server.get("/ready").status != 200 {
+        thread::sleep(Duration::from_millis(100));
+    }
+    expect::json(&server.get("/ready"), 200);
+    expect::error(&polling.poll(&server), 400, "authorization_pending");
+    log_in_at_once(&server, &postiz, 8);
 }
 
 /// The limit on descriptors falls while connections open, and rises again.
@@ -591,7 +618,8 @@ fn rolling_restarts_behind_nginx_lose_nothing() {
 /// A server whose standard error is a pipe that nobody reads.
 struct Unread {
     child: Child,
-    stderr: BufReader<ChildStderr>,
+    /// `None`: closed.
+    stderr: Option<BufReader<ChildStderr>>,
     address: SocketAddr,
 }
 
@@ -609,7 +637,7 @@ impl Unread {
             .spawn()
             .expect("the server program starts");
         let server = Unread {
-            stderr: BufReader::new(child.stderr.take().expect("it is piped")),
+            stderr: child.stderr.take().map(BufReader::new),
             child,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         };
@@ -622,7 +650,8 @@ impl Unread {
     /// Reads what is in the pipe from now on, line by line, until `is_last`.
     fn lines_until(&mut self, is_last: impl Fn(&str) -> bool) -> Vec<String> {
         let mut lines = Vec::new();
-        for line in self.stderr.by_ref().lines().map_while(Result::ok) {
+        let stderr = self.stderr.as_mut().expect("it is piped");
+        for line in stderr.by_ref().lines().map_while(Result::ok) {
             let last = is_last(&line);
             lines.push(line);
             if last {
@@ -682,6 +711,18 @@ fn full_pipe_on_stderr_costs_lines_and_nothing_else() {
             REQUESTS + 2 + 1,
             "{format}: {missing} are told"
         );
+    }
+}
+
+/// Whoever read its log is gone.
+#[test]
+fn closed_pipe_on_stderr_costs_nothing_else() {
+    let mut server = Unread::start("text");
+    server.stderr = None;
+    let mut client = Connection::open(server.address);
+    for _ in 0..100 {
+        client.send(HEALTH);
+        assert_eq!(client.answer().status, 200);
     }
 }
 

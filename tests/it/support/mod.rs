@@ -9,6 +9,7 @@ pub mod people;
 pub mod postgres;
 pub mod process;
 pub mod proxies;
+pub mod relay;
 pub mod server;
 pub mod sockets;
 pub mod tls;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
@@ -11,7 +12,23 @@ const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection to `target` from this address of the loopback network (127.0.0.0/8).
 pub fn connect_from(source: IpAddr, target: SocketAddr) -> io::Result<TcpStream> {
+    connect_with(source, target, |_| Ok(()))
+}
+
+/// The same of a client that takes as little as possible ahead of reading it.
+pub fn connect_without_buffer(source: IpAddr, target: SocketAddr) -> io::Result<TcpStream> {
+    connect_with(source, target, |socket| {
+        Ok(sockopt::set_socket_recv_buffer_size(socket, 4_096)?)
+    })
+}
+
+fn connect_with(
+    source: IpAddr,
+    target: SocketAddr,
+    prepare: impl Fn(&OwnedFd) -> io::Result<()>,
+) -> io::Result<TcpStream> {
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    prepare(&socket)?;
     bind(&socket, &SocketAddr::new(source, 0))?;
     connect(&socket, &target)?;
     let stream = TcpStream::from(socket);

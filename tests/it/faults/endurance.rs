@@ -179,6 +179,7 @@ fn frozen_database_holds_up_nobody_and_nothing() {
     // The longest wait of a route is not waited for here: a callback's.
     drop(frozen);
 
+    eventually("it is ready again", || server.get("/ready").status == 200);
     on_the_way.assert_goes_on(server);
     expect::error(&polling.poll(server), 400, "authorization_pending");
     scene.assert_no_slot_is_missing();
@@ -217,6 +218,9 @@ fn frozen_database_keeps_callbacks_for_their_43_s() {
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(43) + LATE, "{took:?}");
     drop(frozen);
+    eventually("it is ready again", || {
+        scene.server.get("/ready").status == 200
+    });
     for person in &mut people {
         person.assert_goes_on(&scene.server);
     }
@@ -486,7 +490,8 @@ fn janitor_outlives_a_panic() {
 /// What comes on open connections after SIGTERM is answered, and ends them; `/ready` says why.
 #[test]
 fn requests_after_sigterm_are_answered_and_are_the_last() {
-    for store in BOTH_STORES {
+    at_once(BOTH_STORES.len(), |i| {
+        let store = BOTH_STORES[i];
         let postiz = FakePostiz::start();
         let setup = TestServer::setup(store)
             .postiz(&postiz)
@@ -545,7 +550,7 @@ fn requests_after_sigterm_are_answered_and_are_the_last() {
         assert_token(&last(poll(&done)), &postiz);
         assert_token(&last(poll(&on_the_way.login)), &postiz);
         assert_eq!(server.wait().code(), Some(0), "{}", server.log());
-    }
+    });
 }
 
 /// Six restarts, of one instance after the other, while people log in by way of a proxy: nobody notices.

@@ -115,7 +115,7 @@ backend auth
     option httpchk GET /ready
     http-check expect status 200
     http-response set-header X-Instance %si:%sp
-    default-server check inter 100ms fall 1 rise 1
+    default-server check inter 100ms fall 1 rise 1 pool-purge-delay 500ms
     server a 127.0.0.1:{a}
     server b 127.0.0.1:{b}
 "

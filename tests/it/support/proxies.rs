@@ -14,7 +14,8 @@ use super::{Connection, eventually, signal, wait_for_exit};
 /// Which proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It asks `/ready` ten times a second, and sends nobody to an instance that is stopping.
+    /// It asks `/ready` ten times a second, and sends nobody to an instance that is stopping. It keeps no connections, which
+    /// a stopping instance would wait for.
     Haproxy,
     /// It asks nothing: a connection that is refused goes to the other instance. It keeps connections open.
     Nginx,
@@ -115,7 +116,7 @@ backend auth
     option httpchk GET /ready
     http-check expect status 200
     http-response set-header X-Instance %si:%sp
-    default-server check inter 100ms fall 1 rise 1 pool-purge-delay 500ms
+    default-server check inter 100ms fall 1 rise 1 pool-max-conn 0
     server a 127.0.0.1:{a}
     server b 127.0.0.1:{b}
 "

@@ -2,11 +2,17 @@
 
 pub mod browser;
 pub mod expect;
+pub mod frozen;
 pub mod http;
 pub mod login;
 pub mod pooler;
+pub mod people;
 pub mod postgres;
+pub mod process;
+pub mod proxies;
+pub mod relay;
 pub mod server;
+pub mod sockets;
 pub mod tls;
 
 pub use browser::{Browser, Page};

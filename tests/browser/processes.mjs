@@ -22,7 +22,8 @@ export const CLIENT = { id: 'pca_fake0client0id', secret: 'pcs_fake0client0secre
  * A server in front of a fake Postiz of its own.
  *
  * `database` is a URL, without which the store is the embedded file. `publicUrl` makes the address that people know from
- * the server's port, for a proxy or for https. `env` adds to the server's environment and overrides it.
+ * the server's port, for a proxy or for https. `env` adds to the server's environment and overrides it. `log` is what the server
+ * has said so far, line by line.
  */
 export async function startServer(t, { database, publicUrl = (port) => `http://localhost:${port}`, env = {} } = {}) {
   const port = await freePort();
@@ -40,13 +41,13 @@ export async function startServer(t, { database, publicUrl = (port) => `http://l
     ...(database ? { DATABASE_URL: database } : { DATA_DIR: dir }),
     ...env,
   };
-  await start(t, 'postiz-auth-server', [], environment, dir);
-  return { url, port, postiz };
+  const { log } = await start(t, 'postiz-auth-server', [], environment, dir);
+  return { url, port, postiz, log };
 }
 
 async function startPostiz(t, callback) {
   const args = ['--port', '0', '--callback', callback];
-  const line = await start(t, 'examples/fake-postiz', args, {}, ROOT);
+  const { line } = await start(t, 'examples/fake-postiz', args, {}, ROOT);
   return { url: line.match(/http:\/\/[\w.:]+/)[0] };
 }
 
@@ -93,7 +94,7 @@ async function start(t, program, args, env, cwd) {
   return new Promise((resolve, reject) => {
     createInterface({ input: child.stderr }).on('line', (line) => {
       log.push(line);
-      if (line.includes('listening')) resolve(line);
+      if (line.includes('listening')) resolve({ line, log });
     });
     child.on('error', reject);
     child.on('exit', () => reject(new Error(`${program} ended:\n${log.join('\n')}`)));

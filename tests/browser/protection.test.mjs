@@ -6,10 +6,10 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 
-import { authorize, enterCode, expectAccessible, expectPage, launch, launchProfile, open, signIn } from './browser.mjs';
+import { CONFIRM, authorize, confirm, enterCode, expectAccessible, expectPage, launch, launchProfile, open, signIn } from './browser.mjs';
 import { CLIENT, freePort, startPostgres, startServer, temporaryFolder } from './processes.mjs';
 import { startSite } from './sites.mjs';
-import { startLogin } from './terminal.mjs';
+import { confirmAlone, startLogin } from './terminal.mjs';
 
 let browser;
 before(async () => {
@@ -27,12 +27,13 @@ async function begin(t, { env, database, ...options } = {}) {
 async function goToPostiz(page, login) {
   await page.goto(login.page);
   await enterCode(page, login.code);
+  await confirm(page);
   await page.getByRole('button', { name: 'Authorize' }).waitFor();
 }
 
 // `localhost` on another port is another origin of the same site; by its number it is another site.
 for (const [kind, host] of [['site', '127.0.0.1'], ['origin', 'localhost']]) {
-  for (const action of ['', 'deny']) {
+  for (const action of ['', 'continue', 'deny']) {
     test(`a form of another ${kind} does nothing, with action "${action}"`, async (t) => {
       const { server, context, page, login } = await begin(t);
       const stranger = await startSite(t, () =>
@@ -90,13 +91,84 @@ test('text in the address stays text', async (t) => {
   for (const text of ['"><script>stolen=1</script>', '</title><img src=x onerror=stolen=1>', "' autofocus onfocus=stolen=1 '"]) {
     for (const name of ['user_code', 'code']) {
       await page.goto(`${login.page}?${name}=${encodeURIComponent(text)}`);
-      await page.getByLabel('Code').waitFor();
+      assert.equal(await page.getByLabel('Code').inputValue(), '');
       assert.equal(await page.locator('script, img').count(), 0);
       assert.equal(await page.evaluate(() => typeof globalThis.stolen), 'undefined');
     }
   }
   assert.deepEqual(context.violations, []);
 });
+
+test('a stranger’s words in the address are not put into the field', async (t) => {
+  const { page, login } = await begin(t);
+  for (const words of ['Call 555-0100 now', 'Your account is locked', '555', 'code: call 555-0100']) {
+    await page.goto(`${login.page}?user_code=${encodeURIComponent(words)}`);
+    await expectPage(page, 'That did not work');
+    assert.equal(await page.getByLabel('Code').inputValue(), '');
+    const html = await page.content();
+    assert.ok(!html.includes('555') && !html.includes('locked'), words);
+    await enterCode(page, words);
+    await expectPage(page, 'That did not work');
+    assert.equal(await page.getByLabel('Code').inputValue(), '');
+  }
+});
+
+test('of what a program calls itself, only what looks like a program is shown', async (t) => {
+  const { server, page } = await begin(t);
+  const rows = async (agent) => {
+    const login = await startLogin(server.url, { agent });
+    await page.goto(login.link);
+    await expectPage(page, CONFIRM);
+    await expectAccessible(page);
+    return page.locator('dt').allInnerTexts();
+  };
+  for (const agent of ['Your account is locked call 555/1', 'Call/555 now', 'evil.test/1.0', 'postiz/1.0 (linux) call 555', 'x/1 (call 555 now or else)']) {
+    assert.deepEqual(await rows(agent), ['Started', 'Address'], agent);
+    const html = await page.content();
+    assert.ok(!html.includes('555') && !html.includes('evil'), agent);
+  }
+  assert.deepEqual(await rows('postiz/1.0 (linux)'), ['Started', 'Program', 'Address']);
+  assert.equal(await page.getByRole('definition').nth(1).innerText(), 'calls itself postiz/1.0 (linux)');
+});
+
+// The server's own name is one of which browsers say where a request comes from, or one of which they do not (plain http).
+for (const host of ['localhost', 'auth.example.test']) {
+  test(`images and scripts of another site use up nothing of their visitor's, at ${host}`, async (t) => {
+    const limits = { LIMIT_WRONG_CODES_PER_MINUTE: '10', LIMIT_LOGINS_PER_MINUTE: '30' };
+    const server = await startServer(t, { publicUrl: (port) => `http://${host}:${port}`, env: limits });
+    const context = await open(t, browser, { signedInTo: server.postiz.url });
+    const page = await context.newPage();
+    const stranger = await startSite(t, () => {
+      const images = [...'BCDFGHJKLMNP'].map((letter) => `<img src="${server.url}/device/verify?user_code=BCDF-GHJ${letter}">`);
+      return `${images.join('')}<script type="module">
+        const codes = Array.from({ length: 35 }, () => fetch('${server.url}/device/code', { method: 'POST', mode: 'no-cors' }));
+        document.title = (await Promise.allSettled(codes)).filter(({ status }) => status === 'fulfilled').length;
+      </script>`;
+    });
+    await page.goto(stranger.url('stranger.test'));
+    await page.waitForFunction(() => document.title === '35');
+    const answered = (method, status) =>
+      server.log.filter((line) => line.includes(` method=${method} `) && line.includes(` status=${status} `)).length;
+    assert.deepEqual([answered('GET', 200), answered('POST', 403), answered('POST', 200)], [12, 35, 0]);
+    const started = () => server.log.filter((line) => line.includes('login_started')).length;
+    assert.equal(started(), 0);
+
+    // The whole budgets are there: for 30 logins, and for 9 wrong codes before the right one.
+    const logins = [];
+    for (let i = 0; i < 30; i++) logins.push(await startLogin(server.url));
+    await page.goto(logins[0].page);
+    for (let tries = 0; tries < 9; tries++) {
+      await enterCode(page, 'BCDF-GHJK');
+      await expectPage(page, 'That did not work');
+    }
+    await enterCode(page, logins[0].code);
+    await confirm(page);
+    await authorize(page);
+    await expectPage(page, 'You are signed in');
+    assert.equal(await logins[0].outcome(), 'signed in');
+    assert.equal(started(), 30);
+  });
+}
 
 test('a whole login without scripts', async (t) => {
   const { page, login } = await begin(t, { javaScriptEnabled: false });
@@ -120,7 +192,26 @@ test('without cookies the user is told to allow them', async (t) => {
   await signIn(context, server.postiz.url);
   const page = await context.newPage();
   const login = await startLogin(server.url);
-  await goToPostiz(page, login);
+  for (const arrive of [
+    async () => {
+      await page.goto(login.page);
+      await enterCode(page, login.code);
+    },
+    async () => {
+      await page.goto(login.link);
+      await confirm(page);
+    },
+  ]) {
+    await arrive();
+    await expectPage(page, 'That did not work');
+    await expectAccessible(page);
+    assert.match(await page.getByRole('alert').innerText(), /did not send our cookie back. Allow cookies for localhost/);
+    assert.equal(await page.getByLabel('Code').inputValue(), login.code);
+    assert.equal(await login.poll(), 'authorization_pending');
+  }
+  // Whoever blocks them only after that is told so on the way back.
+  const { location } = await confirmAlone(login);
+  await page.goto(location);
   await authorize(page);
   await expectPage(page, 'This browser lost track of the login');
   await expectAccessible(page);
@@ -221,6 +312,7 @@ test('the store is away for a while, and back again', async (t) => {
   await postgres.control('start');
   await page.getByRole('link', { name: 'Enter the code again' }).click();
   await enterCode(page, login.code);
+  await confirm(page);
   await authorize(page);
   await expectPage(page, 'You are signed in');
   assert.equal(await login.outcome(), 'signed in');

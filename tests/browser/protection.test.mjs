@@ -150,7 +150,7 @@ for (const host of ['localhost', 'auth.example.test']) {
     const answered = (method, status) =>
       server.log.filter((line) => line.includes(` method=${method} `) && line.includes(` status=${status} `)).length;
     assert.deepEqual([answered('GET', 200), answered('POST', 403), answered('POST', 200)], [12, 35, 0]);
-    const started = () => server.log.filter((line) => line.includes('login_started')).length;
+    const started = () => server.log.filter((line) => line.includes(' login started ')).length;
     assert.equal(started(), 0);
 
     // The whole budgets are there: for 30 logins, and for 9 wrong codes before the right one.

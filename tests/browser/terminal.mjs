@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 /** Starts a login at the server at `url`; `ca` is the certificate of a private authority, `agent` what the program calls itself. */
 export async function startLogin(url, { ca, agent = 'postiz/0.0.0 (browser tests)' } = {}) {
   const { body } = await post(`${url}/device/code`, {}, { ca, agent });
+  let token;
   return {
     /** As it stands in the terminal: `WDJB-MJHT`. */
     code: body.user_code,
@@ -19,7 +20,13 @@ export async function startLogin(url, { ca, agent = 'postiz/0.0.0 (browser tests
     /** What one poll brings: the error, or `signed in`. */
     async poll() {
       const answer = await post(`${url}/device/token`, { device_code: body.device_code }, { ca, agent });
-      return answer.body.access_token?.startsWith('pos_') ? 'signed in' : answer.body.error;
+      token = answer.body.access_token;
+      return token?.startsWith('pos_') ? 'signed in' : answer.body.error;
+    },
+    /** Does Postiz take the token that the last poll brought? */
+    async tokenWorksAt(postiz) {
+      const { status } = await send(`${postiz}/public/v1/is-connected`, { headers: { Authorization: token } });
+      return status === 200;
     },
     /** What polling ends with. A token that is just being handed over, or exchanged, counts as pending. */
     async outcome() {

@@ -36,7 +36,7 @@ async function beginBehindProxy(t, before) {
 test('a double click on Continue, the first of which takes 600 ms to arrive', async (t) => {
   const { posts, page, login } = await beginBehindProxy(t, (nth) => nth === 1 && sleep(600));
   await page.goto(login.link);
-  await page.getByRole('button', { name: 'Continue' }).dblclick({ noWaitAfter: true });
+  await doubleClick(page, 'Continue');
   await page.getByRole('button', { name: 'Authorize' }).waitFor();
   assert.equal(posts.length, 2);
   // Not before the late one is there, too.
@@ -51,7 +51,7 @@ test('a double click on Continue, the first of which arrives when all is over', 
   const isOver = new Promise((resolve) => (arrive = resolve));
   const { server, posts, page, login } = await beginBehindProxy(t, (nth) => nth === 1 && isOver);
   await page.goto(login.link);
-  await page.getByRole('button', { name: 'Continue' }).dblclick({ noWaitAfter: true });
+  await doubleClick(page, 'Continue');
   await authorize(page);
   await expectPage(page, SIGNED_IN);
   assert.equal(posts.length, 2);
@@ -65,18 +65,24 @@ test('a double click on Continue, the first of which arrives when all is over', 
 test('a double click on Refuse, the first of which takes 600 ms to arrive', async (t) => {
   const { posts, page, login } = await beginBehindProxy(t, (nth) => nth === 1 && sleep(600));
   await page.goto(login.link);
-  await page.getByRole('button', { name: 'Refuse' }).dblclick({ noWaitAfter: true });
+  await doubleClick(page, 'Refuse');
   await expectPage(page, 'You refused this login');
   assert.equal(posts.length, 2);
   assert.equal(await login.poll(), 'access_denied');
 });
 
-test('two tabs on the same code, and both go on to the end', async (t) => {
+/** Two tabs on the page that says who asks, for the same login. */
+async function beginInTwoTabs(t) {
   const server = await startServer(t);
   const context = await open(t, browser, { signedInTo: server.postiz.url });
   const login = await startLogin(server.url);
   const tabs = [await context.newPage(), await context.newPage()];
   for (const page of tabs) await page.goto(login.link);
+  return { server, login, tabs };
+}
+
+/** Both allow it, one after the other. */
+async function finishInBoth(tabs) {
   for (const page of tabs) {
     await confirm(page);
     await page.getByRole('button', { name: 'Authorize' }).waitFor();
@@ -85,15 +91,24 @@ test('two tabs on the same code, and both go on to the end', async (t) => {
     await authorize(page);
     await expectPage(page, SIGNED_IN);
   }
+}
+
+test('two tabs on the same code, and both go on to the end', async (t) => {
+  const { login, tabs } = await beginInTwoTabs(t);
+  await finishInBoth(tabs);
   assert.equal(await login.outcome(), 'signed in');
 });
 
+// Postiz ends the token of an earlier consent when the same person consents again, so the later one's is to be handed over.
+test('two tabs on the same code, and the token that the terminal gets works', async (t) => {
+  const { server, login, tabs } = await beginInTwoTabs(t);
+  await finishInBoth(tabs);
+  assert.equal(await login.outcome(), 'signed in');
+  assert.equal(await login.tokenWorksAt(server.postiz.url), true);
+});
+
 test('two tabs on the same code, one of which is left behind', async (t) => {
-  const server = await startServer(t);
-  const context = await open(t, browser, { signedInTo: server.postiz.url });
-  const login = await startLogin(server.url);
-  const [first, second] = [await context.newPage(), await context.newPage()];
-  for (const page of [first, second]) await page.goto(login.link);
+  const { server, login, tabs: [first, second] } = await beginInTwoTabs(t);
   await confirm(first);
   await authorize(first);
   await expectPage(first, SIGNED_IN);
@@ -101,6 +116,7 @@ test('two tabs on the same code, one of which is left behind', async (t) => {
   // The code is used up, which does not undo anything.
   await expectPage(second, 'That did not work');
   assert.equal(await login.outcome(), 'signed in');
+  assert.equal(await login.tokenWorksAt(server.postiz.url), true);
 });
 
 for (const javaScriptEnabled of [true, false]) {
@@ -144,9 +160,18 @@ for (const javaScriptEnabled of [true, false]) {
     assert.equal(await login.outcome(), 'signed in');
     // And the last page stays.
     const seen = loads.length;
-    await sleep(3000);
+    await sleep(2500);
     assert.equal(loads.length, seen);
   });
+}
+
+/** As people do it: the first click has sent its request when the second one comes. */
+async function doubleClick(page, name) {
+  const { x, y, width, height } = await page.getByRole('button', { name }).boundingBox();
+  const at = [x + width / 2, y + height / 2];
+  await page.mouse.click(...at);
+  await sleep(150);
+  await page.mouse.click(...at, { clickCount: 2 });
 }
 
 function countRequests(server, method, route) {

@@ -125,6 +125,22 @@ test('refusing is as prominent as going on', async (t) => {
   }
 });
 
+test('a double click on the page that asks for the code presses nothing on the page that follows', async (t) => {
+  for (const viewport of [{ width: 320, height: 640 }, { width: 1280, height: 800 }]) {
+    const page = await gallery(t, { viewport });
+    const boxes = async (name) => {
+      await page.goto(ORIGIN + name);
+      return Promise.all((await page.getByRole('button').all()).map((button) => button.boundingBox()));
+    };
+    const next = await boxes('confirm');
+    for (const name of NAMES.filter((name) => /^(enter-code|no-cookie)/.test(name))) {
+      for (const { y, height } of await boxes(name)) {
+        assert.ok(next.every((box) => box.y >= y + height || box.y + box.height <= y), `${name}, ${viewport.width} px`);
+      }
+    }
+  }
+});
+
 test('an error is announced: focus on the field, which is invalid and says why', async (t) => {
   const page = await gallery(t);
   for (const [name, why] of [['enter-code-missing', 'The field was empty'], ['enter-code-unknown', 'This code is mistyped']]) {

@@ -5,7 +5,7 @@ import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { authorize, confirm, expectAccessible, expectPage, launch, open } from './browser.mjs';
-import { freePort, startServer } from './processes.mjs';
+import { countRequests, freePort, startServer, waitUntil } from './processes.mjs';
 import { startProxy } from './sites.mjs';
 import { startLogin } from './terminal.mjs';
 
@@ -38,7 +38,7 @@ test('a double click on Continue, the first of which takes 600 ms to arrive', as
   await page.goto(login.link);
   await doubleClick(page, 'Continue');
   await page.getByRole('button', { name: 'Authorize' }).waitFor();
-  assert.equal(posts.length, 2);
+  assert.ok(posts.length >= 2, 'the second click has sent the form, too');
   // Not before the late one is there, too.
   await sleep(800);
   await authorize(page);
@@ -54,9 +54,9 @@ test('a double click on Continue, the first of which arrives when all is over', 
   await doubleClick(page, 'Continue');
   await authorize(page);
   await expectPage(page, SIGNED_IN);
-  assert.equal(posts.length, 2);
+  assert.ok(posts.length >= 2, 'the second click has sent the form, too');
   arrive();
-  await waitUntil(() => countRequests(server, 'POST', '/device/verify') === 2);
+  await waitUntil(() => countRequests(server, 'POST', '/device/verify', 400) === 1);
   await page.reload();
   await expectPage(page, SIGNED_IN);
   assert.equal(await login.outcome(), 'signed in');
@@ -67,7 +67,7 @@ test('a double click on Refuse, the first of which takes 600 ms to arrive', asyn
   await page.goto(login.link);
   await doubleClick(page, 'Refuse');
   await expectPage(page, 'You refused this login');
-  assert.equal(posts.length, 2);
+  assert.ok(posts.length >= 2, 'the second click has sent the form, too');
   assert.equal(await login.poll(), 'access_denied');
 });
 
@@ -172,13 +172,4 @@ async function doubleClick(page, name) {
   await page.mouse.click(...at);
   await sleep(150);
   await page.mouse.click(...at, { clickCount: 2 });
-}
-
-function countRequests(server, method, route) {
-  return server.log.filter((line) => line.includes(` method=${method} `) && line.includes(` route=${route} `)).length;
-}
-
-async function waitUntil(isSo) {
-  for (let tries = 0; tries < 200 && !isSo(); tries++) await sleep(50);
-  assert.ok(isSo(), 'it never was so');
 }

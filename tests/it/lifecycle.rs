@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use crate::fake_postiz::{CLIENT_SECRET, Delivery, FakePostiz, Fault, Gate};
 use crate::support::postgres::PASSWORD;
-use crate::support::server::BOTH_STORES;
 use crate::support::tls::Authority;
 use crate::support::{Browser, Cluster, Connection, Login, Store, TestServer, eventually, expect};
 

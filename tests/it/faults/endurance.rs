@@ -2,7 +2,7 @@
 //! a log that nobody reads. Each time somebody logs in meanwhile or right after, and nothing is missing then.
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, ChildStderr, Stdio};
@@ -767,28 +767,33 @@ fn sixty_clients_that_reset_cost_others_nothing() {
     let logins = logins.concat();
     let vanished = AtomicUsize::new(0);
     let mut times = Vec::new();
-    thread::scope(|scope| {
-        for login in &logins {
-            let vanished = &vanished;
-            scope.spawn(move || {
-                let body = json!({"device_code": login.device_code()}).to_string();
-                let headers = [("Content-Type", "application/json")];
-                let poll = http::request("POST", "/device/token", &headers, body.as_bytes());
-                let stream = connect_from(Ipv4Addr::LOCALHOST.into(), server.address).unwrap();
-                std::io::Write::write_all(&mut &stream, &poll).unwrap();
-                let mut start = [0; 12];
-                (&stream).read_exact(&mut start).unwrap();
-                assert_eq!(&start, b"HTTP/1.1 200");
-                // Its second began when this was written.
-                thread::sleep(Duration::from_millis(750));
-                reset(stream);
-                vanished.fetch_add(1, Ordering::SeqCst);
-            });
-        }
+    let vanish = |login: &Login| {
+        let body = json!({"device_code": login.device_code()}).to_string();
+        let headers = [("Content-Type", "application/json")];
+        let poll = http::request("POST", "/device/token", &headers, body.as_bytes());
+        let stream = connect_from(Ipv4Addr::LOCALHOST.into(), server.address).unwrap();
+        let sent = Instant::now();
+        (&stream).write_all(&poll).unwrap();
+        let mut start = [0; 12];
+        (&stream).read_exact(&mut start).unwrap();
+        assert_eq!(&start, b"HTTP/1.1 200");
+        thread::sleep(Duration::from_millis(800).saturating_sub(sent.elapsed()));
+        reset(stream);
+        vanished.fetch_add(1, Ordering::SeqCst);
+        // Its second began after it had asked. On a busy machine it may be over by now.
+        sent.elapsed() < Duration::from_millis(950)
+    };
+    let in_time: Vec<bool> = thread::scope(|scope| {
+        let vanish = &vanish;
+        let clients: Vec<_> = logins
+            .iter()
+            .map(|login| scope.spawn(move || vanish(login)))
+            .collect();
         let other = Login::start(server);
         let approving = scope.spawn(|| log_in(server, postiz));
         let mut observer = scene.database.connect();
-        while vanished.load(Ordering::SeqCst) < CLIENTS {
+        while vanished.load(Ordering::SeqCst) < CLIENTS && !clients.iter().all(|c| c.is_finished())
+        {
             let begun = Instant::now();
             expect::error(&other.poll(server), 400, "authorization_pending");
             times.push(begun.elapsed());
@@ -798,6 +803,8 @@ fn sixty_clients_that_reset_cost_others_nothing() {
             assert_eq!(held, 0, "a transaction is held open");
         }
         approving.join().expect("somebody else logs in");
+        let vanished = |client: thread::ScopedJoinHandle<bool>| client.join().expect("it vanishes");
+        clients.into_iter().map(vanished).collect()
     });
     let (count, typical) = (times.len(), median(&mut times));
     let most = times[count - 1];
@@ -807,8 +814,13 @@ fn sixty_clients_that_reset_cost_others_nothing() {
         "median {typical:?}, most {most:?}"
     );
     at_once(CLIENTS, |i| {
-        assert_token(&logins[i].outcome(server), postiz)
+        let outcome = logins[i].outcome(server);
+        if in_time[i] || outcome.status == 200 {
+            assert_token(&outcome, postiz);
+        }
     });
-    assert_eq!(server.log().matches("token not delivered").count(), CLIENTS);
+    let in_time = in_time.iter().filter(|in_time| **in_time).count();
+    assert!(in_time > CLIENTS / 4, "{in_time}: the machine is too busy");
+    assert!(server.log().matches("token not delivered").count() >= in_time);
     scene.assert_no_slot_is_missing();
 }

@@ -464,7 +464,7 @@ impl Room {
         if self.left() < wanted {
             self.count(store)?;
         }
-        if self.left() < wanted {
+        while self.left() < wanted {
             let least = wanted - self.left();
             let limit = (self.max / 100).clamp(least, least.max(1_000));
             let deleted = store.make_room(u32::try_from(limit).unwrap_or(u32::MAX))?;
@@ -476,6 +476,9 @@ impl Room {
                 ],
             );
             self.count(store)?;
+            if deleted == 0 {
+                break;
+            }
         }
         let mut estimate = self.estimate.lock().unwrap_or_else(PoisonError::into_inner);
         let room = self.max.saturating_sub(*estimate).min(wanted);

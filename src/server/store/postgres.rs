@@ -243,10 +243,12 @@ impl Store for Postgres {
         self.delete(
             "DELETE FROM device_requests WHERE device_code IN (
                  SELECT device_code FROM (
-                     SELECT device_code, created_at, row_number() OVER (
-                         PARTITION BY client_network ORDER BY browser IS NULL, created_at DESC) AS rank
-                     FROM device_requests WHERE status = 'pending') AS ranked
-                 ORDER BY rank DESC, created_at LIMIT $1::bigint) AND status = 'pending' RETURNING 1",
+                     SELECT device_code, created_at, confirmed, row_number() OVER (
+                         PARTITION BY client_network ORDER BY confirmed DESC, created_at DESC) AS rank
+                     FROM (SELECT *, status = 'pending' AND browser IS NOT NULL AS confirmed
+                           FROM device_requests WHERE status IN ('pending', 'denied')) AS removable) AS ranked
+                 ORDER BY rank DESC, confirmed, created_at LIMIT $1::bigint)
+             AND status IN ('pending', 'denied') RETURNING 1",
             limit,
         )
     }

@@ -34,7 +34,7 @@ struct Connection {
 }
 
 /// What a connection does: the microseconds since the start at which it began to wait for a whole request (idle, in a TLS
-/// handshake, sending bit by bit), or one of the two below.
+/// handshake, sending bit by bit, or not taking its answer), or one of the two below.
 struct Phase(AtomicU64);
 
 /// See [`Admission::evict_any`].
@@ -176,7 +176,7 @@ impl Admitted {
         since != EVICTED && self.phase.change(since, ANSWERING)
     }
 
-    /// The request is answered: the connection waits for the next one.
+    /// The request is answered: the connection waits until its answer is taken, and then for the next request.
     pub(super) fn wait_again(&self) {
         self.phase
             .0

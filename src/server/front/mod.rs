@@ -231,11 +231,14 @@ impl Front {
             return None;
         };
         let keep_alive = framing.keep_alive && token.is_none() && !self.app.is_stopping();
+        if token.is_none() {
+            // A client that does not take its answer may have to make room.
+            admitted.wait_again();
+        }
         let written = self.write(&mut stream, reply, framing, keep_alive, token.is_some());
         if let Some(token) = token {
             self.app.end_delivery(token, written.is_ok());
         }
-        admitted.wait_again();
         written.is_ok_and(|()| keep_alive).then_some(stream)
     }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use percent_encoding::percent_decode;
 
 /// The headers that handlers read; the reader keeps no other.
-pub(crate) const HEADERS: [&str; 9] = [
+pub(crate) const HEADERS: [&str; 10] = [
     "accept",
     "content-type",
     "cookie",
@@ -14,6 +14,7 @@ pub(crate) const HEADERS: [&str; 9] = [
     "origin",
     "sec-fetch-dest",
     "sec-fetch-site",
+    "sec-purpose",
     "user-agent",
     "x-forwarded-for",
 ];
@@ -76,7 +77,7 @@ impl Request {
     pub fn cookies(&self, name: &str) -> impl Iterator<Item = &str> {
         let pairs = self.headers("cookie").flat_map(|value| value.split(';'));
         pairs
-            .filter_map(|pair| pair.trim().split_once('='))
+            .filter_map(|pair| pair.trim_ascii().split_once('='))
             .filter(move |(key, _)| *key == name)
             .map(|(_, value)| value)
     }
@@ -88,8 +89,15 @@ impl Request {
     }
 
     /// Is it a person who goes to this address, rather than a part of a page (an image, a script's request)? Fetch Metadata
-    /// §2.1 tells; without it, `Accept` does: browsers always send one.
+    /// §2.1 tells; without it, `Accept` does: browsers always send one. What a page has its browser prefetch or prerender is
+    /// none, though it looks like one.
     pub fn is_navigation(&self) -> bool {
+        if self
+            .header("sec-purpose")
+            .is_some_and(|purpose| purpose.starts_with("prefetch"))
+        {
+            return false;
+        }
         match (self.header("sec-fetch-dest"), self.header("accept")) {
             (Some(destination), _) => destination == "document",
             (None, Some(_)) => self.accepts_html(),

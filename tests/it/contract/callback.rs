@@ -382,15 +382,21 @@ fn callbacks_have_a_budget() {
         .postiz(&postiz)
         .var("LIMIT_CALLBACKS_PER_MINUTE", "3")
         .start();
+    let cookie = VerifyForm::open(&server).cookie;
+    let target = format!("/device/callback?code=x&state={}", "0".repeat(64));
+    let from = |address| {
+        let headers = [("Cookie", cookie.as_str()), ("X-Forwarded-For", address)];
+        server.send("GET", &target, &headers, b"")
+    };
     for _ in 0..3 {
-        expect::page(&server.get("/device/callback?code=x&state=y"), 400);
+        expect::page(&from("203.0.113.7"), 400);
     }
-    let answer = server.get("/device/callback?code=x&state=y");
+    let answer = from("203.0.113.7");
     expect::page(&answer, 429);
     expect::retry_after(&answer);
-    let headers = [("X-Forwarded-For", "203.0.113.7")];
-    let other = server.send("GET", "/device/callback?code=x&state=y", &headers, b"");
-    expect::page(&other, 400);
+    expect::page(&from("198.51.100.7"), 400);
+    // Without a cookie nothing is asked of anybody.
+    expect::page(&server.get(&target), 400);
 }
 
 #[test]

@@ -331,7 +331,7 @@ fn form_without_its_token_changes_nothing() {
         let fields = format!("{fields}&form_token={}", form.token);
         let answer = server.post_form("/device/verify", &fields);
         expect::page(&answer, 400);
-        assert!(answer.text().contains("Allow cookies"), "{}", answer.text());
+        assert!(answer.text().contains("allow cookies"), "{}", answer.text());
     }
     // Two cookies of the name: one was set by a sibling domain.
     let (name, _) = form.cookie.split_once('=').expect("a cookie");

@@ -193,7 +193,6 @@ fn frozen_database_holds_up_nobody_and_nothing() {
 
 /// A callback may wait for Postiz, and so longest of all; yet not for ever.
 #[test]
-#[ignore = "takes 45 s, since it waits for the timeout of callbacks"]
 fn frozen_database_keeps_callbacks_for_their_43_s() {
     let scene = Scene::new();
     let mut people: Vec<_> = (0..12)

@@ -38,41 +38,34 @@ pub fn free_port() -> u16 {
 impl Proxy {
     /// Starts one on `port`, in front of instances on these ports of 127.0.0.1, and waits until it listens.
     pub fn start(kind: Kind, port: u16, instances: [u16; 2]) -> Proxy {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let file = folder.path().join("proxy.conf");
-        let configuration = match kind {
-            Kind::Haproxy => haproxy(port, instances),
-            Kind::Nginx => nginx(port, instances, folder.path()),
-        };
-        fs::write(&file, configuration).expect("it is ours");
-        let mut command = match kind {
-            // `-db`: in this process, not behind it.
-            Kind::Haproxy => Command::new("/usr/sbin/haproxy"),
-            Kind::Nginx => Command::new("/usr/sbin/nginx"),
-        };
         match kind {
-            Kind::Haproxy => command.arg("-db").arg("-f").arg(&file),
-            Kind::Nginx => command.arg("-p").arg(folder.path()).arg("-c").arg(&file),
-        };
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|e| {
-                panic!("{kind:?} (on Debian: apt-get install haproxy nginx-light): {e}")
-            });
-        let mut proxy = Proxy {
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            child,
-            _folder: folder,
-        };
-        eventually("the proxy listens", || {
-            let ended = proxy.child.try_wait().expect("the child is ours");
-            assert!(ended.is_none(), "{kind:?} ended: {ended:?}");
-            Connection::try_open(proxy.address).is_ok()
+            Kind::Haproxy => run(HAPROXY, port, |_| haproxy(port, instances)),
+            Kind::Nginx => run(NGINX, port, |folder| nginx(port, instances, folder)),
+        }
+    }
+
+    /// One that speaks HTTP/2 in clear and passes bodies on as they come, in front of one instance; with its name.
+    pub fn http_2(instance: u16) -> [(&'static str, Proxy); 3] {
+        let ports = [free_port(), free_port(), free_port()];
+        let nginx = run(NGINX, ports[0], |folder| {
+            let usual = nginx(ports[0], [instance; 2], folder);
+            let listen = format!("127.0.0.1:{}", ports[0]);
+            usual
+                .replace(
+                    &format!("listen {listen};"),
+                    &format!("listen {listen} http2;"),
+                )
+                .replace(
+                    "location / {",
+                    "location / {\n            proxy_request_buffering off;",
+                )
         });
-        proxy
+        let haproxy = run(HAPROXY, ports[1], |_| {
+            let bind = format!("bind 127.0.0.1:{}", ports[1]);
+            haproxy(ports[1], [instance; 2]).replace(&bind, &format!("{bind} proto h2"))
+        });
+        let caddy = run(CADDY, ports[2], |_| caddy(ports[2], instance));
+        [("nginx", nginx), ("haproxy", haproxy), ("caddy", caddy)]
     }
 
     /// `GET`.
@@ -87,6 +80,51 @@ impl Proxy {
             self.get("/health").header("x-instance") == Some(&place)
         });
     }
+}
+
+/// A program, and its arguments before its configuration file.
+type Program = (&'static str, &'static [&'static str]);
+
+/// `-db`: in this process, not behind it.
+const HAPROXY: Program = ("/usr/sbin/haproxy", &["-db", "-f"]);
+const NGINX: Program = ("/usr/sbin/nginx", &["-c"]);
+const CADDY: Program = (
+    "/usr/bin/caddy",
+    &["run", "--adapter", "caddyfile", "--config"],
+);
+
+fn run(
+    (program, arguments): Program,
+    port: u16,
+    configuration: impl FnOnce(&Path) -> String,
+) -> Proxy {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("proxy.conf");
+    fs::write(&file, configuration(folder.path())).expect("it is ours");
+    let child = Command::new(program)
+        .args(arguments)
+        .arg(&file)
+        // Caddy keeps its state there.
+        .env("HOME", folder.path())
+        .current_dir(&folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|e| {
+            panic!("{program} (on Debian: apt-get install haproxy nginx-light caddy): {e}")
+        });
+    let mut proxy = Proxy {
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        child,
+        _folder: folder,
+    };
+    eventually("the proxy listens", || {
+        let ended = proxy.child.try_wait().expect("the child is ours");
+        assert!(ended.is_none(), "{program} ended: {ended:?}");
+        Connection::try_open(proxy.address).is_ok()
+    });
+    proxy
 }
 
 impl Drop for Proxy {
@@ -155,6 +193,23 @@ http {{
             add_header X-Instance $upstream_addr always;
         }}
     }}
+}}
+"
+    )
+}
+
+fn caddy(port: u16, instance: u16) -> String {
+    format!(
+        "{{
+    admin off
+    auto_https off
+    servers {{
+        protocols h1 h2c
+    }}
+}}
+http://127.0.0.1:{port} {{
+    bind 127.0.0.1
+    reverse_proxy 127.0.0.1:{instance}
 }}
 "
     )

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt};
 
 /// Longest silence that is to be endured.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
@@ -27,7 +27,9 @@ fn connect_with(
     target: SocketAddr,
     prepare: impl Fn(&OwnedFd) -> io::Result<()>,
 ) -> io::Result<TcpStream> {
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    // A program that is started meanwhile would keep it open.
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
     prepare(&socket)?;
     bind(&socket, &SocketAddr::new(source, 0))?;
     connect(&socket, &target)?;

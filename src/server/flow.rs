@@ -111,9 +111,9 @@ pub struct Returning {
     pub state: State,
     /// The key in its cookie.
     pub browser: BrowserKey,
-    /// Has it the cookie of the version before `__Host-` cookies? That one counts only for logins which an instance of that
-    /// version confirmed, since a sibling domain could set it.
-    pub has_old_cookie: bool,
+    /// Does the key come from the cookie of the version before `__Host-` cookies? That one counts only for logins which an
+    /// instance of that version confirmed, since a sibling domain could set it.
+    pub is_old_cookie: bool,
 }
 
 impl Flow {
@@ -244,14 +244,19 @@ impl Flow {
     pub fn callback_code(&self, from: &Returning, code: &str) -> Result<Callback, StoreError> {
         let (state, browser) = (from.state.hash(), from.browser.hash());
         let (digest, lease) = (CodeDigest::of(code), LeaseId::generate());
-        let claimed_at = Instant::now();
+        let give_up = Instant::now() + EXCHANGE_LEASE;
         let claimed = apply(&*self.store, Key::State(&state), |login, now| {
             let claim = match self.accepts(from, login) {
                 true => login.claim(&browser, &digest, &lease, now),
                 false => Claim::Unknown,
             };
             (claim, login.key.clone())
-        })?;
+        });
+        let claimed = match claimed {
+            // Another callback writes this login at this moment.
+            Err(StoreError::Locked) => return Ok(Callback::Busy),
+            claimed => claimed?,
+        };
         let Some((claim, login)) = claimed else {
             return Ok(Callback::Unknown);
         };
@@ -263,34 +268,36 @@ impl Flow {
             Claim::RefusedBefore => {
                 return Ok(Callback::ExchangeFailed(ExchangeError::InvalidGrant));
             }
-            Claim::Newer => return self.exchange_again(&login, code),
+            Claim::Newer => return self.exchange_again(&login, code, give_up),
             Claim::Granted => {}
         }
         match self.postiz.exchange(code) {
-            Ok(grant) => {
-                let give_up = claimed_at + EXCHANGE_LEASE;
-                self.complete(&login, &lease, &digest, grant, give_up)
-            }
+            Ok(grant) => self.complete(&login, &lease, &digest, grant, give_up),
             Err(error) => self.exchange_failed(&login, &lease, digest, error),
         }
     }
 
-    /// Does the cookie count for this login? See [`Returning::has_old_cookie`].
+    /// Does the cookie count for this login? See [`Returning::is_old_cookie`].
     fn accepts(&self, from: &Returning, login: &Login) -> bool {
-        !from.has_old_cookie
+        !from.is_old_cookie
             || self.keys.state(&login.key, &from.browser).expose() != from.state.expose()
     }
 
     /// The user has authorised once more. Whatever comes of it, the login is complete.
-    fn exchange_again(&self, login: &DeviceCodeHash, code: &str) -> Result<Callback, StoreError> {
+    fn exchange_again(
+        &self,
+        login: &DeviceCodeHash,
+        code: &str,
+        give_up: Instant,
+    ) -> Result<Callback, StoreError> {
         let id = ("id", login.login_id());
         match self.postiz.exchange(code) {
             Ok(grant) => {
                 let sealed = self.sealed(login, grant);
-                apply(&*self.store, Key::Device(login), |login, _| {
-                    login.replace_grant(&sealed)
-                })?;
-                self.log.info("login_completed_again", &[id]);
+                let replace = |login: &mut Login, now| login.replace_grant(&sealed, now);
+                if self.store_token(login, give_up, replace)? {
+                    self.log.info("login_completed_again", &[id]);
+                }
             }
             Err(error) => {
                 let fields = [id, ("error", &error.to_string())];
@@ -339,8 +346,6 @@ impl Flow {
         })
     }
 
-    /// Postiz spends a code only once, so a store that is away for a moment must not cost the token: try until the
-    /// lease ends.
     fn complete(
         &self,
         login: &DeviceCodeHash,
@@ -350,19 +355,28 @@ impl Flow {
         give_up: Instant,
     ) -> Result<Callback, StoreError> {
         let sealed = self.sealed(login, grant);
-        let id = login.login_id();
+        let complete = |login: &mut Login, now| login.complete(lease, code, &sealed, now);
+        if !self.store_token(login, give_up, complete)? {
+            return Ok(Callback::Unknown);
+        }
+        let id = ("id", login.login_id());
+        self.log.info("login_completed", &[id]);
+        Ok(Callback::SignedIn)
+    }
+
+    /// Stores a token by `transition`. Postiz spends a code only once, so a store that is away for a moment must not cost the
+    /// token: this tries until `give_up`, when the lease ends. False: the login takes it no more.
+    fn store_token(
+        &self,
+        login: &DeviceCodeHash,
+        give_up: Instant,
+        mut transition: impl FnMut(&mut Login, UnixMs) -> bool,
+    ) -> Result<bool, StoreError> {
         loop {
-            let completed = apply(&*self.store, Key::Device(login), |login, now| {
-                login.complete(lease, code, &sealed, now)
-            });
-            match completed {
-                Ok(Some(true)) => {
-                    self.log.info("login_completed", &[("id", id)]);
-                    return Ok(Callback::SignedIn);
-                }
-                Ok(Some(false) | None) => return Ok(Callback::Unknown),
+            match apply(&*self.store, Key::Device(login), &mut transition) {
+                Ok(stored) => return Ok(stored.unwrap_or(false)),
                 Err(error) if Instant::now() > give_up => {
-                    let fields = [("id", id), ("error", &error.to_string())];
+                    let fields = [("id", login.login_id()), ("error", &error.to_string())];
                     self.log.error("token_lost", &fields);
                     return Err(error);
                 }
@@ -415,7 +429,9 @@ impl Flow {
             login.delivered(&handover.lease)
         });
         match ended {
-            Ok(_) => self.log.info("login_redeemed", &[id]),
+            Ok(Some(true)) => self.log.info("login_redeemed", &[id]),
+            // The lease had ended, and another poll has the token as well.
+            Ok(_) => self.log.warn("login_redeemed_twice", &[id]),
             // The client has its token and will not poll again; what is left in the store expires.
             Err(error) => {
                 let fields = [id, ("error", &error.to_string())];

@@ -61,8 +61,7 @@ impl Keys {
         hex(&mac.as_ref()[..LINK_MAC_BYTES])
     }
 
-    /// Did this server make the link? Nobody learns more from it than from trying all 2^64 of them, so it is a plain
-    /// comparison of what both sides hash once more.
+    /// Did this server make the link? Both sides are hashed once more, so that the time it takes says nothing.
     pub fn is_link_mac(&self, user_code: &UserCode, mac: &str) -> bool {
         let blind = |text: &str| hmac::sign(&self.form, text.as_bytes());
         blind(&self.link_mac(user_code)).as_ref() == blind(mac).as_ref()

@@ -70,6 +70,9 @@ struct Bucket {
     at_ms: u32,
 }
 
+/// As many tries as there may be at the same moment, each of which was allowed when it was looked at.
+const OWED_MAX: f32 = 1_024.0;
+
 /// 65,536 keys at 8 bytes: half a megabyte at most, touched only as it is needed.
 const BUCKETS: usize = 65_536;
 
@@ -96,7 +99,11 @@ impl Buckets {
     }
 
     fn charge(&self, key: impl Hash, now: Instant) {
-        self.with_bucket(key, now, |bucket, _| bucket.used += 1.0);
+        // A cap on what is owed, so that no flood counts for longer than a few minutes.
+        let most = self.per_minute as f32 + OWED_MAX;
+        self.with_bucket(key, now, |bucket, _| {
+            bucket.used = (bucket.used + 1.0).min(most)
+        });
     }
 
     /// Gives `act` the bucket of `key` as it is now, and how much drains in a millisecond. `None`: there is no limit.
@@ -162,8 +169,8 @@ impl Guesses {
         }
     }
 
-    /// May `address` try a code? If not, how long it should wait. `Some`: all together have reached the ceiling, for so long;
-    /// the caller decides.
+    /// May `address` try a code? An error says how long it should wait. `Some` means that it may, but that all addresses
+    /// together have reached the ceiling, and for how long: the caller decides.
     pub fn check(&self, address: IpAddr, now: Instant) -> Result<Option<Duration>, Duration> {
         self.per_address.check(address, now)?;
         Ok(self.in_all.check((), now).err())
@@ -177,7 +184,7 @@ impl Guesses {
         self.in_all.charge((), now);
     }
 
-    /// `address` tried one at the ceiling, which must not rise by tries that are refused.
+    /// `address` tried one at the ceiling. Only its own budget is charged, or refused tries would prolong the ceiling.
     pub fn wrong_at_ceiling(&self, address: IpAddr, now: Instant) {
         self.per_address.charge(address, now);
     }

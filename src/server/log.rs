@@ -56,7 +56,7 @@ impl Log {
             .as_fd()
             .try_clone_to_owned()
             .map(File::from);
-        // Held while a line is written, so that there is still room for it.
+        // The lock is held from the look to the write, or another thread could take the room in between.
         let dropped = Mutex::new(0_u64);
         Log::to(format, move |line| {
             // Nobody is left to tell when stderr is closed.

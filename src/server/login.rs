@@ -186,8 +186,8 @@ pub enum Claim {
     Granted,
     /// Another callback exchanges.
     Busy,
-    /// The login has its token, but the user has authorised once more (a second tab), which may have ended that token: this
-    /// caller exchanges, too.
+    /// The login has its token, but the user has authorised once more (in a second tab). That may have ended the token, so
+    /// this caller exchanges as well.
     Newer,
     /// The login has its token already (and perhaps handed it over).
     Done,
@@ -290,7 +290,7 @@ impl Login {
     pub fn confirm(&mut self, state: &StateHash, browser: &BrowserKeyHash, now: UnixMs) -> bool {
         // A second click of the browser whose first one has come all the way back already.
         let again = self.status_at(now) == Status::Exchanging
-            && self.browser.as_ref() == Some(browser)
+            && self.is_of(browser)
             && self.state.as_ref() == Some(state);
         if again {
             return true;
@@ -314,9 +314,10 @@ impl Login {
         true
     }
 
-    /// The browser comes back from Postiz with a refusal. False: it is not this browser's, or does not wait any more.
+    /// The browser comes back from Postiz with a refusal, perhaps not for the first time. False: it is not this browser's, or
+    /// was decided otherwise.
     pub fn deny_from(&mut self, browser: &BrowserKeyHash, now: UnixMs) -> bool {
-        self.is_of(browser) && self.deny(now)
+        self.is_of(browser) && (self.deny(now) || self.status == Status::Denied)
     }
 
     /// Claims the exchange of `code` for `id`: of any number of callbacks, one exchanges.
@@ -391,9 +392,9 @@ impl Login {
         true
     }
 
-    /// A newer code yielded a token: it takes the place of the one that no client has yet. False: a client has it.
-    pub fn replace_grant(&mut self, grant: &SealedGrant) -> bool {
-        let replaced = self.status == Status::Completed;
+    /// A newer code yielded a token: it takes the place of the one that no client has yet. False: a client has that one.
+    pub fn replace_grant(&mut self, grant: &SealedGrant, now: UnixMs) -> bool {
+        let replaced = self.status_at(now) == Status::Completed;
         if replaced {
             self.grant = Some(grant.clone());
         }
@@ -589,7 +590,7 @@ mod tests {
             (
                 "deny_from",
                 deny_from,
-                [Some(Denied), None, None, None, None, None],
+                [Some(Denied), None, None, None, None, Some(Denied)],
             ),
             (
                 "claim",
@@ -616,7 +617,7 @@ mod tests {
             (
                 "deny_from",
                 deny_from,
-                [Some(Denied), Some(Denied), None, None, None, None],
+                [Some(Denied), Some(Denied), None, None, None, Some(Denied)],
             ),
             (
                 "claim",
@@ -795,12 +796,12 @@ mod tests {
         assert_eq!(claim(&mut case, "c"), Claim::Done, "a reload");
         assert_eq!(claim(&mut case, "d"), Claim::Newer);
         assert_eq!(claim(&mut case, "d"), Claim::Done, "a reload");
-        assert!(case.login.replace_grant(&grant("u")));
+        assert!(case.login.replace_grant(&grant("u"), START));
         assert_eq!(
             case.login.begin_delivery(&case.holder, START),
             Some(grant("u"))
         );
-        assert!(!case.login.replace_grant(&grant("v")));
+        assert!(!case.login.replace_grant(&grant("v"), START));
         assert_eq!(claim(&mut case, "e"), Claim::Done, "it is being delivered");
         assert!(case.login.not_delivered(&case.holder));
         for text in ["f", "g", "h"] {

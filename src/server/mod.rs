@@ -113,7 +113,7 @@ impl Server {
         let settings = FrontSettings {
             max_connections: front::process_limits::affordable_connections(
                 config.limits.connections,
-                config.database_pool_size,
+                config.pool_size(),
                 &log,
             ),
             max_connections_per_address: config.limits.connections_per_address,
@@ -186,8 +186,7 @@ fn open_store(config: &Config, keys: &Arc<Keys>) -> Result<Arc<dyn Store>, Start
     Ok(match &config.store {
         StoreLocation::Postgres(url) => {
             let seal = Seal::new(Arc::clone(keys));
-            let pool_size = url.pool_size.unwrap_or(config.database_pool_size);
-            let store = Postgres::new(url, pool_size, seal);
+            let store = Postgres::new(url, config.pool_size(), seal);
             Arc::new(store.map_err(|error| StartError(format!("DATABASE_URL: {error}")))?)
         }
         StoreLocation::File(path) => {

@@ -137,6 +137,14 @@ impl fmt::Display for ConfigProblems {
 }
 
 impl Config {
+    /// Most connections to PostgreSQL: what the URL says counts first.
+    pub fn pool_size(&self) -> usize {
+        match &self.store {
+            StoreLocation::Postgres(url) => url.pool_size.unwrap_or(self.database_pool_size),
+            StoreLocation::File(_) => 0,
+        }
+    }
+
     /// Reads the configuration out of the environment's variables. Of two with one name the first counts, as for `getenv`.
     pub fn from_vars<N: Into<OsString>, V: Into<OsString>>(
         variables: impl IntoIterator<Item = (N, V)>,

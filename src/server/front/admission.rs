@@ -1,6 +1,7 @@
 //! Which connections are open: so many in all, so many from one address. When there is no room, one that waits for a request
-//! is closed (eviction): the one that has waited longest, first of the network that holds most.
+//! is closed (eviction): of the network that holds most, the one that has waited longest.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,14 +23,12 @@ pub(super) struct Admission {
 struct Connections {
     next_id: u64,
     by_id: HashMap<u64, Connection>,
-    by_address: HashMap<IpAddr, u32>,
-    by_network: HashMap<IpAddr, u32>,
 }
 
 struct Connection {
     socket: Arc<TcpStream>,
-    address: IpAddr,
-    network: IpAddr,
+    peer: IpAddr,
+    is_proxy: bool,
     phase: Arc<Phase>,
 }
 
@@ -69,23 +68,30 @@ impl Admission {
         peer: IpAddr,
         is_proxy: bool,
     ) -> Option<Admitted> {
-        let (address, network) = (network(peer), wide_network(peer));
+        let same_address = |other: &Connection| network(other.peer) == network(peer);
         let mut connections = self.connections();
-        let here = connections.by_address.get(&address).copied();
-        let limited = self.max_per_address != 0 && !is_proxy;
-        if limited && here.unwrap_or(0) >= self.max_per_address {
-            connections.evict(|connection| connection.address == address)?;
+        if self.max_per_address != 0 && !is_proxy {
+            let here = connections
+                .by_id
+                .values()
+                .filter(|other| same_address(other));
+            if here.count() >= self.max_per_address as usize {
+                connections.evict(same_address)?;
+            }
         }
         if connections.by_id.len() >= self.max as usize {
             connections.evict(|_| true)?;
         }
         let phase = Arc::new(Phase(AtomicU64::new(self.now_us())));
-        let id = connections.add(Connection {
+        connections.next_id += 1;
+        let id = connections.next_id;
+        let connection = Connection {
             socket: Arc::clone(socket),
-            address,
-            network,
+            peer,
+            is_proxy,
             phase: Arc::clone(&phase),
-        });
+        };
+        connections.by_id.insert(id, connection);
         Some(Admitted {
             admission: Arc::clone(self),
             id,
@@ -124,37 +130,32 @@ impl Admission {
 }
 
 impl Connections {
-    fn add(&mut self, connection: Connection) -> u64 {
-        *self.by_address.entry(connection.address).or_default() += 1;
-        *self.by_network.entry(connection.network).or_default() += 1;
-        self.next_id += 1;
-        self.by_id.insert(self.next_id, connection);
-        self.next_id
-    }
-
-    fn remove(&mut self, id: u64) {
-        if let Some(connection) = self.by_id.remove(&id) {
-            count_down(&mut self.by_address, connection.address);
-            count_down(&mut self.by_network, connection.network);
-        }
-    }
-
-    /// Closes, of those that wait and `may_go`, the one of the largest network that has waited longest.
+    /// Closes, of those that wait and `may_go`, one of the network that holds most: the one that has waited longest. A trusted
+    /// proxy's connections are of many clients, so each counts as a network of its own.
     fn evict(&mut self, may_go: impl Fn(&Connection) -> bool) -> Option<()> {
+        let mut held: HashMap<IpAddr, u32> = HashMap::new();
+        for connection in self
+            .by_id
+            .values()
+            .filter(|connection| !connection.is_proxy)
+        {
+            *held.entry(wide_network(connection.peer)).or_default() += 1;
+        }
         loop {
             let waiting = self.by_id.iter().filter_map(|(id, connection)| {
                 let since = connection.phase.0.load(Ordering::Acquire);
+                let network = wide_network(connection.peer);
+                let held = held.get(&network).filter(|_| !connection.is_proxy);
                 let waits = since < EVICTED && may_go(connection);
-                let held = self.by_network.get(&connection.network);
-                waits.then_some((held, std::cmp::Reverse(since), *id))
+                waits.then_some((held.copied().unwrap_or(1), Reverse(since), *id))
             });
-            let (_, std::cmp::Reverse(since), id) = waiting.max()?;
+            let (_, Reverse(since), id) = waiting.max()?;
             let connection = self.by_id.get(&id)?;
             // Unless its request has come just now.
             if connection.phase.change(since, EVICTED) {
                 // Its thread reads the end of the connection, and ends.
                 let _ = connection.socket.shutdown(Shutdown::Both);
-                self.remove(id);
+                self.by_id.remove(&id);
                 return Some(());
             }
         }
@@ -186,16 +187,7 @@ impl Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.admission.connections().remove(self.id);
-    }
-}
-
-fn count_down(counts: &mut HashMap<IpAddr, u32>, key: IpAddr) {
-    if let Some(count) = counts.get_mut(&key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(&key);
-        }
+        self.admission.connections().by_id.remove(&self.id);
     }
 }
 
@@ -252,9 +244,29 @@ mod tests {
         assert!((2..5).contains(&closed[0]), "{closed:?}");
         drop((lonely, crowd));
         assert_eq!(admission.connections().by_id.len(), 1);
-        assert_eq!(admission.connections().by_address.len(), 1);
         admission.evict_all();
-        assert!(admission.is_empty() && admission.connections().by_network.is_empty());
+        assert!(admission.is_empty());
+    }
+
+    /// Its port is open to the world as well: strangers from many networks do not push the proxy's clients out.
+    #[test]
+    fn proxy_does_not_count_as_one_network() {
+        let admission = Admission::new(4, 0);
+        let sockets: Vec<_> = (0..6).map(|_| socket()).collect();
+        let proxy: Vec<_> = (0..2)
+            .map(|n| {
+                admission
+                    .admit(&sockets[n].0, ip("127.0.0.1"), true)
+                    .unwrap()
+            })
+            .collect();
+        let stranger = |n: usize| {
+            let address = format!("192.0.2.{n}");
+            admission.admit(&sockets[n].0, ip(&address), false).unwrap()
+        };
+        let _strangers = [stranger(2), stranger(3), stranger(4), stranger(5)];
+        assert!(proxy.iter().all(Admitted::begin_request));
+        assert!(is_closed(&sockets[2].1) && is_closed(&sockets[3].1));
     }
 
     #[test]

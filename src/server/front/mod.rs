@@ -19,8 +19,8 @@ pub(crate) mod tls;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,10 +43,10 @@ const UNREAD_BYTES_MAX: usize = 1024 * 1024;
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait when the system has no descriptors, threads or memory for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
-/// A new connection's thread is tried for so often; each time a connection that waits makes room.
+/// So often is a thread for a new connection tried for, while connections that wait make room.
 const SPAWN_TRIES_MAX: u32 = 25;
-/// The same line of the log is not written more often while accepting fails.
-const ACCEPT_LOG_PAUSE: Duration = Duration::from_secs(5);
+/// Failures to accept are not logged more often.
+const FAILURE_LOG_PAUSE: Duration = Duration::from_secs(5);
 /// A connection's thread, in which handlers, TLS and the database's client run: 128 levels of JSON fit without optimization,
 /// too. What is not used takes no memory.
 const STACK_BYTES: usize = 1024 * 1024;
@@ -75,6 +75,7 @@ pub(crate) struct Front {
     closing: AtomicBool,
     /// The one warning about a proxy that is not trusted was written.
     warned_of_proxy: AtomicBool,
+    failure_logged: Mutex<Option<Instant>>,
     log: Arc<Log>,
 }
 
@@ -96,13 +97,13 @@ impl Front {
             next_request_id: AtomicU64::new(1),
             closing: AtomicBool::new(false),
             warned_of_proxy: AtomicBool::new(false),
+            failure_logged: Mutex::new(None),
             log,
         }))
     }
 
     /// Accepts connections from `listener` until the front is stopped, those included that have connected by then.
     pub(crate) fn run(self: &Arc<Front>, listener: &TcpListener) {
-        let mut logged: Option<Instant> = None;
         loop {
             let closing = self.closing.load(Ordering::Acquire);
             if closing && listener.set_nonblocking(true).is_err() {
@@ -113,17 +114,23 @@ impl Front {
                 // The client gave up before it was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(_) if closing => return,
-                Err(error) => {
-                    if logged.is_none_or(|at| at.elapsed() >= ACCEPT_LOG_PAUSE) {
-                        logged = Some(Instant::now());
-                        self.log
-                            .error("accept_failed", &[("error", &error.to_string())]);
-                    }
-                    self.admission.evict_any();
-                    thread::sleep(ACCEPT_PAUSE);
-                }
+                Err(error) => self.make_room("accept_failed", &error),
             }
         }
+    }
+
+    /// The system has no descriptor or no thread for another connection: one that waits makes room.
+    fn make_room(&self, event: &str, error: &io::Error) {
+        let mut logged = self
+            .failure_logged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if logged.is_none_or(|at| at.elapsed() >= FAILURE_LOG_PAUSE) {
+            *logged = Some(Instant::now());
+            self.log.error(event, &[("error", &error.to_string())]);
+        }
+        self.admission.evict_any();
+        thread::sleep(ACCEPT_PAUSE);
     }
 
     /// Says that the server stops, goes on for `delay`, accepts no more, and gives open connections time for their last
@@ -172,12 +179,7 @@ impl Front {
                 .spawn(move || front.serve(socket, peer, &admitted));
             match spawned {
                 Ok(_) => return,
-                Err(error) => {
-                    self.log
-                        .error("thread_failed", &[("error", &error.to_string())]);
-                    self.admission.evict_any();
-                    thread::sleep(ACCEPT_PAUSE);
-                }
+                Err(error) => self.make_room("thread_failed", &error),
             }
         }
     }
@@ -215,12 +217,15 @@ impl Front {
         self.find_client(&mut request);
         let routed = self.app.route(&request);
         let deadline = Instant::now() + routed.timeout();
-        let open = self.watchdog.open(OpenRequest {
-            stream,
-            deadline,
-            routed,
-            framing,
-        });
+        let open = self.watchdog.open(
+            request.id,
+            OpenRequest {
+                stream,
+                deadline,
+                routed,
+                framing,
+            },
+        );
         let mut reply = self.app.answer_routed(&routed, &request);
         let token = reply.token.take();
         let Some(mut stream) = open.close() else {

@@ -60,22 +60,9 @@ impl Stream {
     /// Sends as much of an answer as the client's side of the connection takes at once, and closes.
     pub(super) fn send_without_waiting(mut self, bytes: &[u8]) {
         // A client that takes no more misses the rest.
-        let _ = match &mut self {
-            Stream::Plain(socket) => without_waiting(&socket.socket, |mut socket| {
-                socket.write_all(bytes).map(|()| true)
-            }),
-            Stream::Tls(tls) => {
-                let StreamOwned { conn, sock } = &mut **tls;
-                conn.writer().write_all(bytes).and_then(|()| {
-                    without_waiting(&sock.socket, |mut socket| {
-                        while conn.wants_write() {
-                            conn.write_tls(&mut socket)?;
-                        }
-                        Ok(true)
-                    })
-                })
-            }
-        };
+        if self.deadlined().socket.set_nonblocking(true).is_ok() {
+            let _ = self.send(bytes);
+        }
         self.say_goodbye();
         let _ = self.deadlined().socket.shutdown(Shutdown::Both);
     }
@@ -98,8 +85,8 @@ impl Stream {
     }
 
     /// Waits for the client to close the connection, which it does after an answer that ends it. True: it broke the connection
-    /// instead, as a client's system does that went away with bytes unread or still to come. Whoever keeps it open for
-    /// all of `time` has not.
+    /// instead, as a client's system does that went away with bytes unread or still to come. A client that keeps it open
+    /// for all of `time` has its answer.
     pub(super) fn breaks_within(&mut self, time: Duration) -> bool {
         self.set_deadline(Instant::now() + time);
         // What it may have sent ahead is not answered any more; in TLS its goodbye comes first.
@@ -224,11 +211,17 @@ fn coarse(duration: Duration) -> Duration {
     Duration::from_millis((duration.as_millis() as u64).div_ceil(100) * 100)
 }
 
-/// A socket's timeout is told as `WouldBlock`, which rustls would take for a reason to try again.
-fn timed_out(error: io::Error) -> io::Error {
-    match error.kind() {
-        ErrorKind::WouldBlock => ErrorKind::TimedOut.into(),
-        _ => error,
+/// Tries again when a signal interrupts: Linux ends a read with a timeout when the process goes on after a stop. A socket's
+/// timeout comes as `WouldBlock`, which rustls would take for a reason to try again.
+fn uninterrupted(mut act: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match act() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            other => return other,
+        }
     }
 }
 
@@ -239,7 +232,7 @@ impl Read for Deadlined {
             self.socket.set_read_timeout(left)?;
             self.read_timeout = left;
         }
-        (&*self.socket).read(buffer).map_err(timed_out)
+        uninterrupted(|| (&*self.socket).read(buffer))
     }
 }
 
@@ -250,7 +243,7 @@ impl Write for Deadlined {
             self.socket.set_write_timeout(left)?;
             self.write_timeout = left;
         }
-        (&*self.socket).write(bytes).map_err(timed_out)
+        uninterrupted(|| (&*self.socket).write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -5,6 +5,7 @@
 //! The watchdog sleeps until the next open request is late, and while none is open.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -24,7 +25,7 @@ pub(super) struct Watchdog {
 
 #[derive(Default)]
 struct Open {
-    next_id: u64,
+    /// By the request's number.
     requests: HashMap<u64, OpenRequest>,
     /// When the watchdog looks again; `None`: not before it is woken.
     wakes_at: Option<Instant>,
@@ -66,11 +67,9 @@ impl Watchdog {
     }
 
     /// Takes a request into its care.
-    pub(super) fn open(&self, request: OpenRequest) -> Claim<'_> {
+    pub(super) fn open(&self, id: u64, request: OpenRequest) -> Claim<'_> {
         let mut open = self.lock();
         let deadline = request.deadline;
-        open.next_id += 1;
-        let id = open.next_id;
         open.requests.insert(id, request);
         // A wake-up is a system call, and only a watchdog that would sleep too long needs one.
         if open.wakes_at.is_none_or(|wakes_at| deadline < wakes_at) {
@@ -111,10 +110,15 @@ impl Watchdog {
 }
 
 impl Claim<'_> {
-    /// The client, to be answered by the handler; `None`: the watchdog has answered.
+    /// The client, to be answered by the handler; `None`: the watchdog has answered, or is about to. (After the deadline
+    /// nothing of the handler's may be sent: a token's lease may have ended.)
     pub(super) fn close(self) -> Option<Stream> {
-        let request = self.watchdog.lock().requests.remove(&self.id);
-        request.map(|request| request.stream)
+        match self.watchdog.lock().requests.entry(self.id) {
+            Entry::Occupied(open) if Instant::now() < open.get().deadline => {
+                Some(open.remove().stream)
+            }
+            _ => None,
+        }
     }
 }
 

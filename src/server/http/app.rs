@@ -171,19 +171,11 @@ impl App {
         Reply::page(status, page.render(&self.site))
     }
 
-    /// The store failed under a request of a program.
-    pub(super) fn store_failed(&self, error: &StoreError) -> Reply {
+    /// The store failed under a request.
+    pub(super) fn store_failed(&self, routed: &Routed, error: &StoreError) -> Reply {
         self.log
             .error("store_failed", &[("error", &error.to_string())]);
-        Reply::unavailable(RETRY_AFTER_S)
-    }
-
-    /// The store failed under a request of a person.
-    pub(super) fn store_failed_page(&self, error: &StoreError) -> Reply {
-        self.log
-            .error("store_failed", &[("error", &error.to_string())]);
-        self.page(503, &Page::Unavailable)
-            .with("Retry-After", RETRY_AFTER_S)
+        self.unanswered(routed, &Page::Unavailable)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::server::flow::{Callback, Returning};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Params, Request};
 use crate::server::http::verify::{browser_key, old_browser_key};
-use crate::server::http::{App, whole_seconds};
+use crate::server::http::{App, Handled, whole_seconds};
 use crate::server::pages::Page;
 use crate::server::postiz::ExchangeError;
 use crate::server::store::StoreError;
@@ -17,38 +17,37 @@ use crate::server::store::StoreError;
 const EXCHANGES_MAX: u32 = 128;
 
 /// Takes the browser back.
-pub(super) fn receive(app: &App, request: &Request) -> Reply {
+pub(super) fn receive(app: &App, request: &Request) -> Handled {
+    let lost = || Ok(app.page(400, &Page::SessionLost));
     // HEAD must be safe (RFC 9110 §9.2.1): a link checker must not spend the code.
     if request.method == "HEAD" {
-        return app.page(400, &Page::SessionLost);
+        return lost();
     }
     let params = Params::parse(request.query.as_bytes()).unwrap_or_default();
-    let Some(from) = returning(app, request, &params) else {
-        return app.page(400, &Page::SessionLost);
+    let state = params.given("state").and_then(State::parse);
+    let browsers = [browser_key(app, request), old_browser_key(app, request)];
+    let (Some(state), true) = (state, browsers.iter().any(Option::is_some)) else {
+        return lost();
     };
     // Charged here, since an image on another site's page comes without the cookie.
     if let Err(wait) = app.callbacks.take(request.client, Instant::now()) {
         let retry_after_s = whole_seconds(wait);
-        return app
-            .page(429, &Page::TooManyCallbacks { retry_after_s })
-            .with("Retry-After", retry_after_s);
+        let page = app.page(429, &Page::TooManyCallbacks { retry_after_s });
+        return Ok(page.with("Retry-After", retry_after_s));
     }
-    match came_back(app, &from, params.given("code"), params.given("error")) {
-        Ok(callback) => reply(app, &callback),
-        Err(error) => app.store_failed_page(&error),
+    for (browser, is_old_cookie) in browsers.into_iter().zip([false, true]) {
+        let Some(browser) = browser else { continue };
+        let from = Returning {
+            state: state.clone(),
+            browser,
+            is_old_cookie,
+        };
+        match came_back(app, &from, params.given("code"), params.given("error"))? {
+            Callback::Unknown => {}
+            callback => return Ok(reply(app, &callback)),
+        }
     }
-}
-
-/// Who comes back: nobody without a `state` and the cookie that was set here.
-fn returning(app: &App, request: &Request, params: &Params) -> Option<Returning> {
-    let state = params.given("state").and_then(State::parse)?;
-    let current = browser_key(app, request);
-    let has_old_cookie = current.is_none();
-    Some(Returning {
-        state,
-        browser: current.or_else(|| old_browser_key(app, request))?,
-        has_old_cookie,
-    })
+    lost()
 }
 
 fn came_back(

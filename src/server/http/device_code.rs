@@ -9,7 +9,7 @@ use crate::server::flow::{StartError, Started};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Malformed, Params, Request};
 use crate::server::http::verify::{LINK_MAC, is_cross_site};
-use crate::server::http::{App, RETRY_AFTER_S, whole_seconds};
+use crate::server::http::{App, Handled, RETRY_AFTER_S, whole_seconds};
 use crate::server::login::{LIFETIME, Starter};
 use crate::shared::text::printable;
 use crate::shared::wire::{DEFAULT_INTERVAL_S, DeviceAuthorization, error};
@@ -18,22 +18,22 @@ use crate::shared::wire::{DEFAULT_INTERVAL_S, DeviceAuthorization, error};
 const AGENT_CHARACTERS_MAX: usize = 120;
 
 /// Starts a login.
-pub(super) fn start(app: &App, request: &Request) -> Reply {
+pub(super) fn start(app: &App, request: &Request) -> Handled {
     if is_cross_site(app, request) {
-        return Reply::plain_error(403, "cross_site_request");
+        return Ok(Reply::plain_error(403, "cross_site_request"));
     }
     if let Err(Malformed(description)) = check_body(request) {
-        return Reply::error(400, error::INVALID_REQUEST, description);
+        return Ok(Reply::error(400, error::INVALID_REQUEST, description));
     }
     if let Err(wait) = app.logins.take(request.client, Instant::now()) {
         let description = "Too many logins were started from this address.";
-        return Reply::error(429, "too_many_requests", description)
-            .with("Retry-After", whole_seconds(wait));
+        let reply = Reply::error(429, "too_many_requests", description);
+        return Ok(reply.with("Retry-After", whole_seconds(wait)));
     }
     match app.flow.start(starter(request)) {
-        Ok(started) => Reply::json(200, &codes(app, &started)),
-        Err(StartError::Full) => Reply::unavailable(RETRY_AFTER_S),
-        Err(StartError::Store(error)) => app.store_failed(&error),
+        Ok(started) => Ok(Reply::json(200, &codes(app, &started))),
+        Err(StartError::Full) => Ok(Reply::unavailable(RETRY_AFTER_S)),
+        Err(StartError::Store(error)) => Err(error),
     }
 }
 

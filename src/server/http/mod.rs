@@ -14,10 +14,15 @@ mod app;
 pub mod reply;
 pub mod request;
 
+use crate::server::store::StoreError;
+
 pub use app::App;
 pub use reply::Reply;
 pub use request::Request;
 pub(crate) use routes::Routed;
+
+/// What a handler makes of a request. If the store failed, the route's audience decides what the answer looks like.
+type Handled = Result<Reply, StoreError>;
 
 /// Seconds after which a client may ask again when the store is away: one poll interval.
 const RETRY_AFTER_S: u64 = 5;

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use crate::server::http::reply::Reply;
 use crate::server::http::request::Request;
-use crate::server::http::{App, callback, device_code, service, token, verify};
+use crate::server::http::{App, Handled, callback, device_code, service, token, verify};
 use crate::server::pages::Page;
 
 /// One route.
 struct Route {
     method: &'static str,
     path: &'static str,
-    handler: fn(&App, &Request) -> Reply,
+    handler: fn(&App, &Request) -> Handled,
     timeout_s: u64,
     audience: Audience,
 }
@@ -49,7 +49,7 @@ const ROUTES: [Route; 9] = {
 const fn row(
     method: &'static str,
     path: &'static str,
-    handler: fn(&App, &Request) -> Reply,
+    handler: fn(&App, &Request) -> Handled,
     timeout_s: u64,
     audience: Audience,
 ) -> Route {
@@ -107,7 +107,9 @@ impl Routed {
     /// The answer.
     pub(super) fn handle(&self, app: &App, request: &Request) -> Reply {
         match self.0 {
-            Target::Row(row) => (row.handler)(app, request),
+            Target::Row(row) => {
+                (row.handler)(app, request).unwrap_or_else(|error| app.store_failed(self, &error))
+            }
             Target::Options(path) => Reply::no_content().with("Allow", allow(path)),
             Target::WrongMethod(path) => {
                 Reply::plain_error(405, "method_not_allowed").with("Allow", allow(path))

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use crate::server::http::App;
 use crate::server::http::reply::Reply;
 use crate::server::http::request::Request;
+use crate::server::http::{App, Handled};
 use crate::shared::wire::DEVICE_CODE_GRANT;
 
 #[derive(Serialize)]
@@ -18,27 +18,22 @@ pub(super) fn status(code: u16, status: &'static str) -> Reply {
 }
 
 /// The process serves, whatever the store does.
-pub(super) fn health(_: &App, _: &Request) -> Reply {
-    status(200, "ok")
+pub(super) fn health(_: &App, _: &Request) -> Handled {
+    Ok(status(200, "ok"))
 }
 
 /// The store answers, and the server goes on.
-pub(super) fn ready(app: &App, _: &Request) -> Reply {
+pub(super) fn ready(app: &App, _: &Request) -> Handled {
     if app.is_stopping() {
-        return status(503, "stopping");
+        return Ok(status(503, "stopping"));
     }
-    match app.flow.ping() {
-        Ok(()) => status(200, "ready"),
-        Err(error) => {
-            app.log.warn("not_ready", &[("error", &error.to_string())]);
-            status(503, "unavailable")
-        }
-    }
+    app.flow.ping()?;
+    Ok(status(200, "ready"))
 }
 
 /// The server's own address leads to the form.
-pub(super) fn home(app: &App, _: &Request) -> Reply {
-    Reply::redirect(302, &app.site.verify_path)
+pub(super) fn home(app: &App, _: &Request) -> Handled {
+    Ok(Reply::redirect(302, &app.site.verify_path))
 }
 
 /// RFC 8414 §2. Only what is there is listed: empty arrays are not allowed (§3.2).
@@ -52,7 +47,7 @@ struct Metadata {
 }
 
 /// Where standard clients find the endpoints (RFC 8414, RFC 8628 §4).
-pub(super) fn metadata(app: &App, _: &Request) -> Reply {
+pub(super) fn metadata(app: &App, _: &Request) -> Handled {
     let issuer = app.server_url.as_str().to_owned();
     let metadata = Metadata {
         device_authorization_endpoint: format!("{issuer}/device/code"),
@@ -61,5 +56,5 @@ pub(super) fn metadata(app: &App, _: &Request) -> Reply {
         token_endpoint_auth_methods_supported: ["none"],
         issuer,
     };
-    Reply::json(200, &metadata)
+    Ok(Reply::json(200, &metadata))
 }

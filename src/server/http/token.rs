@@ -6,10 +6,10 @@ use serde::Deserialize;
 
 use crate::server::codes::{DeviceCode, DeviceCodeHash};
 use crate::server::flow::Redeemed;
-use crate::server::http::App;
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Malformed, Params, Request};
 use crate::server::http::verify::is_cross_site;
+use crate::server::http::{App, Handled};
 use crate::server::login::Polled;
 use crate::shared::wire::{DEVICE_CODE_GRANT, TokenGrant, error};
 
@@ -32,18 +32,17 @@ struct Asked {
 }
 
 /// Answers one poll, with the token if it is there.
-pub(super) fn poll(app: &App, request: &Request) -> Reply {
+pub(super) fn poll(app: &App, request: &Request) -> Handled {
     if is_cross_site(app, request) {
-        return Reply::plain_error(403, "cross_site_request");
+        return Ok(Reply::plain_error(403, "cross_site_request"));
     }
     let asked = match read(request) {
         Ok(asked) => asked,
-        Err(reply) => return reply,
+        Err(reply) => return Ok(reply),
     };
-    match app.flow.poll(&asked.login) {
-        Ok(Polled::Completed) => hand_over(app, &asked),
-        Ok(polled) => answer(app, &asked, polled),
-        Err(error) => app.store_failed(&error),
+    match app.flow.poll(&asked.login)? {
+        Polled::Completed => hand_over(app, &asked),
+        polled => Ok(answer(app, &asked, polled)),
     }
 }
 
@@ -85,12 +84,11 @@ fn pending(app: &App, asked: &Asked) -> Reply {
 }
 
 /// The token goes to this client, if it takes it.
-fn hand_over(app: &App, asked: &Asked) -> Reply {
-    let handover = match app.flow.redeem(&asked.login) {
-        Ok(Redeemed::Granted(handover)) => handover,
-        Ok(Redeemed::Elsewhere) => return pending(app, asked),
-        Ok(Redeemed::Lost) => return expired(),
-        Err(error) => return app.store_failed(&error),
+fn hand_over(app: &App, asked: &Asked) -> Handled {
+    let handover = match app.flow.redeem(&asked.login)? {
+        Redeemed::Granted(handover) => handover,
+        Redeemed::Elsewhere => return Ok(pending(app, asked)),
+        Redeemed::Lost => return Ok(expired()),
     };
     app.polls.forget(&asked.login);
     let grant = TokenGrant {
@@ -102,7 +100,7 @@ fn hand_over(app: &App, asked: &Asked) -> Reply {
     };
     let mut reply = Reply::json(200, &grant);
     reply.token = Some(handover);
-    reply
+    Ok(reply)
 }
 
 /// What a client asks, or why it cannot be understood.

@@ -6,9 +6,10 @@ use crate::server::client_address::wide_network;
 use crate::server::codes::{BrowserKey, UserCode};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Params, Request};
-use crate::server::http::{App, whole_seconds};
+use crate::server::http::{App, Handled, whole_seconds};
 use crate::server::login::{LIFETIME, Login, UnixMs};
 use crate::server::pages::{CodeProblem, Form, Page};
+use crate::server::store::StoreError;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::hash::sha256_hex;
 
@@ -19,79 +20,69 @@ pub(super) const LINK_MAC: &str = "mac";
 const FORM_TOKEN: &str = "form_token";
 
 /// `GET`: the form, and who asked where the query names a live login.
-pub(super) fn show(app: &App, request: &Request) -> Reply {
+pub(super) fn show(app: &App, request: &Request) -> Handled {
     // What cannot be read is as good as not there: the user can still type the code.
     let params = Params::parse(request.query.as_bytes()).unwrap_or_default();
     let typed = Typed::from(&params);
     // An image or a script's request on another page looks nothing up, so that it uses up nothing of its visitor's.
     if typed.text.is_empty() || !request.is_navigation() {
-        return enter_code(app, request, 200, &typed, None);
+        return Ok(enter_code(app, request, 200, &typed, None));
     }
-    match look_up(app, request, &typed) {
+    Ok(match look_up(app, request, &typed) {
         Ok(found) => confirm_page(app, request, &typed, &found),
         // Whoever comes with a code has done nothing wrong yet, so this is a form like any other.
         Err(Miss::Unknown) => enter_code(app, request, 200, &typed, Some(CodeProblem::Unknown)),
         Err(Miss::TooManyTries(wait)) => too_many_tries(app, request, wait),
-        Err(Miss::Failed(reply)) => reply,
-    }
+        Err(Miss::Failed(error)) => return Err(error),
+    })
 }
 
 /// `POST`: go on to Postiz, or refuse. Without an action, as the form to type the code into sends it: the page that shows
 /// who asks.
-pub(super) fn submit(app: &App, request: &Request) -> Reply {
+pub(super) fn submit(app: &App, request: &Request) -> Handled {
     let params = Params::parse(&request.body).unwrap_or_default();
     let typed = Typed::from(&params);
     match page_of(app, request) {
         PageOf::ThisServer => {}
-        PageOf::OtherName => return app.page(400, &Page::OtherName),
-        PageOf::OtherSite => return app.page(403, &Page::CrossSite),
+        PageOf::OtherName => return Ok(app.page(400, &Page::OtherName)),
+        PageOf::OtherSite => return Ok(app.page(403, &Page::CrossSite)),
     }
+    let again = |problem| Ok(enter_code(app, request, 400, &typed, Some(problem)));
     if typed.text.is_empty() {
-        return enter_code(app, request, 400, &typed, Some(CodeProblem::Missing));
+        return again(CodeProblem::Missing);
     }
     let found = match look_up(app, request, &typed) {
         Ok(found) => found,
-        Err(Miss::Unknown) => {
-            return enter_code(app, request, 400, &typed, Some(CodeProblem::Unknown));
-        }
-        Err(Miss::TooManyTries(wait)) => return too_many_tries(app, request, wait),
-        Err(Miss::Failed(reply)) => return reply,
+        Err(Miss::Unknown) => return again(CodeProblem::Unknown),
+        Err(Miss::TooManyTries(wait)) => return Ok(too_many_tries(app, request, wait)),
+        Err(Miss::Failed(error)) => return Err(error),
     };
     let (token, action) = (params.given(FORM_TOKEN), params.given("action"));
-    match (token, action, browser_key(app, request)) {
-        (Some(_), _, None) => enter_code(app, request, 400, &typed, Some(CodeProblem::NoCookie)),
+    let decided = match (token, action, browser_key(app, request)) {
+        (Some(_), _, None) => return again(CodeProblem::NoCookie),
         (Some(token), Some(action), Some(browser)) if app.keys.is_form_token(&browser, token) => {
-            decide(app, request, &typed, action, &found.0.user_code, &browser)
+            decide(app, action, &found.0.user_code, &browser)?
         }
         // Of two tabs that had no cookie, the first one's form has the token of a cookie that the second one replaced.
-        _ => confirm_page(app, request, &typed, &found),
-    }
+        _ => return Ok(confirm_page(app, request, &typed, &found)),
+    };
+    // It was there a moment ago: decided elsewhere, or expired.
+    decided.map_or_else(|| again(CodeProblem::Unknown), Ok)
 }
 
-/// The user goes on, or refuses.
+/// The user goes on, or refuses. `None`: the login does not wait for its user any more.
 fn decide(
     app: &App,
-    request: &Request,
-    typed: &Typed,
     action: &str,
     user_code: &UserCode,
     browser: &BrowserKey,
-) -> Reply {
-    let decided = match action {
-        "deny" => app
-            .flow
-            .refuse(user_code)
-            .map(|refused| refused.then(|| app.page(200, &Page::Refused))),
-        _ => app.flow.confirm(user_code, browser).map(|url| {
-            url.map(|url| Reply::redirect(302, &url).with("Set-Cookie", app.cookies.set(browser)))
-        }),
-    };
-    match decided {
-        Ok(Some(reply)) => reply,
-        // It was there a moment ago: decided elsewhere, or expired.
-        Ok(None) => enter_code(app, request, 400, typed, Some(CodeProblem::Unknown)),
-        Err(error) => app.store_failed_page(&error),
+) -> Result<Option<Reply>, StoreError> {
+    if action == "deny" {
+        let refused = app.flow.refuse(user_code)?;
+        return Ok(refused.then(|| app.page(200, &Page::Refused)));
     }
+    let url = app.flow.confirm(user_code, browser)?;
+    Ok(url.map(|url| Reply::redirect(302, &url).with("Set-Cookie", app.cookies.set(browser))))
 }
 
 /// The key in the browser's cookie. Two cookies of the name are none: a sibling domain has set one of them.
@@ -162,7 +153,7 @@ impl<'a> From<&'a Params> for Typed<'a> {
 enum Miss {
     Unknown,
     TooManyTries(Duration),
-    Failed(Reply),
+    Failed(StoreError),
 }
 
 /// The live login that a code names, within the budget for wrong codes. This server's own link is no guess. At
@@ -171,15 +162,15 @@ fn look_up(app: &App, request: &Request, typed: &Typed) -> Result<(Login, UnixMs
     let (client, now) = (request.client, Instant::now());
     let user_code = UserCode::parse(typed.text);
     let is_link = |code: &UserCode| app.keys.is_link_mac(code, typed.mac);
-    let ceiling = match &user_code {
-        Some(code) if is_link(code) => None,
-        _ => app.guesses.check(client, now).map_err(Miss::TooManyTries)?,
+    let by_link = user_code.as_ref().is_some_and(is_link);
+    let ceiling = match by_link {
+        true => None,
+        false => app.guesses.check(client, now).map_err(Miss::TooManyTries)?,
     };
     let found = match user_code {
-        Some(code) => app.flow.find(&code),
-        None => Ok(None),
+        Some(code) => app.flow.find(&code).map_err(Miss::Failed)?,
+        None => None,
     };
-    let found = found.map_err(|error| Miss::Failed(app.store_failed_page(&error)))?;
     let network = wide_network(client).to_string();
     match (found, ceiling) {
         (Some(found), None) => Ok(found),
@@ -188,6 +179,8 @@ fn look_up(app: &App, request: &Request, typed: &Typed) -> Result<(Login, UnixMs
             app.guesses.wrong_at_ceiling(client, now);
             Err(Miss::TooManyTries(wait))
         }
+        // A link of ours whose login is over is no guess, however often it comes.
+        (None, None) if by_link => Err(Miss::Unknown),
         (None, None) => {
             app.guesses.wrong(client, now);
             Err(Miss::Unknown)

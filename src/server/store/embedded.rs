@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::fs::TryLockError;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata,
@@ -42,7 +43,7 @@ const SCHEMA_VERSION: u64 = 2;
 /// redb's page cache: the default of 1 GiB would be most of a small server's memory.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Longest wait for other writers: less than a client's wait for its answer.
+/// Longest time for which one writer may hold up the others: less than a client's wait for its answer.
 const WRITER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Milliseconds since 1970, by whatever clock the store is given.
@@ -54,6 +55,8 @@ pub struct Embedded {
     /// `None` after an I/O error: redb refuses a database that failed once, so the next call opens it again.
     database: Mutex<Option<Arc<Database>>>,
     writers: Writers,
+    /// Did the last write fail?
+    write_failed: AtomicBool,
     clock: Clock,
 }
 
@@ -94,7 +97,8 @@ impl Embedded {
         Ok(Embedded {
             source,
             database: Mutex::new(Some(database)),
-            writers: Writers::default(),
+            writers: Writers::new(),
+            write_failed: AtomicBool::new(false),
             clock,
         })
     }
@@ -197,7 +201,15 @@ impl Store for Embedded {
     }
 
     fn change(&self, key: Key, transition: &mut Transition) -> Result<bool, StoreError> {
-        let now = self.now();
+        let Some((before, now)) = self.read(key)? else {
+            return Ok(false);
+        };
+        let mut login = before.clone();
+        transition(&mut login, now);
+        if login == before {
+            // Most of a crowd change nothing, and need not wait for their turn to write.
+            return Ok(true);
+        }
         self.write(|tables| {
             let Some(before) = tables.find(key)? else {
                 return Ok(false);
@@ -213,20 +225,25 @@ impl Store for Embedded {
 
     fn make_room(&self, limit: u32) -> Result<u64, StoreError> {
         let now = self.now();
-        let limit = limit as usize;
         let logins = self.snapshot(|snapshot| {
             let requests = snapshot.open_table(REQUESTS)?;
             let logins = requests.iter()?.map(|entry| parse(entry?.1.value()));
             logins.collect::<Result<Vec<Login>, redb::Error>>()
         })?;
-        let (over, alive): (Vec<Login>, Vec<Login>) = logins
-            .into_iter()
-            .partition(|login| now >= login.expires_at || login.status == Status::Redeemed);
-        let doomed = match over.is_empty() {
+        let is_over = |login: &Login| {
+            let has_lease = matches!(login.status, Status::Exchanging | Status::Delivering);
+            login.status == Status::Redeemed || now >= login.expires_at && !has_lease
+        };
+        let (over, alive): (Vec<Login>, Vec<Login>) = logins.into_iter().partition(is_over);
+        let mut doomed = match over.is_empty() {
             false => over,
             true => crowding(alive),
         };
-        self.delete(doomed.iter().take(limit).map(|login| &login.key))
+        doomed.truncate(limit as usize);
+        self.delete(
+            &doomed.iter().map(|login| &login.key).collect::<Vec<_>>(),
+            |login| is_over(login) || is_removable(login),
+        )
     }
 
     fn purge(&self, limit: u32) -> Result<Vec<Purged>, StoreError> {
@@ -251,7 +268,10 @@ impl Store for Embedded {
             }
             Ok(doomed)
         })?;
-        self.delete(doomed.iter().map(|purged| &purged.key))?;
+        self.delete(
+            &doomed.iter().map(|purged| &purged.key).collect::<Vec<_>>(),
+            |_| true,
+        )?;
         Ok(doomed)
     }
 
@@ -260,18 +280,24 @@ impl Store for Embedded {
     }
 
     fn ping(&self) -> Result<(), StoreError> {
+        // A stranger's question must not cost a commit while all is well.
+        if self.write_failed.load(Ordering::Relaxed) {
+            return self.write(|tables| tables.touch());
+        }
         self.snapshot(|snapshot| snapshot.open_table(META).map(drop).map_err(Into::into))
     }
 }
 
-/// The logins that wait for their user or were denied, those first that crowd the others out: ranked within its network, its
-/// last login first and the unconfirmed ones behind the others, the highest ranks are of the networks that hold most.
+/// May it make room for others?
+fn is_removable(login: &Login) -> bool {
+    matches!(login.status, Status::Pending | Status::Denied)
+}
+
+/// The removable logins, in the order in which they go. Each network's logins are numbered: the confirmed ones first, then the
+/// others, the last one first. Those with the highest numbers go, so that the networks that hold most lose most.
 fn crowding(alive: Vec<Login>) -> Vec<Login> {
     let is_confirmed = |login: &Login| login.status == Status::Pending && login.browser.is_some();
-    let mut removable: Vec<Login> = alive
-        .into_iter()
-        .filter(|login| matches!(login.status, Status::Pending | Status::Denied))
-        .collect();
+    let mut removable: Vec<Login> = alive.into_iter().filter(is_removable).collect();
     removable.sort_by_key(|login| (!is_confirmed(login), Reverse(login.created_at)));
     let mut held: HashMap<String, usize> = HashMap::new();
     let mut ranked: Vec<(usize, Login)> = Vec::new();
@@ -315,6 +341,14 @@ impl Tables<'_> {
             Some(key) => read_login(&self.requests, &key),
             None => Ok(None),
         }
+    }
+
+    /// Writes something that changes nothing.
+    fn touch(&mut self) -> Result<(), redb::Error> {
+        self.changed = true;
+        self.by_expiry.insert("", "")?;
+        self.by_expiry.remove("")?;
+        Ok(())
     }
 
     fn replace(&mut self, before: &Login, after: &Login) -> Result<(), redb::Error> {
@@ -380,23 +414,26 @@ impl Embedded {
         act: impl FnOnce(&mut Tables) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
         let _turn = self.writers.wait()?;
-        let database = self.database()?;
-        write_to(&database, act).map_err(|error| self.failed(&error))
+        let written = self
+            .database()
+            .and_then(|database| write_to(&database, act).map_err(|error| self.failed(&error)));
+        self.write_failed.store(written.is_err(), Ordering::Relaxed);
+        written
     }
 
-    /// Deletes what is still there of these logins, in one commit. Says how many it deleted.
-    fn delete<'a>(
+    /// Deletes what is still there of these logins, and still may go, in one commit. Says how many it deleted.
+    fn delete(
         &self,
-        keys: impl Iterator<Item = &'a DeviceCodeHash>,
+        keys: &[&DeviceCodeHash],
+        may_go: impl Fn(&Login) -> bool,
     ) -> Result<u64, StoreError> {
-        let keys: Vec<&DeviceCodeHash> = keys.collect();
         if keys.is_empty() {
             return Ok(0);
         }
         self.write(|tables| {
             let mut deleted = 0;
             for key in keys {
-                if let Some(login) = tables.find(Key::Device(key))? {
+                if let Some(login) = tables.find(Key::Device(key))?.filter(&may_go) {
                     tables.remove(&login)?;
                     deleted += 1;
                 }
@@ -425,34 +462,52 @@ impl Embedded {
 }
 
 /// Lets one writer in at a time, as redb does, but nobody waits for ever for one that hangs in a silent disk.
-#[derive(Default)]
 struct Writers {
-    busy: Mutex<bool>,
+    turn: Mutex<TurnState>,
     freed: Condvar,
+}
+
+struct TurnState {
+    busy: bool,
+    /// When the turn was taken or given back last: while that goes on, the disk answers, however many wait.
+    moved: Instant,
 }
 
 struct Turn<'a>(&'a Writers);
 
 impl Writers {
-    fn wait(&self) -> Result<Turn<'_>, StoreError> {
-        let (busy, waited) = self
-            .freed
-            .wait_timeout_while(lock(&self.busy), WRITER_TIMEOUT, |busy| *busy)
-            .unwrap_or_else(PoisonError::into_inner);
-        if waited.timed_out() {
-            return Err(StoreError::Unavailable(
-                "the disk does not answer".to_owned(),
-            ));
+    fn new() -> Writers {
+        Writers {
+            turn: Mutex::new(TurnState {
+                busy: false,
+                moved: Instant::now(),
+            }),
+            freed: Condvar::new(),
         }
-        let mut busy = busy;
-        *busy = true;
+    }
+
+    fn wait(&self) -> Result<Turn<'_>, StoreError> {
+        let mut turn = lock(&self.turn);
+        while turn.busy {
+            let left = WRITER_TIMEOUT.saturating_sub(turn.moved.elapsed());
+            if left.is_zero() {
+                let silent = "the disk does not answer".to_owned();
+                return Err(StoreError::Unavailable(silent));
+            }
+            let waited = self.freed.wait_timeout(turn, left);
+            turn = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        turn.busy = true;
+        turn.moved = Instant::now();
         Ok(Turn(self))
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *lock(&self.0.busy) = false;
+        let mut turn = lock(&self.0.turn);
+        turn.busy = false;
+        turn.moved = Instant::now();
         self.0.freed.notify_one();
     }
 }

@@ -175,18 +175,13 @@ struct Batch<'a, In, Out> {
 
 impl<In, Out> Batch<'_, In, Out> {
     fn answer(&mut self, results: Result<Vec<Out>, StoreError>) {
-        match results {
-            Ok(results) => {
-                // Fewer results than callers: the rest are told that there is none, rather than another caller's.
-                for (ticket, result) in self.tickets.drain(..).zip(results) {
-                    ticket.give(Turn::Done(Ok(result)));
-                }
-            }
-            Err(error) => {
-                for ticket in self.tickets.drain(..) {
-                    ticket.give(Turn::Done(Err(error.clone())));
-                }
-            }
+        let mut results = results.map(Vec::into_iter);
+        for ticket in self.tickets.drain(..) {
+            ticket.give(Turn::Done(match &mut results {
+                // Fewer results than callers: an error, rather than another caller's result.
+                Ok(results) => results.next().ok_or_else(silent),
+                Err(error) => Err(error.clone()),
+            }));
         }
     }
 }

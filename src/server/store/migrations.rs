@@ -24,6 +24,9 @@ const MIGRATION_LOCK: i64 = 0x706f_7374_697a;
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '1s'";
 const TRIES_MAX: usize = 10;
 
+/// An instance that freezes in the middle must not keep the others out.
+const IDLE_TIMEOUT: &str = "SET LOCAL idle_in_transaction_session_timeout = '15s'";
+
 /// Brings the schema up to date, or says why this server must not touch it. A client on which this fails is not to be used:
 /// the transaction ends with its connection.
 /// `schema`, quoted, is where the tables are, if not where the role's `search_path` leads.
@@ -88,6 +91,7 @@ fn migrate_once(
     schema: Option<&str>,
 ) -> Result<(), MigrateError> {
     begin(client, "BEGIN", schema)?;
+    client.batch_execute(IDLE_TIMEOUT)?;
     let version = version(client)?;
     let newest = MIGRATIONS.len();
     schema_plan(Some(version), newest as u64)?;

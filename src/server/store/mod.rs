@@ -32,7 +32,8 @@ pub trait Store: Send + Sync {
     fn read(&self, key: Key) -> Result<Option<(Login, UnixMs)>, StoreError>;
 
     /// Applies `transition` to the login of `key`, and keeps what it changed, all or nothing. It may be called more than
-    /// once, and only its last call counts. False: no such login. [`apply`] is how to use it.
+    /// once, and only its last call counts. False: there is no such login (any more), and nothing was written. Called by
+    /// [`apply`].
     fn change(&self, key: Key, transition: &mut Transition) -> Result<bool, StoreError>;
 
     /// Deletes up to `limit` logins for which there is no room any more: those that are over; where there are none, the
@@ -59,10 +60,11 @@ pub fn apply<T>(
     mut transition: impl FnMut(&mut Login, UnixMs) -> T,
 ) -> Result<Option<T>, StoreError> {
     let mut outcome = None;
-    store.change(key, &mut |login, now| {
-        outcome = Some(transition(login, now))
+    let changed = store.change(key, &mut |login, now| {
+        outcome = Some(transition(login, now));
     })?;
-    Ok(outcome)
+    // What a transition says of a login that was gone when it was to be written is not true.
+    Ok(outcome.filter(|_| changed))
 }
 
 /// What a login is found by.

@@ -19,8 +19,8 @@ use crate::server::store::connect::{self, Connector};
 use crate::shared::hash::hex;
 use crate::shared::random;
 
-/// How long a request waits for a connection when none is taken or given back meanwhile: less than the 2 s in which
-/// `/ready` must answer in any case, so that the log names the cause.
+/// How long a request waits for a connection while the pool stands still. It is less than the 2 s in which `/ready` must
+/// answer, so that the log names the cause.
 const CHECKOUT_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// How long no further connection is tried when the database has none left for us, and others of ours are open.
@@ -224,8 +224,11 @@ impl Pool {
                 let is_direct = found == Some(&proof);
                 Ok((client, is_direct))
             }
-            // A pooler that does not know the parameter says so.
-            Err(failed) if failed.code == Some(SqlState::PROTOCOL_VIOLATION) => {
+            // A pooler that does not know the parameter says so (PgBouncer the first way, RDS Proxy the second).
+            Err(failed)
+                if matches!(&failed.code, Some(code) if *code == SqlState::PROTOCOL_VIOLATION
+                    || *code == SqlState::FEATURE_NOT_SUPPORTED) =>
+            {
                 let client = self.connector.connect(None)?;
                 self.pooler.store(true, Ordering::Relaxed);
                 Ok((client, false))

@@ -103,7 +103,7 @@ impl Postgres {
         rows.first().map(record).transpose()
     }
 
-    /// Writes a record, unless its row has another version by now or is locked. False: it is so.
+    /// Writes a record. False: its row has another version by now, or is locked, and nothing was written.
     fn write(&self, login: &Login, version: &str) -> Result<bool, StoreError> {
         let lease = login.lease.as_ref();
         let lease_until = lease.map(|lease| lease.until.to_string());
@@ -163,8 +163,8 @@ fn quoted_schema(url: &DatabaseUrl) -> Option<String> {
     schema.map(|name| format!("\"{}\"", name.replace('"', "\"\"")))
 }
 
-/// Waits for another transaction that is writing the same row: 0.3 s in all.
-const LOCKED_WAITS_MS: [u64; 5] = [10, 20, 40, 80, 150];
+/// Waits for another transaction that is writing the same row: 1 s in all, since a commit may wait for a slow disk.
+const LOCKED_WAITS_MS: [u64; 7] = [10, 20, 40, 80, 150, 300, 400];
 
 impl Store for Postgres {
     fn insert(&self, new: &[NewLogin]) -> Result<Vec<Inserted>, StoreError> {
@@ -231,24 +231,26 @@ impl Store for Postgres {
     fn make_room(&self, limit: u32) -> Result<u64, StoreError> {
         let over = self.delete(
             "DELETE FROM device_requests WHERE device_code IN (
-                 SELECT device_code FROM device_requests WHERE expires_at <= now() OR status = 'redeemed'
+                 SELECT device_code FROM device_requests
+                 WHERE status = 'redeemed' OR expires_at <= now() AND status NOT IN ('exchanging', 'delivering')
                  LIMIT $1::bigint FOR UPDATE SKIP LOCKED) RETURNING 1",
             limit,
         )?;
         if over > 0 {
             return Ok(over);
         }
-        // Ranked within its network, its last login first and the unconfirmed ones behind the others: the highest ranks are
-        // of the networks that hold most.
+        // Each network's logins are numbered: the confirmed ones first, then the others, the last one first. Those with the
+        // highest numbers go, so that the networks that hold most lose most.
         self.delete(
             "DELETE FROM device_requests WHERE device_code IN (
-                 SELECT device_code FROM (
-                     SELECT device_code, created_at, confirmed, row_number() OVER (
-                         PARTITION BY client_network ORDER BY confirmed DESC, created_at DESC) AS rank
-                     FROM (SELECT *, status = 'pending' AND browser IS NOT NULL AS confirmed
-                           FROM device_requests WHERE status IN ('pending', 'denied')) AS removable) AS ranked
-                 ORDER BY rank DESC, confirmed, created_at LIMIT $1::bigint)
-             AND status IN ('pending', 'denied') RETURNING 1",
+                 SELECT device_code FROM device_requests WHERE device_code IN (
+                     SELECT device_code FROM (
+                         SELECT device_code, created_at, confirmed, row_number() OVER (
+                             PARTITION BY client_network ORDER BY confirmed DESC, created_at DESC) AS rank
+                         FROM (SELECT *, status = 'pending' AND browser IS NOT NULL AS confirmed
+                               FROM device_requests WHERE status IN ('pending', 'denied')) AS removable) AS ranked
+                     ORDER BY rank DESC, confirmed, created_at LIMIT $1::bigint)
+                 AND status IN ('pending', 'denied') FOR UPDATE SKIP LOCKED) RETURNING 1",
             limit,
         )
     }

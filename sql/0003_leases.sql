@@ -5,6 +5,7 @@ ALTER TABLE device_requests
     ADD COLUMN lease text,                             -- who holds the exchange or the delivery: a random id
     ADD COLUMN lease_until timestamptz,                -- when it ends by itself
     ADD COLUMN refused_codes text NOT NULL DEFAULT '', -- digests of the authorization codes that Postiz refused
+    ADD COLUMN exchanged_codes text NOT NULL DEFAULT '', -- and of those that were exchanged for the token
     ADD COLUMN client_network text NOT NULL DEFAULT '',
     DROP CONSTRAINT device_requests_status,
     ADD CONSTRAINT device_requests_status

@@ -98,7 +98,7 @@ mod tests {
         Vars::new(names.iter().map(|name| (name.into(), "x".into())))
     }
 
-    /// R66: only the system's browser, and only where its user sits.
+    /// Only the system's browser, and only where its user sits.
     #[test]
     fn a_browser_opens_only_where_its_user_sits() {
         type Row<'a> = (bool, &'a [&'a str], bool, Result<(), Closed>);

@@ -184,7 +184,7 @@ impl Codes {
     }
 }
 
-/// A number of seconds within `range`; text that holds a number is none (R10).
+/// A number of seconds within `range`; text that holds a number is none.
 fn seconds(value: &Value, range: std::ops::RangeInclusive<f64>) -> Option<Duration> {
     let seconds = value.as_f64().filter(|seconds| range.contains(seconds))?;
     Some(Duration::from_secs_f64(seconds))
@@ -309,7 +309,7 @@ pub(crate) mod tests {
         Codes::read(&serde_json::from_str(&text).unwrap()).unwrap()
     }
 
-    /// R10: no usable interval means five seconds.
+    /// No usable interval means five seconds.
     #[test]
     fn interval_is_five_seconds_unless_it_is_a_sensible_number() {
         for more in [
@@ -374,7 +374,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// R27 to R31, and what no RFC foresees: 5xx, 429 and HTML in the middle of a login.
+    /// The errors of RFC 8628 §3.5, and what no RFC foresees: 5xx, 429 and HTML in the middle of a login.
     #[test]
     fn polls_are_told_apart() {
         assert!(matches!(
@@ -439,7 +439,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// R48: unknown fields do not matter, nor does `token_type`.
+    /// Unknown fields do not matter, nor does `token_type`.
     #[test]
     fn a_grant_of_the_reference_server_is_understood() {
         let Poll::Granted(stored) = poll(200, r#"{"access_token":"pos_a","x":1}"#) else {

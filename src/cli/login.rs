@@ -282,7 +282,7 @@ mod tests {
         (0..=600).map(|step| 0.7 + f64::from(step) / 1000.0)
     }
 
-    /// R33: with clocks from 30 % slow to 30 % fast, no poll comes sooner than the interval.
+    /// With clocks from 30 % slow to 30 % fast, no poll comes sooner than the interval.
     #[test]
     fn no_clock_polls_too_soon() {
         for rate in rates() {
@@ -300,7 +300,7 @@ mod tests {
         }
     }
 
-    /// R20: whatever the clock, an approval a minute before the end still arrives, and the end is the server's to say.
+    /// Whatever the clock, an approval a minute before the end still arrives, and the end is the server's to say.
     #[test]
     fn no_clock_gives_up_before_the_codes_expire() {
         for rate in rates() {
@@ -331,7 +331,7 @@ mod tests {
         assert!((1440.0..1460.0).contains(outcome.polls.last().unwrap()));
     }
 
-    /// R28: one slow_down slows this and all later polls, so that a strict server is content with even the fastest clock.
+    /// One slow_down slows this and all later polls, so that a strict server is content with even the fastest clock.
     #[test]
     fn slow_down_is_for_good() {
         let outcome = login(1.0, 5, |_, poll| match poll {
@@ -359,7 +359,7 @@ mod tests {
         }
     }
 
-    /// R32: without answers, polls come less and less often, 30 s apart at most, and the login still succeeds.
+    /// Without answers, polls come less and less often, 30 s apart at most, and the login still succeeds.
     #[test]
     fn blips_are_waited_out() {
         let outcome = login(
@@ -389,7 +389,7 @@ mod tests {
         assert_eq!(outcome.gaps(), [78.0, 84.5, 84.5, 84.5]);
     }
 
-    /// R68: a server that names its own pause gets it, but the codes' end is worth one more poll.
+    /// A server that names its own pause gets it, but the codes' end is worth one more poll.
     #[test]
     fn retry_after_is_kept() {
         let busy = |seconds| Poll::Unanswered {
@@ -425,7 +425,7 @@ mod tests {
         assert!((900.0..931.0).contains(outcome.polls.last().unwrap()));
     }
 
-    /// R29, R30, R31: each end of a login has its own word, and no poll follows.
+    /// Each end of a login has its own word, and no poll follows.
     #[test]
     fn each_end_is_final() {
         type End = fn() -> Poll;

@@ -142,7 +142,6 @@ mod tests {
 
     #[test]
     fn a_stranger_cannot_forward() {
-        // R63
         assert_eq!(client("203.0.113.7", &["198.51.100.1"]), "203.0.113.7");
         assert_eq!(
             client("::ffff:203.0.113.7", &["198.51.100.1"]),

@@ -210,7 +210,6 @@ mod tests {
 
     #[test]
     fn user_codes_forgive_how_they_are_typed() {
-        // R46
         for typed in [
             "WDJB-MJHT",
             "wdjbmjht",

@@ -43,7 +43,7 @@ pub struct Started {
     pub device_code: DeviceCode,
     /// For the user.
     pub user_code: UserCode,
-    /// Goes into the link, beside the user code: whoever has it does not guess.
+    /// Goes into the link, beside the user code: a client that sends it does not guess.
     pub link_mac: String,
 }
 
@@ -263,10 +263,14 @@ impl Flow {
             Claim::RefusedBefore => {
                 return Ok(Callback::ExchangeFailed(ExchangeError::InvalidGrant));
             }
+            Claim::Newer => return self.exchange_again(&login, code),
             Claim::Granted => {}
         }
         match self.postiz.exchange(code) {
-            Ok(grant) => self.complete(&login, &lease, grant, claimed_at + EXCHANGE_LEASE),
+            Ok(grant) => {
+                let give_up = claimed_at + EXCHANGE_LEASE;
+                self.complete(&login, &lease, &digest, grant, give_up)
+            }
             Err(error) => self.exchange_failed(&login, &lease, digest, error),
         }
     }
@@ -275,6 +279,34 @@ impl Flow {
     fn accepts(&self, from: &Returning, login: &Login) -> bool {
         !from.has_old_cookie
             || self.keys.state(&login.key, &from.browser).expose() != from.state.expose()
+    }
+
+    /// The user has authorised once more. Whatever comes of it, the login is complete.
+    fn exchange_again(&self, login: &DeviceCodeHash, code: &str) -> Result<Callback, StoreError> {
+        let id = ("id", login.login_id());
+        match self.postiz.exchange(code) {
+            Ok(grant) => {
+                let sealed = self.sealed(login, grant);
+                apply(&*self.store, Key::Device(login), |login, _| {
+                    login.replace_grant(&sealed)
+                })?;
+                self.log.info("login_completed_again", &[id]);
+            }
+            Err(error) => {
+                let fields = [id, ("error", &error.to_string())];
+                self.log.warn("exchange_failed", &fields);
+            }
+        }
+        Ok(Callback::SignedIn)
+    }
+
+    fn sealed(&self, login: &DeviceCodeHash, grant: Grant) -> SealedGrant {
+        SealedGrant {
+            token: self.seal.seal(login, &grant.access_token),
+            api_url: self.public_api_url.clone(),
+            organization_id: grant.organization_id,
+            scope: grant.scope,
+        }
     }
 
     fn exchange_failed(
@@ -313,19 +345,15 @@ impl Flow {
         &self,
         login: &DeviceCodeHash,
         lease: &LeaseId,
+        code: &CodeDigest,
         grant: Grant,
         give_up: Instant,
     ) -> Result<Callback, StoreError> {
-        let sealed = SealedGrant {
-            token: self.seal.seal(login, &grant.access_token),
-            api_url: self.public_api_url.clone(),
-            organization_id: grant.organization_id,
-            scope: grant.scope,
-        };
+        let sealed = self.sealed(login, grant);
         let id = login.login_id();
         loop {
             let completed = apply(&*self.store, Key::Device(login), |login, now| {
-                login.complete(lease, &sealed, now)
+                login.complete(lease, code, &sealed, now)
             });
             match completed {
                 Ok(Some(true)) => {
@@ -464,7 +492,7 @@ impl Room {
         if self.left() < wanted {
             self.count(store)?;
         }
-        if self.left() < wanted {
+        while self.left() < wanted {
             let least = wanted - self.left();
             let limit = (self.max / 100).clamp(least, least.max(1_000));
             let deleted = store.make_room(u32::try_from(limit).unwrap_or(u32::MAX))?;
@@ -476,6 +504,9 @@ impl Room {
                 ],
             );
             self.count(store)?;
+            if deleted == 0 {
+                break;
+            }
         }
         let mut estimate = self.estimate.lock().unwrap_or_else(PoisonError::into_inner);
         let room = self.max.saturating_sub(*estimate).min(wanted);

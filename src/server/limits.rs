@@ -57,12 +57,12 @@ impl Budget {
 /// choose whom to share with.
 struct Buckets {
     per_minute: u32,
-    buckets: Mutex<Vec<Bucket>>,
+    /// Packed, since the allocator gives zeros of plain numbers without touching the memory.
+    buckets: Mutex<Vec<[u32; 2]>>,
     hasher: RandomState,
     start: Instant,
 }
 
-#[derive(Clone, Copy, Default)]
 struct Bucket {
     /// What is used up; drains by `per_minute` a minute.
     used: f32,
@@ -78,7 +78,7 @@ impl Buckets {
         let buckets = if per_minute == 0 { 0 } else { buckets };
         Buckets {
             per_minute,
-            buckets: Mutex::new(vec![Bucket::default(); buckets]),
+            buckets: Mutex::new(vec![[0; 2]; buckets]),
             hasher: RandomState::new(),
             start: Instant::now(),
         }
@@ -111,10 +111,16 @@ impl Buckets {
         }
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let index = self.hasher.hash_one(key) as usize % buckets.len();
-        let bucket = &mut buckets[index];
+        let [used, at_ms] = buckets[index];
+        let mut bucket = Bucket {
+            used: f32::from_bits(used),
+            at_ms,
+        };
         let per_ms = self.per_minute as f32 / 60_000.0;
         bucket.drain(now.duration_since(self.start).as_millis() as u32, per_ms);
-        Some(act(bucket, per_ms))
+        let outcome = act(&mut bucket, per_ms);
+        buckets[index] = [bucket.used.to_bits(), bucket.at_ms];
+        Some(outcome)
     }
 }
 
@@ -287,7 +293,6 @@ mod tests {
 
     #[test]
     fn guessing_from_everywhere_meets_the_ceiling() {
-        // R35
         let (guesses, now) = (Guesses::new(10, 300), Instant::now());
         let mut tries = 0;
         for address in 0..10_000_u32 {
@@ -339,7 +344,6 @@ mod tests {
 
     #[test]
     fn early_polls_slow_down_for_good() {
-        // R28
         let (polls, login, start) = (
             PollIntervals::default(),
             DeviceCode::generate().hash(),

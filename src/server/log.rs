@@ -6,7 +6,10 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::shared::text::printable_cut;
 use crate::shared::utc;
@@ -34,6 +37,9 @@ pub enum Level {
 /// The longest value that a field may have, in characters: upstream's texts can be whole pages.
 const VALUE_CHARACTERS_MAX: usize = 500;
 
+/// The longest line, in bytes: what a pipe that has room takes without waiting (POSIX's PIPE_BUF).
+const LINE_BYTES_MAX: usize = 4_096;
+
 type TakeLine = Box<dyn Fn(&[u8]) + Send + Sync>;
 
 /// Where lines go.
@@ -43,17 +49,30 @@ pub struct Log {
 }
 
 impl Log {
-    /// A log on stderr. Each line is one write, which the system keeps together: a lock as the standard library's would make
-    /// all threads wait for each other at every request.
+    /// A log on stderr. When nobody reads it (a full pipe), lines are dropped, and the next one that is written is preceded
+    /// by their count.
     pub fn stderr(format: Format) -> Log {
-        // Nobody is left to tell when stderr is closed.
         let stderr = std::io::stderr()
             .as_fd()
             .try_clone_to_owned()
             .map(File::from);
+        // Held while a line is written, so that there is still room for it.
+        let dropped = Mutex::new(0_u64);
         Log::to(format, move |line| {
-            if let Ok(stderr) = &stderr {
+            // Nobody is left to tell when stderr is closed.
+            let Ok(stderr) = &stderr else { return };
+            let mut dropped = dropped.lock().unwrap_or_else(PoisonError::into_inner);
+            if *dropped > 0 && has_room(stderr) {
+                let count = dropped.to_string();
+                let fields = [("count", &*count)];
+                let line = render(format, Level::Warn, "log_lines_dropped", &fields);
+                let _ = (&*stderr).write_all(line.as_bytes());
+                *dropped = 0;
+            }
+            if has_room(stderr) {
                 let _ = (&*stderr).write_all(line);
+            } else {
+                *dropped += 1;
             }
         })
     }
@@ -90,14 +109,28 @@ impl Log {
     }
 
     fn line(&self, level: Level, event: &str, fields: &[(&str, &str)]) {
-        let time = utc::iso8601(SystemTime::now());
-        let mut line = match self.format {
-            Format::Text => as_text(&time, level, event, fields),
-            Format::Json => as_json(&time, level, event, fields),
-        };
-        line.push('\n');
-        (self.out)(line.as_bytes());
+        (self.out)(render(self.format, level, event, fields).as_bytes());
     }
+}
+
+/// Can a line be written without waiting?
+fn has_room(file: &File) -> bool {
+    let mut asked = [PollFd::new(file, PollFlags::OUT)];
+    let now = Timespec::default();
+    // A closed pipe has room, too: writing to it fails at once.
+    poll(&mut asked, Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+/// A line with its end.
+fn render(format: Format, level: Level, event: &str, fields: &[(&str, &str)]) -> String {
+    let time = utc::iso8601(SystemTime::now());
+    let mut line = match format {
+        Format::Text => as_text(&time, level, event, fields),
+        Format::Json => as_json(&time, level, event, fields),
+    };
+    line.truncate(line.floor_char_boundary(LINE_BYTES_MAX - 1));
+    line.push('\n');
+    line
 }
 
 impl Level {

@@ -169,6 +169,8 @@ pub struct Login {
     pub grant: Option<SealedGrant>,
     /// The codes that Postiz refused, each once, separated by blanks.
     pub refused_codes: String,
+    /// The codes that were exchanged for its token, in the same way.
+    pub exchanged_codes: String,
     /// Who started it.
     pub starter: Starter,
     /// When it was started.
@@ -184,6 +186,9 @@ pub enum Claim {
     Granted,
     /// Another callback exchanges.
     Busy,
+    /// The login has its token, but the user has authorised once more (a second tab), which may have ended that token: this
+    /// caller exchanges, too.
+    Newer,
     /// The login has its token already (and perhaps handed it over).
     Done,
     /// Postiz refused this very code before.
@@ -249,6 +254,7 @@ impl Login {
             browser: None,
             grant: None,
             refused_codes: String::new(),
+            exchanged_codes: String::new(),
             starter,
             created_at: now,
             expires_at: now + as_ms(LIFETIME),
@@ -325,6 +331,10 @@ impl Login {
             return Claim::Unknown;
         }
         match self.status_at(now) {
+            Status::Completed if self.is_newer(code) => {
+                push_code(&mut self.exchanged_codes, code);
+                Claim::Newer
+            }
             Status::Completed | Status::Delivering | Status::Redeemed => Claim::Done,
             Status::Exchanging if self.holder() == Some(id) => Claim::Granted,
             Status::Exchanging => Claim::Busy,
@@ -348,11 +358,8 @@ impl Login {
             return false;
         }
         self.become_pending();
-        if let Failure::Refused(CodeDigest(code)) = failure {
-            if !self.refused_codes.is_empty() {
-                self.refused_codes.push(' ');
-            }
-            self.refused_codes.push_str(code);
+        if let Failure::Refused(code) = failure {
+            push_code(&mut self.refused_codes, code);
         }
         if self.refused_codes().count() >= REFUSED_CODES_MAX {
             self.status = Status::Denied;
@@ -362,7 +369,13 @@ impl Login {
 
     /// The exchange of `id` yielded a token, which can be redeemed for at least [`REDEEMABLE_FOR`]. False: the exchange is
     /// not `id`'s.
-    pub fn complete(&mut self, id: &LeaseId, grant: &SealedGrant, now: UnixMs) -> bool {
+    pub fn complete(
+        &mut self,
+        id: &LeaseId,
+        code: &CodeDigest,
+        grant: &SealedGrant,
+        now: UnixMs,
+    ) -> bool {
         // After a lost connection the same caller finds its own work done.
         if self.grant.as_ref() == Some(grant) {
             return true;
@@ -372,9 +385,19 @@ impl Login {
         }
         self.status = Status::Completed;
         self.lease = None;
+        push_code(&mut self.exchanged_codes, code);
         self.grant = Some(grant.clone());
         self.expires_at = self.expires_at.max(now + as_ms(REDEEMABLE_FOR));
         true
+    }
+
+    /// A newer code yielded a token: it takes the place of the one that no client has yet. False: a client has it.
+    pub fn replace_grant(&mut self, grant: &SealedGrant) -> bool {
+        let replaced = self.status == Status::Completed;
+        if replaced {
+            self.grant = Some(grant.clone());
+        }
+        replaced
     }
 
     /// Begins to deliver the token to one poll, under the lease of `id`. `None`: there is no token, or another poll is being
@@ -436,9 +459,22 @@ impl Login {
         self.browser.as_ref() == Some(browser)
     }
 
+    /// Was `code` not seen before? So many are exchanged, and no more.
+    fn is_newer(&self, code: &CodeDigest) -> bool {
+        let exchanged = || self.exchanged_codes.split_ascii_whitespace();
+        exchanged().count() < REFUSED_CODES_MAX && !exchanged().any(|seen| seen == code.0)
+    }
+
     fn refused_codes(&self) -> impl Iterator<Item = &str> {
         self.refused_codes.split_ascii_whitespace()
     }
+}
+
+fn push_code(codes: &mut String, CodeDigest(code): &CodeDigest) {
+    if !codes.is_empty() {
+        codes.push(' ');
+    }
+    codes.push_str(code);
 }
 
 /// Whole milliseconds.
@@ -479,7 +515,7 @@ mod tests {
             status,
             Status::Completed | Status::Delivering | Status::Redeemed
         ) {
-            assert!(login.complete(&holder, &grant("t"), START));
+            assert!(login.complete(&holder, &code("c"), &grant("t"), START));
         }
         if matches!(status, Status::Delivering | Status::Redeemed) {
             assert!(login.begin_delivery(&holder, START).is_some());
@@ -538,7 +574,7 @@ mod tests {
         let claim: Act = |c, now| {
             let claim = c
                 .login
-                .claim(&c.browser, &code("d"), &LeaseId::generate(), now);
+                .claim(&c.browser, &code("c"), &LeaseId::generate(), now);
             claim == Claim::Granted
         };
         let deliver: Act = |c, now| c.login.begin_delivery(&LeaseId::generate(), now).is_some();
@@ -659,7 +695,10 @@ mod tests {
             Claim::Granted
         );
         assert_eq!(case.login.polled(EXPIRED + 5_000), Polled::Pending);
-        assert!(case.login.complete(&id, &grant("t"), EXPIRED + 6_000));
+        assert!(
+            case.login
+                .complete(&id, &code("c"), &grant("t"), EXPIRED + 6_000)
+        );
         assert_eq!(case.login.polled(EXPIRED + 60_000), Polled::Completed);
         assert_eq!(case.login.polled(EXPIRED + 66_000), Polled::Expired);
     }
@@ -680,7 +719,11 @@ mod tests {
     fn only_its_holder_ends_a_lease() {
         let (mut exchange, other) = (case(Status::Exchanging), LeaseId::generate());
         assert!(!exchange.login.release(&other, &Failure::Unanswered));
-        assert!(!exchange.login.complete(&other, &grant("t"), START));
+        assert!(
+            !exchange
+                .login
+                .complete(&other, &code("c"), &grant("t"), START)
+        );
         let later = lease_over(Status::Exchanging);
         let claim = exchange
             .login
@@ -694,9 +737,13 @@ mod tests {
         assert!(
             !exchange
                 .login
-                .complete(&exchange.holder, &grant("t"), later)
+                .complete(&exchange.holder, &code("c"), &grant("t"), later)
         );
-        assert!(exchange.login.complete(&other, &grant("u"), later));
+        assert!(
+            exchange
+                .login
+                .complete(&other, &code("c"), &grant("u"), later)
+        );
 
         let mut delivery = case(Status::Delivering);
         assert!(!delivery.login.delivered(&other) && !delivery.login.not_delivered(&other));
@@ -714,17 +761,52 @@ mod tests {
             .login
             .claim(&case.browser, &code("c"), &case.holder, START + 1);
         assert_eq!(again, Claim::Granted);
-        assert!(case.login.complete(&case.holder, &grant("t"), START));
-        assert!(case.login.complete(&case.holder, &grant("t"), START));
-        assert!(!case.login.complete(&case.holder, &grant("u"), START));
-        assert_eq!(
-            case.login.begin_delivery(&case.holder, START),
-            Some(grant("t"))
+        assert!(
+            case.login
+                .complete(&case.holder, &code("c"), &grant("t"), START)
+        );
+        assert!(
+            case.login
+                .complete(&case.holder, &code("c"), &grant("t"), START)
+        );
+        assert!(
+            !case
+                .login
+                .complete(&case.holder, &code("c"), &grant("u"), START)
         );
         assert_eq!(
             case.login.begin_delivery(&case.holder, START),
             Some(grant("t"))
         );
+        assert_eq!(
+            case.login.begin_delivery(&case.holder, START),
+            Some(grant("t"))
+        );
+    }
+
+    /// A second tab was authorised as well, which may have ended the first one's token.
+    #[test]
+    fn newer_code_replaces_a_token_that_nobody_has() {
+        let mut case = case(Status::Completed);
+        let claim = |case: &mut Case, text: &str| {
+            let id = LeaseId::generate();
+            case.login.claim(&case.browser, &code(text), &id, START)
+        };
+        assert_eq!(claim(&mut case, "c"), Claim::Done, "a reload");
+        assert_eq!(claim(&mut case, "d"), Claim::Newer);
+        assert_eq!(claim(&mut case, "d"), Claim::Done, "a reload");
+        assert!(case.login.replace_grant(&grant("u")));
+        assert_eq!(
+            case.login.begin_delivery(&case.holder, START),
+            Some(grant("u"))
+        );
+        assert!(!case.login.replace_grant(&grant("v")));
+        assert_eq!(claim(&mut case, "e"), Claim::Done, "it is being delivered");
+        assert!(case.login.not_delivered(&case.holder));
+        for text in ["f", "g", "h"] {
+            assert_eq!(claim(&mut case, text), Claim::Newer);
+        }
+        assert_eq!(claim(&mut case, "i"), Claim::Done, "five are enough");
     }
 
     #[test]

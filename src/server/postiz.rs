@@ -1,6 +1,7 @@
 //! Postiz, as this server meets it: the page where the user authorises, and the exchange of a code for a token.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -161,7 +162,15 @@ impl Postiz {
             client_id: &self.client_id,
             client_secret: self.client_secret.expose(),
         };
-        let (status, body) = self.post(&self.token_url, &request)?;
+        // The HTTP client looks names up in a thread, and panics where it gets none.
+        let post = || self.post(&self.token_url, &request);
+        let posted = catch_unwind(AssertUnwindSafe(post));
+        let no_thread = |_| {
+            Err(ExchangeError::Failed(
+                "no answer: out of threads".to_owned(),
+            ))
+        };
+        let (status, body) = posted.unwrap_or_else(no_thread)?;
         understand(status, &body).map_err(|error| self.without_secrets(error, code))
     }
 

@@ -5,12 +5,11 @@ import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
 
-import { authorize, enterCode, expectAccessible, expectPage, launch, open } from './browser.mjs';
+import { CONFIRM, authorize, confirm, enterCode, expectAccessible, expectPage, launch, open } from './browser.mjs';
 import { run, startPostgres, startServer, temporaryFolder } from './processes.mjs';
 import { startLogin } from './terminal.mjs';
 
 const ENTER = 'Enter the code from your terminal';
-const CONFIRM = 'Does your terminal show this code?';
 const SIGNED_IN = 'You are signed in';
 const REFUSED = 'You refused this login';
 const FAILED = 'That did not work';
@@ -36,6 +35,8 @@ for (const store of ['embedded', 'PostgreSQL']) {
       await expectPage(page, ENTER);
       await expectAccessible(page);
       await enterCode(page, login.code);
+      assert.equal(await login.poll(), 'authorization_pending');
+      await confirm(page);
       await page.getByRole('button', { name: 'Sign in' }).click();
       await authorize(page);
       await expectPage(page, SIGNED_IN);
@@ -57,6 +58,16 @@ for (const store of ['embedded', 'PostgreSQL']) {
       await finish(page, login);
     });
 
+    test('refused here, after the code was typed', async (t) => {
+      const { page, login } = await begin(t);
+      await page.goto(login.page);
+      await enterCode(page, login.code);
+      await expectPage(page, CONFIRM);
+      await page.getByRole('button', { name: 'Refuse' }).click();
+      await expectPage(page, REFUSED);
+      assert.equal(await login.poll(), 'access_denied');
+    });
+
     test('refused here', async (t) => {
       const { page, login } = await begin(t);
       await page.goto(login.link);
@@ -70,6 +81,7 @@ for (const store of ['embedded', 'PostgreSQL']) {
       const { page, login } = await begin(t);
       await page.goto(login.page);
       await enterCode(page, login.code);
+      await confirm(page);
       await page.getByRole('button', { name: 'Deny' }).click();
       await expectPage(page, REFUSED);
       assert.equal(await login.poll(), 'access_denied');
@@ -85,6 +97,7 @@ for (const store of ['embedded', 'PostgreSQL']) {
       await enterCode(page, '');
       await page.getByText('The field was empty').waitFor();
       await enterCode(page, login.code);
+      await confirm(page);
       await finish(page, login);
     });
 
@@ -97,12 +110,18 @@ for (const store of ['embedded', 'PostgreSQL']) {
         `${left}–${right}`,
         `${left}\u00a0${right}`,
         `code: ${left}${right}.`,
+        login.link,
+        ` ${login.link.replace('user_code', 'code')}\n`,
+        `${login.page}?code=${login.code}`,
       ];
       for (const way of ways) {
         await page.goto(login.page);
         await enterCode(page, way);
-        await page.getByRole('button', { name: 'Authorize' }).waitFor();
+        await expectPage(page, CONFIRM);
+        assert.ok((await page.getByRole('main').innerText()).includes(login.code), way);
       }
+      await confirm(page);
+      await finish(page, login);
     });
 
     test('a double click', async (t) => {
@@ -129,6 +148,7 @@ for (const store of ['embedded', 'PostgreSQL']) {
       const { page, login } = await begin(t);
       await page.goto(login.page);
       await enterCode(page, login.code);
+      await confirm(page);
       await authorize(page);
       await expectPage(page, SIGNED_IN);
       await page.reload();
@@ -144,6 +164,7 @@ for (const store of ['embedded', 'PostgreSQL']) {
       const { page, login } = await begin(t);
       await page.goto(login.page);
       await enterCode(page, login.code);
+      await confirm(page);
       await finish(page, login);
       await page.goto(login.page);
       await enterCode(page, login.code);
@@ -172,6 +193,8 @@ for (const store of ['embedded', 'PostgreSQL']) {
       await page.locator('#user_code:focus').waitFor();
       await page.keyboard.type(login.code);
       await page.keyboard.press('Enter');
+      await expectPage(page, CONFIRM);
+      await pressByKey(page, 'Continue');
       await pressByKey(page, 'Authorize');
       await expectPage(page, SIGNED_IN);
       assert.equal(await login.outcome(), 'signed in');

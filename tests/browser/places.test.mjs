@@ -1,18 +1,13 @@
 // The same login where servers are put: under a path behind a proxy, and over https, by a proxy's certificate or their own.
 
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
-import { mkdir, readFile } from 'node:fs/promises';
-import path from 'node:path';
 import { after, before, test } from 'node:test';
-import { promisify } from 'node:util';
 
-import { authorize, enterCode, expectPage, launch, launchProfile, open, signIn } from './browser.mjs';
+import { makeAuthority } from './authority.mjs';
+import { authorize, confirm, enterCode, expectAccessible, expectPage, launch, launchProfile, open, signIn } from './browser.mjs';
 import { freePort, run, startServer, temporaryFolder } from './processes.mjs';
 import { startProxy } from './sites.mjs';
 import { startLogin } from './terminal.mjs';
-
-const tool = promisify(execFile);
 
 let browser;
 before(async () => {
@@ -28,9 +23,76 @@ for (const strip of [true, false]) {
     server = await startServer(t, { publicUrl: () => `http://localhost:${port}/cli-auth` });
     const context = await open(t, browser, { signedInTo: server.postiz.url });
     await logIn(await context.newPage(), server.url);
-    const [cookie] = await context.cookies(`${server.url}/device/callback`);
-    assert.equal(cookie.path, '/cli-auth/device');
-    assert.deepEqual(await context.cookies(`http://localhost:${port}/`), []);
+    const cookies = await context.cookies(`${server.url}/device/callback`);
+    assert.equal(cookies.length, 1);
+    const [{ name, domain, path, httpOnly, secure, sameSite }] = cookies;
+    assert.match(name, /^postiz_login_[0-9a-f]{8}$/);
+    assert.deepEqual([domain, path, httpOnly, secure, sameSite], ['localhost', '/', true, false, 'Lax']);
+  });
+}
+
+test('two servers on one host, a login on each, one in the middle of the other', async (t) => {
+  const paths = ['/one', '/two'];
+  const port = await freePort();
+  const [one, two] = [{}, {}];
+  await startProxy(t, {
+    port,
+    to: (url) => (url.startsWith('/one/') ? one : two).server.port,
+  });
+  for (const [i, at] of [one, two].entries()) {
+    at.server = await startServer(t, { publicUrl: () => `http://localhost:${port}${paths[i]}` });
+  }
+  const context = await open(t, browser);
+  for (const at of [one, two]) {
+    await signIn(context, at.server.postiz.url);
+    at.login = await startLogin(at.server.url);
+    at.page = await context.newPage();
+    await at.page.goto(at.login.link);
+    await confirm(at.page);
+    await at.page.getByRole('button', { name: 'Authorize' }).waitFor();
+  }
+  for (const at of [one, two]) {
+    await authorize(at.page);
+    await expectPage(at.page, 'You are signed in');
+    assert.equal(await at.login.outcome(), 'signed in');
+  }
+  const names = (await context.cookies(one.server.url)).map(({ name }) => name).filter((name) => name.startsWith('postiz_login'));
+  assert.equal(new Set(names).size, 2);
+});
+
+for (const [kind, from, sendsMetadata] of [['its number', '127.0.0.1', true], ['an alias', 'alias.test', false]]) {
+  test(`by another name, ${kind}, the server says where it is`, async (t) => {
+    const server = await startServer(t);
+    const page = await (await open(t, browser, { signedInTo: server.postiz.url })).newPage();
+    const login = await startLogin(server.url);
+    const there = (url) => url.replace('localhost', from);
+    for (const arrive of [
+      async () => {
+        await page.goto(there(login.page));
+        await enterCode(page, login.code);
+      },
+      async () => {
+        await page.goto(there(login.link));
+        await confirm(page);
+      },
+    ]) {
+      const sent = page.waitForRequest((request) => request.method() === 'POST');
+      const answered = page.waitForResponse((response) => response.request().method() === 'POST');
+      await arrive();
+      assert.equal('sec-fetch-site' in (await (await sent).allHeaders()), sendsMetadata);
+      assert.equal((await answered).status(), 400);
+      await expectPage(page, 'This server has another address');
+      await expectAccessible(page);
+      assert.ok((await page.getByRole('main').innerText()).includes(`localhost:${server.port}`));
+      assert.equal(await login.poll(), 'authorization_pending');
+    }
+    await page.getByRole('link', { name: 'Enter the code' }).click();
+    assert.equal(page.url(), login.page);
+    await enterCode(page, login.code);
+    await confirm(page);
+    await authorize(page);
+    await expectPage(page, 'You are signed in');
+    assert.equal(await login.outcome(), 'signed in');
   });
 }
 
@@ -61,7 +123,8 @@ async function expectSecureLogin(t, server, authority) {
   await signIn(context, server.postiz.url);
   await logIn(await context.newPage(), server.url, authority.certificate);
   const [cookie] = await context.cookies(`${server.url}/device/callback`);
-  assert.ok(cookie.name.startsWith('__Secure-'), cookie.name);
+  assert.match(cookie.name, /^__Host-postiz_login_[0-9a-f]{8}$/);
+  assert.deepEqual([cookie.domain, cookie.path], ['localhost', '/']);
   assert.ok(cookie.secure && cookie.httpOnly && cookie.sameSite === 'Lax');
 
   const ignorant = await open(t, browser);
@@ -75,31 +138,8 @@ async function logIn(page, url, ca) {
   await enterCode(page, 'BCDF-GHJK');
   await expectPage(page, 'That did not work');
   await enterCode(page, login.code);
+  await confirm(page);
   await authorize(page);
   await expectPage(page, 'You are signed in');
   assert.equal(await login.outcome(), 'signed in');
-}
-
-/** A certificate authority, a certificate of it for `localhost`, and a home folder whose browser trusts it. */
-async function makeAuthority() {
-  const dir = await temporaryFolder();
-  const file = (name) => path.join(dir, name);
-  const openssl = (...args) => tool('openssl', args, { cwd: dir });
-  const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'];
-  await openssl('req', '-x509', ...newKey, '-keyout', 'ca.key', '-out', 'ca.pem', '-subj', '/CN=A private authority');
-  await openssl('req', '-x509', ...newKey, '-keyout', 'key.pem', '-out', 'cert.pem', '-subj', '/CN=localhost',
-    '-CA', 'ca.pem', '-CAkey', 'ca.key', '-addext', 'subjectAltName=DNS:localhost', '-addext', 'basicConstraints=critical,CA:FALSE');
-
-  // Chromium on Linux keeps the user's own authorities here.
-  const trusted = file('.pki/nssdb');
-  await mkdir(trusted, { recursive: true });
-  await tool('certutil', ['-N', '-d', `sql:${trusted}`, '--empty-password']);
-  await tool('certutil', ['-A', '-d', `sql:${trusted}`, '-n', 'private', '-t', 'C,,', '-i', file('ca.pem')]);
-  return {
-    home: dir,
-    certificate: await readFile(file('ca.pem')),
-    certFile: file('cert.pem'),
-    keyFile: file('key.pem'),
-    tls: async () => ({ cert: await readFile(file('cert.pem')), key: await readFile(file('key.pem')) }),
-  };
 }

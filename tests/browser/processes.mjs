@@ -9,6 +9,7 @@ import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
@@ -22,7 +23,8 @@ export const CLIENT = { id: 'pca_fake0client0id', secret: 'pcs_fake0client0secre
  * A server in front of a fake Postiz of its own.
  *
  * `database` is a URL, without which the store is the embedded file. `publicUrl` makes the address that people know from
- * the server's port, for a proxy or for https. `env` adds to the server's environment and overrides it.
+ * the server's port, for a proxy or for https. `env` adds to the server's environment and overrides it. `log` is what the server
+ * has said so far, line by line.
  */
 export async function startServer(t, { database, publicUrl = (port) => `http://localhost:${port}`, env = {} } = {}) {
   const port = await freePort();
@@ -40,13 +42,25 @@ export async function startServer(t, { database, publicUrl = (port) => `http://l
     ...(database ? { DATABASE_URL: database } : { DATA_DIR: dir }),
     ...env,
   };
-  await start(t, 'postiz-auth-server', [], environment, dir);
-  return { url, port, postiz };
+  const { log } = await start(t, 'postiz-auth-server', [], environment, dir);
+  return { url, port, postiz, log };
+}
+
+/** How many requests of this kind the server has answered with this status. */
+export function countRequests(server, method, route, status) {
+  const request = new RegExp(` method=${method} .* route=${route} status=${status} `);
+  return server.log.filter((line) => request.test(line)).length;
+}
+
+/** Waits until something is so, for 10 s at most. */
+export async function waitUntil(isSo) {
+  for (let tries = 0; tries < 200 && !isSo(); tries++) await sleep(50);
+  if (!isSo()) throw new Error(`it did not come to this: ${isSo}`);
 }
 
 async function startPostiz(t, callback) {
   const args = ['--port', '0', '--callback', callback];
-  const line = await start(t, 'examples/fake-postiz', args, {}, ROOT);
+  const { line } = await start(t, 'examples/fake-postiz', args, {}, ROOT);
   return { url: line.match(/http:\/\/[\w.:]+/)[0] };
 }
 
@@ -93,7 +107,7 @@ async function start(t, program, args, env, cwd) {
   return new Promise((resolve, reject) => {
     createInterface({ input: child.stderr }).on('line', (line) => {
       log.push(line);
-      if (line.includes('listening')) resolve(line);
+      if (line.includes('listening')) resolve({ line, log });
     });
     child.on('error', reject);
     child.on('exit', () => reject(new Error(`${program} ended:\n${log.join('\n')}`)));
@@ -113,12 +127,15 @@ export function temporaryFolder() {
   return mkdtemp(path.join(scratch, 'folder-'));
 }
 
-/** Free a moment ago, which is as good as it gets. */
+/** Free a moment ago, and none of those that connections take by themselves. */
 export async function freePort() {
-  const server = net.createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address();
-  server.close();
-  await once(server, 'close');
-  return port;
+  for (;;) {
+    const port = 12_000 + Math.floor(Math.random() * 20_000);
+    const server = net.createServer().listen(port, '127.0.0.1');
+    const isFree = await once(server, 'listening').then(() => true, () => false);
+    if (!isFree) continue;
+    server.close();
+    await once(server, 'close');
+    return port;
+  }
 }

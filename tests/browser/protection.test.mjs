@@ -6,10 +6,10 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 
-import { authorize, enterCode, expectAccessible, expectPage, launch, launchProfile, open, signIn } from './browser.mjs';
-import { CLIENT, freePort, startPostgres, startServer, temporaryFolder } from './processes.mjs';
+import { CONFIRM, authorize, confirm, enterCode, expectAccessible, expectPage, launch, launchProfile, open, signIn } from './browser.mjs';
+import { CLIENT, countRequests, freePort, startPostgres, startServer, temporaryFolder, waitUntil } from './processes.mjs';
 import { startSite } from './sites.mjs';
-import { startLogin } from './terminal.mjs';
+import { confirmAlone, startLogin } from './terminal.mjs';
 
 let browser;
 before(async () => {
@@ -27,12 +27,13 @@ async function begin(t, { env, database, ...options } = {}) {
 async function goToPostiz(page, login) {
   await page.goto(login.page);
   await enterCode(page, login.code);
+  await confirm(page);
   await page.getByRole('button', { name: 'Authorize' }).waitFor();
 }
 
 // `localhost` on another port is another origin of the same site; by its number it is another site.
 for (const [kind, host] of [['site', '127.0.0.1'], ['origin', 'localhost']]) {
-  for (const action of ['', 'deny']) {
+  for (const action of ['', 'continue', 'deny']) {
     test(`a form of another ${kind} does nothing, with action "${action}"`, async (t) => {
       const { server, context, page, login } = await begin(t);
       const stranger = await startSite(t, () =>
@@ -90,13 +91,112 @@ test('text in the address stays text', async (t) => {
   for (const text of ['"><script>stolen=1</script>', '</title><img src=x onerror=stolen=1>', "' autofocus onfocus=stolen=1 '"]) {
     for (const name of ['user_code', 'code']) {
       await page.goto(`${login.page}?${name}=${encodeURIComponent(text)}`);
-      await page.getByLabel('Code').waitFor();
+      assert.equal(await page.getByLabel('Code').inputValue(), '');
       assert.equal(await page.locator('script, img').count(), 0);
       assert.equal(await page.evaluate(() => typeof globalThis.stolen), 'undefined');
     }
   }
   assert.deepEqual(context.violations, []);
 });
+
+test('a stranger’s words in the address are not put into the field', async (t) => {
+  const { page, login } = await begin(t);
+  for (const words of ['Call 555-0100 now', 'Your account is locked', '555', 'code: call 555-0100']) {
+    await page.goto(`${login.page}?user_code=${encodeURIComponent(words)}`);
+    await expectPage(page, 'That did not work');
+    assert.equal(await page.getByLabel('Code').inputValue(), '');
+    // Not by number: the form's token may hold any digits.
+    assert.doesNotMatch(await page.content(), /call 555|555-|locked/i, words);
+    await enterCode(page, words);
+    await expectPage(page, 'That did not work');
+    assert.equal(await page.getByLabel('Code').inputValue(), '');
+  }
+});
+
+test('of what a program calls itself, only what looks like a program is shown', async (t) => {
+  const { server, page } = await begin(t);
+  const rows = async (agent) => {
+    const login = await startLogin(server.url, { agent });
+    await page.goto(login.link);
+    await expectPage(page, CONFIRM);
+    await expectAccessible(page);
+    return page.locator('dt').allInnerTexts();
+  };
+  for (const agent of ['Your account is locked call 555/1', 'Call/555 now', 'evil.test/1.0', 'postiz/1.0 (linux) call 555', 'x/1 (call 555 now or else)']) {
+    assert.deepEqual(await rows(agent), ['Started', 'Address'], agent);
+    assert.doesNotMatch(await page.content(), /call\W|555\W|locked|evil/i, agent);
+  }
+  assert.deepEqual(await rows('postiz/1.0 (linux)'), ['Started', 'Program', 'Address']);
+  assert.equal(await page.getByRole('definition').nth(1).innerText(), 'calls itself postiz/1.0 (linux)');
+});
+
+const LIMITS = { LIMIT_WRONG_CODES_PER_MINUTE: '10', LIMIT_LOGINS_PER_MINUTE: '30' };
+
+/** The links of twelve wrong codes. */
+const wrongLinks = (server) => [...'BCDFGHJKLMNP'].map((letter) => `${server.url}/device/verify?user_code=BCDF-GHJ${letter}`);
+
+/** All that `LIMITS` grants is there: 30 logins, and 9 wrong codes before the right one. */
+async function expectWholeBudgets(server, page) {
+  const logins = [];
+  for (let i = 0; i < 30; i++) logins.push(await startLogin(server.url));
+  await page.goto(logins[0].page);
+  for (let tries = 0; tries < 9; tries++) {
+    const answered = page.waitForResponse(logins[0].page);
+    await enterCode(page, 'BCDF-GHJK');
+    assert.equal((await answered).status(), 400, `wrong code ${tries + 1} is within the budget`);
+    await expectPage(page, 'That did not work');
+  }
+  await enterCode(page, logins[0].code);
+  await confirm(page);
+  await authorize(page);
+  await expectPage(page, 'You are signed in');
+  assert.equal(await logins[0].outcome(), 'signed in');
+}
+
+// At a name for which browsers say where a request comes from, and at one for which they do not (in clear, not this machine's).
+for (const host of ['localhost', 'auth.example.test']) {
+  test(`images and scripts of another site use up nothing of their visitor's, at ${host}`, async (t) => {
+    const server = await startServer(t, { publicUrl: (port) => `http://${host}:${port}`, env: LIMITS });
+    const page = await (await open(t, browser, { signedInTo: server.postiz.url })).newPage();
+    const stranger = await startSite(t, () => {
+      const images = wrongLinks(server).map((link) => `<img src="${link}">`);
+      return `${images.join('')}<script type="module">
+        const codes = Array.from({ length: 35 }, () => fetch('${server.url}/device/code', { method: 'POST', mode: 'no-cors' }));
+        document.title = (await Promise.allSettled(codes)).filter(({ status }) => status === 'fulfilled').length;
+      </script>`;
+    });
+    await page.goto(stranger.url('stranger.test'));
+    await page.waitForFunction(() => document.title === '35');
+    assert.equal(countRequests(server, 'GET', '/device/verify', 200), 12);
+    assert.equal(countRequests(server, 'POST', '/device/code', 403), 35);
+    assert.ok(!server.log.some((line) => line.includes(' login started ')));
+    await expectWholeBudgets(server, page);
+  });
+}
+
+const speculation = (kind, links) =>
+  `<script type="speculationrules">${JSON.stringify({ [kind]: [{ source: 'list', urls: links, eagerness: 'immediate' }] })}</script>`;
+const LOADERS = {
+  frames: (links) => links.map((link) => `<iframe src="${link}"></iframe>`).join(''),
+  objects: (links) => links.map((link) => `<object data="${link}"></object>`).join(''),
+  'links to prefetch': (links) => links.map((link) => `<link rel="prefetch" as="document" href="${link}">`).join(''),
+  'scripts that ask for pages': (links) =>
+    `<script>for (const link of ${JSON.stringify(links)}) fetch(link, { mode: 'no-cors', headers: { Accept: 'text/html' } })</script>`,
+  'rules to prefetch': (links) => speculation('prefetch', links),
+  'rules to prerender': (links) => speculation('prerender', links),
+};
+for (const [kind, html] of Object.entries(LOADERS)) {
+  test(`${kind} on another site use up nothing of their visitor's`, async (t) => {
+    const server = await startServer(t, { env: LIMITS });
+    const context = await open(t, browser, { signedInTo: server.postiz.url });
+    const stranger = await startSite(t, () => html(wrongLinks(server)));
+    await (await context.newPage()).goto(stranger.url('stranger.test'));
+    const asked = () => [200, 429, 503].reduce((sum, status) => sum + countRequests(server, 'GET', '/device/verify', status), 0);
+    await waitUntil(() => asked() === 12);
+    context.violations.length = 0;
+    await expectWholeBudgets(server, await context.newPage());
+  });
+}
 
 test('a whole login without scripts', async (t) => {
   const { page, login } = await begin(t, { javaScriptEnabled: false });
@@ -120,7 +220,26 @@ test('without cookies the user is told to allow them', async (t) => {
   await signIn(context, server.postiz.url);
   const page = await context.newPage();
   const login = await startLogin(server.url);
-  await goToPostiz(page, login);
+  for (const arrive of [
+    async () => {
+      await page.goto(login.page);
+      await enterCode(page, login.code);
+    },
+    async () => {
+      await page.goto(login.link);
+      await confirm(page);
+    },
+  ]) {
+    await arrive();
+    await expectPage(page, 'That did not work');
+    await expectAccessible(page);
+    assert.match(await page.getByRole('alert').innerText(), /did not send our cookie back.*allow cookies for localhost/);
+    assert.equal(await page.getByLabel('Code').inputValue(), login.code);
+    assert.equal(await login.poll(), 'authorization_pending');
+  }
+  // Whoever blocks them only after that is told so on the way back.
+  const { location } = await confirmAlone(login);
+  await page.goto(location);
   await authorize(page);
   await expectPage(page, 'This browser lost track of the login');
   await expectAccessible(page);
@@ -221,6 +340,7 @@ test('the store is away for a while, and back again', async (t) => {
   await postgres.control('start');
   await page.getByRole('link', { name: 'Enter the code again' }).click();
   await enterCode(page, login.code);
+  await confirm(page);
   await authorize(page);
   await expectPage(page, 'You are signed in');
   assert.equal(await login.outcome(), 'signed in');

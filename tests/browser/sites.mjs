@@ -1,40 +1,45 @@
-// Sites around the server: a stranger's, and a reverse proxy in front of it.
+// Sites around the server: a stranger's, and a reverse proxy in front of it, which may be slow.
 
 import { once } from 'node:events';
 import { createServer, request } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
+import { buffer } from 'node:stream/consumers';
 
-/** A stranger's site, with this page at every address of it. */
-export async function startSite(t, html) {
-  const site = createServer((_, response) => {
-    response.setHeader('Content-Type', 'text/html; charset=utf-8');
+/** A stranger's site, with this page at every address of it, and these `headers`; with `tls` it speaks https. */
+export async function startSite(t, html, { tls, headers = () => ({}) } = {}) {
+  const answer = (_, response) => {
+    response.writeHead(200, { 'Content-Type': 'text/html; charset=utf-8', ...headers() });
     response.end(`<!doctype html><title>A stranger's site</title>${html()}`);
-  });
-  const port = await listen(t, site);
-  return { url: (host = '127.0.0.1') => `http://${host}:${port}/` };
+  };
+  const port = await listen(t, tls ? createTlsServer(tls, answer) : createServer(answer));
+  return { url: (host = '127.0.0.1') => `${tls ? 'https' : 'http'}://${host}:${port}/` };
 }
 
 /**
- * A reverse proxy on `port` in front of the server that listens on `to()`. It takes what lies under `prefix`, and hands it on
- * without that prefix when `strip`; with `tls` (`key` and `cert`) it speaks https.
+ * A reverse proxy on `port` in front of the server that listens on `to(url)`. It takes what lies under `prefix`, and hands it on
+ * without that prefix when `strip`; with `tls` (`key` and `cert`) it speaks https. It waits for `before` the whole of a request
+ * before it hands it on, whether or not its sender still waits, and for `after` before it hands the answer back.
  */
-export async function startProxy(t, { port, to, prefix = '', strip = false, tls }) {
-  const relay = (incoming, outgoing) => {
+export async function startProxy(t, { port, to, prefix = '', strip = false, tls, before = () => {}, after = () => {} }) {
+  const relay = async (incoming, outgoing) => {
     if (!incoming.url.startsWith(`${prefix}/`)) return outgoing.writeHead(404).end('not under the prefix');
     const { method, headers } = incoming;
+    const body = await buffer(incoming);
+    await before(incoming);
     const inner = request({
       host: '127.0.0.1',
-      port: to(),
+      port: to(incoming.url),
       method,
       path: strip ? incoming.url.slice(prefix.length) : incoming.url,
       headers: { ...headers, 'x-forwarded-for': incoming.socket.remoteAddress },
     });
-    inner.on('response', (answer) => {
+    inner.on('response', async (answer) => {
+      await after(incoming);
       outgoing.writeHead(answer.statusCode, answer.headers);
       answer.pipe(outgoing);
     });
     inner.on('error', () => outgoing.writeHead(502).end('the server is away'));
-    incoming.pipe(inner);
+    inner.end(body);
   };
   await listen(t, tls ? createTlsServer(tls, relay) : createServer(relay), port);
 }

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use crate::fake_postiz::{Delivery, FakePostiz, Fault, Gate};
 use crate::support::server::{BOTH_STORES, ServerSetup};
 use crate::support::{
-    Browser, Cluster, Connection, Login, Store, TestServer, at_once, eventually, expect, http,
-    program, run,
+    Browser, Cluster, Connection, Login, Store, TestServer, VerifyForm, at_once, eventually,
+    expect, http, program, run,
 };
 
 const PUBLIC: &str = "http://auth.example";
@@ -464,10 +464,7 @@ fn the_claim_of_a_dead_instance_ends() {
     let server = start(&setup, &postiz);
     expect::error(&login.poll(&server), 400, "authorization_pending");
     database.run("UPDATE device_requests SET claimed_at = claimed_at - interval '30 seconds'");
-    let confirm = server.post_form(
-        "/device/verify",
-        &format!("user_code={}", login.user_code()),
-    );
+    let confirm = VerifyForm::open(&server).confirm(&server, login.user_code());
     assert_eq!(confirm.status, 302, "{}", confirm.text());
     expect::error(&login.poll(&server), 400, "authorization_pending");
 }

@@ -22,6 +22,7 @@ mod lifecycle;
 mod login;
 mod outbound;
 mod pooler;
+mod proxied;
 mod rolling_upgrade;
 mod secrets;
 mod stand_in;

@@ -63,7 +63,9 @@ pub fn log_in(instances: &[Arc<dyn Store>], first: usize) {
         organization_id: None,
         scope: None,
     };
-    let complete = |login: &mut Login, now: UnixMs| login.complete(&lease, &grant, now);
+    let complete = |login: &mut Login, now: UnixMs| {
+        login.complete(&lease, &CodeDigest::of("code"), &grant, now)
+    };
     assert_eq!(apply(next(), key, complete), Ok(Some(true)));
     let poll = |store: &dyn Store| store.poll(std::slice::from_ref(&new.key));
     assert_eq!(poll(next()), Ok(vec![Polled::Completed]));

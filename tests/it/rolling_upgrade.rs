@@ -58,7 +58,7 @@ fn complete(store: &dyn Store, key: &DeviceCodeHash, lease: &LeaseId) -> Option<
         scope: None,
     };
     apply(store, Key::Device(key), |login, now| {
-        login.complete(lease, &grant, now)
+        login.complete(lease, &CodeDigest::of("code"), &grant, now)
     })
     .unwrap()
 }

@@ -130,7 +130,7 @@ impl Subject {
 
     fn complete(&self, key: &DeviceCodeHash, lease: &LeaseId) -> Result<Option<bool>, StoreError> {
         apply(&*self.store, Key::Device(key), |login, now| {
-            login.complete(lease, &grant(), now)
+            login.complete(lease, &CodeDigest::of("code"), &grant(), now)
         })
     }
 
@@ -571,6 +571,64 @@ fn a_file_of_a_newer_schema_is_refused_and_left_as_it_is() {
     let read = redb::ReadableDatabase::begin_read(&database).unwrap();
     let left = redb::ReadableTableMetadata::len(&read.open_table(requests).unwrap());
     assert_eq!(left.unwrap(), 1);
+}
+
+/// A file as the version before leases left it: one login waits for its user, one for its exchange, one for its next poll.
+#[test]
+fn file_of_version_1_is_brought_up_with_its_logins() {
+    type Text = redb::TableDefinition<'static, &'static str, &'static str>;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("auth.redb");
+    let now = system_ms();
+    let record = |user_code: &str, status: &str, token: Option<&str>| {
+        serde_json::json!({
+            "user_code": user_code, "status": status, "state": null, "browser": null, "claimed_at": null,
+            "access_token": token, "api_url": token.map(|_| "https://api.example"), "organization_id": "org",
+            "scope": null, "client_address": "192.0.2.1", "client_agent": "agent/1",
+            "created_at": now, "expires_at": now + 60_000,
+        })
+        .to_string()
+    };
+    let keys = ["a", "b", "c"].map(|code| DeviceCode::from_client(code).hash());
+    let records = [
+        record("WDJB-MJHT", "pending", None),
+        record("WDJB-MJHB", "exchanging", None),
+        record("WDJB-MJHC", "completed", Some("s1:00ff")),
+    ];
+    let database = redb::Database::create(&path).unwrap();
+    let write = database.begin_write().unwrap();
+    {
+        let table = |name| write.open_table(Text::new(name)).unwrap();
+        let (mut requests, mut by_expiry) = (table("requests"), table("by_expiry"));
+        let (mut by_user_code, _) = (table("by_user_code"), table("by_state"));
+        for (key, record) in keys.iter().zip(&records) {
+            requests.insert(key.as_str(), record.as_str()).unwrap();
+            let expiry = format!("{:020} {}", now + 60_000, key.as_str());
+            by_expiry.insert(expiry.as_str(), "").unwrap();
+        }
+        by_user_code.insert("WDJB-MJHT", keys[0].as_str()).unwrap();
+        by_user_code.insert("WDJB-MJHB", keys[1].as_str()).unwrap();
+        table("meta").insert("schema_version", "1").unwrap();
+    }
+    write.commit().unwrap();
+    drop(database);
+
+    let store = Embedded::open(&path).unwrap();
+    let polled = store.poll(&keys).unwrap();
+    assert_eq!(
+        polled,
+        [Polled::Pending, Polled::Pending, Polled::Completed]
+    );
+    for (code, key) in [("WDJB-MJHT", &keys[0]), ("WDJB-MJHB", &keys[1])] {
+        let user_code = UserCode::parse(code).unwrap();
+        let (found, _) = store.read(Key::User(&user_code)).unwrap().unwrap();
+        assert_eq!((&found.key, found.starter.agent.as_str()), (key, "agent/1"));
+        assert_eq!(found.status, Status::Pending, "nobody exchanges any more");
+    }
+    let (done, _) = store.read(Key::Device(&keys[2])).unwrap().unwrap();
+    assert_eq!(done.grant, Some(grant()));
+    drop(store);
+    assert!(Embedded::open(&path).is_ok(), "once is enough");
 }
 
 /// `CREATE TABLE IF NOT EXISTS` alone fails in this race.

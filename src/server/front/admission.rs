@@ -33,10 +33,12 @@ struct Connection {
     phase: Arc<Phase>,
 }
 
-/// What a connection does: the milliseconds since the start at which it began to wait for a whole request (idle, in a TLS
-/// handshake, sending bit by bit), or one of the two below.
+/// What a connection does: the microseconds since the start at which it began to wait for a whole request (idle, in a TLS
+/// handshake, sending bit by bit, or not taking its answer), or one of the two below.
 struct Phase(AtomicU64);
 
+/// See [`Admission::evict_any`].
+const EVICTION_GRACE_US: u64 = 200_000;
 /// A request is being answered.
 const ANSWERING: u64 = u64::MAX;
 /// The connection was closed to make room.
@@ -77,7 +79,7 @@ impl Admission {
         if connections.by_id.len() >= self.max as usize {
             connections.evict(|_| true)?;
         }
-        let phase = Arc::new(Phase(AtomicU64::new(self.now_ms())));
+        let phase = Arc::new(Phase(AtomicU64::new(self.now_us())));
         let id = connections.add(Connection {
             socket: Arc::clone(socket),
             address,
@@ -91,9 +93,12 @@ impl Admission {
         })
     }
 
-    /// Closes one connection that waits, where there is one: the system has no descriptor or thread for another.
+    /// Closes one connection that waits, where there is one: the system has no descriptor or thread for another. One that has
+    /// just come may have its request on the way.
     pub(super) fn evict_any(&self) {
-        let _ = self.connections().evict(|_| true);
+        let before = self.now_us().saturating_sub(EVICTION_GRACE_US);
+        let waits = |connection: &Connection| connection.phase.0.load(Ordering::Acquire) < before;
+        let _ = self.connections().evict(waits);
     }
 
     /// Closes all connections that wait.
@@ -107,8 +112,8 @@ impl Admission {
         self.connections().by_id.is_empty()
     }
 
-    fn now_ms(&self) -> u64 {
-        self.start.elapsed().as_millis() as u64
+    fn now_us(&self) -> u64 {
+        self.start.elapsed().as_micros() as u64
     }
 
     fn connections(&self) -> MutexGuard<'_, Connections> {
@@ -171,11 +176,11 @@ impl Admitted {
         since != EVICTED && self.phase.change(since, ANSWERING)
     }
 
-    /// The request is answered: the connection waits for the next one.
+    /// The request is answered: the connection waits until its answer is taken, and then for the next request.
     pub(super) fn wait_again(&self) {
         self.phase
             .0
-            .store(self.admission.now_ms(), Ordering::Release);
+            .store(self.admission.now_us(), Ordering::Release);
     }
 }
 

@@ -47,8 +47,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 const SPAWN_TRIES_MAX: u32 = 25;
 /// The same line of the log is not written more often while accepting fails.
 const ACCEPT_LOG_PAUSE: Duration = Duration::from_secs(5);
-/// A connection's thread needs little; the system's default of 8 MiB each would only frighten.
-const STACK_BYTES: usize = 256 * 1024;
+/// A connection's thread, in which handlers, TLS and the database's client run: 128 levels of JSON fit without optimization,
+/// too. What is not used takes no memory.
+const STACK_BYTES: usize = 1024 * 1024;
 /// How long a stopping server keeps idle connections for a last request.
 const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a stopping server waits for the requests that are open.
@@ -230,11 +231,14 @@ impl Front {
             return None;
         };
         let keep_alive = framing.keep_alive && token.is_none() && !self.app.is_stopping();
+        if token.is_none() {
+            // A client that does not take its answer may have to make room.
+            admitted.wait_again();
+        }
         let written = self.write(&mut stream, reply, framing, keep_alive, token.is_some());
         if let Some(token) = token {
             self.app.end_delivery(token, written.is_ok());
         }
-        admitted.wait_again();
         written.is_ok_and(|()| keep_alive).then_some(stream)
     }
 

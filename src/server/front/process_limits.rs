@@ -19,7 +19,8 @@ const THREADS_FOR_THE_SERVER: u64 = 16;
 /// Raises the soft limit on descriptors to the hard one. Then says for how many of `wanted` connections descriptors and
 /// threads suffice, beside so many connections to a database: with more, and none left, nobody would be served.
 pub(crate) fn affordable_connections(wanted: u32, database_connections: usize, log: &Log) -> u32 {
-    let for_database = DESCRIPTORS_PER_DATABASE_CONNECTION * database_connections as u64;
+    // Twice, since those that hang are replaced.
+    let for_database = 2 * DESCRIPTORS_PER_DATABASE_CONNECTION * database_connections as u64;
     let descriptors = raised_descriptor_limit().map(|limit| {
         let spare = limit.saturating_sub(DESCRIPTORS_FOR_THE_SERVER + for_database);
         (limit, spare / DESCRIPTORS_PER_CLIENT)

@@ -1,10 +1,11 @@
 //! Answers for handlers that take too long. PostgreSQL can fall silent in the middle of a statement (a frozen machine), and its
 //! client library then waits for ever. The thread may wait; the client must not.
 //!
-//! While a request is open, its connection is kept here: whoever takes it out answers, the handler's thread or the watchdog.
+//! While a request is open, its connection is kept here. The handler's thread or the watchdog takes it out, and then answers.
 //! The watchdog sleeps until the next open request is late, and while none is open.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -53,7 +54,8 @@ impl Watchdog {
         let watch = move || {
             loop {
                 for late in watchdog.wait_for_late() {
-                    answer(&app, late);
+                    // No client's fault may end the watchdog.
+                    let _ = catch_unwind(AssertUnwindSafe(|| answer(&app, late)));
                 }
             }
         };

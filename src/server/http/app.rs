@@ -139,7 +139,7 @@ impl App {
 
     fn with_hsts(&self, reply: Reply) -> Reply {
         if self.server_url.is_https() {
-            // A year, for this host alone (RFC 6797): whoever was here once does not come back in clear.
+            // A year, for this host alone (RFC 6797): a browser that was here once does not come back in clear.
             reply.with("Strict-Transport-Security", "max-age=31536000")
         } else {
             reply

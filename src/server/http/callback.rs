@@ -22,16 +22,17 @@ pub(super) fn receive(app: &App, request: &Request) -> Reply {
     if request.method == "HEAD" {
         return app.page(400, &Page::SessionLost);
     }
+    let params = Params::parse(request.query.as_bytes()).unwrap_or_default();
+    let Some(from) = returning(app, request, &params) else {
+        return app.page(400, &Page::SessionLost);
+    };
+    // Charged here, since an image on another site's page comes without the cookie.
     if let Err(wait) = app.callbacks.take(request.client, Instant::now()) {
         let retry_after_s = whole_seconds(wait);
         return app
             .page(429, &Page::TooManyCallbacks { retry_after_s })
             .with("Retry-After", retry_after_s);
     }
-    let params = Params::parse(request.query.as_bytes()).unwrap_or_default();
-    let Some(from) = returning(app, request, &params) else {
-        return app.page(400, &Page::SessionLost);
-    };
     match came_back(app, &from, params.given("code"), params.given("error")) {
         Ok(callback) => reply(app, &callback),
         Err(error) => app.store_failed_page(&error),

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use percent_encoding::percent_decode;
 
 /// The headers that handlers read; the reader keeps no other.
-pub(crate) const HEADERS: [&str; 9] = [
+pub(crate) const HEADERS: [&str; 10] = [
     "accept",
     "content-type",
     "cookie",
@@ -14,6 +14,7 @@ pub(crate) const HEADERS: [&str; 9] = [
     "origin",
     "sec-fetch-dest",
     "sec-fetch-site",
+    "sec-purpose",
     "user-agent",
     "x-forwarded-for",
 ];
@@ -76,7 +77,7 @@ impl Request {
     pub fn cookies(&self, name: &str) -> impl Iterator<Item = &str> {
         let pairs = self.headers("cookie").flat_map(|value| value.split(';'));
         pairs
-            .filter_map(|pair| pair.trim().split_once('='))
+            .filter_map(|pair| pair.trim_ascii().split_once('='))
             .filter(move |(key, _)| *key == name)
             .map(|(_, value)| value)
     }
@@ -87,12 +88,20 @@ impl Request {
             .is_some_and(|accept| accept.contains("text/html"))
     }
 
-    /// Is it a person who goes to this address, rather than a part of a page (an image, a script's request)?
-    /// (Fetch Metadata §2.1; browsers without it say `Accept: text/html`.)
+    /// Is it a person who goes to this address, rather than a part of a page (an image, a script's request)? Fetch Metadata
+    /// §2.1 tells; without it, `Accept` does: browsers always send one. What a page has its browser prefetch or prerender is
+    /// none, though it looks like one.
     pub fn is_navigation(&self) -> bool {
-        match self.header("sec-fetch-dest") {
-            Some(destination) => destination == "document",
-            None => self.accepts_html(),
+        if self
+            .header("sec-purpose")
+            .is_some_and(|purpose| purpose.starts_with("prefetch"))
+        {
+            return false;
+        }
+        match (self.header("sec-fetch-dest"), self.header("accept")) {
+            (Some(destination), _) => destination == "document",
+            (None, Some(_)) => self.accepts_html(),
+            (None, None) => true,
         }
     }
 
@@ -185,7 +194,6 @@ mod tests {
         let params = Params::parse("a=1&b=%C3%A4+%2B&c&=x&&d=".as_bytes()).unwrap();
         assert_eq!(params.single("a"), Ok(Some("1")));
         assert_eq!(params.single("b"), Ok(Some("ä +")));
-        // R02
         assert_eq!(
             (params.single("c"), params.single("d"), params.single("e")),
             (Ok(None), Ok(None), Ok(None))
@@ -198,7 +206,6 @@ mod tests {
 
     #[test]
     fn repeated_parameters_are_seen() {
-        // R04
         let params = Params::parse(b"a=1&b=2&a=1").unwrap();
         assert!(params.has_repeated() && params.single("a").is_err());
         assert!(!Params::parse(b"a=1&b=1").unwrap().has_repeated());

@@ -46,9 +46,6 @@ pub(super) fn submit(app: &App, request: &Request) -> Reply {
         PageOf::OtherName => return app.page(400, &Page::OtherName),
         PageOf::OtherSite => return app.page(403, &Page::CrossSite),
     }
-    let Some(browser) = browser_key(app, request) else {
-        return enter_code(app, request, 400, &typed, Some(CodeProblem::NoCookie));
-    };
     if typed.text.is_empty() {
         return enter_code(app, request, 400, &typed, Some(CodeProblem::Missing));
     }
@@ -60,25 +57,39 @@ pub(super) fn submit(app: &App, request: &Request) -> Reply {
         Err(Miss::TooManyTries(wait)) => return too_many_tries(app, request, wait),
         Err(Miss::Failed(reply)) => return reply,
     };
-    let token = params.given(FORM_TOKEN).unwrap_or_default();
-    // Of two tabs that had no cookie, the first one's form has the token of a cookie that the second one replaced.
-    let action = params.given("action");
-    let action = action.filter(|_| app.keys.is_form_token(&browser, token));
-    let user_code = &found.0.user_code;
+    let (token, action) = (params.given(FORM_TOKEN), params.given("action"));
+    match (token, action, browser_key(app, request)) {
+        (Some(_), _, None) => enter_code(app, request, 400, &typed, Some(CodeProblem::NoCookie)),
+        (Some(token), Some(action), Some(browser)) if app.keys.is_form_token(&browser, token) => {
+            decide(app, request, &typed, action, &found.0.user_code, &browser)
+        }
+        // Of two tabs that had no cookie, the first one's form has the token of a cookie that the second one replaced.
+        _ => confirm_page(app, request, &typed, &found),
+    }
+}
+
+/// The user goes on, or refuses.
+fn decide(
+    app: &App,
+    request: &Request,
+    typed: &Typed,
+    action: &str,
+    user_code: &UserCode,
+    browser: &BrowserKey,
+) -> Reply {
     let decided = match action {
-        None => return confirm_page(app, request, &typed, &found),
-        Some("deny") => app
+        "deny" => app
             .flow
             .refuse(user_code)
             .map(|refused| refused.then(|| app.page(200, &Page::Refused))),
-        Some(_) => app.flow.confirm(user_code, &browser).map(|url| {
-            url.map(|url| Reply::redirect(302, &url).with("Set-Cookie", app.cookies.set(&browser)))
+        _ => app.flow.confirm(user_code, browser).map(|url| {
+            url.map(|url| Reply::redirect(302, &url).with("Set-Cookie", app.cookies.set(browser)))
         }),
     };
     match decided {
         Ok(Some(reply)) => reply,
         // It was there a moment ago: decided elsewhere, or expired.
-        Ok(None) => enter_code(app, request, 400, &typed, Some(CodeProblem::Unknown)),
+        Ok(None) => enter_code(app, request, 400, typed, Some(CodeProblem::Unknown)),
         Err(error) => app.store_failed_page(&error),
     }
 }
@@ -154,7 +165,7 @@ enum Miss {
     Failed(Reply),
 }
 
-/// The live login that a code names, within the budget for wrong codes. Whoever has this server's own link does not guess. At
+/// The live login that a code names, within the budget for wrong codes. This server's own link is no guess. At
 /// the ceiling for all addresses the right code still counts from the network that started its login.
 fn look_up(app: &App, request: &Request, typed: &Typed) -> Result<(Login, UnixMs), Miss> {
     let (client, now) = (request.client, Instant::now());

@@ -38,7 +38,7 @@ pub(super) mod enter_code {
     pub(in super::super) const MISSING: &str =
         "The field was empty. Enter the code that your terminal shows.";
     pub(in super::super) const UNKNOWN: &str = "This code is mistyped, too old, or already used. Check it, or get a new one: run <kbd>postiz auth:login</kbd> again.";
-    pub(in super::super) const NO_COOKIE: &str = "Your browser did not send our cookie back. Allow cookies for <b>{server}</b>, then continue.";
+    pub(in super::super) const NO_COOKIE: &str = "Your browser did not send our cookie back. Continue once more; if that does not help, allow cookies for <b>{server}</b>.";
 }
 
 pub(super) mod confirm {

@@ -264,22 +264,23 @@ impl Store for Embedded {
     }
 }
 
-/// The undecided logins, those first that crowd the others out: ranked within its network, its last login first and the
-/// unconfirmed ones behind the others, the highest ranks are of the networks that hold most.
+/// The logins that wait for their user or were denied, those first that crowd the others out: ranked within its network, its
+/// last login first and the unconfirmed ones behind the others, the highest ranks are of the networks that hold most.
 fn crowding(alive: Vec<Login>) -> Vec<Login> {
-    let mut pending: Vec<Login> = alive
+    let is_confirmed = |login: &Login| login.status == Status::Pending && login.browser.is_some();
+    let mut removable: Vec<Login> = alive
         .into_iter()
-        .filter(|login| login.status == Status::Pending)
+        .filter(|login| matches!(login.status, Status::Pending | Status::Denied))
         .collect();
-    pending.sort_by_key(|login| (login.browser.is_none(), Reverse(login.created_at)));
+    removable.sort_by_key(|login| (!is_confirmed(login), Reverse(login.created_at)));
     let mut held: HashMap<String, usize> = HashMap::new();
     let mut ranked: Vec<(usize, Login)> = Vec::new();
-    for login in pending {
+    for login in removable {
         let rank = held.entry(login.starter.network.clone()).or_default();
         *rank += 1;
         ranked.push((*rank, login));
     }
-    ranked.sort_by_key(|(rank, login)| (Reverse(*rank), login.created_at));
+    ranked.sort_by_key(|(rank, login)| (Reverse(*rank), is_confirmed(login), login.created_at));
     ranked.into_iter().map(|(_, login)| login).collect()
 }
 

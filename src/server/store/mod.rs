@@ -36,7 +36,7 @@ pub trait Store: Send + Sync {
     fn change(&self, key: Key, transition: &mut Transition) -> Result<bool, StoreError>;
 
     /// Deletes up to `limit` logins for which there is no room any more: those that are over; where there are none, the
-    /// undecided ones of the networks that hold most, the unconfirmed and oldest first. Says how many it deleted.
+    /// pending and denied ones of the networks that hold most, the unconfirmed and oldest first. Says how many it deleted.
     fn make_room(&self, limit: u32) -> Result<u64, StoreError>;
 
     /// Deletes up to `limit` logins that have been expired for `login::EXPIRED_FOR`. Says which, with how far they came.

@@ -26,6 +26,9 @@ const CHECKOUT_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// How long no further connection is tried when the database has none left for us, and others of ours are open.
 const CROWDED_FOR: Duration = Duration::from_secs(10);
 
+/// A connection that is in use for longer hangs: its place goes to a new one. Longer than any client waits.
+const HUNG_AFTER: Duration = Duration::from_secs(6);
+
 /// What the server lets a statement take, and a transaction wait for us; set on direct connections.
 const SESSION: &str = "SET statement_timeout = '2s'; SET lock_timeout = '2s'; \
      SET idle_in_transaction_session_timeout = '15s'";
@@ -55,8 +58,11 @@ type Prepare = Box<dyn Fn(&mut Client) -> Result<(), StoreError> + Send + Sync>;
 
 struct Slots {
     idle: Vec<Connection>,
-    /// Idle ones and those in use.
-    open: usize,
+    /// Since when the others are in use, or being made.
+    in_use: HashMap<u64, Instant>,
+    next_id: u64,
+    /// How many hang and have lost their place. No more than the pool's size: each costs a thread.
+    abandoned: usize,
     /// Requests that wait for one.
     waiting: usize,
     /// When one was taken or came back last: while a silent database holds them all, nobody need wait for one.
@@ -75,6 +81,7 @@ struct Connection {
 /// the pool; without one, the place is free again.
 struct Slot<'a> {
     pool: &'a Pool,
+    id: u64,
     left: Option<Connection>,
 }
 
@@ -100,7 +107,9 @@ impl Pool {
             prepare: Box::new(prepare),
             slots: Mutex::new(Slots {
                 idle: Vec::new(),
-                open: 0,
+                in_use: HashMap::new(),
+                next_id: 0,
+                abandoned: 0,
                 waiting: 0,
                 moved: now,
                 crowded_until: now,
@@ -145,15 +154,15 @@ impl Pool {
                 return Ok(Pooled {
                     connection,
                     reused: true,
-                    slot: Slot::of(self),
+                    slot: self.slot(&mut slots),
                 });
             }
-            let crowded = slots.open > 0 && now < slots.crowded_until;
-            if slots.open < self.size && !crowded {
-                slots.open += 1;
+            let crowded = slots.open() > 0 && now < slots.crowded_until;
+            if !crowded && (slots.open() < self.size || slots.abandon_one(self.size)) {
                 slots.moved = now;
+                let slot = self.slot(&mut slots);
                 drop(slots);
-                match self.connect(Slot::of(self)) {
+                match self.connect(slot) {
                     Err(ConnectError::Crowded) => slots = self.slots(),
                     Err(ConnectError::Store(error)) => return Err(error),
                     Ok(pooled) => return Ok(pooled),
@@ -162,7 +171,7 @@ impl Pool {
             }
             let left = CHECKOUT_TIMEOUT.saturating_sub(slots.moved.elapsed());
             if left.is_zero() {
-                let busy = format!("all {} connections to PostgreSQL are busy", slots.open);
+                let busy = format!("all {} connections to PostgreSQL are busy", slots.open());
                 return Err(StoreError::Unavailable(busy));
             }
             slots.waiting += 1;
@@ -227,7 +236,7 @@ impl Pool {
 
     fn not_connected(&self, failed: connect::ConnectError) -> ConnectError {
         let mut slots = self.slots();
-        if failed.code == Some(SqlState::TOO_MANY_CONNECTIONS) && slots.open > 0 {
+        if failed.code == Some(SqlState::TOO_MANY_CONNECTIONS) && slots.open() > 0 {
             slots.crowded_until = Instant::now() + CROWDED_FOR;
             return ConnectError::Crowded;
         }
@@ -236,13 +245,20 @@ impl Pool {
 
     /// Closes the connections that nobody uses: what is true of them may not be true of new ones.
     pub(crate) fn drop_idle(&self) {
-        let mut slots = self.slots();
-        slots.open -= slots.idle.len();
-        let dead = std::mem::take(&mut slots.idle);
-        drop(slots);
+        let dead = std::mem::take(&mut self.slots().idle);
         // Closing may take a moment each, and needs no lock.
         drop(dead);
         self.freed.notify_all();
+    }
+
+    fn slot(&self, slots: &mut Slots) -> Slot<'_> {
+        slots.next_id += 1;
+        slots.in_use.insert(slots.next_id, Instant::now());
+        Slot {
+            pool: self,
+            id: slots.next_id,
+            left: None,
+        }
     }
 
     /// Nothing is left half-done in the slots by a panic elsewhere.
@@ -264,9 +280,23 @@ impl From<StoreError> for ConnectError {
     }
 }
 
-impl<'a> Slot<'a> {
-    fn of(pool: &'a Pool) -> Slot<'a> {
-        Slot { pool, left: None }
+impl Slots {
+    /// Idle connections and those in use.
+    fn open(&self) -> usize {
+        self.idle.len() + self.in_use.len()
+    }
+
+    /// Takes the place of one that hangs, if there is one and not too many were abandoned.
+    fn abandon_one(&mut self, most: usize) -> bool {
+        let mut in_use = self.in_use.iter();
+        let hangs = in_use.find(|(_, since)| since.elapsed() >= HUNG_AFTER);
+        match hangs.map(|(id, _)| *id) {
+            Some(id) if self.abandoned < most => {
+                self.abandoned += 1;
+                self.in_use.remove(&id).is_some()
+            }
+            _ => false,
+        }
     }
 }
 
@@ -274,9 +304,12 @@ impl Drop for Slot<'_> {
     fn drop(&mut self) {
         let mut slots = self.pool.slots();
         slots.moved = Instant::now();
-        match self.left.take() {
-            Some(connection) => slots.idle.push(connection),
-            None => slots.open -= 1,
+        if slots.in_use.remove(&self.id).is_none() {
+            slots.abandoned -= 1;
+        }
+        // One that was abandoned comes back to a pool that may be full.
+        if slots.open() < self.pool.size {
+            slots.idle.extend(self.left.take());
         }
         // A wake-up is a system call even where nobody sleeps.
         if slots.waiting > 0 {

@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -43,7 +42,7 @@ macro_rules! select_where {
             "SELECT device_code, user_code, status,
                  CASE WHEN status <> 'exchanging' OR lease_until = claimed_at + interval '30 seconds' THEN lease END,
                  (extract(epoch FROM ", lease_until!(), ") * 1000)::bigint,
-                 state, browser, access_token, api_url, organization_id, scope, refused_codes,
+                 state, browser, access_token, api_url, organization_id, scope, refused_codes, exchanged_codes,
                  client_address, client_network, client_agent,
                  (extract(epoch FROM created_at) * 1000)::bigint, (extract(epoch FROM expires_at) * 1000)::bigint,
                  xmin::text, (extract(epoch FROM now()) * 1000)::bigint
@@ -68,9 +67,8 @@ impl Postgres {
         let schema = quoted_schema(url);
         let qualified = schema.as_ref().map(|schema| format!("{schema}.{TABLE}"));
         let is_ready = AtomicBool::new(false);
-        let one_at_a_time = Mutex::new(());
         let prepare = move |client: &mut Client| {
-            let _turn = one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
+            // Connections that are made at once take turns under the migration's own lock.
             if !is_ready.load(Ordering::Acquire) {
                 migrate(client, &seal, schema.as_deref())?;
                 is_ready.store(true, Ordering::Release);
@@ -117,7 +115,8 @@ impl Postgres {
                  claimed_at = CASE $3 WHEN 'exchanging' THEN
                      timestamptz 'epoch' + $5::bigint * interval '1 millisecond' - interval '30 seconds' END,
                  state = $6, browser = $7, access_token = $8, api_url = $9, organization_id = $10, scope = $11,
-                 refused_codes = $12, expires_at = timestamptz 'epoch' + $13::bigint * interval '1 millisecond'
+                 refused_codes = $12, exchanged_codes = $13,
+                 expires_at = timestamptz 'epoch' + $14::bigint * interval '1 millisecond'
              WHERE device_code = (
                  SELECT device_code FROM device_requests WHERE device_code = $1 AND xmin::text = $2
                  FOR UPDATE SKIP LOCKED)
@@ -135,6 +134,7 @@ impl Postgres {
                 grant.and_then(|grant| grant.organization_id.as_deref()),
                 grant.and_then(|grant| grant.scope.as_deref()),
                 Some(&login.refused_codes),
+                Some(&login.exchanged_codes),
                 Some(&expires_at),
             ],
         )?;
@@ -243,10 +243,12 @@ impl Store for Postgres {
         self.delete(
             "DELETE FROM device_requests WHERE device_code IN (
                  SELECT device_code FROM (
-                     SELECT device_code, created_at, row_number() OVER (
-                         PARTITION BY client_network ORDER BY browser IS NULL, created_at DESC) AS rank
-                     FROM device_requests WHERE status = 'pending') AS ranked
-                 ORDER BY rank DESC, created_at LIMIT $1::bigint) AND status = 'pending' RETURNING 1",
+                     SELECT device_code, created_at, confirmed, row_number() OVER (
+                         PARTITION BY client_network ORDER BY confirmed DESC, created_at DESC) AS rank
+                     FROM (SELECT *, status = 'pending' AND browser IS NOT NULL AS confirmed
+                           FROM device_requests WHERE status IN ('pending', 'denied')) AS removable) AS ranked
+                 ORDER BY rank DESC, confirmed, created_at LIMIT $1::bigint)
+             AND status IN ('pending', 'denied') RETURNING 1",
             limit,
         )
     }
@@ -338,15 +340,16 @@ fn record(row: &Row) -> Result<(Login, String, UnixMs), StoreError> {
         browser: text(6).map(BrowserKeyHash::from_store),
         grant,
         refused_codes: row.get(11),
+        exchanged_codes: row.get(12),
         starter: Starter {
-            address: row.get(12),
-            network: row.get(13),
-            agent: row.get(14),
+            address: row.get(13),
+            network: row.get(14),
+            agent: row.get(15),
         },
-        created_at: ms(15),
-        expires_at: ms(16),
+        created_at: ms(16),
+        expires_at: ms(17),
     };
-    Ok((login, row.get(17), ms(18)))
+    Ok((login, row.get(18), ms(19)))
 }
 
 fn status(name: &str) -> Result<Status, StoreError> {

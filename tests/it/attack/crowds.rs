@@ -126,8 +126,8 @@ fn with_128_descriptors() {
         .iter_mut()
         .map(|connection| connection.try_answer(true));
     let served = answers.filter(Result::is_ok).count();
-    assert!((10..60).contains(&served), "{served} were served");
-    assert!(!serves(&server), "it is full");
+    assert!((10..=200).contains(&served), "{served} were served");
+    assert!(serves(&server), "those that idle make room");
     drop(crowd);
     eventually("it serves again, and many at once", || {
         at_once(10, |_| serves(&server))
@@ -163,7 +163,8 @@ fn without_any_descriptor() {
     };
     assert!(serves(&server));
     limit("3");
-    // Linux sets a descriptor aside for the next client before there is one; from the second on, there is none.
+    // Linux sets a descriptor aside for the next client before there is one; from the second on, there is none. Those that
+    // idle make room.
     let mut waiting: Vec<Connection> = (0..5).map(|_| Connection::open(server.address)).collect();
     waiting.iter_mut().for_each(|client| client.send(HEALTH));
     eventually("it says so", || server.log().contains("accept failed"));
@@ -187,13 +188,14 @@ fn connections_are_limited_in_all_and_by_address() {
     ] {
         let server = server_with(&postiz, variables);
         let mut inside = served_once(&server, 5);
-        assert!(!serves(&server), "a sixth is let in: {variables:?}");
-        inside.pop();
-        eventually("there is room again", || serves(&server));
-        for connection in &mut inside {
-            connection.send(HEALTH);
-            assert_eq!(connection.answer().status, 200);
-        }
+        // One that idles makes room, and no other.
+        inside.extend(served_once(&server, 1));
+        let mut still_served = |connection: &mut Connection| {
+            connection.try_send(HEALTH);
+            connection.try_answer(true).is_ok()
+        };
+        let served = inside.iter_mut().map(&mut still_served);
+        assert_eq!(served.filter(|served| *served).count(), 5, "{variables:?}");
         assert_nothing_broke(&server);
     }
     // A proxy brings many clients, whose addresses it tells.

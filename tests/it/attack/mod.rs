@@ -9,6 +9,7 @@ mod limits;
 mod pages;
 mod smuggling;
 mod stopping;
+mod strangers;
 mod tls;
 
 use std::fs;

@@ -4,21 +4,21 @@ use ring::digest::{SHA256, digest};
 
 use crate::attack::server_with;
 use crate::fake_postiz::FakePostiz;
-use crate::support::{Answer, Browser, Login, TestServer, expect};
+use crate::support::{Answer, Browser, Login, TestServer, VerifyForm, expect};
 
 /// Every page that there is without a fault, with the status it comes with.
 fn pages(server: &TestServer) -> Vec<Answer> {
     let login = Login::start(server);
-    let form = |body: &str| server.post_form("/device/verify", body);
+    let form = |fields: &str| VerifyForm::open(server).send(server, fields, &[]);
     let cross_site = [
         ("Content-Type", "application/x-www-form-urlencoded"),
         ("Sec-Fetch-Site", "cross-site"),
     ];
     let code = format!("user_code={}", login.user_code());
     vec![
-        server.get("/device/verify"),
-        server.get(&format!("/device/verify?{code}")),
-        server.get("/device/verify?user_code=WDJB-MJHT"),
+        server.page("/device/verify"),
+        server.page(&format!("/device/verify?{code}")),
+        server.page("/device/verify?user_code=WDJB-MJHT"),
         form(""),
         form("user_code=WDJB-MJHT"),
         server.send("POST", "/device/verify", &cross_site, code.as_bytes()),
@@ -136,7 +136,8 @@ fn nobody_is_sent_elsewhere() {
             "{method} {target}: {everything}"
         );
     }
-    let answer = server.send("POST", "/device/verify", &headers[6..], form.as_bytes());
+    let form = format!("action=continue&{form}");
+    let answer = VerifyForm::open(&server).send(&server, &form, &[]);
     let location = answer.header("location").expect("a redirect to Postiz");
     assert!(location.starts_with(&postiz.url()), "{location}");
     assert!(!location.contains("evil"), "{location}");

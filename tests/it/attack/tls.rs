@@ -213,7 +213,7 @@ fn https_asks_to_stay_https() {
         let server = TestServer::setup(Store::Embedded)
             .var("SERVER_URL", server_url)
             .start();
-        let answer = server.get("/device/verify");
+        let answer = server.page("/device/verify");
         let found = answer.headers_named("strict-transport-security");
         assert_eq!(found.len(), expected, "{server_url}");
     }

@@ -359,7 +359,7 @@ fn token_prints_the_credential_alone() {
     postiz("auth:token").run().code(4).stdout("");
 }
 
-/// R06: nothing but auth:login asks for a code.
+/// Nothing but auth:login asks for a code.
 #[test]
 fn no_other_command_starts_a_login() {
     let server = Server::new(|_, _| Reply::json(401, r#"{"msg":"Invalid OAuth token"}"#));

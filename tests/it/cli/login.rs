@@ -46,7 +46,7 @@ fn login(server: &Server) -> Cli {
     postiz("auth:login --no-browser").var("POSTIZ_AUTH_SERVER", server.url())
 }
 
-/// R21, R22, R24: the code and both addresses are shown; the requests are those that the npm CLI sends.
+/// The code and both addresses are shown; the requests are those that the npm CLI sends.
 #[test]
 fn a_login_from_start_to_end() {
     let server = auth_server(|poll| {
@@ -92,13 +92,13 @@ fn a_login_from_start_to_end() {
             .iter()
             .all(|asked| asked.header("authorization").is_none())
     );
-    // R33: an interval of a second has passed before each poll.
+    // An interval of a second has passed before each poll.
     for pair in asked.windows(2) {
         assert!(pair[1].at - pair[0].at >= Duration::from_secs(1));
     }
 }
 
-/// R54: byte for byte what the npm CLI writes, and readable by nobody else from its first byte on.
+/// Byte for byte what the npm CLI writes, and readable by nobody else from its first byte on.
 #[test]
 fn the_credentials_file_is_the_npm_one() {
     let server = auth_server(|_| grant());
@@ -232,7 +232,7 @@ fn events_for_programs() {
     );
 }
 
-/// R31, R32: the network, proxies and servers in trouble are waited out.
+/// The network, proxies and servers in trouble are waited out.
 #[test]
 fn trouble_in_the_middle_is_waited_out() {
     let troubles: [fn() -> Reply; 3] = [
@@ -249,7 +249,7 @@ fn trouble_in_the_middle_is_waited_out() {
     });
 }
 
-/// R29 to R31: each end has its own words, and no request follows it.
+/// Each end has its own words, and no request follows it.
 #[test]
 fn each_end_has_its_own_words() {
     let rows = [
@@ -325,7 +325,7 @@ fn a_lost_answer_is_told_apart() {
         .stderr_has("approved, but the answer with the token was lost");
 }
 
-/// R28: the pause after a slow_down is five seconds longer.
+/// The pause after a slow_down is five seconds longer.
 #[test]
 fn slow_down_is_obeyed() {
     let server = auth_server(|poll| {
@@ -404,7 +404,7 @@ fn the_auth_server_is_a_flag_a_variable_or_the_default() {
         .stderr_has("POSTIZ_AUTH_SERVER `nonsense`");
 }
 
-/// R05: a token must not cross a network in clear without a word. (0.0.0.0 reaches this machine but is no loopback address.)
+/// A token must not cross a network in clear without a word. (0.0.0.0 reaches this machine but is no loopback address.)
 #[test]
 fn plain_http_elsewhere_is_warned_about() {
     let server = auth_server(|_| grant());

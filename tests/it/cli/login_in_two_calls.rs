@@ -95,7 +95,7 @@ fn a_login_in_several_calls() {
     assert_eq!(home.credentials_folder(), ["credentials.json"]);
     assert!(home.read(".postiz/credentials.json").contains(TOKEN));
 
-    // R33: however often an agent calls, no poll comes sooner than the interval.
+    // However often an agent calls, no poll comes sooner than the interval.
     let asked = slow.server.asked();
     assert_eq!(asked.len(), 4);
     for pair in asked[1..].windows(2) {

@@ -90,7 +90,7 @@ impl Drop for TlsServer {
     }
 }
 
-/// R05, R64: an authority is trusted by whichever variable names it; without one, nothing is sent.
+/// An authority is trusted by whichever variable names it; without one, nothing is sent.
 #[test]
 fn certificates_are_trusted_as_the_environment_says() {
     let authority = Authority::new();

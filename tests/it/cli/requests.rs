@@ -421,7 +421,7 @@ fn a_request_without_a_body_says_so_where_one_is_usual() {
     }
 }
 
-/// R69: HEAD has no body; `api` prints what there is.
+/// HEAD has no body; `api` prints what there is.
 #[test]
 fn api_prints_the_body_as_it_is() {
     let server = Server::new(|_, _| Reply::Answer(200, String::new(), b"\x00raw \xff\n".to_vec()));

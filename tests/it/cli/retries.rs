@@ -88,7 +88,6 @@ fn other_statuses_are_not_tried_again() {
     });
 }
 
-/// R68.
 #[test]
 fn too_many_requests_are_waited_out() {
     let server = failing(1, || Reply::json(429, "{}").with("Retry-After: 1"));

@@ -175,7 +175,7 @@ fn without_a_terminal_there_are_no_escapes() {
         .hides("left");
 }
 
-/// R21, R44: a QR code is never the only way.
+/// A QR code is never the only way.
 #[test]
 fn a_qr_code_comes_with_code_and_address() {
     let server = auth_server();

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::harness::{Cli, Done, Home};
 use crate::fake_postiz::FakePostiz;
-use crate::support::{Browser, Login, Store, TestServer};
+use crate::support::{Browser, Login, Store, TestServer, VerifyForm};
 
 /// `auth:login --json` that has shown its code and waits.
 struct Waiting {
@@ -42,7 +42,7 @@ fn run(home: &Home, line: &str) -> Done {
     Cli::at(home.clone()).args(line.split_whitespace()).run()
 }
 
-/// R42: the CLI names the organisation; R20 to R24 with all parts real.
+/// The CLI names the organisation; all parts are real.
 #[test]
 fn from_login_to_logout() {
     let fake = FakePostiz::start();
@@ -87,7 +87,7 @@ fn a_login_elsewhere_ends_this_one() {
         .stderr_has("a later login on another machine");
 }
 
-/// R29, R74: a refusal in the browser reaches the terminal with the next poll.
+/// A refusal in the browser reaches the terminal with the next poll.
 #[test]
 fn a_refusal_reaches_the_terminal() {
     let fake = FakePostiz::start();
@@ -95,7 +95,7 @@ fn a_refusal_reaches_the_terminal() {
     let home = Home::new();
     let waiting = Waiting::begin(&home, &server);
     let form = format!("action=deny&user_code={}", waiting.login.user_code());
-    server.post_form("/device/verify", &form);
+    VerifyForm::open(&server).send(&server, &form, &[]);
     let (event, code) = waiting.end();
     assert_eq!(
         (&event["error"], code),

@@ -5,7 +5,8 @@ use serde_json::json;
 use crate::fake_postiz::{CLIENT_ID, CLIENT_SECRET, Delivery, FakePostiz, Fault, Gate, Response};
 use crate::support::server::BOTH_STORES;
 use crate::support::{
-    Answer, Browser, Cluster, Login, Page, Store, TestServer, at_once, eventually, expect,
+    Answer, Browser, Cluster, Login, Page, Store, TestServer, VerifyForm, at_once, eventually,
+    expect,
 };
 
 /// A callback by hand, as `browser` would send it.
@@ -27,7 +28,10 @@ fn query_of(redirect: &Page) -> String {
 }
 
 fn state_of(redirect: &Page) -> String {
-    let query = query_of(redirect);
+    state_of_query(&query_of(redirect))
+}
+
+fn state_of_query(query: &str) -> String {
     query.split_once("state=").expect("a state").1.to_owned()
 }
 
@@ -88,7 +92,7 @@ fn a_path_in_postiz_address_is_kept() {
     );
 }
 
-/// R52: one exchange, however many callbacks; and everybody sees success. The answer is slow, so that they all meet.
+/// One exchange, however many callbacks; the others get the page that reloads itself. The answer is slow, so that they all meet.
 #[test]
 fn twenty_callbacks_at_once_exchange_once() {
     for store in BOTH_STORES {
@@ -103,15 +107,26 @@ fn twenty_callbacks_at_once_exchange_once() {
             let callbacks =
                 scope.spawn(|| at_once(20, |_| call_back(&server, &query_of(&redirect), &browser)));
             eventually("the exchange is under way", || exchanges(&postiz) > 0);
-            // R27: the user is done, but the token is not here yet.
+            // The user is done, but the token is not here yet.
             expect::error(&login.poll(&server), 400, "authorization_pending");
             gate.open();
             callbacks.join().expect("no callback panics")
         });
+        let (mut signed_in, mut finishing) = (0, 0);
         for answer in answers {
             expect::page(&answer, 200);
-            assert!(answer.text().contains("signed in"), "{}", answer.text());
+            match answer.text().contains("signed in") {
+                true => signed_in += 1,
+                false => finishing += usize::from(answer.text().contains(expect::RELOAD)),
+            }
         }
+        assert!(
+            signed_in >= 1 && signed_in + finishing == 20,
+            "{signed_in} {finishing}"
+        );
+        // What the pages of the others show when they reload themselves.
+        let reloaded = call_back(&server, &query_of(&redirect), &browser);
+        assert!(reloaded.text().contains("signed in"), "{}", reloaded.text());
         assert_eq!(exchanges(&postiz), 1);
         expect::json(&login.poll(&server), 200);
     }
@@ -138,7 +153,6 @@ fn a_refresh_shows_the_same_page_again() {
     }
 }
 
-/// R29, R53.
 #[test]
 fn a_denial_at_postiz_reaches_the_next_poll() {
     for store in BOTH_STORES {
@@ -165,7 +179,7 @@ fn a_denial_at_postiz_reaches_the_next_poll() {
     }
 }
 
-/// R53: any other error is told in our own words, and the login goes on.
+/// Any other error is told in our own words, and the login goes on.
 #[test]
 fn other_errors_of_postiz_leave_the_login_open() {
     for store in BOTH_STORES {
@@ -204,7 +218,7 @@ fn other_errors_of_postiz_leave_the_login_open() {
     }
 }
 
-/// R51: the state is bound to the browser, and one that nobody gave out is worth nothing.
+/// The state is bound to the browser, and one that nobody gave out is worth nothing.
 #[test]
 fn strangers_change_nothing() {
     for store in BOTH_STORES {
@@ -280,20 +294,109 @@ fn odd_cookies_open_nothing() {
     );
 }
 
-/// Confirming again replaces the trip to Postiz: the older one is over.
+/// Confirming again in the same browser (a second click, another tab) leads to the same trip; in another browser it replaces it.
 #[test]
-fn only_the_last_state_counts() {
+fn state_is_the_browsers() {
+    for store in BOTH_STORES {
+        let postiz = FakePostiz::start();
+        let server = TestServer::start(store, &postiz);
+        let login = Login::start(&server);
+        let (mut first, mut second) = (Browser::new(), Browser::new());
+        let older = login.consent(&mut first, "ada");
+        let again = login.consent(&mut first, "ada");
+        assert_eq!(state_of(&older), state_of(&again));
+        let newer = login.consent(&mut second, "ada");
+        expect::page(&call_back(&server, &query_of(&again), &first), 400);
+        assert_eq!(exchanges(&postiz), 0);
+        expect::page(&call_back(&server, &query_of(&newer), &second), 200);
+    }
+}
+
+/// Five refused codes end a login; one code counts once, an outage not at all.
+#[test]
+fn five_refused_codes_end_a_login() {
     for store in BOTH_STORES {
         let postiz = FakePostiz::start();
         let server = TestServer::start(store, &postiz);
         let login = Login::start(&server);
         let mut browser = Browser::new();
-        let older = login.consent(&mut browser, "ada");
-        let newer = login.consent(&mut browser, "ada");
-        expect::page(&call_back(&server, &query_of(&older), &browser), 400);
-        assert_eq!(exchanges(&postiz), 0);
-        expect::page(&call_back(&server, &query_of(&newer), &browser), 200);
+        let state = state_of(&login.consent(&mut browser, "ada"));
+        let junk = |n: usize| call_back(&server, &format!("code=junk-{n}&state={state}"), &browser);
+        for n in 0..4 {
+            for _ in 0..3 {
+                expect::page(&junk(n), 502);
+            }
+            postiz.misbehave(
+                "/oauth/token",
+                Fault::Answer(Response::json(500, &json!({}))),
+            );
+            expect::page(&junk(100 + n), 502);
+            postiz.behave();
+            expect::error(&login.poll(&server), 400, "authorization_pending");
+        }
+        assert_eq!(exchanges(&postiz), 8, "four codes and four outages");
+        expect::page(&junk(4), 400);
+        expect::error(&login.poll(&server), 400, "access_denied");
+        expect::page(&junk(5), 400);
+        assert_eq!(exchanges(&postiz), 9);
     }
+}
+
+/// The cookie of the version before counts for logins that that version confirmed, and for no other: a sibling domain could
+/// set it.
+#[test]
+fn old_cookie_counts_for_old_logins_alone() {
+    let postiz = FakePostiz::start();
+    let database = Cluster::shared().database();
+    let server = TestServer::setup(Store::Embedded)
+        .postiz(&postiz)
+        .database(&database)
+        .start();
+    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+    let login = Login::start(&server);
+    let mut browser = Browser::new();
+    let query = query_of(&login.consent(&mut browser, "ada"));
+    let cookie = browser.cookies_for(&format!("{}/device/callback", server.public_url));
+    let (_, key) = cookie.split_once('=').expect("a cookie");
+    let old_cookie = format!("postiz_login={key}");
+    let call = |query: &str| {
+        let headers = [("Cookie", old_cookie.as_str())];
+        server.send("GET", &format!("/device/callback?{query}"), &headers, b"")
+    };
+    expect::page(&call(&query), 400);
+    assert_eq!(exchanges(&postiz), 0);
+    // As the version before would have bound it: with a state that was drawn.
+    let (state, drawn) = (state_of_query(&query), "a".repeat(64));
+    database.run(&format!(
+        "UPDATE device_requests SET state = encode(sha256('{drawn}'), 'hex') \
+         WHERE state = encode(sha256('{state}'), 'hex')"
+    ));
+    expect::page(&call(&query.replace(&state, &drawn)), 200);
+    expect::json(&login.poll(&server), 200);
+}
+
+#[test]
+fn callbacks_have_a_budget() {
+    let postiz = FakePostiz::start();
+    let server = TestServer::setup(Store::Embedded)
+        .postiz(&postiz)
+        .var("LIMIT_CALLBACKS_PER_MINUTE", "3")
+        .start();
+    let cookie = VerifyForm::open(&server).cookie;
+    let target = format!("/device/callback?code=x&state={}", "0".repeat(64));
+    let from = |address| {
+        let headers = [("Cookie", cookie.as_str()), ("X-Forwarded-For", address)];
+        server.send("GET", &target, &headers, b"")
+    };
+    for _ in 0..3 {
+        expect::page(&from("203.0.113.7"), 400);
+    }
+    let answer = from("203.0.113.7");
+    expect::page(&answer, 429);
+    expect::retry_after(&answer);
+    expect::page(&from("198.51.100.7"), 400);
+    // Without a cookie nothing is asked of anybody.
+    expect::page(&server.get(&target), 400);
 }
 
 #[test]
@@ -343,7 +446,7 @@ fn a_token_that_comes_just_after_the_expiry_is_kept() {
     }
 }
 
-/// R59: nothing in a query leads the browser elsewhere.
+/// Nothing in a query leads the browser elsewhere.
 #[test]
 fn no_open_redirect() {
     let postiz = FakePostiz::start();
@@ -364,8 +467,9 @@ fn no_open_redirect() {
                 "{answer:?}"
             );
         }
-        let form = format!("user_code={}&{tail}", login.user_code().to_lowercase());
-        let answer = server.post_form("/device/verify", &form);
+        let code = login.user_code().to_lowercase();
+        let form = format!("action=continue&user_code={code}&{tail}");
+        let answer = VerifyForm::open(&server).send(&server, &form, &[]);
         let location = answer
             .header("location")
             .unwrap_or(&postiz.url())

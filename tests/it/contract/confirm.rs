@@ -1,13 +1,16 @@
 //! `POST /device/verify`: the user confirms the code, or refuses.
 
+use std::collections::HashSet;
+
 use crate::fake_postiz::{CLIENT_ID, FakePostiz};
 use crate::support::server::BOTH_STORES;
-use crate::support::{Answer, Browser, Cluster, Login, Store, TestServer, expect};
+use crate::support::{Answer, Browser, Cluster, Login, Store, TestServer, VerifyForm, expect};
 
 const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
 
+/// Confirms a code in a browser that was never here.
 fn confirm(server: &TestServer, user_code: &str) -> Answer {
-    server.post_form("/device/verify", &format!("user_code={user_code}"))
+    VerifyForm::open(server).confirm(server, user_code)
 }
 
 fn state_in(location: &str) -> String {
@@ -15,9 +18,9 @@ fn state_in(location: &str) -> String {
     rest.split('&').next().unwrap_or_default().to_owned()
 }
 
-/// The address is exact; the state is fresh, and never the device code (R18, R51).
+/// The address is exact; the state is another one in each browser, and never the device code.
 #[test]
-fn a_good_code_leads_to_postiz() {
+fn good_code_leads_to_postiz() {
     for store in BOTH_STORES {
         let postiz = FakePostiz::start();
         let server = TestServer::start(store, &postiz);
@@ -53,38 +56,48 @@ fn a_good_code_leads_to_postiz() {
             states.push(state);
         }
         assert_ne!(states[0], states[1]);
+        // A second click or another tab of the same browser gets the same one.
+        let form = VerifyForm::open(&server);
+        let again = || {
+            let answer = form.confirm(&server, login.user_code());
+            state_in(answer.header("location").expect("a redirect"))
+        };
+        assert_eq!(again(), again());
     }
 }
 
-/// R76.
 #[test]
 fn the_cookie_binds_the_browser() {
+    let mut names = HashSet::new();
     for (server_url, start, end) in [
         (
             "http://auth.example",
             "",
-            "; HttpOnly; SameSite=Lax; Path=/device; Max-Age=900",
+            "; HttpOnly; SameSite=Lax; Path=/; Max-Age=900",
         ),
         (
             "http://auth.example/cli-auth",
             "",
-            "; HttpOnly; SameSite=Lax; Path=/cli-auth/device; Max-Age=900",
+            "; HttpOnly; SameSite=Lax; Path=/; Max-Age=900",
         ),
         (
             "https://auth.example",
-            "__Secure-",
-            "; HttpOnly; SameSite=Lax; Path=/device; Max-Age=900; Secure",
+            "__Host-",
+            "; HttpOnly; SameSite=Lax; Path=/; Max-Age=900; Secure",
         ),
     ] {
         let setup = TestServer::setup(Store::Embedded).var("SERVER_URL", server_url);
         let server = setup.start();
-        let answer = confirm(&server, Login::start(&server).user_code());
+        let form = VerifyForm::open(&server);
+        let answer = form.confirm(&server, Login::start(&server).user_code());
         let cookies = answer.headers_named("set-cookie");
+        assert!(cookies[0].starts_with(&form.cookie), "renewed: {cookies:?}");
         assert_eq!(cookies.len(), 1, "{cookies:?}");
         let (pair, _) = cookies[0].split_once(';').expect("attributes");
         let (name, value) = pair.split_once('=').expect("a value");
         assert!(value.len() >= 32, "{value}");
-        assert_eq!(name.starts_with("__Secure-"), !start.is_empty(), "{name}");
+        assert!(name.starts_with(&format!("{start}postiz_login_")), "{name}");
+        names.insert(name.to_owned());
         // The order of attributes means nothing.
         let sorted = |text: &str| {
             let mut parts: Vec<String> = text.split(';').map(|p| p.trim().to_owned()).collect();
@@ -93,9 +106,13 @@ fn the_cookie_binds_the_browser() {
         };
         assert_eq!(sorted(cookies[0]), sorted(&format!("{pair}{end}")));
     }
+    assert_eq!(
+        names.len(),
+        3,
+        "two servers on a host do not meet: {names:?}"
+    );
 }
 
-/// R46.
 #[test]
 fn the_typed_code_is_forgiven_its_form() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -121,7 +138,7 @@ fn the_typed_code_is_forgiven_its_form() {
     }
 }
 
-/// R15: told, and the form again.
+/// Told, and the form again.
 #[test]
 fn a_wrong_code_may_be_tried_again() {
     let postiz = FakePostiz::start();
@@ -139,14 +156,13 @@ fn a_wrong_code_may_be_tried_again() {
         "user_code=A&user_code=B".to_owned(),
         format!("user_code={}", "B".repeat(4_000)),
         String::new(),
-        "code=WDJB-MJHT".to_owned(),
+        "code=WDJB-MJHT&action=continue".to_owned(),
         "user_code=WDJB-MJHT&action=deny".to_owned(),
     ] {
         let answer = server.post_form("/device/verify", &form);
         expect::page(&answer, 400);
         let html = answer.text();
         assert!(html.contains("name=\"user_code\""), "{form}: {html}");
-        assert!(answer.header("set-cookie").is_none());
     }
     expect::json(&used.poll(&server), 200);
 }
@@ -160,7 +176,7 @@ fn an_expired_code_is_told_as_a_wrong_one() {
     let login = Login::start(&server);
     database.run("UPDATE device_requests SET expires_at = now() - interval '1 second'");
     expect::page(&confirm(&server, login.user_code()), 400);
-    let shown = server.get(&format!("/device/verify?user_code={}", login.user_code()));
+    let shown = server.page(&format!("/device/verify?user_code={}", login.user_code()));
     expect::page(&shown, 200);
     assert!(
         !shown.text().contains("deny"),
@@ -168,7 +184,6 @@ fn an_expired_code_is_told_as_a_wrong_one() {
     );
 }
 
-/// R29, R74.
 #[test]
 fn refusing_ends_the_login_at_once() {
     for store in BOTH_STORES {
@@ -194,50 +209,55 @@ fn refusing_ends_the_login_at_once() {
 fn forms_of_other_sites_are_refused() {
     let server = TestServer::setup(Store::Embedded).start();
     let login = Login::start(&server);
-    let form = format!("user_code={}", login.user_code());
+    let fields = format!("action=continue&user_code={}", login.user_code());
+    let form = VerifyForm::open(&server);
     let own = server.public_url.as_str();
     let evil = "https://evil.example";
+    // Our own page, under a name that this server is also reached by.
+    let other_name = format!("http://{}", server.address);
     for (site, origin, status) in [
         (None, None, 302),
         (Some("same-origin"), None, 302),
         (Some("none"), None, 302),
-        (Some("same-origin"), Some(evil), 302),
+        (Some("same-origin"), Some(own), 302),
         (None, Some(own), 302),
-        (None, Some("null"), 302),
+        (Some("same-origin"), Some(&*other_name), 400),
+        (Some("same-origin"), Some("null"), 403),
+        (None, Some("null"), 403),
         (Some("cross-site"), None, 403),
         (Some("same-site"), None, 403),
         (Some("cross-site"), Some(own), 403),
         (None, Some(evil), 403),
-        (None, Some("http://localhost"), 403),
+        (None, Some("http://localhost"), 400),
+        (None, Some("http://localhost.evil.example"), 403),
     ] {
-        let mut headers = vec![FORM];
+        let mut headers = Vec::new();
         headers.extend(site.map(|s| ("Sec-Fetch-Site", s)));
         headers.extend(origin.map(|o| ("Origin", o)));
-        let answer = server.send("POST", "/device/verify", &headers, form.as_bytes());
+        let answer = form.send(&server, &fields, &headers);
         assert_eq!(
             answer.status,
             status,
             "{site:?} {origin:?}: {}",
             answer.text()
         );
-        if status == 403 {
-            expect::page(&answer, 403);
+        if status != 302 {
+            expect::page(&answer, status);
             assert!(answer.header("set-cookie").is_none());
+            assert_eq!(
+                status == 400,
+                answer.text().contains(&format!("href=\"{own}/device"))
+            );
         }
     }
     // Refusing is no better: another site could end somebody's login.
-    let headers = [FORM, ("Origin", evil)];
-    let answer = server.send(
-        "POST",
-        "/device/verify",
-        &headers,
-        format!("{form}&action=deny").as_bytes(),
-    );
+    let fields = format!("action=deny&user_code={}", login.user_code());
+    let answer = form.send(&server, &fields, &[("Origin", evil)]);
     expect::page(&answer, 403);
     expect::error(&login.poll(&server), 400, "authorization_pending");
 }
 
-/// R35: from one address, and from all together.
+/// From one address, and from all together.
 #[test]
 fn guessing_is_stopped() {
     for (variable, spread) in [
@@ -270,11 +290,77 @@ fn guessing_by_the_address_counts_too() {
     let login = Login::start(&server);
     for _ in 0..10 {
         expect::page(
-            &server.get(&format!("/device/verify?user_code={}", login.user_code())),
+            &server.page(&format!("/device/verify?user_code={}", login.user_code())),
             200,
         );
-        expect::page(&server.get("/device/verify"), 200);
+        expect::page(&server.page("/device/verify"), 200);
     }
-    let guesses = (0..5).map(|_| server.get("/device/verify?user_code=WDJB-MJHT").status);
+    let guesses = (0..5).map(|_| server.page("/device/verify?user_code=WDJB-MJHT").status);
     assert_eq!(guesses.collect::<Vec<_>>(), [200, 200, 200, 200, 429]);
+}
+
+/// Without the form's token, which is tied to its cookie, nothing happens: the page is shown again, with a fresh one.
+#[test]
+fn form_without_its_token_changes_nothing() {
+    let server = TestServer::setup(Store::Embedded).start();
+    let login = Login::start(&server);
+    let (form, other) = (VerifyForm::open(&server), VerifyForm::open(&server));
+    let crossed = VerifyForm {
+        cookie: form.cookie.clone(),
+        token: other.token.clone(),
+    };
+    let no_token = VerifyForm {
+        cookie: form.cookie.clone(),
+        token: String::new(),
+    };
+    for action in ["continue", "deny"] {
+        let fields = format!("action={action}&user_code={}", login.user_code());
+        for form in [&crossed, &no_token] {
+            let answer = form.send(&server, &fields, &[]);
+            expect::page(&answer, 200);
+            assert!(
+                answer.text().contains("value=\"deny\""),
+                "{}",
+                answer.text()
+            );
+            assert!(answer.header("set-cookie").is_some());
+        }
+        // A script that has never seen the page.
+        expect::page(&server.post_form("/device/verify", &fields), 200);
+        // A browser that keeps no cookies is told so.
+        let fields = format!("{fields}&form_token={}", form.token);
+        let answer = server.post_form("/device/verify", &fields);
+        expect::page(&answer, 400);
+        assert!(answer.text().contains("allow cookies"), "{}", answer.text());
+    }
+    // Two cookies of the name: one was set by a sibling domain.
+    let (name, _) = form.cookie.split_once('=').expect("a cookie");
+    let planted = format!("{}; {name}={}", form.cookie, "0".repeat(64));
+    let twice = VerifyForm {
+        cookie: planted,
+        token: form.token.clone(),
+    };
+    expect::page(&twice.confirm(&server, login.user_code()), 400);
+    expect::error(&login.poll(&server), 400, "authorization_pending");
+    assert_eq!(form.confirm(&server, login.user_code()).status, 302);
+}
+
+/// Nobody reaches Postiz without having seen who asks.
+#[test]
+fn typed_code_shows_who_asks_first() {
+    let postiz = FakePostiz::start();
+    let server = TestServer::start(Store::Embedded, &postiz);
+    let login = Login::start(&server);
+    let link = login.start["verification_uri_complete"]
+        .as_str()
+        .expect("a link");
+    let mut browser = Browser::new();
+    let page = browser.open(&format!("{}/device/verify", server.public_url));
+    for typed in [login.user_code(), link] {
+        let page = browser.submit(&page, &[("user_code", typed)]);
+        expect::page(&page.answer, 200);
+        assert!(page.html().contains("127.0.0.1"), "{}", page.html());
+        let page = browser.submit(&page, &[]);
+        assert_eq!(page.status(), 302, "{}", page.html());
+    }
 }

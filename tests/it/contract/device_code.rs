@@ -6,12 +6,11 @@ use serde_json::json;
 
 use crate::fake_postiz::FakePostiz;
 use crate::support::server::BOTH_STORES;
-use crate::support::{Login, Store, TestServer, expect};
+use crate::support::{Login, Store, TestServer, VerifyForm, expect};
 
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// R01, R02, R03, R07, R08, R09, R19.
 #[test]
 fn every_accepted_body_gets_the_same_answer() {
     for store in BOTH_STORES {
@@ -40,10 +39,16 @@ fn every_accepted_body_gets_the_same_answer() {
             let codes = answer.json();
             let user_code = codes["user_code"].as_str().expect("a user code");
             let device_code = codes["device_code"].as_str().expect("a device code");
+            let link = codes["verification_uri_complete"].as_str().expect("a link");
+            let (_, mac) = link.split_once("&mac=").expect("a MAC of the code");
+            assert!(
+                mac.len() == 16 && mac.bytes().all(|b| b.is_ascii_hexdigit()),
+                "{mac}"
+            );
             let expected = format!(
                 "{{\"device_code\":\"{device_code}\",\"user_code\":\"{user_code}\",\
                  \"verification_uri\":\"{url}/device/verify\",\
-                 \"verification_uri_complete\":\"{url}/device/verify?user_code={user_code}\",\
+                 \"verification_uri_complete\":\"{url}/device/verify?user_code={user_code}&mac={mac}\",\
                  \"expires_in\":900,\"interval\":5}}"
             );
             assert_eq!(answer.text(), expected, "{content_type} {body}");
@@ -53,7 +58,6 @@ fn every_accepted_body_gets_the_same_answer() {
     }
 }
 
-/// R37, R45.
 #[test]
 fn codes_are_never_the_same() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -66,7 +70,6 @@ fn codes_are_never_the_same() {
     assert_eq!(letters.len(), 26, "25 letters and the dash: {letters:?}");
 }
 
-/// R11.
 #[test]
 fn a_broken_body_is_an_invalid_request() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -85,7 +88,6 @@ fn a_broken_body_is_an_invalid_request() {
     }
 }
 
-/// R68.
 #[test]
 fn too_many_logins_from_one_address_have_to_wait() {
     let setup = TestServer::setup(Store::Embedded).var("LIMIT_LOGINS_PER_MINUTE", "3");
@@ -104,25 +106,49 @@ fn too_many_logins_from_one_address_have_to_wait() {
     );
 }
 
+/// The oldest unconfirmed login makes room; one that is confirmed, last of all.
 #[test]
-fn a_full_store_is_unavailable() {
+fn full_store_makes_room_for_a_newcomer() {
     for store in BOTH_STORES {
         let server = TestServer::setup(store)
             .var("LIMIT_LIVE_LOGINS", "2")
             .start();
-        let login = Login::start(&server);
-        Login::start(&server);
-        // The count may lag a little, but not for ever.
-        crate::support::eventually("the store is full", || {
-            let answer = server.post_json("/device/code", &json!({}));
-            let full = answer.status == 503;
-            if full {
-                expect::unavailable(&answer);
-            }
-            full
+        let (confirmed, oldest) = (Login::start(&server), Login::start(&server));
+        let form = VerifyForm::open(&server);
+        assert_eq!(form.confirm(&server, confirmed.user_code()).status, 302);
+        // The count may lag a little.
+        let newcomer = crate::support::eventually_some("the oldest makes room", || {
+            let newcomer = Login::start(&server);
+            (oldest.poll(&server).error() == "invalid_device_code").then_some(newcomer)
         });
-        expect::error(&login.poll(&server), 400, "authorization_pending");
+        expect::error(&confirmed.poll(&server), 400, "authorization_pending");
+        expect::error(&newcomer.poll(&server), 400, "authorization_pending");
     }
+}
+
+/// A page of another site that makes its visitor's browser ask. Node's `fetch` sends `Sec-Fetch-Mode` alone.
+#[test]
+fn browsers_of_other_sites_are_refused_and_not_charged() {
+    let setup = TestServer::setup(Store::Embedded).var("LIMIT_LOGINS_PER_MINUTE", "1");
+    let server = setup.start();
+    let own = server.public_url.clone();
+    for path in ["/device/code", "/device/token"] {
+        for (name, value) in [
+            ("Origin", "https://evil.example"),
+            ("Origin", "null"),
+            ("Sec-Fetch-Site", "cross-site"),
+            ("Sec-Fetch-Site", "same-site"),
+        ] {
+            let answer = server.send("POST", path, &[(name, value)], b"");
+            expect::json(&answer, 403);
+        }
+    }
+    let headers = [("Sec-Fetch-Mode", "cors"), ("Origin", own.as_str())];
+    assert_eq!(
+        server.send("POST", "/device/code", &headers, b"").status,
+        200
+    );
+    assert_eq!(server.post_json("/device/code", &json!({})).status, 429);
 }
 
 /// A path and a slash in SERVER_URL.
@@ -138,9 +164,10 @@ fn addresses_carry_the_path_of_server_url() {
         let page = "https://example.com/cli-auth/device/verify";
         assert_eq!(codes["verification_uri"], page);
         let user_code = codes["user_code"].as_str().expect("a user code");
-        assert_eq!(
-            codes["verification_uri_complete"],
-            format!("{page}?user_code={user_code}")
+        let link = codes["verification_uri_complete"].as_str().expect("a link");
+        assert!(
+            link.starts_with(&format!("{page}?user_code={user_code}&mac=")),
+            "{link}"
         );
     }
 }

@@ -23,7 +23,7 @@ fn post(server: &TestServer, content_type: &str, body: impl AsRef<[u8]>) -> Answ
     server.send("POST", "/device/token", headers, body.as_ref())
 }
 
-/// R26, R47; both dialects, on both stores.
+/// Both dialects, on both stores.
 #[test]
 fn the_token_answer() {
     for store in BOTH_STORES {
@@ -65,7 +65,7 @@ fn what_postiz_left_out_is_null_or_left_out() {
     assert_eq!(login.poll(&server).text(), expected);
 }
 
-/// R27; also after the code was entered and the person is at Postiz.
+/// Also after the code was entered and the person is at Postiz.
 #[test]
 fn waiting_is_pending_in_both_dialects() {
     for store in BOTH_STORES {
@@ -79,7 +79,7 @@ fn waiting_is_pending_in_both_dialects() {
     }
 }
 
-/// R28: an early poll is told so, in the dialect that knows the word; each time the interval grows by 5 s.
+/// An early poll is told so, in the dialect that knows the word; each time the interval grows by 5 s.
 #[test]
 fn polling_too_soon() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -125,7 +125,7 @@ fn an_early_poll_hears_what_is_ready() {
     }
 }
 
-/// R30: for at least 15 minutes after the expiry, also from another instance and after a restart.
+/// For at least 15 minutes after the expiry, also from another instance and after a restart.
 #[test]
 fn an_expired_code_says_so_for_a_while() {
     let database = Cluster::shared().database();
@@ -205,7 +205,6 @@ fn which_dialect() {
     }
 }
 
-/// R02, R04, R25, R49.
 #[test]
 fn invalid_requests() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -270,7 +269,7 @@ fn invalid_requests() {
     expect::error(&answer, 400, "authorization_pending");
 }
 
-/// R03, R25: any client and none, and fields we do not know.
+/// Any client and none, and fields we do not know.
 #[test]
 fn other_fields_are_ignored() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -288,7 +287,6 @@ fn other_fields_are_ignored() {
     }
 }
 
-/// R24.
 #[test]
 fn other_grant_types_are_unsupported() {
     let server = TestServer::setup(Store::Embedded).start();

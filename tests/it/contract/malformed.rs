@@ -214,7 +214,7 @@ fn requests_one_after_another_and_cut_short() {
     }
 }
 
-/// R70: what a proxy and a server may read differently is refused or read as one request, never as two.
+/// What a proxy and a server may read differently is refused or read as one request, never as two.
 #[test]
 fn nothing_is_smuggled() {
     let server = TestServer::setup(Store::Embedded).start();

@@ -4,6 +4,7 @@ mod callback;
 mod confirm;
 mod device_code;
 mod device_token;
+mod framing;
 mod malformed;
 mod service;
 mod store_down;

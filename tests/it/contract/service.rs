@@ -19,7 +19,6 @@ fn health_and_readiness() {
     }
 }
 
-/// R34, R57, R58.
 #[test]
 fn metadata() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -36,7 +35,6 @@ fn metadata() {
     assert_eq!(answer.json(), expected);
 }
 
-/// R56, R57.
 #[test]
 fn metadata_with_a_path() {
     let setup = TestServer::setup(Store::Embedded);
@@ -64,7 +62,6 @@ fn metadata_with_a_path() {
     expect::json(&answer, 404);
 }
 
-/// R12.
 #[test]
 fn the_root_leads_to_the_form() {
     for (server_url, location) in [
@@ -90,7 +87,7 @@ fn the_root_leads_to_the_form() {
     }
 }
 
-/// R69: the same head without a body, and the connection goes on.
+/// The same head without a body, and the connection goes on.
 #[test]
 fn head_is_get_without_the_body() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -115,13 +112,18 @@ fn head_is_get_without_the_body() {
         let without_date = |answer: &crate::support::Answer| {
             let mut headers = answer.headers.clone();
             headers.retain(|(name, _)| !name.eq_ignore_ascii_case("date"));
+            // A browser that has none is given a cookie, and another page's token of the same length.
+            for (name, value) in &mut headers {
+                if name.eq_ignore_ascii_case("set-cookie") {
+                    value.truncate("postiz_login".len());
+                }
+            }
             headers
         };
         assert_eq!(without_date(&head), without_date(&get), "{target}");
     }
 }
 
-/// R01, R50, R69.
 #[test]
 fn other_methods_on_known_paths() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -136,9 +138,7 @@ fn other_methods_on_known_paths() {
         ("/.well-known/oauth-authorization-server", &reading),
         ("/", &reading),
     ] {
-        for method in [
-            "GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND",
-        ] {
+        for method in ["GET", "POST", "PUT", "DELETE", "PATCH", "PROPFIND"] {
             if allowed.contains(&method) {
                 continue;
             }
@@ -161,11 +161,8 @@ fn unknown_paths() {
         "/nothing",
         "/device",
         "/device/",
-        "/device/code/",
         "/device/codex",
-        "/health/",
         "/HEALTH",
-        "//health",
         "/device/verify/../../health",
         "/%2e%2e/health",
         "/favicon.ico",
@@ -219,4 +216,63 @@ fn a_login_under_a_path() {
         expect::json(&server.get("/other/health"), 404);
         expect::json(&server.get("/cli-authhealth"), 404);
     }
+}
+
+/// Load balancers ask so.
+#[test]
+fn options_on_known_paths() {
+    let server = TestServer::setup(Store::Embedded).start();
+    for (path, allowed) in [
+        ("/device/code", "POST"),
+        ("/device/verify", "GET, HEAD, POST"),
+        ("/health", "GET, HEAD"),
+        ("/", "GET, HEAD"),
+    ] {
+        let answer = server.send("OPTIONS", path, &[], b"");
+        assert_eq!(
+            (answer.status, answer.header("allow")),
+            (204, Some(allowed)),
+            "{path}"
+        );
+        assert!(answer.header("content-length").is_none() && answer.body.is_empty());
+    }
+    expect::json(&server.send("OPTIONS", "/nothing", &[], b""), 404);
+}
+
+#[test]
+fn surplus_slashes_lead_to_the_path_without() {
+    for (server_url, base) in [("", ""), ("http://a.example/cli-auth", "/cli-auth")] {
+        let server = TestServer::setup(Store::Embedded)
+            .var("SERVER_URL", server_url)
+            .start();
+        for (path, known) in [
+            ("/health/", "/health"),
+            ("//health", "/health"),
+            ("/device//verify", "/device/verify"),
+            ("/device/verify///?code=x&y", "/device/verify?code=x&y"),
+            ("/device/code/", "/device/code"),
+            ("//", "/"),
+            (&*format!("{base}//ready"), "/ready"),
+        ] {
+            for method in ["GET", "HEAD"] {
+                let answer = http_head(&server, method, path);
+                assert_eq!(answer.status, 308, "{method} {path}");
+                let location = format!("{base}{known}");
+                assert_eq!(
+                    answer.header("location"),
+                    Some(&*location),
+                    "{method} {path}"
+                );
+            }
+            expect::json(&server.send("POST", path, &[], b""), 404);
+        }
+    }
+}
+
+fn http_head(server: &TestServer, method: &str, path: &str) -> crate::support::Answer {
+    let mut connection = Connection::open(server.address);
+    connection.send(format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    ));
+    connection.answer_to_head()
 }

@@ -29,7 +29,7 @@ fn every_endpoint_without_its_database() {
     expect::json(&ready, 503);
     assert_eq!(ready.text(), r#"{"status":"unavailable"}"#);
     expect::json(&server.get("/health"), 200);
-    expect::page(&server.get("/device/verify"), 200);
+    expect::page(&server.page("/device/verify"), 200);
     let code = format!("user_code={}", login.user_code());
     for answer in [
         server.post_form("/device/verify", &code),

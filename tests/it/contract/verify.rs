@@ -15,7 +15,7 @@ fn value_of_code_field(page: &crate::support::Page) -> String {
         .clone()
 }
 
-/// R12, R14: the short address alone is enough.
+/// The short address alone is enough.
 #[test]
 fn a_cold_browser_finds_an_empty_form() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -23,16 +23,16 @@ fn a_cold_browser_finds_an_empty_form() {
     let page = browser.open(&format!("{}/device/verify", server.public_url));
     expect::page(&page.answer, 200);
     assert_eq!(value_of_code_field(&page), "");
-    assert!(page.answer.headers_named("set-cookie").is_empty());
+    assert_eq!(page.answer.headers_named("set-cookie").len(), 1);
 }
 
-/// R16, R23, R38, R39, R40, R74: arriving with the code, the user sees who asks and has a way out; nothing happens by itself.
+/// Arriving with the code, the user sees who asks and has a way out; nothing happens by itself.
 #[test]
 fn a_live_code_is_shown_with_who_asked() {
     for store in BOTH_STORES {
         let postiz = FakePostiz::start();
         let server = TestServer::start(store, &postiz);
-        let agent = "postiz-rust/9.8.7 (linux \"x\" <b>)";
+        let agent = "postiz-rust/9.8.7 (linux x86_64)";
         let headers = [("User-Agent", agent), ("X-Forwarded-For", "198.51.100.23")];
         let codes = server.send("POST", "/device/code", &headers, b"").json();
         let login = Login { start: codes };
@@ -45,7 +45,7 @@ fn a_live_code_is_shown_with_who_asked() {
             let html = page.html();
             assert_eq!(value_of_code_field(&page), code);
             assert!(
-                html.contains("postiz-rust/9.8.7") && !html.contains("<b>)"),
+                html.contains("calls itself postiz-rust/9.8.7 (linux x86_64)"),
                 "{html}"
             );
             assert!(html.contains("198.51.100.23"), "{html}");
@@ -62,13 +62,12 @@ fn a_live_code_is_shown_with_who_asked() {
                 "{buttons:?}"
             );
             assert_eq!(buttons.len(), 2, "go on and refuse: {buttons:?}");
-            assert!(page.answer.headers_named("set-cookie").is_empty());
         }
         expect::error(&login.poll(&server), 400, "authorization_pending");
     }
 }
 
-/// R63: a stranger cannot say whose address it is.
+/// A stranger cannot say whose address it is.
 #[test]
 fn only_proxies_speak_for_others() {
     for (trusted, shown) in [
@@ -95,7 +94,6 @@ fn only_proxies_speak_for_others() {
     }
 }
 
-/// R46.
 #[test]
 fn the_code_in_the_address_is_forgiven_its_form() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -143,7 +141,7 @@ fn hostile_values_are_escaped() {
         "a%0d%0aSet-Cookie:%20x=y",
     ] {
         for parameter in ["user_code", "code"] {
-            let answer = server.get(&format!("/device/verify?{parameter}={value}"));
+            let answer = server.page(&format!("/device/verify?{parameter}={value}"));
             expect::page(&answer, 200);
             let html = answer.text().to_lowercase();
             assert!(
@@ -154,16 +152,20 @@ fn hostile_values_are_escaped() {
                 !html.contains("\"'") || !html.contains(" onfocus=alert"),
                 "{html}"
             );
-            assert!(answer.header("set-cookie").is_none());
+            let cookies = answer.headers_named("set-cookie");
+            assert!(
+                cookies.len() == 1 && !cookies[0].contains("x=y"),
+                "{cookies:?}"
+            );
         }
     }
     let long = "B".repeat(7_000);
-    let answer = server.get(&format!("/device/verify?user_code={long}"));
+    let answer = server.page(&format!("/device/verify?user_code={long}"));
     expect::page(&answer, 200);
     assert!(!answer.text().contains(&long[..100]), "a page is no echo");
 }
 
-/// R62: our own form's POST must name its origin, which `no-referrer` would turn into `null`; nothing else is told.
+/// Our own form's POST must name its origin, which `no-referrer` would turn into `null`; nothing else is told.
 #[test]
 fn referrer_policies() {
     let postiz = FakePostiz::start();
@@ -196,7 +198,7 @@ fn referrer_policies() {
     }
 }
 
-/// R14: what is in the page works without a script, from this server alone.
+/// What is in the page works without a script, from this server alone.
 #[test]
 fn pages_need_nothing_from_elsewhere() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -223,7 +225,6 @@ fn pages_need_nothing_from_elsewhere() {
     }
 }
 
-/// R18.
 #[test]
 fn the_device_code_is_on_no_page() {
     let postiz = FakePostiz::start();
@@ -249,4 +250,63 @@ fn the_device_code_is_on_no_page() {
     );
     let answer = server.post_json("/device/token", &json!({"device_code": secret}));
     expect::json(&answer, 200);
+}
+
+/// A user agent is a stranger's text, and could be a message to the user.
+#[test]
+fn strangers_text_is_not_shown() {
+    let server = TestServer::setup(Store::Embedded).start();
+    for agent in [
+        "Your account is locked. Call 555-0100 now",
+        "postiz/1.0 (open evil.example and enter the code there)",
+        "<b>x</b>/1",
+    ] {
+        let codes = server.send("POST", "/device/code", &[("User-Agent", agent)], b"");
+        let link = codes.json()["verification_uri_complete"]
+            .as_str()
+            .expect("a link")
+            .to_owned();
+        let html = Browser::new().open(&link).html();
+        assert!(html.contains("127.0.0.1"), "the rest is shown: {html}");
+        for word in ["locked", "evil", "calls itself"] {
+            assert!(!html.contains(word), "{agent}: {html}");
+        }
+    }
+    // What cannot be a code is not put into the field.
+    let page = Browser::new().open(&format!(
+        "{}/device/verify?user_code=call+555-0100",
+        server.public_url
+    ));
+    assert_eq!(value_of_code_field(&page), "");
+}
+
+/// An image or a script's request of another page looks nothing up.
+#[test]
+fn only_navigation_looks_a_code_up() {
+    let server = TestServer::setup(Store::Embedded).start();
+    let login = Login::start(&server);
+    let target = format!("/device/verify?user_code={}", login.user_code());
+    for (headers, shown) in [
+        (
+            &[("Sec-Fetch-Dest", "document"), ("Accept", "*/*")][..],
+            true,
+        ),
+        (&[("Accept", "text/html,*/*;q=0.8")], true),
+        (
+            &[("Sec-Fetch-Dest", "image"), ("Accept", "text/html")],
+            false,
+        ),
+        (&[("Sec-Fetch-Dest", "empty")], false),
+        (&[("Sec-Fetch-Dest", "iframe")], false),
+        (&[("Accept", "image/avif,image/webp,*/*;q=0.8")], false),
+        (&[("Accept", "*/*")], false),
+    ] {
+        let answer = server.send("GET", &target, headers, b"");
+        expect::page(&answer, 200);
+        assert_eq!(
+            answer.text().contains("value=\"deny\""),
+            shown,
+            "{headers:?}"
+        );
+    }
 }

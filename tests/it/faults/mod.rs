@@ -2,6 +2,7 @@
 //! again, what was acknowledged is kept, and the first request after the end of the fault is served at once.
 
 mod database;
+mod endurance;
 mod file;
 
 use std::time::{Duration, Instant};

@@ -123,6 +123,9 @@ impl Connection {
         if answer.header("transfer-encoding").is_some() {
             return self.read_chunks();
         }
+        if answer.status == 204 {
+            return Ok(Vec::new());
+        }
         match answer.header("content-length") {
             Some(length) => self.take(length.parse().map_err(io::Error::other)?),
             None => self.rest(),

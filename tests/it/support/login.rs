@@ -6,6 +6,50 @@ use super::browser::{Browser, Page};
 use super::http::Answer;
 use super::server::TestServer;
 
+/// What the verify page gives a browser: its cookie, and the token of its form.
+pub struct VerifyForm {
+    /// `name=value`.
+    pub cookie: String,
+    /// The hidden field's value.
+    pub token: String,
+}
+
+impl VerifyForm {
+    /// Opens the page as a browser that was never here.
+    pub fn open(server: &TestServer) -> VerifyForm {
+        let page = server.page("/device/verify");
+        let cookie = page.header("set-cookie").expect("the page sets a cookie");
+        let html = page.text();
+        let (_, token) = html
+            .split_once("name=\"form_token\" value=\"")
+            .expect("the form has a token");
+        VerifyForm {
+            cookie: cookie.split(';').next().unwrap_or_default().to_owned(),
+            token: token.split('"').next().unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// Sends the form with these fields, encoded by the caller, and headers.
+    pub fn send(&self, server: &TestServer, fields: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut all = vec![
+            ("Content-Type", "application/x-www-form-urlencoded"),
+            ("Cookie", self.cookie.as_str()),
+        ];
+        all.extend(headers);
+        let body = format!("form_token={}&{fields}", self.token);
+        server.send("POST", "/device/verify", &all, body.as_bytes())
+    }
+
+    /// Confirms a code.
+    pub fn confirm(&self, server: &TestServer, user_code: &str) -> Answer {
+        self.send(
+            server,
+            &format!("action=continue&user_code={user_code}"),
+            &[],
+        )
+    }
+}
+
 /// A login that has been started.
 #[derive(Clone, Debug)]
 pub struct Login {

@@ -2,16 +2,22 @@
 
 pub mod browser;
 pub mod expect;
+pub mod frozen;
 pub mod http;
 pub mod login;
+pub mod people;
 pub mod pooler;
 pub mod postgres;
+pub mod process;
+pub mod proxies;
+pub mod relay;
 pub mod server;
+pub mod sockets;
 pub mod tls;
 
 pub use browser::{Browser, Page};
 pub use http::{Answer, Connection};
-pub use login::Login;
+pub use login::{Login, VerifyForm};
 pub use pooler::Pooler;
 pub use postgres::{Cluster, Database};
 pub use server::{Store, TestServer};

@@ -76,6 +76,7 @@ impl TestServer {
             .var("LIMIT_LOGINS_PER_MINUTE", "0")
             .var("LIMIT_WRONG_CODES_PER_MINUTE", "0")
             .var("LIMIT_WRONG_CODES_PER_MINUTE_TOTAL", "0")
+            .var("LIMIT_CALLBACKS_PER_MINUTE", "0")
             .var("LIMIT_CONNECTIONS_PER_ADDRESS", "0");
         match store {
             Store::Embedded => setup.embedded(),
@@ -97,6 +98,11 @@ impl TestServer {
     /// `GET`.
     pub fn get(&self, target: &str) -> Answer {
         self.send("GET", target, &[], b"")
+    }
+
+    /// `GET` as a browser does when somebody goes to the address.
+    pub fn page(&self, target: &str) -> Answer {
+        self.send("GET", target, &[("Accept", "text/html")], b"")
     }
 
     /// `POST` with JSON.

@@ -1,0 +1,813 @@
+//! The server is never dead for longer than the cause: a frozen database, a moment without descriptors or threads, a restart,
+//! a log that nobody reads. Each time somebody logs in meanwhile or right after, and nothing is missing then.
+
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, ChildStderr, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::fake_postiz::FakePostiz;
+use crate::faults::{OnTheWay, start};
+use crate::support::frozen::Frozen;
+use crate::support::http;
+use crate::support::people::{self, assert_token, log_in, log_in_at_once, log_in_through};
+use crate::support::process::{
+    leave_descriptors, raise_own_limit, set_limit, thread_names, threads,
+};
+use crate::support::proxies::{Kind, Proxy, free_port};
+use crate::support::relay::Relay;
+use crate::support::server::BOTH_STORES;
+use crate::support::sockets::{connect_from, reset};
+use crate::support::{
+    Answer, Browser, Cluster, Connection, Database, Login, Store, TestServer, at_once, eventually,
+    expect, program,
+};
+
+const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
+/// What a busy machine may be late.
+const LATE: Duration = Duration::from_secs(2);
+const POOL_SIZE: i64 = 8;
+
+/// A server on a cluster of its own, with a pool of [`POOL_SIZE`].
+struct Scene {
+    cluster: Cluster,
+    database: Database,
+    postiz: FakePostiz,
+    server: TestServer,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let (cluster, postiz) = (Cluster::start_new(), FakePostiz::start());
+        let database = cluster.database();
+        let setup = TestServer::setup(Store::Embedded)
+            .postiz(&postiz)
+            .database(&database)
+            .var("DATABASE_POOL_SIZE", &POOL_SIZE.to_string())
+            .var("LIMIT_CALLBACKS_PER_MINUTE", "0");
+        let server = start(&setup, &postiz);
+        Scene {
+            cluster,
+            database,
+            postiz,
+            server,
+        }
+    }
+
+    /// The pool lends all its connections at once: so many look-ups wait for a table that somebody else has locked.
+    #[track_caller]
+    fn assert_no_slot_is_missing(&self) {
+        eventually("all connections of the pool are in use at once", || {
+            self.slots_in_use() == POOL_SIZE
+        });
+    }
+
+    fn slots_in_use(&self) -> i64 {
+        const WAITING: &str = "SELECT count(*) FROM pg_stat_activity
+             WHERE wait_event_type = 'Lock' AND datname = current_database()";
+        let (mut locker, mut observer) = (self.database.connect(), self.database.connect());
+        let mut lock = locker.transaction().expect("a transaction");
+        lock.batch_execute("LOCK TABLE device_requests IN ACCESS EXCLUSIVE MODE")
+            .expect("nobody else holds it for long");
+        let mut most = 0;
+        thread::scope(|scope| {
+            for _ in 0..2 * POOL_SIZE {
+                scope.spawn(|| look_up(&self.server));
+            }
+            let begun = Instant::now();
+            // Statements give up on a lock after 2 s.
+            while most < POOL_SIZE && begun.elapsed() < Duration::from_millis(1_800) {
+                let row = observer.query_one(WAITING, &[]).expect("a count");
+                most = row.get::<_, i64>(0).max(most);
+            }
+            lock.rollback().expect("the lock is given back");
+        });
+        most
+    }
+}
+
+/// Asks for a login by its user code: a statement of its own, whoever asks beside.
+fn look_up(server: &TestServer) -> Answer {
+    let headers = [("Accept", "text/html")];
+    server.send("GET", "/device/verify?user_code=WDJB-MJHT", &headers, b"")
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// PostgreSQL falls silent, connections and all. Every client has its answer in its route's time; what needs no database does
+/// not wait for it; and afterwards no thread and no connection of the pool is missing.
+#[test]
+fn frozen_database_holds_up_nobody_and_nothing() {
+    let scene = Scene::new();
+    let (server, postiz) = (&scene.server, &scene.postiz);
+    let threads_before = threads(&server.child);
+    log_in_at_once(server, postiz, 16);
+    scene.assert_no_slot_is_missing();
+    let mut on_the_way = OnTheWay::new(server, &people::name());
+    let polling = Login::start(server);
+    let mut browser = Browser::new();
+    let confirm_page = browser.open(polling.start["verification_uri_complete"].as_str().unwrap());
+    expect::page(&confirm_page.answer, 200);
+
+    let frozen = Frozen::new(&scene.cluster);
+    let waiting = AtomicUsize::new(0);
+    let mut health = Vec::new();
+    // What it asks, how it is answered, and within how many seconds.
+    let ask = |limit_s: u64, ask: &(dyn Fn() -> Answer + Sync), check: fn(&Answer)| {
+        for _ in 0..4 {
+            waiting.fetch_add(1, Ordering::SeqCst);
+        }
+        let times = at_once(4, |_| {
+            let begun = Instant::now();
+            let answer = ask();
+            let took = begun.elapsed();
+            waiting.fetch_sub(1, Ordering::SeqCst);
+            check(&answer);
+            took
+        });
+        let most = times.into_iter().max().unwrap();
+        assert!(
+            most < Duration::from_secs(limit_s) + LATE,
+            "{limit_s}: {most:?}"
+        );
+    };
+    thread::scope(|scope| {
+        let ask = &ask;
+        let (polling, browser, confirm_page) = (&polling, &browser, &confirm_page);
+        let (program, person) = (expect::unavailable, |answer: &Answer| {
+            expect::page(answer, 503);
+        });
+        let codes = || server.post_json("/device/code", &json!({}));
+        let confirm = || browser.clone().submit(confirm_page, &[]).answer;
+        scope.spawn(move || ask(5, &codes, program));
+        scope.spawn(move || ask(5, &|| polling.poll(server), program));
+        scope.spawn(move || ask(5, &|| polling.poll_form(server), program));
+        scope.spawn(move || ask(5, &|| look_up(server), person));
+        scope.spawn(move || ask(5, &confirm, person));
+        scope.spawn(move || {
+            ask(2, &|| server.get("/ready"), |answer| {
+                expect::json(answer, 503)
+            })
+        });
+        eventually("they ask", || waiting.load(Ordering::SeqCst) == 24);
+        while waiting.load(Ordering::SeqCst) > 0 {
+            let begun = Instant::now();
+            expect::json(&server.get("/health"), 200);
+            health.push(begun.elapsed());
+            // Many, and not all at once.
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
+    let (count, typical) = (health.len(), median(&mut health));
+    let most = health.last().unwrap();
+    eprintln!("/health {count} times while it is frozen: median {typical:?}, most {most:?}");
+    assert!(
+        typical < Duration::from_millis(20),
+        "median {typical:?}, most {most:?}"
+    );
+    assert!(count > 50, "{count}");
+    // The longest wait of a route is not waited for here: a callback's.
+    drop(frozen);
+
+    eventually("it is ready again", || server.get("/ready").status == 200);
+    on_the_way.assert_goes_on(server);
+    expect::error(&polling.poll(server), 400, "authorization_pending");
+    scene.assert_no_slot_is_missing();
+    log_in_at_once(server, postiz, 16);
+    eventually("no thread is left over", || {
+        threads(&server.child) == threads_before
+    });
+    let log = server.log();
+    assert!(!log.contains("panic"), "{log}");
+}
+
+/// A callback may wait for Postiz, and so longest of all; yet not for ever.
+#[test]
+fn frozen_database_keeps_callbacks_for_their_43_s() {
+    let scene = Scene::new();
+    let mut people: Vec<_> = (0..12)
+        .map(|_| OnTheWay::new(&scene.server, &people::name()))
+        .collect();
+    // Answers take longer than the tests' clients wait.
+    let ask = |person: &OnTheWay| {
+        let mut connection = Connection::open(scene.server.address);
+        connection.send(person.browser.get_bytes(&person.redirect.location()));
+        let answer = loop {
+            match connection.try_answer(true) {
+                Ok(answer) => break answer,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => panic!("{error}"),
+            }
+        };
+        expect::page(&answer, 503);
+    };
+    let frozen = Frozen::new(&scene.cluster);
+    let begun = Instant::now();
+    at_once(people.len(), |i| ask(&people[i]));
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(43) + LATE, "{took:?}");
+    drop(frozen);
+    eventually("it is ready again", || {
+        scene.server.get("/ready").status == 200
+    });
+    // Some of these callbacks have their statement's answer now, and go on for nobody; the others come again.
+    for person in &mut people {
+        eventually("this login has come to its end", || {
+            let page = person.browser.follow(&person.redirect);
+            assert_eq!(page.status(), 200, "{}", page.html());
+            !page.html().contains("http-equiv")
+        });
+        assert_token(&person.login.outcome(&scene.server), &scene.postiz);
+    }
+    scene.assert_no_slot_is_missing();
+}
+
+/// Something between the server and its database forgets the connections that it has, without a word, and takes new ones: a
+/// proxy that was moved, for example. To the server's system all is well with them.
+#[test]
+fn silent_connections_to_the_database_are_replaced() {
+    let (cluster, postiz) = (Cluster::start_new(), FakePostiz::start());
+    let database = cluster.database();
+    let relay = Relay::to(database.address());
+    let setup = TestServer::setup(Store::Embedded)
+        .postiz(&postiz)
+        .database(&database.behind(relay.port()))
+        .var("DATABASE_POOL_SIZE", "4");
+    let server = start(&setup, &postiz);
+    log_in_at_once(&server, &postiz, 8);
+    let polling = Login::start(&server);
+    relay.forget_connections();
+    // All of the pool's are in use now, for ever.
+    at_once(8, |_| look_up(&server));
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(10) && server.get("/ready").status != 200 {
+        thread::sleep(Duration::from_millis(100));
+    }
+    expect::json(&server.get("/ready"), 200);
+    expect::error(&polling.poll(&server), 400, "authorization_pending");
+    log_in_at_once(&server, &postiz, 8);
+}
+
+/// The limit on descriptors falls while connections open, and rises again.
+#[test]
+fn moment_without_descriptors_costs_only_that_moment() {
+    raise_own_limit();
+    for store in BOTH_STORES {
+        let postiz = FakePostiz::start();
+        let server = TestServer::start(store, &postiz);
+        let mut on_the_way = OnTheWay::new(&server, &people::name());
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    while !over.load(Ordering::SeqCst) {
+                        // Some are refused; that is the point.
+                        let Ok(mut connection) = Connection::try_open(server.address) else {
+                            continue;
+                        };
+                        connection.try_send("POST /device/code HTTP/1.1\r\nHost: a\r\n\r\n");
+                        connection.try_answer(true).ok();
+                    }
+                });
+            }
+            for _ in 0..3 {
+                let before = server.log().matches("accept failed").count();
+                set_limit(&server.child, "nofile", "3:");
+                let begun = Instant::now();
+                eventually("it has no descriptors", || {
+                    // The line is written once in five seconds.
+                    let logged = server.log().matches("accept failed").count();
+                    logged > before || logged > 0 && begun.elapsed() > Duration::from_millis(300)
+                });
+                set_limit(&server.child, "nofile", "4096:");
+                eventually("it serves again", || server.get("/ready").status == 200);
+            }
+            over.store(true, Ordering::SeqCst);
+        });
+        on_the_way.assert_goes_on(&server);
+        log_in_at_once(&server, &postiz, 40);
+    }
+}
+
+/// A server of an unprivileged user, who may have 600 threads.
+struct Unprivileged {
+    postiz: FakePostiz,
+    server: TestServer,
+    // Its program; removed after it.
+    _folder: TempDir,
+}
+
+impl Unprivileged {
+    /// Under this user's id, which nobody else has: the limit counts all threads of a user.
+    fn start(user: u32) -> Unprivileged {
+        let (postiz, folder) = (FakePostiz::start(), tempfile::tempdir().unwrap());
+        // That user must be able to read it.
+        let mode = Permissions::from_mode(0o755);
+        fs::set_permissions(folder.path(), mode).unwrap();
+        let copy = folder.path().join("server");
+        fs::copy(program("postiz-auth-server"), &copy).unwrap();
+        let as_user = format!(
+            "-n 4096 && exec prlimit --nproc=600 setpriv --reuid={user} --regid={user} --clear-groups {}",
+            copy.display()
+        );
+        let setup = TestServer::setup(Store::Postgres)
+            .postiz(&postiz)
+            .var("TRUSTED_PROXIES", "none")
+            .var("LIMIT_CALLBACKS_PER_MINUTE", "0")
+            .limited(&as_user);
+        let server = start(&setup, &postiz);
+        let log = server.log();
+        assert!(log.contains("few threads limit=600"), "{log}");
+        Unprivileged {
+            postiz,
+            server,
+            _folder: folder,
+        }
+    }
+
+    /// So many connections from 11 addresses.
+    fn crowd(&self, count: usize) -> Vec<TcpStream> {
+        let come = |i: usize| {
+            let source = Ipv4Addr::new(127, 0, 0, 20 + (i % 11) as u8);
+            connect_from(source.into(), self.server.address).expect("the kernel takes it")
+        };
+        (0..count).map(come).collect()
+    }
+
+    /// So many threads more than it has now, and no more.
+    fn leave_threads(&self, spare: usize) {
+        let limit = format!("{}:", threads(&self.server.child) + spare);
+        set_limit(&self.server.child, "nproc", &limit);
+    }
+}
+
+/// 660 connections from 11 addresses come and go: more than there may be threads.
+#[test]
+fn more_connections_than_threads_cost_only_their_moment() {
+    raise_own_limit();
+    let scene = Unprivileged::start(64_123);
+    let (server, postiz) = (&scene.server, &scene.postiz);
+    let crowd = scene.crowd(660);
+    eventually("the crowd is in", || threads(&server.child) > 500);
+    log_in(server, postiz);
+    drop(crowd);
+    log_in_at_once(server, postiz, 40);
+    assert!(!server.log().contains("panic"), "{}", server.log());
+}
+
+/// Others of the same user have taken all threads but a few, so that connections are let in that get none.
+#[test]
+fn moment_without_threads_costs_only_that_moment() {
+    raise_own_limit();
+    let scene = Unprivileged::start(64_124);
+    let (server, postiz) = (&scene.server, &scene.postiz);
+    let mut on_the_way = OnTheWay::new(server, &people::name());
+    let done = Login::start(server);
+    expect::page(
+        &done.approve(&mut Browser::new(), &people::name()).answer,
+        200,
+    );
+    scene.leave_threads(10);
+    let crowd = scene.crowd(100);
+    eventually("it has no thread for one of them", || {
+        server.log().contains("thread failed")
+    });
+    expect::json(&server.get("/health"), 200);
+    assert_token(&done.outcome(server), postiz);
+    drop(crowd);
+    set_limit(&server.child, "nproc", "600:");
+    on_the_way.assert_goes_on(server);
+    log_in_at_once(server, postiz, 40);
+    assert!(!server.log().contains("panic"), "{}", server.log());
+}
+
+/// The client of Postiz' API starts a thread for each exchange. Where there is none, the code is not spent, and the login is
+/// there for the next try at once.
+#[test]
+fn exchange_without_a_thread_leaves_its_login_open() {
+    let scene = Unprivileged::start(64_125);
+    let server = &scene.server;
+    let mut on_the_way = OnTheWay::new(server, &people::name());
+    // One for the callback's own connection, and none for the exchange.
+    eventually("all its requests are over", || threads(&server.child) <= 5);
+    scene.leave_threads(1);
+    let page = on_the_way.browser.follow(&on_the_way.redirect);
+    assert!(matches!(page.status(), 502 | 503), "{}", page.status());
+    set_limit(&server.child, "nproc", "600:");
+    on_the_way.assert_goes_on(server);
+}
+
+/// PostgreSQL restarts, and there are no descriptors to connect to it again, at which its client library panics.
+#[test]
+fn database_restart_without_descriptors_leaks_no_slot() {
+    let scene = Scene::new();
+    let server = &scene.server;
+    let mut on_the_way = OnTheWay::new(server, &people::name());
+    // Connections that are open before, since no new one can be accepted meanwhile.
+    let mut clients: Vec<_> = (0..12)
+        .map(|_| {
+            let mut client = Connection::open(server.address);
+            client.send(HEALTH);
+            assert_eq!(client.answer().status, 200);
+            client
+        })
+        .collect();
+    let body = json!({"device_code": on_the_way.login.device_code()}).to_string();
+    let poll = format!(
+        "POST /device/token HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    scene.cluster.control("stop");
+    // Whatever connections it had to the database are gone now, and their descriptors.
+    eventually("it has noticed", || server.get("/ready").status == 503);
+    // With so few, something else fails each time: the runtime, its timer, its socket.
+    for left in 0..6 {
+        set_limit(&server.child, "nofile", "4096:");
+        leave_descriptors(&server.child, left);
+        if left == 3 {
+            scene.cluster.control("start");
+        }
+        clients.iter_mut().for_each(|client| client.send(&poll));
+        for client in &mut clients {
+            let answer = client.answer();
+            if answer.status != 400 {
+                expect::unavailable(&answer);
+            }
+        }
+    }
+    set_limit(&server.child, "nofile", "4096:");
+    on_the_way.assert_goes_on(server);
+    scene.assert_no_slot_is_missing();
+    log_in_at_once(server, &scene.postiz, 40);
+    assert!(
+        server.log().contains("panic"),
+        "the library does not panic any more"
+    );
+}
+
+/// The janitor's first round meets the same panic; it goes on.
+#[test]
+fn janitor_outlives_a_panic() {
+    let setup = TestServer::setup(Store::Postgres);
+    // So few that the listener gets one, and the first connection to the database not all that it needs.
+    let panicked = |limit: usize| {
+        let port = free_port();
+        let setup = setup.clone().var("PORT", &port.to_string());
+        let setup = setup.limited(&format!("-n {limit}"));
+        let mut server = setup.start_without_waiting();
+        server.address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(1) && server.child.try_wait().unwrap().is_none()
+        {
+            let log = server.log();
+            // After this line only the janitor asks the database.
+            let janitor = log.split_once("few file descriptors");
+            if log.contains("listening") && janitor.is_some_and(|(_, log)| log.contains("panic")) {
+                return Some(server);
+            }
+            // Its thread has begun, and fails at once.
+            thread::sleep(Duration::from_millis(5));
+        }
+        None
+    };
+    let server = (7..20)
+        .find_map(panicked)
+        .expect("the janitor panics with few descriptors");
+    // A thread that ends by its panic ends at once; the janitor waits for its next round.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(500) {
+        let names = thread_names(&server.child);
+        assert!(names.iter().any(|name| name == "janitor"), "{names:?}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// What comes on open connections after SIGTERM is answered, and ends them; `/ready` says why.
+#[test]
+fn requests_after_sigterm_are_answered_and_are_the_last() {
+    at_once(BOTH_STORES.len(), |i| {
+        let store = BOTH_STORES[i];
+        let postiz = FakePostiz::start();
+        let setup = TestServer::setup(store)
+            .postiz(&postiz)
+            .var("STOP_DELAY", "2");
+        let mut server = start(&setup, &postiz);
+        let mut on_the_way = OnTheWay::new(&server, &people::name());
+        let done = {
+            let login = Login::start(&server);
+            expect::page(
+                &login.approve(&mut Browser::new(), &people::name()).answer,
+                200,
+            );
+            login
+        };
+        let mut open: Vec<_> = (0..5)
+            .map(|_| {
+                let mut connection = Connection::open(server.address);
+                connection.send(HEALTH);
+                assert_eq!(connection.answer().status, 200);
+                connection
+            })
+            .collect();
+        let mut last = |request: Vec<u8>| {
+            let mut connection = open.pop().expect("there are enough");
+            // Without the word that ends the connection anyway.
+            let request = String::from_utf8(request).unwrap();
+            connection.send(request.replace("Connection: close\r\n", ""));
+            let answer = connection.answer();
+            assert_eq!(answer.header("connection"), Some("close"), "{answer:?}");
+            assert_eq!(connection.rest().expect("it is closed"), b"");
+            answer
+        };
+        let poll = |login: &Login| {
+            let body = json!({"device_code": login.device_code()}).to_string();
+            let headers = [("Content-Type", "application/json")];
+            http::request("POST", "/device/token", &headers, body.as_bytes())
+        };
+        let assert_stopping = |answer: &Answer| {
+            expect::json(answer, 503);
+            assert_eq!(answer.json(), json!({"status": "stopping"}));
+        };
+
+        server.signal("TERM");
+        eventually("it stops", || server.get("/ready").status == 503);
+        // New connections are taken for the two seconds of STOP_DELAY.
+        assert_stopping(&server.get("/ready"));
+        expect::json(&server.get("/health"), 200);
+        expect::page(&on_the_way.browser.follow(&on_the_way.redirect).answer, 200);
+        assert_stopping(&last(http::request("GET", "/ready", &[], b"")));
+        let started = last(http::request("POST", "/device/code", &[], b""));
+        expect::json(&started, 200);
+        eventually("it is not reached any more", || {
+            Connection::try_open(server.address).is_err()
+        });
+        assert_stopping(&last(http::request("GET", "/ready", &[], b"")));
+        assert_token(&last(poll(&done)), &postiz);
+        assert_token(&last(poll(&on_the_way.login)), &postiz);
+        assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+    });
+}
+
+/// Six restarts, of one instance after the other, while people log in by way of a proxy: nobody notices.
+fn roll(kind: Kind, stop_delay: &str) {
+    let postiz = FakePostiz::start();
+    let (port, instances) = (free_port(), [free_port(), free_port()]);
+    let public_url = format!("http://localhost:{port}");
+    let setup = TestServer::setup(Store::Postgres)
+        .postiz(&postiz)
+        .var("SERVER_URL", &public_url)
+        .var("STOP_DELAY", stop_delay)
+        .var("LIMIT_CALLBACKS_PER_MINUTE", "0");
+    postiz.set_callback_url(&format!("{public_url}/device/callback"));
+    let setups = instances.map(|port| setup.clone().var("PORT", &port.to_string()));
+    let mut servers = [setups[0].start(), setups[1].start()];
+    let proxy = Proxy::start(kind, port, instances);
+    instances
+        .iter()
+        .for_each(|instance| proxy.wait_for(*instance));
+    let (over, logins) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    log_in_through(proxy.address, &postiz);
+                    logins.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        // However this ends, the loops end.
+        let _over = SetOnDrop(&over);
+        for round in 0..6 {
+            let which = round % 2;
+            let before = logins.load(Ordering::SeqCst);
+            servers[which].signal("TERM");
+            assert_eq!(
+                servers[which].wait().code(),
+                Some(0),
+                "{}",
+                servers[which].log()
+            );
+            servers[which] = setups[which].start();
+            proxy.wait_for(instances[which]);
+            eventually("people log in", || logins.load(Ordering::SeqCst) > before);
+        }
+    });
+    eprintln!("{kind:?}: {} logins", logins.load(Ordering::SeqCst));
+}
+
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// It looks at `/ready`, which says "stopping" for the second of STOP_DELAY, and sends nobody there by then.
+#[test]
+fn rolling_restarts_behind_haproxy_lose_nothing() {
+    roll(Kind::Haproxy, "1");
+}
+
+/// It learns of a stopped instance by a refused connection, and needs no delay.
+#[test]
+fn rolling_restarts_behind_nginx_lose_nothing() {
+    roll(Kind::Nginx, "0");
+}
+
+/// A server whose standard error is a pipe that nobody reads.
+struct Unread {
+    child: Child,
+    /// `None`: closed.
+    stderr: Option<BufReader<ChildStderr>>,
+    address: SocketAddr,
+}
+
+impl Unread {
+    fn start(format: &str) -> Unread {
+        let port = free_port();
+        let setup = TestServer::setup(Store::Embedded)
+            .var("PORT", &port.to_string())
+            .var("LOG_FORMAT", format);
+        let mut child = setup
+            .command()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the server program starts");
+        let server = Unread {
+            stderr: child.stderr.take().map(BufReader::new),
+            child,
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        };
+        eventually("it listens", || {
+            Connection::try_open(server.address).is_ok()
+        });
+        server
+    }
+
+    /// Reads what is in the pipe from now on, line by line, until `is_last`.
+    fn lines_until(&mut self, is_last: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut lines = Vec::new();
+        let stderr = self.stderr.as_mut().expect("it is piped");
+        for line in stderr.by_ref().lines().map_while(Result::ok) {
+            let last = is_last(&line);
+            lines.push(line);
+            if last {
+                break;
+            }
+        }
+        lines
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Nobody reads its log: it serves on, and once somebody reads again, the next line says how many lines are missing.
+#[test]
+fn full_pipe_on_stderr_costs_lines_and_nothing_else() {
+    for format in ["text", "json"] {
+        let mut server = Unread::start(format);
+        let mut client = Connection::open(server.address);
+        const REQUESTS: usize = 3_000;
+        for sent in 0..REQUESTS {
+            client.send(HEALTH);
+            let answer = client.try_answer(true);
+            let answer = answer.unwrap_or_else(|e| panic!("{format}: no answer after {sent}: {e}"));
+            assert_eq!(answer.status, 200);
+        }
+        // Others are served as well.
+        for target in ["/ready", "/device/verify"] {
+            let request = http::request("GET", target, &[], b"");
+            assert_eq!(http::exchange(server.address, request).status, 200);
+        }
+        // One line more than fits makes room for none: the one that comes after the pipe was emptied tells of them.
+        let mut emptied = 0;
+        let mut lines = Vec::new();
+        let is_request = |line: &str| line.contains("request") && line.contains("/health");
+        while emptied < 100 {
+            lines.extend(server.lines_until(|_| true));
+            emptied += 1;
+        }
+        client.send(HEALTH);
+        assert_eq!(client.answer().status, 200);
+        lines.extend(server.lines_until(|line| dropped(line).is_some()));
+        let missing = lines
+            .last()
+            .and_then(|line| dropped(line))
+            .expect("it is told");
+        // What comes after that line is the request that made it come.
+        lines.extend(server.lines_until(is_request));
+        let seen = lines.iter().filter(|line| is_request(line)).count();
+        // All requests, with the two of others and the last.
+        assert_eq!(
+            seen + missing,
+            REQUESTS + 2 + 1,
+            "{format}: {missing} are told"
+        );
+    }
+}
+
+/// Whoever read its log is gone.
+#[test]
+fn closed_pipe_on_stderr_costs_nothing_else() {
+    let mut server = Unread::start("text");
+    server.stderr = None;
+    let mut client = Connection::open(server.address);
+    for _ in 0..100 {
+        client.send(HEALTH);
+        assert_eq!(client.answer().status, 200);
+    }
+}
+
+/// The count in a line that says how many were dropped.
+fn dropped(line: &str) -> Option<usize> {
+    if let Ok(object) = serde_json::from_str::<Value>(line) {
+        let is_it = object["event"] == "log_lines_dropped";
+        return is_it.then(|| object["count"].as_str()?.parse().ok())?;
+    }
+    let words = line.replace("log lines dropped", "log_lines_dropped");
+    let (_, count) = words.split_once("log_lines_dropped count=")?;
+    count.split(' ').next()?.parse().ok()
+}
+
+/// The delivery of a token is a lease of a second and holds nothing: 60 clients that vanish just before it is over cost
+/// others nothing, and each token is there for the next poll.
+#[test]
+fn sixty_clients_that_reset_cost_others_nothing() {
+    const CLIENTS: usize = 60;
+    let scene = Scene::new();
+    let (server, postiz) = (&scene.server, &scene.postiz);
+    let logins: Vec<Vec<Login>> = at_once(6, |_| {
+        let approved = |_| {
+            let login = Login::start(server);
+            let page = login.approve(&mut Browser::new(), &people::name());
+            expect::page(&page.answer, 200);
+            login
+        };
+        (0..CLIENTS / 6).map(approved).collect()
+    });
+    let logins = logins.concat();
+    let vanished = AtomicUsize::new(0);
+    let mut times = Vec::new();
+    thread::scope(|scope| {
+        for login in &logins {
+            let vanished = &vanished;
+            scope.spawn(move || {
+                let body = json!({"device_code": login.device_code()}).to_string();
+                let headers = [("Content-Type", "application/json")];
+                let poll = http::request("POST", "/device/token", &headers, body.as_bytes());
+                let stream = connect_from(Ipv4Addr::LOCALHOST.into(), server.address).unwrap();
+                std::io::Write::write_all(&mut &stream, &poll).unwrap();
+                let mut start = [0; 12];
+                (&stream).read_exact(&mut start).unwrap();
+                assert_eq!(&start, b"HTTP/1.1 200");
+                // Its second began when this was written.
+                thread::sleep(Duration::from_millis(750));
+                reset(stream);
+                vanished.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+        let other = Login::start(server);
+        let approving = scope.spawn(|| log_in(server, postiz));
+        let mut observer = scene.database.connect();
+        while vanished.load(Ordering::SeqCst) < CLIENTS {
+            let begun = Instant::now();
+            expect::error(&other.poll(server), 400, "authorization_pending");
+            times.push(begun.elapsed());
+            let held = "SELECT count(*) FROM pg_stat_activity
+                 WHERE state LIKE 'idle in transaction%' AND datname = current_database()";
+            let held: i64 = observer.query_one(held, &[]).expect("a count").get(0);
+            assert_eq!(held, 0, "a transaction is held open");
+        }
+        approving.join().expect("somebody else logs in");
+    });
+    let (count, typical) = (times.len(), median(&mut times));
+    let most = times[count - 1];
+    eprintln!("{count} polls of another login: median {typical:?}, most {most:?}");
+    assert!(
+        most < Duration::from_millis(900),
+        "median {typical:?}, most {most:?}"
+    );
+    at_once(CLIENTS, |i| {
+        assert_token(&logins[i].outcome(server), postiz)
+    });
+    assert_eq!(server.log().matches("token not delivered").count(), CLIENTS);
+    scene.assert_no_slot_is_missing();
+}

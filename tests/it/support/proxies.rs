@@ -1,0 +1,216 @@
+//! haproxy and nginx, as Debian packages them, in front of two instances; each on a free port, with a configuration of its
+//! own, and gone with the test.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::http::{self, Answer};
+use super::{Connection, eventually, signal, wait_for_exit};
+
+/// Which proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It asks `/ready` ten times a second, and sends nobody to an instance that is stopping. It keeps no connections, which
+    /// a stopping instance would wait for.
+    Haproxy,
+    /// It asks nothing: a connection that is refused goes to the other instance. It keeps connections open.
+    Nginx,
+}
+
+/// A running proxy; ended when dropped.
+pub struct Proxy {
+    /// Where it listens.
+    pub address: SocketAddr,
+    child: Child,
+    _folder: TempDir,
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on loopback");
+    listener.local_addr().expect("it is bound").port()
+}
+
+impl Proxy {
+    /// Starts one on `port`, in front of instances on these ports of 127.0.0.1, and waits until it listens.
+    pub fn start(kind: Kind, port: u16, instances: [u16; 2]) -> Proxy {
+        match kind {
+            Kind::Haproxy => run(HAPROXY, port, |_| haproxy(port, instances)),
+            Kind::Nginx => run(NGINX, port, |folder| nginx(port, instances, folder)),
+        }
+    }
+
+    /// One that speaks HTTP/2 in clear and passes bodies on as they come, in front of one instance; with its name.
+    pub fn http_2(instance: u16) -> [(&'static str, Proxy); 3] {
+        let ports = [free_port(), free_port(), free_port()];
+        let nginx = run(NGINX, ports[0], |folder| {
+            let usual = nginx(ports[0], [instance; 2], folder);
+            let listen = format!("127.0.0.1:{}", ports[0]);
+            usual
+                .replace(
+                    &format!("listen {listen};"),
+                    &format!("listen {listen} http2;"),
+                )
+                .replace(
+                    "location / {",
+                    "location / {\n            proxy_request_buffering off;",
+                )
+        });
+        let haproxy = run(HAPROXY, ports[1], |_| {
+            let bind = format!("bind 127.0.0.1:{}", ports[1]);
+            haproxy(ports[1], [instance; 2]).replace(&bind, &format!("{bind} proto h2"))
+        });
+        let caddy = run(CADDY, ports[2], |_| caddy(ports[2], instance));
+        [("nginx", nginx), ("haproxy", haproxy), ("caddy", caddy)]
+    }
+
+    /// `GET`.
+    pub fn get(&self, target: &str) -> Answer {
+        http::exchange(self.address, http::request("GET", target, &[], b""))
+    }
+
+    /// Waits until it sends clients to the instance on this port (again).
+    pub fn wait_for(&self, instance: u16) {
+        let place = format!("127.0.0.1:{instance}");
+        eventually("the proxy has found the instance", || {
+            self.get("/health").header("x-instance") == Some(&place)
+        });
+    }
+}
+
+/// A program, and its arguments before its configuration file.
+type Program = (&'static str, &'static [&'static str]);
+
+/// `-db`: in this process, not behind it.
+const HAPROXY: Program = ("/usr/sbin/haproxy", &["-db", "-f"]);
+const NGINX: Program = ("/usr/sbin/nginx", &["-c"]);
+const CADDY: Program = (
+    "/usr/bin/caddy",
+    &["run", "--adapter", "caddyfile", "--config"],
+);
+
+fn run(
+    (program, arguments): Program,
+    port: u16,
+    configuration: impl FnOnce(&Path) -> String,
+) -> Proxy {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("proxy.conf");
+    fs::write(&file, configuration(folder.path())).expect("it is ours");
+    let child = Command::new(program)
+        .args(arguments)
+        .arg(&file)
+        // Caddy keeps its state there.
+        .env("HOME", folder.path())
+        .current_dir(&folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|e| {
+            panic!("{program} (on Debian: apt-get install haproxy nginx-light caddy): {e}")
+        });
+    let mut proxy = Proxy {
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        child,
+        _folder: folder,
+    };
+    eventually("the proxy listens", || {
+        let ended = proxy.child.try_wait().expect("the child is ours");
+        assert!(ended.is_none(), "{program} ended: {ended:?}");
+        Connection::try_open(proxy.address).is_ok()
+    });
+    proxy
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            signal(&self.child, "TERM");
+            wait_for_exit(&mut self.child);
+        }
+    }
+}
+
+fn haproxy(port: u16, [a, b]: [u16; 2]) -> String {
+    format!(
+        "defaults
+    mode http
+    timeout connect 2s
+    timeout client 60s
+    timeout server 60s
+    timeout check 5s
+    option redispatch
+    option forwardfor
+frontend public
+    bind 127.0.0.1:{port}
+    default_backend auth
+backend auth
+    option httpchk GET /ready
+    http-check expect status 200
+    http-response set-header X-Instance %si:%sp
+    default-server check inter 100ms fall 1 rise 1 pool-max-conn 0
+    server a 127.0.0.1:{a}
+    server b 127.0.0.1:{b}
+"
+    )
+}
+
+fn nginx(port: u16, [a, b]: [u16; 2], folder: &Path) -> String {
+    let folder = folder.display();
+    // In one process, so that nothing is left behind when it is ended.
+    format!(
+        "daemon off;
+master_process off;
+pid {folder}/pid;
+error_log {folder}/log;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    upstream auth {{
+        server 127.0.0.1:{a} max_fails=1 fail_timeout=1s;
+        server 127.0.0.1:{b} max_fails=1 fail_timeout=1s;
+        keepalive 8;
+    }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://auth;
+            proxy_http_version 1.1;
+            proxy_set_header Host $http_host;
+            proxy_set_header Connection \"\";
+            proxy_set_header X-Forwarded-For $remote_addr;
+            add_header X-Instance $upstream_addr always;
+        }}
+    }}
+}}
+"
+    )
+}
+
+fn caddy(port: u16, instance: u16) -> String {
+    format!(
+        "{{
+    admin off
+    auto_https off
+    servers {{
+        protocols h1 h2c
+    }}
+}}
+http://127.0.0.1:{port} {{
+    bind 127.0.0.1
+    reverse_proxy 127.0.0.1:{instance}
+}}
+"
+    )
+}

@@ -1,0 +1,43 @@
+//! What the standard library's sockets cannot do: connect from an address of one's choice, and reset.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
+
+/// Longest silence that is to be endured.
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A connection to `target` from this address of the loopback network (127.0.0.0/8).
+pub fn connect_from(source: IpAddr, target: SocketAddr) -> io::Result<TcpStream> {
+    connect_with(source, target, |_| Ok(()))
+}
+
+/// The same of a client that takes as little as possible ahead of reading it.
+pub fn connect_without_buffer(source: IpAddr, target: SocketAddr) -> io::Result<TcpStream> {
+    connect_with(source, target, |socket| {
+        Ok(sockopt::set_socket_recv_buffer_size(socket, 4_096)?)
+    })
+}
+
+fn connect_with(
+    source: IpAddr,
+    target: SocketAddr,
+    prepare: impl Fn(&OwnedFd) -> io::Result<()>,
+) -> io::Result<TcpStream> {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    prepare(&socket)?;
+    bind(&socket, &SocketAddr::new(source, 0))?;
+    connect(&socket, &target)?;
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(READ_TIMEOUT))?;
+    stream.set_write_timeout(Some(READ_TIMEOUT))?;
+    Ok(stream)
+}
+
+/// Ends a connection as a system does whose program has crashed: with a reset.
+pub fn reset(stream: TcpStream) {
+    sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("it is a socket");
+}

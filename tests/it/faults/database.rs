@@ -245,38 +245,55 @@ fn its_table_is_altered_and_no_request_fails() {
     });
 }
 
-/// The database is restored from a dump between a step's reading and its writing: the row is another one then.
+/// Between a step's reading and its writing the database is restored from a dump, or another host takes over: the row is
+/// another one then, and the step is done once more.
 #[test]
-fn it_is_dumped_and_restored_in_the_middle_of_a_login() {
+fn it_is_restored_or_replaced_in_the_middle_of_a_login() {
     let database = Cluster::shared().database();
-    let instances = [store(&database.url(), 2), store(&database.url(), 2)];
+    assert_step_is_repeated(&database.url(), || dump_and_restore(&database, &database));
+
+    let (first, second) = (Cluster::start_new(), Cluster::start_new());
+    let (primary, standby) = (first.database(), second.database());
+    let hosts = format!("{},{}", primary.address(), standby.address());
+    let parameters = "sslmode=disable&target_session_attrs=read-write";
+    let name = primary.name();
+    let url = format!("postgres://postgres:{PASSWORD}@{hosts}/{name}?{parameters}");
+    assert_step_is_repeated(&url, || {
+        dump_and_restore(&primary, &standby);
+        first.restart_after("touch data/standby.signal");
+    });
+}
+
+fn assert_step_is_repeated(url: &str, fault: impl Fn()) {
+    let instances = [store(url, 2), store(url, 2)];
     log_in(&instances, 0);
     let new = NewLogin {
         key: DeviceCode::generate().hash(),
         user_code: UserCode::generate(),
         starter: Starter::default(),
     };
-    let key = Key::User(&new.user_code);
     instances[0].insert(std::slice::from_ref(&new)).unwrap();
     let mut calls = 0;
-    let denied = apply(&*instances[0], key, |login, now| {
+    let denied = apply(&*instances[0], Key::User(&new.user_code), |login, now| {
         calls += 1;
         if calls == 1 {
-            dump_and_restore(&database);
+            fault();
         }
         login.deny(now)
     });
-    assert_eq!((denied, calls), (Ok(Some(true)), 2));
+    assert_eq!((denied, calls), (Ok(Some(true)), 2), "{url}");
     log_in(&instances, 1);
 }
 
-fn dump_and_restore(database: &Database) {
-    let (name, port) = (database.name(), database.address().port());
+fn dump_and_restore(from: &Database, to: &Database) {
+    let (name, restored) = (from.name(), to.name());
+    let [from, to] = [from, to].map(|database| database.address().port());
     let script = format!(
         "PATH=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1):$PATH
-         export PGPASSWORD={PASSWORD} PGHOST=127.0.0.1 PGPORT={port} PGUSER=postgres
-         dump=$(pg_dump {name}); dropdb --force {name}; createdb -T template0 {name}
-         printf %s \"$dump\" | psql -q -v ON_ERROR_STOP=1 {name} >/dev/null"
+         export PGPASSWORD={PASSWORD} PGHOST=127.0.0.1 PGUSER=postgres
+         dump=$(pg_dump -p {from} {name}); export PGPORT={to}
+         dropdb --force {restored}; createdb -T template0 {restored}
+         printf %s \"$dump\" | psql -q -v ON_ERROR_STOP=1 {restored} >/dev/null"
     );
     let done = Command::new("sh").args(["-euc", &script]).output();
     let done = done.expect("sh starts");

@@ -20,6 +20,9 @@ use crate::shared::secret::Secret;
 /// User codes drawn before giving up: one collision is rare, five in a row mean that something is broken.
 const DRAWS_MAX: usize = 5;
 
+/// So often does a person's decision wait for another one of the same login.
+const DECISION_TRIES_MAX: usize = 5;
+
 /// How long to wait before a token is stored once more, when the store has failed.
 const STORE_RETRY: Duration = Duration::from_millis(250);
 
@@ -189,7 +192,7 @@ impl Flow {
         user_code: &UserCode,
         browser: &BrowserKey,
     ) -> Result<Option<String>, StoreError> {
-        let confirmed = apply(&*self.store, Key::User(user_code), |login, now| {
+        let confirmed = self.decide(user_code, |login, now| {
             let state = self.keys.state(&login.key, browser);
             let confirmed = login.confirm(&state.hash(), &browser.hash(), now);
             confirmed.then(|| (login.key.clone(), state))
@@ -204,10 +207,25 @@ impl Flow {
 
     /// The user refuses on our own page. False: no such login.
     pub fn refuse(&self, user_code: &UserCode) -> Result<bool, StoreError> {
-        let denied = apply(&*self.store, Key::User(user_code), |login, now| {
+        let denied = self.decide(user_code, |login, now| {
             login.deny(now).then(|| login.key.clone())
         })?;
         Ok(self.log_denied(denied.flatten()))
+    }
+
+    /// Applies what a person decides, who can wait a moment for another decision to be committed to a slow disk.
+    fn decide<T>(
+        &self,
+        user_code: &UserCode,
+        mut transition: impl FnMut(&mut Login, UnixMs) -> T,
+    ) -> Result<Option<T>, StoreError> {
+        for _ in 1..DECISION_TRIES_MAX {
+            match apply(&*self.store, Key::User(user_code), &mut transition) {
+                Err(StoreError::Locked) => {}
+                decided => return decided,
+            }
+        }
+        apply(&*self.store, Key::User(user_code), transition)
     }
 
     /// Postiz sent the browser back with an error (RFC 6749 §4.1.2.1); only `access_denied` is the user's own word.

@@ -109,9 +109,8 @@ impl RequestReader {
 
     /// The next whole request, as if its peer had sent it itself.
     pub(crate) fn next(&mut self, client: &mut impl Client) -> Result<(Request, Framing), End> {
-        client.set_deadline(Instant::now() + self.idle_timeout);
-        // Blank lines, as some clients send them after a body, do not begin a request (RFC 9112 §2.2).
-        while !self.has_begun() {
+        if self.buffer.is_empty() {
+            client.set_deadline(Instant::now() + self.idle_timeout);
             match self.fill(client) {
                 Ok(0) | Err(_) => return Err(End::Closed),
                 Ok(_) => {}
@@ -128,16 +127,15 @@ impl RequestReader {
         self.read_body(client, head)
     }
 
-    /// Is something of a request there? Blank lines before it are dropped.
-    fn has_begun(&mut self) -> bool {
-        let pairs = self.buffer.chunks_exact(2);
-        let blank = pairs.take_while(|pair| *pair == b"\r\n").count() * 2;
-        self.buffer.drain(..blank);
-        !matches!(*self.buffer, [] | [b'\r'])
-    }
-
-    /// The head at the beginning of the buffer; `None` when more of it must come.
+    /// The head at the beginning of the buffer; `None` when more of it must come. Blank lines before it are dropped
+    /// (RFC 9112 §2.2).
     fn parse_head(&mut self) -> Result<Option<Head>, Problem> {
+        if self.lines.scanned < 2 {
+            let pairs = self.buffer.chunks_exact(2);
+            let blank = pairs.take_while(|pair| *pair == b"\r\n").count() * 2;
+            self.buffer.drain(..blank);
+            self.lines = Lines::default();
+        }
         let window = &self.buffer[..self.buffer.len().min(HEAD_BYTES_MAX)];
         let Some(end) = self.lines.end_of_head(window)? else {
             return if self.buffer.len() >= HEAD_BYTES_MAX {
@@ -458,9 +456,7 @@ mod tests {
     }
 
     fn head(text: &str) -> Result<Option<Head>, Problem> {
-        let mut reader = reader(text);
-        reader.has_begun();
-        reader.parse_head()
+        reader(text).parse_head()
     }
 
     fn problem(text: &str) -> u16 {

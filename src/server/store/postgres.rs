@@ -163,8 +163,8 @@ fn quoted_schema(url: &DatabaseUrl) -> Option<String> {
     schema.map(|name| format!("\"{}\"", name.replace('"', "\"\"")))
 }
 
-/// Waits for another transaction that is writing the same row: 1 s in all, since a commit may wait for a slow disk.
-const LOCKED_WAITS_MS: [u64; 7] = [10, 20, 40, 80, 150, 300, 400];
+/// Waits for another transaction that is writing the same row: 0.3 s in all.
+const LOCKED_WAITS_MS: [u64; 5] = [10, 20, 40, 80, 150];
 
 impl Store for Postgres {
     fn insert(&self, new: &[NewLogin]) -> Result<Vec<Inserted>, StoreError> {

@@ -8,6 +8,7 @@ pub mod problem;
 pub mod trust;
 
 pub mod hash;
+pub mod pem;
 pub mod random;
 pub mod secret;
 pub mod text;

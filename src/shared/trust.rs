@@ -16,6 +16,7 @@ use rustls::{
     CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, crypto,
 };
 
+use crate::shared::pem;
 use crate::shared::problem::{Lookup, Problem};
 
 /// The roots to trust, and what is wrong with the files that the environment names: `SSL_CERT_FILE` and `SSL_CERT_DIR`
@@ -146,8 +147,7 @@ fn certificates_in(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     File::open(path)?
         .take(FILE_BYTES_MAX)
         .read_to_end(&mut bytes)?;
-    let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
-    Ok(CertificateDer::pem_slice_iter(text)
+    Ok(CertificateDer::pem_slice_iter(pem::bare(&bytes))
         .filter_map(Result::ok)
         .collect())
 }
@@ -250,9 +250,6 @@ fn is_authority(reason: &CertificateError) -> bool {
 const FILE_VARIABLE: &str = "SSL_CERT_FILE";
 const FOLDER_VARIABLE: &str = "SSL_CERT_DIR";
 const EXTRA_VARIABLE: &str = "NODE_EXTRA_CA_CERTS";
-
-/// What Windows' editors put before a text.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Far more than all the roots there are; a file that never ends (`/dev/zero`) must not fill the memory.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;

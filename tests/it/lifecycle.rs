@@ -516,3 +516,24 @@ fn a_restarted_database_costs_no_login() {
     server.signal("TERM");
     assert_eq!(server.wait().code(), Some(0), "{}", server.log());
 }
+
+/// Linux ends a read that has a timeout when the process goes on after a stop.
+#[test]
+fn stopped_and_continued_process_keeps_its_connections() {
+    let server = TestServer::setup(Store::Embedded).start();
+    let (mut idle, mut halfway) = (
+        Connection::open(server.address),
+        Connection::open(server.address),
+    );
+    idle.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(idle.answer().status, 200);
+    halfway.send("GET /health HTTP/1.1\r\n");
+    // Both are read from once this is answered.
+    expect::json(&server.get("/health"), 200);
+    server.signal("STOP");
+    server.signal("CONT");
+    halfway.send("Host: a\r\n\r\n");
+    assert_eq!(halfway.answer().status, 200);
+    idle.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(idle.answer().status, 200);
+}

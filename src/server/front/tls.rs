@@ -8,12 +8,13 @@ use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::server::config::TlsFiles;
+use crate::shared::pem;
 
 /// TLS 1.2 and 1.3 with the chain and the key (PKCS#8, SEC1 or PKCS#1) of `files`. The error says which file is wrong, and
 /// how.
 pub(crate) fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
     let chain = read_chain(&files.certificate)?;
-    let key = read(&files.key).and_then(|pem| PrivateKeyDer::from_pem_slice(bare(&pem)));
+    let key = pem::read(&files.key).and_then(|pem| PrivateKeyDer::from_pem_slice(&pem));
     let key = key.map_err(|error| match error {
         PemError::NoItemsFound => format!(
             "TLS_KEY_FILE {}: holds no private key in PEM form",
@@ -45,8 +46,8 @@ pub(crate) fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, Strin
 pub(crate) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let problem =
         |reason: &dyn std::fmt::Display| format!("TLS_CERT_FILE {}: {reason}", path.display());
-    let pem = read(path).map_err(|error| problem(&error))?;
-    let chain = CertificateDer::pem_slice_iter(bare(&pem))
+    let pem = pem::read(path).map_err(|error| problem(&error))?;
+    let chain = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| problem(&error))?;
     if chain.is_empty() {
@@ -54,16 +55,4 @@ pub(crate) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, St
     } else {
         Ok(chain)
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, PemError> {
-    std::fs::read(path).map_err(PemError::Io)
-}
-
-/// Without a byte order mark and blanks before the first line: rustls would pass over the certificate that follows, and take
-/// the next of the chain for the server's own.
-fn bare(pem: &[u8]) -> &[u8] {
-    pem.strip_prefix(b"\xef\xbb\xbf")
-        .unwrap_or(pem)
-        .trim_ascii()
 }

@@ -74,8 +74,8 @@ impl Reply {
     /// The same page, which has a form: browsers must be let name their origin to it, for with `no-referrer` they send
     /// `Origin: null` on our own form's POST.
     pub fn with_form(mut self) -> Reply {
-        self.set("Referrer-Policy", "same-origin");
-        self
+        self.headers.retain(|(name, _)| *name != "Referrer-Policy");
+        self.with("Referrer-Policy", "same-origin")
     }
 
     /// 302 or 308 to `location`.
@@ -108,16 +108,6 @@ impl Reply {
             headers,
             body,
             token: None,
-        }
-    }
-
-    fn set(&mut self, name: &'static str, value: &str) {
-        for header in self
-            .headers
-            .iter_mut()
-            .filter(|(header, _)| *header == name)
-        {
-            header.1 = value.to_owned();
         }
     }
 }

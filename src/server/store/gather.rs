@@ -294,7 +294,9 @@ mod tests {
         let gather = Gather::<u32, u32>::new();
         let failed = StoreError::Unavailable("gone".to_owned());
         assert_eq!(gather.ask(1, |_| Err(failed.clone())), Err(failed.clone()));
+        let started = Instant::now();
         assert_eq!(gather.ask(1, |_| Ok(Vec::new())), Err(silent()));
+        assert!(started.elapsed() < FOLLOWER_TIMEOUT, "it is told at once");
         assert_eq!(gather.ask(1, doubled), Ok(2));
     }
 

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::attack::{assert_logs_in, server_with};
 use crate::fake_postiz::FakePostiz;
-use crate::support::{Answer, Login, TestServer, at_once, expect};
+use crate::support::{Answer, Login, TestServer, VerifyForm, at_once, expect};
 
 const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
 
@@ -116,4 +116,39 @@ fn defaults_are_on() {
     assert!((30..45).contains(&served(starts.collect())));
     let guesses = (0..30).map(|_| guess_from(&server, "203.0.113.1").status);
     assert!((10..20).contains(&served(guesses.collect())));
+}
+
+/// Links of ours whose login is over are no guesses, however often somebody opens one: nobody else pays for them.
+#[test]
+fn dead_links_are_charged_to_nobody() {
+    let postiz = FakePostiz::start();
+    let variables = [
+        ("LIMIT_WRONG_CODES_PER_MINUTE", "5"),
+        ("LIMIT_WRONG_CODES_PER_MINUTE_TOTAL", "10"),
+    ];
+    let server = server_with(&postiz, &variables);
+    let dead = Login::start(&server);
+    let form = VerifyForm::open(&server);
+    let fields = format!("action=deny&user_code={}", dead.user_code());
+    expect::page(&form.send(&server, &fields, &[]), 200);
+    let link = dead.start["verification_uri_complete"]
+        .as_str()
+        .expect("a link");
+    let target = crate::support::browser::target_of(link);
+    let from =
+        |target: &str, address| server.send("GET", target, &[("X-Forwarded-For", address)], b"");
+    for _ in 0..100 {
+        expect::page(&from(target, "203.0.113.1"), 200);
+    }
+    let login = Login::start(&server);
+    let typed = format!("/device/verify?user_code={}", login.user_code());
+    for address in ["203.0.113.1", "203.0.113.2", "198.51.100.1"] {
+        let page = from(&typed, address);
+        expect::page(&page, 200);
+        assert!(
+            page.text().contains("value=\"deny\""),
+            "{address}: {}",
+            page.text()
+        );
+    }
 }

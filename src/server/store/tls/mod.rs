@@ -31,6 +31,7 @@ use tokio_rustls::{Connect, TlsConnector};
 
 use crate::server::store::tls::certificate::{Certificate, Proof};
 use crate::shared::http_client;
+use crate::shared::pem;
 
 /// libpq's `sslmode`, as far as it concerns the server's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,7 +204,8 @@ impl Tls {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let read = pem::read(path)
+        .and_then(|text| CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>());
     match read {
         Ok(certificates) if certificates.is_empty() => Err("holds no certificate".to_owned()),
         Ok(certificates) => Ok(certificates),
@@ -234,7 +236,8 @@ fn certified_key(
             "others may read it: chmod 600 (or 640 if root owns it), as libpq wants",
         ));
     }
-    let key = match PrivateKeyDer::from_pem_file(&client.key) {
+    let key = pem::read(&client.key).and_then(|text| PrivateKeyDer::from_pem_slice(&text));
+    let key = match key {
         Ok(key) => key,
         Err(rustls::pki_types::pem::Error::NoItemsFound) => {
             return Err(problem(

@@ -117,6 +117,7 @@ fn its_disk_is_full() {
     let log = server.log();
     assert!(log.contains("No space left on device"), "{log}");
     expect::json(&server.get("/health"), 200);
+    expect::json(&server.get("/ready"), 503);
 
     let ballast = setup.data_dir().join("ballast");
     let inside = format!("/proc/{}/root{}", server.child.id(), ballast.display());

@@ -165,9 +165,9 @@ impl StoreLocation {
 fn in_time<T: Send + 'static>(
     ask: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let (said, heard) = mpsc::channel();
-    // Nobody may be left to hear it.
-    let ask = move || drop(said.send(ask()));
+    let (answer, answered) = mpsc::channel();
+    // Nobody may wait for it any more.
+    let ask = move || drop(answer.send(ask()));
     let silent = || {
         Err(StoreError::Unavailable(format!(
             "no answer within {} s",
@@ -175,7 +175,7 @@ fn in_time<T: Send + 'static>(
         )))
     };
     match thread::Builder::new().name("ping".to_owned()).spawn(ask) {
-        Ok(_) => heard
+        Ok(_) => answered
             .recv_timeout(PING_TIMEOUT)
             .unwrap_or_else(|_| silent()),
         Err(error) => Err(StoreError::Unavailable(error.to_string())),

@@ -237,7 +237,7 @@ test('without cookies the user is told to allow them', async (t) => {
     assert.equal(await page.getByLabel('Code').inputValue(), login.code);
     assert.equal(await login.poll(), 'authorization_pending');
   }
-  // Whoever blocks them only after that is told so on the way back.
+  // A person who blocks them only after that is told so on the way back.
   const { location } = await confirmAlone(login);
   await page.goto(location);
   await authorize(page);

@@ -30,7 +30,7 @@ pub(super) fn show(app: &App, request: &Request) -> Handled {
     }
     Ok(match look_up(app, request, &typed) {
         Ok(found) => confirm_page(app, request, &typed, &found),
-        // Whoever comes with a code has done nothing wrong yet, so this is a form like any other.
+        // A person who comes with a code has done nothing wrong yet, so this is a form like any other.
         Err(Miss::Unknown) => enter_code(app, request, 200, &typed, Some(CodeProblem::Unknown)),
         Err(Miss::TooManyTries(wait)) => too_many_tries(app, request, wait),
         Err(Miss::Failed(error)) => return Err(error),

@@ -367,7 +367,7 @@ impl Parameters {
         let sslmode = match self.ssl()? {
             Some(sslmode) => sslmode,
             None => variable("PGSSLMODE").unwrap_or_else(|| match roots {
-                // As in libpq: whoever trusts all public authorities must check the name.
+                // As in libpq: trusting all public authorities takes a check of the name.
                 Some(Roots::System) => "verify-full".to_owned(),
                 _ => "prefer".to_owned(),
             }),

@@ -74,7 +74,7 @@ fn junk_codes(store: Store, first: First) {
         )
     };
     // What the login of this test is exchanged for; others' codes are not junk.
-    let heard = || {
+    let asked = || {
         let requests = postiz.requests_to("/oauth/token");
         let junk = |code: &str| code.starts_with("junk-");
         requests
@@ -101,7 +101,7 @@ fn junk_codes(store: Store, first: First) {
                 (try_junk(), begun.elapsed())
             })
         });
-        eventually("Postiz is asked", || heard() >= 1);
+        eventually("Postiz is asked", || asked() >= 1);
         log_in(&server, &postiz);
         crowd.join().expect("all are answered")
     });
@@ -140,7 +140,7 @@ fn junk_codes(store: Store, first: First) {
         expect::page(&answer, 400);
         true
     });
-    assert_eq!(heard(), 5 + unanswered);
+    assert_eq!(asked(), 5 + unanswered);
     expect::error(&login.poll(&server), 400, "access_denied");
     for (answer, _) in at_once(CONNECTIONS, |_| (try_junk(), ())) {
         expect::page(&answer, 400);
@@ -148,7 +148,7 @@ fn junk_codes(store: Store, first: First) {
     // Not even with the code that its own person got.
     expect::page(&browser.open(&callback).answer, 400);
     expect::error(&login.poll(&server), 400, "access_denied");
-    assert_eq!(heard(), 5 + unanswered, "Postiz hears no more of it");
+    assert_eq!(asked(), 5 + unanswered, "Postiz hears no more of it");
     log_in(&server, &postiz);
 }
 
@@ -429,7 +429,7 @@ fn idle_crowd(count: usize, variables: &[(&str, &str)], source: impl Fn(usize) -
     thread::scope(|scope| {
         let _over = SetOnDrop(&over);
         scope.spawn(|| {
-            // Whoever is sent away comes again.
+            // A client that is sent away comes again.
             let mut n = count;
             while !over.load(Ordering::SeqCst) {
                 let oldest = n % count;

@@ -199,7 +199,7 @@ fn refusing_ends_the_login_at_once() {
         expect::page(&page.answer, page.status());
         assert!(page.html().contains("refused"), "{}", page.html());
         expect::error(&login.poll(&server), 400, "access_denied");
-        // It stays refused, for whoever asks.
+        // It stays refused for everybody.
         expect::page(&confirm(&server, login.user_code()), 400);
         expect::error(&login.poll_form(&server), 400, "access_denied");
     }

@@ -93,7 +93,7 @@ impl Scene {
     }
 }
 
-/// Asks for a login by its user code: a statement of its own, whoever asks beside.
+/// Asks for a login by its user code: a statement of its own, whatever others ask.
 fn look_up(server: &TestServer) -> Answer {
     let headers = [("Accept", "text/html")];
     server.send("GET", "/device/verify?user_code=WDJB-MJHT", &headers, b"")
@@ -724,7 +724,7 @@ fn full_pipe_on_stderr_costs_lines_and_nothing_else() {
     }
 }
 
-/// Whoever read its log is gone.
+/// The reader of its log is gone.
 #[test]
 fn closed_pipe_on_stderr_costs_nothing_else() {
     let mut server = Unread::start("text");

@@ -36,7 +36,7 @@ use crate::shared::pem;
 /// libpq's `sslmode`, as far as it concerns the server's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verify {
-    /// `disable`, `prefer` and `require` without `sslrootcert`: encrypted, if at all, to whoever answers.
+    /// `disable`, `prefer` and `require` without `sslrootcert`: encrypted, if at all, to any server that answers.
     Nothing,
     /// `verify-ca`, and `require` with `sslrootcert`: its authority is trusted, its name does not matter.
     Authority(Roots),
@@ -304,7 +304,7 @@ struct Verifier {
 }
 
 impl Verifier {
-    /// Where no certificate is verified, an unverified key changes nothing: whoever is in between may show his own. But
+    /// Where no certificate is verified, an unverified key changes nothing: anybody in between may show another. But
     /// such a connection has no channel binding, since he could show the server's certificate as well.
     fn verify_signature(
         &self,

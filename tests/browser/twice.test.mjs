@@ -62,12 +62,16 @@ test('a double click on Continue, the first of which arrives when all is over', 
   assert.equal(await login.outcome(), 'signed in');
 });
 
-test('a double click on Refuse, the first of which takes 600 ms to arrive', async (t) => {
-  const { posts, page, login } = await beginBehindProxy(t, (nth) => nth === 1 && sleep(600));
+test('a double click on Refuse, the first of which arrives when all is over', async (t) => {
+  let arrive;
+  const isOver = new Promise((resolve) => (arrive = resolve));
+  const { server, posts, page, login } = await beginBehindProxy(t, (nth) => nth === 1 && isOver);
   await page.goto(login.link);
   await doubleClick(page, 'Refuse');
   await expectPage(page, 'You refused this login');
   assert.ok(posts.length >= 2, 'the second click has sent the form, too');
+  arrive();
+  await waitUntil(() => countRequests(server, 'POST', '/device/verify', 400) === 1);
   assert.equal(await login.poll(), 'access_denied');
 });
 

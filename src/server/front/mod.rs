@@ -215,8 +215,8 @@ impl Front {
         }
         request.id = self.next_request_id.fetch_add(1, Ordering::Relaxed);
         self.find_client(&mut request);
-        let routed = self.app.route(&request);
-        let deadline = Instant::now() + routed.timeout();
+        let (routed, started) = (self.app.route(&request), Instant::now());
+        let deadline = started + routed.timeout();
         let open = self.watchdog.open(
             request.id,
             OpenRequest {
@@ -235,6 +235,8 @@ impl Front {
             }
             return None;
         };
+        self.app
+            .log_answer(&request, &routed, reply.status, started);
         let keep_alive = framing.keep_alive && token.is_none() && !self.app.is_stopping();
         if token.is_none() {
             // A client that does not take its answer may have to make room.

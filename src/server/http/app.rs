@@ -81,12 +81,14 @@ impl App {
 
     /// Answers one request, whatever it is, and logs it.
     pub fn answer(&self, request: &Request) -> Reply {
-        self.answer_routed(&self.route(request), request)
+        let (routed, started) = (self.route(request), Instant::now());
+        let reply = self.answer_routed(&routed, request);
+        self.log_answer(request, &routed, reply.status, started);
+        reply
     }
 
-    /// The same, of a request whose route is known. A panic in a handler costs nothing else.
+    /// Answers a request whose route is known. A panic in a handler costs nothing else.
     pub(crate) fn answer_routed(&self, routed: &Routed, request: &Request) -> Reply {
-        let started = Instant::now();
         // Nothing that a handler shares is left half-changed by a panic: locks are held for single steps alone.
         let handled = catch_unwind(AssertUnwindSafe(|| routed.handle(self, request)));
         let reply = handled.unwrap_or_else(|_| {
@@ -98,7 +100,7 @@ impl App {
             self.log.error("panic", &fields);
             self.unanswered(routed, &Page::InternalError)
         });
-        self.finish(request, routed.name(), reply, started)
+        self.with_hsts(reply)
     }
 
     /// The answer to a request whose handler does not answer in time.
@@ -121,20 +123,25 @@ impl App {
         }
     }
 
-    /// What every answer gets: its last header, and its line in the log.
-    fn finish(&self, request: &Request, route: &str, reply: Reply, started: Instant) -> Reply {
+    /// The line of the log that tells of a request and its answer.
+    pub(crate) fn log_answer(
+        &self,
+        request: &Request,
+        routed: &Routed,
+        status: u16,
+        started: Instant,
+    ) {
         // In whole numbers: the code that prints others is larger than this file.
         let tenths = started.elapsed().as_micros() / 100;
         let fields = [
             ("method", request.method.as_str()),
             ("request_id", &request.id.to_string()),
-            ("route", route),
-            ("status", &reply.status.to_string()),
+            ("route", routed.name()),
+            ("status", &status.to_string()),
             ("ms", &format!("{}.{}", tenths / 10, tenths % 10)),
             ("client", &request.client.to_string()),
         ];
         self.log.info("request", &fields);
-        self.with_hsts(reply)
     }
 
     fn with_hsts(&self, reply: Reply) -> Reply {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::cli::credentials::{Stored, object_in};
 use crate::server::client_address::TrustedProxies;
-use crate::server::codes::{DeviceCodeHash, UserCode};
+use crate::server::codes::{DeviceCode, DeviceCodeHash, UserCode};
 use crate::server::config::Limits;
 use crate::server::flow::Flow;
 use crate::server::front::request_reader::{Client, End, RequestReader};
@@ -16,7 +16,7 @@ use crate::server::http::request::{HEADERS, Params};
 use crate::server::http::{App, Reply, Request};
 use crate::server::keys::Keys;
 use crate::server::log::{Format, Log};
-use crate::server::login::{Login, Polled, UnixMs};
+use crate::server::login::{Login, Polled, Starter, UnixMs};
 use crate::server::postiz::Postiz;
 use crate::server::store::{Inserted, Key, NewLogin, Purged, Store, StoreError, Transition};
 use crate::shared::base_url::BaseUrl;
@@ -69,9 +69,9 @@ fn read_all(bytes: &[u8], piece: usize) -> (Vec<Request>, End) {
 }
 
 /// A client that sends these bytes, so many at a time, and then no more.
-struct Pieces<'a> {
-    bytes: &'a [u8],
-    piece: usize,
+pub(crate) struct Pieces<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) piece: usize,
 }
 
 impl Client for Pieces<'_> {
@@ -186,7 +186,7 @@ fn new_app() -> App {
 }
 
 /// A store that takes everything and keeps nothing: it is not what is tried here, and a real one would be all the work.
-struct Oblivious;
+pub(crate) struct Oblivious;
 
 impl Store for Oblivious {
     fn insert(&self, new: &[NewLogin]) -> Result<Vec<Inserted>, StoreError> {
@@ -201,7 +201,10 @@ impl Store for Oblivious {
         Ok(None)
     }
 
-    fn change(&self, _: Key, _: &mut Transition) -> Result<bool, StoreError> {
+    /// Shows a login, which is gone by the time it is to be written.
+    fn change(&self, _: Key, transition: &mut Transition) -> Result<bool, StoreError> {
+        let (key, user_code) = (DeviceCode::generate().hash(), UserCode::generate());
+        transition(&mut Login::new(key, user_code, Starter::default(), 0), 0);
         Ok(false)
     }
 

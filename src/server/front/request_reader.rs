@@ -446,6 +446,7 @@ fn ascii(value: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzzing::Pieces;
 
     const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
@@ -484,7 +485,10 @@ mod tests {
     /// What a client that sends `text`, whole or bit by bit, is read as.
     fn body_of(text: &str) -> Result<String, u16> {
         let mut bodies = [text.len(), 1, 3].map(|piece| {
-            let mut client = Pieces(text.as_bytes(), piece);
+            let mut client = Pieces {
+                bytes: text.as_bytes(),
+                piece,
+            };
             match RequestReader::new(PEER, Duration::from_secs(75)).next(&mut client) {
                 Ok((request, _)) => Ok(String::from_utf8(request.body).unwrap()),
                 Err(End::Bad((status, _))) => Err(status),
@@ -494,31 +498,6 @@ mod tests {
         assert_eq!(bodies[0], bodies[1], "{text:?}");
         assert_eq!(bodies[0], bodies[2], "{text:?}");
         std::mem::replace(&mut bodies[0], Err(0))
-    }
-
-    struct Pieces<'a>(&'a [u8], usize);
-
-    impl Client for Pieces<'_> {
-        fn set_deadline(&mut self, _deadline: Instant) {}
-    }
-
-    impl Read for Pieces<'_> {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let piece = self.1.min(self.0.len());
-            let read = (&self.0[..piece]).read(buffer)?;
-            self.0 = &self.0[read..];
-            Ok(read)
-        }
-    }
-
-    impl Write for Pieces<'_> {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
     }
 
     #[test]

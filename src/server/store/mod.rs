@@ -160,52 +160,12 @@ fn schema_plan(version: Option<u64>, newest: u64) -> Result<String, StoreError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::codes::DeviceCode;
-
-    /// A store in which every login is gone by the time it is to be written.
-    struct Vanishing;
-
-    impl Store for Vanishing {
-        fn insert(&self, _: &[NewLogin]) -> Result<Vec<Inserted>, StoreError> {
-            Ok(Vec::new())
-        }
-
-        fn poll(&self, _: &[DeviceCodeHash]) -> Result<Vec<Polled>, StoreError> {
-            Ok(Vec::new())
-        }
-
-        fn read(&self, _: Key) -> Result<Option<(Login, UnixMs)>, StoreError> {
-            Ok(None)
-        }
-
-        fn change(&self, _: Key, transition: &mut Transition) -> Result<bool, StoreError> {
-            let key = DeviceCode::generate().hash();
-            let mut login = Login::new(key, UserCode::generate(), Starter::default(), 0);
-            transition(&mut login, 0);
-            Ok(false)
-        }
-
-        fn make_room(&self, _: u32) -> Result<u64, StoreError> {
-            Ok(0)
-        }
-
-        fn purge(&self, _: u32) -> Result<Vec<Purged>, StoreError> {
-            Ok(Vec::new())
-        }
-
-        fn count(&self) -> Result<u64, StoreError> {
-            Ok(0)
-        }
-
-        fn ping(&self) -> Result<(), StoreError> {
-            Ok(())
-        }
-    }
+    use crate::fuzzing::Oblivious;
 
     #[test]
     fn transition_that_was_not_written_says_nothing() {
         let user_code = UserCode::generate();
-        let denied = apply(&Vanishing, Key::User(&user_code), |login, now| {
+        let denied = apply(&Oblivious, Key::User(&user_code), |login, now| {
             login.deny(now)
         });
         assert_eq!(denied, Ok(None));

@@ -148,7 +148,7 @@ fn junk_codes(store: Store, first: First) {
     // Not even with the code that its own person got.
     expect::page(&browser.open(&callback).answer, 400);
     expect::error(&login.poll(&server), 400, "access_denied");
-    assert_eq!(asked(), 5 + unanswered, "Postiz hears no more of it");
+    assert_eq!(asked(), 5 + unanswered, "Postiz is not asked again");
     log_in(&server, &postiz);
 }
 

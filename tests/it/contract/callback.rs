@@ -5,8 +5,8 @@ use serde_json::json;
 use crate::fake_postiz::{CLIENT_ID, CLIENT_SECRET, Delivery, FakePostiz, Fault, Gate, Response};
 use crate::support::server::BOTH_STORES;
 use crate::support::{
-    Answer, Browser, Cluster, Login, Page, Store, TestServer, VerifyForm, at_once, eventually,
-    expect,
+    Answer, Browser, Cluster, Database, Login, Page, Store, TestServer, VerifyForm, at_once,
+    eventually, expect,
 };
 
 /// A callback by hand, as `browser` would send it.
@@ -20,6 +20,15 @@ fn call_back(server: &TestServer, query: &str, browser: &Browser) -> Answer {
         &headers
     };
     server.send("GET", &format!("/device/callback?{query}"), headers, b"")
+}
+
+/// A server on a database that the test can change as well.
+fn on_a_database() -> (FakePostiz, Database, TestServer) {
+    let (postiz, database) = (FakePostiz::start(), Cluster::shared().database());
+    let setup = TestServer::setup(Store::Embedded).postiz(&postiz);
+    let server = setup.database(&database).start();
+    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+    (postiz, database, server)
 }
 
 fn query_of(redirect: &Page) -> String {
@@ -346,13 +355,7 @@ fn five_refused_codes_end_a_login() {
 /// set it.
 #[test]
 fn old_cookie_counts_for_old_logins_alone() {
-    let postiz = FakePostiz::start();
-    let database = Cluster::shared().database();
-    let server = TestServer::setup(Store::Embedded)
-        .postiz(&postiz)
-        .database(&database)
-        .start();
-    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+    let (postiz, database, server) = on_a_database();
     let login = Login::start(&server);
     let mut browser = Browser::new();
     let query = query_of(&login.consent(&mut browser, "ada"));
@@ -408,13 +411,7 @@ fn callbacks_have_a_budget() {
 
 #[test]
 fn an_expired_login_cannot_be_completed() {
-    let postiz = FakePostiz::start();
-    let database = Cluster::shared().database();
-    let setup = TestServer::setup(Store::Embedded)
-        .postiz(&postiz)
-        .database(&database);
-    let server = setup.start();
-    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+    let (postiz, database, server) = on_a_database();
     let login = Login::start(&server);
     let mut browser = Browser::new();
     let redirect = login.consent(&mut browser, "ada");
@@ -427,13 +424,7 @@ fn an_expired_login_cannot_be_completed() {
 /// The exchange was under way when the time was over: the person has agreed, so the token is not thrown away.
 #[test]
 fn a_token_that_comes_just_after_the_expiry_is_kept() {
-    let postiz = FakePostiz::start();
-    let database = Cluster::shared().database();
-    let server = TestServer::setup(Store::Embedded)
-        .postiz(&postiz)
-        .database(&database)
-        .start();
-    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+    let (postiz, database, server) = on_a_database();
     let login = Login::start(&server);
     let mut browser = Browser::new();
     let redirect = login.consent(&mut browser, "ada");

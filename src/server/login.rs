@@ -75,11 +75,11 @@ impl Status {
         found.map(|(status, _)| *status)
     }
 
-    /// What is left of it when its lease, if it has one, has ended.
-    fn without_lease(self) -> Status {
+    /// What counts of it: an ended lease is as good as none.
+    pub fn settled(self, lease_ended: bool) -> Status {
         match self {
-            Status::Exchanging => Status::Pending,
-            Status::Delivering => Status::Completed,
+            Status::Exchanging if lease_ended => Status::Pending,
+            Status::Delivering if lease_ended => Status::Completed,
             other => other,
         }
     }
@@ -223,15 +223,9 @@ pub enum Polled {
     Unknown,
 }
 
-/// What a poll is told of a login with this stored status, when its lease (if any) has ended and its time is over, or not
-/// (RFC 8628 §3.5).
-pub fn polled(status: Status, lease_ended: bool, expired: bool) -> Polled {
-    let status = if lease_ended {
-        status.without_lease()
-    } else {
-        status
-    };
-    match status {
+/// What a poll is told of a login with this settled status, whose time is over or not (RFC 8628 §3.5).
+pub fn polled(settled: Status, expired: bool) -> Polled {
+    match settled {
         Status::Redeemed => Polled::Unknown,
         Status::Denied => Polled::Denied,
         // A lease that was taken in time decides, even if the login expires meanwhile.
@@ -266,13 +260,9 @@ impl Login {
         self.key.login_id()
     }
 
-    /// How far it has come by now: an ended lease is as good as none.
+    /// How far it has come by now.
     pub fn status_at(&self, now: UnixMs) -> Status {
-        if self.lease_ended(now) {
-            self.status.without_lease()
-        } else {
-            self.status
-        }
+        self.status.settled(self.lease_ended(now))
     }
 
     /// Does it wait for its user?
@@ -282,7 +272,7 @@ impl Login {
 
     /// How it stands, to its client.
     pub fn polled(&self, now: UnixMs) -> Polled {
-        polled(self.status, self.lease_ended(now), now >= self.expires_at)
+        polled(self.status_at(now), now >= self.expires_at)
     }
 
     /// Its user confirms it in this browser (RFC 8628 §3.3), perhaps not for the first time; an earlier browser loses it.

@@ -314,7 +314,7 @@ fn as_json(new: &NewLogin) -> Value {
 fn polled_row(row: &Row) -> Result<Polled, StoreError> {
     match row.get::<_, Option<&str>>(0) {
         None => Ok(Polled::Unknown),
-        Some(name) => Ok(polled(status(name)?, row.get(1), row.get(2))),
+        Some(name) => Ok(polled(status(name)?.settled(row.get(1)), row.get(2))),
     }
 }
 

@@ -15,7 +15,7 @@ mod tls;
 use std::fs;
 
 use crate::fake_postiz::FakePostiz;
-use crate::support::{Browser, Login, TestServer, expect};
+use crate::support::{Browser, Login, Store, TestServer, expect};
 
 /// The proof that nothing is stuck: a whole login, from its code to its token.
 #[track_caller]
@@ -27,7 +27,12 @@ fn assert_logs_in(server: &TestServer) {
 
 /// A server that is ready to log people in, with these variables.
 fn server_with(postiz: &FakePostiz, variables: &[(&str, &str)]) -> TestServer {
-    let setup = TestServer::setup(crate::support::Store::Embedded).postiz(postiz);
+    server_on(Store::Embedded, postiz, variables)
+}
+
+/// The same on this store.
+fn server_on(store: Store, postiz: &FakePostiz, variables: &[(&str, &str)]) -> TestServer {
+    let setup = TestServer::setup(store).postiz(postiz);
     let setup = variables
         .iter()
         .fold(setup, |setup, (name, value)| setup.var(name, value));

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::attack::server_on;
 use crate::fake_postiz::{Delivery, FakePostiz, Fault};
 use crate::support::people::{self, assert_token, log_in};
 use crate::support::process::raise_own_limit;
@@ -17,17 +18,6 @@ use crate::support::sockets::{connect_from, connect_without_buffer};
 use crate::support::{
     Answer, Browser, Connection, Login, Store, TestServer, at_once, eventually, expect, http,
 };
-
-/// A server on this store, with these variables.
-fn server_on(store: Store, postiz: &FakePostiz, variables: &[(&str, &str)]) -> TestServer {
-    let setup = TestServer::setup(store).postiz(postiz);
-    let setup = variables
-        .iter()
-        .fold(setup, |setup, (name, value)| setup.var(name, value));
-    let server = setup.start();
-    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
-    server
-}
 
 /// A login that a client at this address starts, as a proxy on loopback tells it.
 #[track_caller]

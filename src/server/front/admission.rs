@@ -5,8 +5,8 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::server::client_address::{network, wide_network};
 
@@ -16,6 +16,8 @@ pub(super) struct Admission {
     /// 0 is no limit.
     max_per_address: u32,
     connections: Mutex<Connections>,
+    /// A connection has ended.
+    ended: Condvar,
     start: Instant,
 }
 
@@ -36,6 +38,8 @@ struct Connection {
 /// handshake, sending bit by bit, or not taking its answer), or one of the two below.
 struct Phase(AtomicU64);
 
+/// How long a newcomer waits until the connection that made room has ended: its descriptor and its thread are needed.
+const EVICTED_END_TIMEOUT: Duration = Duration::from_millis(100);
 /// See [`Admission::evict_any`].
 const EVICTION_GRACE_US: u64 = 200_000;
 /// A request is being answered.
@@ -56,6 +60,7 @@ impl Admission {
             max,
             max_per_address,
             connections: Mutex::default(),
+            ended: Condvar::new(),
             start: Instant::now(),
         })
     }
@@ -71,17 +76,19 @@ impl Admission {
         let same_address = |other: &Connection| network(other.peer) == network(peer);
         let mut connections = self.connections();
         if self.max_per_address != 0 && !is_proxy {
-            let here = connections
-                .by_id
-                .values()
-                .filter(|other| same_address(other));
+            let here = connections.kept().filter(|other| same_address(other));
             if here.count() >= self.max_per_address as usize {
                 connections.evict(same_address)?;
             }
         }
-        if connections.by_id.len() >= self.max as usize {
+        let is_full = |connections: &mut Connections| connections.by_id.len() >= self.max as usize;
+        if connections.kept().count() >= self.max as usize {
             connections.evict(|_| true)?;
         }
+        let waited = self
+            .ended
+            .wait_timeout_while(connections, EVICTED_END_TIMEOUT, is_full);
+        let mut connections = waited.unwrap_or_else(PoisonError::into_inner).0;
         let phase = Arc::new(Phase(AtomicU64::new(self.now_us())));
         connections.next_id += 1;
         let id = connections.next_id;
@@ -130,15 +137,17 @@ impl Admission {
 }
 
 impl Connections {
+    /// Those that were not closed to make room.
+    fn kept(&self) -> impl Iterator<Item = &Connection> {
+        let is_kept = |connection: &&Connection| !connection.phase.is(EVICTED);
+        self.by_id.values().filter(is_kept)
+    }
+
     /// Closes, of those that wait and `may_go`, one of the network that holds most: the one that has waited longest. A trusted
     /// proxy's connections are of many clients, so each counts as a network of its own.
     fn evict(&mut self, may_go: impl Fn(&Connection) -> bool) -> Option<()> {
         let mut held: HashMap<IpAddr, u32> = HashMap::new();
-        for connection in self
-            .by_id
-            .values()
-            .filter(|connection| !connection.is_proxy)
-        {
+        for connection in self.kept().filter(|connection| !connection.is_proxy) {
             *held.entry(wide_network(connection.peer)).or_default() += 1;
         }
         loop {
@@ -155,7 +164,6 @@ impl Connections {
             if connection.phase.change(since, EVICTED) {
                 // Its thread reads the end of the connection, and ends.
                 let _ = connection.socket.shutdown(Shutdown::Both);
-                self.by_id.remove(&id);
                 return Some(());
             }
         }
@@ -163,6 +171,10 @@ impl Connections {
 }
 
 impl Phase {
+    fn is(&self, phase: u64) -> bool {
+        self.0.load(Ordering::Acquire) == phase
+    }
+
     fn change(&self, from: u64, to: u64) -> bool {
         self.0
             .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
@@ -188,6 +200,7 @@ impl Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.admission.connections().by_id.remove(&self.id);
+        self.admission.ended.notify_one();
     }
 }
 
@@ -245,7 +258,26 @@ mod tests {
         drop((lonely, crowd));
         assert_eq!(admission.connections().by_id.len(), 1);
         admission.evict_all();
-        assert!(admission.is_empty());
+        assert!(is_closed(&sockets[5].1));
+    }
+
+    /// Threads that end late would otherwise hold more descriptors than there are.
+    #[test]
+    fn newcomer_waits_until_the_evicted_connection_has_ended() {
+        let admission = Admission::new(1, 0);
+        let sockets = [socket(), socket()];
+        let admit = |n: usize| admission.admit(&sockets[n].0, ip("192.0.2.1"), false);
+        let first = admit(0).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_closed(&sockets[0].1) {
+                    std::thread::yield_now();
+                }
+                drop(first);
+            });
+            let _second = admit(1).unwrap();
+            assert_eq!(admission.connections().by_id.len(), 1);
+        });
     }
 
     /// Its port is open to the world as well: strangers from many networks do not push the proxy's clients out.

@@ -155,9 +155,9 @@ fn new_app() -> App {
     let keys = Arc::new(Keys::new(&secret));
     let postiz = Postiz::new(
         url("http://127.0.0.1:9"),
-        &url("http://127.0.0.1:9"),
-        "client".to_owned(),
-        secret.clone(),
+        url("http://127.0.0.1:9"),
+        None,
+        &url("https://auth.example"),
     );
     let log = Arc::new(Log::to(Format::Json, |_| ()));
     let flow = Flow::new(

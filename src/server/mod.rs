@@ -50,9 +50,11 @@ use crate::server::keys::Keys;
 use crate::server::log::Log;
 use crate::server::postiz::Postiz;
 use crate::server::seal::Seal;
-use crate::server::store::{Store, StoreError, embedded::Embedded, postgres::Postgres};
+use crate::server::store::embedded::{self, Embedded};
+use crate::server::store::{Store, StoreError, postgres::Postgres};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::http_client::{self, Proxies};
+use crate::shared::secret::Secret;
 
 /// How long a starting server, or a check, waits for the store.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -82,8 +84,7 @@ impl Server {
         if let Some(notice) = proxies.notice(config.api_url.is_https()) {
             log.warn("proxy_passed_over", &[("why", &notice)]);
         }
-        let keys = Arc::new(Keys::new(&config.client_secret));
-        let store = open_store(&config, &keys)?;
+        let (store, keys) = open_store(&config)?;
         let asked = Arc::clone(&store);
         match in_time(move || asked.ping()) {
             Ok(()) => log.info("store_ready", &[("store", config.store.kind())]),
@@ -182,17 +183,27 @@ fn in_time<T: Send + 'static>(
     }
 }
 
-fn open_store(config: &Config, keys: &Arc<Keys>) -> Result<Arc<dyn Store>, StartError> {
-    Ok(match &config.store {
+/// Opens the store, and derives the keys: without a secret of its own, an embedded store's server keeps one beside the file.
+fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Arc<Keys>), StartError> {
+    let failed = |error: StoreError| StartError(error.to_string());
+    let keys = |secret: &Secret<String>| Arc::new(Keys::new(secret));
+    let configured = config.root_secret().map(keys);
+    match &config.store {
         StoreLocation::Postgres(url) => {
-            let seal = Seal::new(Arc::clone(keys));
-            let store = Postgres::new(url, config.pool_size(), seal);
-            Arc::new(store.map_err(|error| StartError(format!("DATABASE_URL: {error}")))?)
+            let keys =
+                configured.ok_or_else(|| StartError("SERVER_SECRET is not set".to_owned()))?;
+            let store = Postgres::new(url, config.pool_size(), Seal::new(Arc::clone(&keys)));
+            let store = store.map_err(|error| StartError(format!("DATABASE_URL: {error}")))?;
+            Ok((Arc::new(store), keys))
         }
         StoreLocation::File(path) => {
-            Arc::new(Embedded::open(path).map_err(|error| StartError(error.to_string()))?)
+            let store = Arc::new(Embedded::open(path).map_err(failed)?);
+            // The file is this server's alone from here on.
+            let own_secret = || embedded::own_secret(path).map_err(failed);
+            let keys = configured.map_or_else(|| own_secret().map(|secret| keys(&secret)), Ok)?;
+            Ok((store, keys))
         }
-    })
+    }
 }
 
 fn app(
@@ -203,7 +214,7 @@ fn app(
     log: &Arc<Log>,
 ) -> App {
     let postiz_host = config.frontend_url.authority().to_owned();
-    let postiz = Postiz::of(config);
+    let postiz = Postiz::of(config, &server_url);
     let api_url = config.public_api_url.as_str().to_owned();
     let flow = Flow::new(
         store,

@@ -124,10 +124,8 @@ impl Clients {
                 "Only the authorization_code grant type is supported",
             );
         }
-        let method = match body["token_endpoint_auth_method"].as_str() {
-            Some(method @ ("none" | "client_secret_basic")) => method,
-            _ => "client_secret_post",
-        };
+        let method = body["token_endpoint_auth_method"].as_str();
+        let method = method.unwrap_or("client_secret_post");
         let name = body["client_name"].as_str().unwrap_or_default().trim();
         let client = Client {
             id: format!("pcd_{}", secure_id(32)),

@@ -240,7 +240,10 @@ impl Flow {
 
     fn registration_failed(&self, login: &Login, error: PostizError) -> Confirmed {
         let fields = [("id", login.id()), ("error", &error.to_string())];
-        self.log.error("registration_failed", &fields);
+        match error {
+            PostizError::Unregistered(_) => self.log.error("registration_failed", &fields),
+            _ => self.log.warn("registration_failed", &fields),
+        }
         Confirmed::RegistrationFailed(error)
     }
 

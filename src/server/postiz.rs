@@ -275,18 +275,19 @@ impl Postiz {
             redirect_uri: self.redirect_uri.clone(),
         };
         let client = Some(&nobody).filter(|_| !self.has_app());
-        match self.exchange("no-code", client) {
-            Ok(_) | Err(PostizError::InvalidGrant) => {}
-            Err(PostizError::InvalidClient) if client.is_some() => {}
-            Err(PostizError::Failed(what))
+        match (self.exchange("no-code", client), client) {
+            (Ok(_) | Err(PostizError::InvalidGrant), _) => {}
+            (Err(PostizError::InvalidClient), Some(_)) => {}
+            // One that is too old to register clients wants a client_secret first.
+            (Err(PostizError::Failed(what)), Some(_))
+                if what.starts_with("Postiz answered 400 {") => {}
+            (Err(PostizError::Failed(what)), _)
                 if what.starts_with("Postiz answered")
-                    && !what.starts_with("Postiz answered 5")
-                    // One that is too old to register clients misses a client_secret.
-                    && !(client.is_some() && what.starts_with("Postiz answered 400 {")) =>
+                    && !what.starts_with("Postiz answered 5") =>
             {
                 return Err(ProbeError::NotPostiz(what));
             }
-            Err(error) => return Err(error.into()),
+            (Err(error), _) => return Err(error.into()),
         }
         let (status, answer) = self.ask_to_register(&json!({
             "redirect_uris": [self.redirect_uri],

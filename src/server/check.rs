@@ -70,7 +70,7 @@ impl Findings {
         let server_url = config.server_url.clone();
         let server_url =
             server_url.unwrap_or_else(|| default_server_url(here, config.tls.is_some()));
-        match Postiz::of(config, &server_url).probe() {
+        match Postiz::new(config, &server_url).probe() {
             Ok(registers) => {
                 self.note(match config.oauth_app {
                     Some(_) => format!("Postiz answers at {url}, and knows the OAuth app"),

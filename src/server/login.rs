@@ -799,6 +799,25 @@ mod tests {
         );
     }
 
+    #[test]
+    fn first_client_stays() {
+        let client = |id: &str| SealedClient {
+            id: id.to_owned(),
+            verifier: SealedToken::from_store("v".to_owned()),
+            redirect_uri: "https://auth.example/device/callback".to_owned(),
+        };
+        let (first, late, unreadable) = (client("1"), client("2"), client("0"));
+        let mut login = case(Status::Pending).login;
+        login.adopt(&first, None);
+        login.adopt(&late, None);
+        assert_eq!(login.client.as_ref(), Some(&first));
+        login.adopt(&first, None);
+        login.adopt(&late, Some(&unreadable));
+        assert_eq!(login.client.as_ref(), Some(&first));
+        login.adopt(&late, Some(&first));
+        assert_eq!(login.client, Some(late));
+    }
+
     /// A second tab was authorised as well, which may have ended the first one's token.
     #[test]
     fn newer_code_replaces_a_token_that_nobody_has() {

@@ -84,6 +84,10 @@ impl Server {
         if let Some(notice) = proxies.notice(config.api_url.is_https()) {
             log.warn("proxy_passed_over", &[("why", &notice)]);
         }
+        if config.oauth_app.is_none() {
+            let note = ("note", "each login registers a client at Postiz");
+            log.info("no_oauth_app", &[note]);
+        }
         let (store, keys) = open_store(&config)?;
         let asked = Arc::clone(&store);
         match in_time(move || asked.ping()) {
@@ -206,7 +210,8 @@ fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Arc<Keys>), StartError
     }
 }
 
-fn app(
+/// The handlers of a server, with all that is below them.
+pub(crate) fn app(
     config: &Config,
     store: Arc<dyn Store>,
     keys: Arc<Keys>,
@@ -214,13 +219,11 @@ fn app(
     log: &Arc<Log>,
 ) -> App {
     let postiz_host = config.frontend_url.authority().to_owned();
-    let postiz = Postiz::of(config, &server_url);
-    let api_url = config.public_api_url.as_str().to_owned();
     let flow = Flow::new(
         store,
-        postiz,
+        Postiz::new(config, &server_url),
         Arc::clone(&keys),
-        api_url,
+        config.public_api_url.as_str().to_owned(),
         config.limits.live_logins,
         Arc::clone(log),
     );

@@ -140,38 +140,23 @@ struct ExchangeRequest<'a> {
 }
 
 impl Postiz {
-    /// The Postiz whose pages are under `frontend_url` and whose API is under `api_url`, for the server at `server_url`.
-    pub fn new(
-        frontend_url: BaseUrl,
-        api_url: BaseUrl,
-        app: Option<OAuthApp>,
-        server_url: &BaseUrl,
-    ) -> Postiz {
+    /// The Postiz of a configuration, for the server at `server_url`.
+    pub fn new(config: &Config, server_url: &BaseUrl) -> Postiz {
         let settings = ClientSettings {
             user_agent: concat!("postiz-auth-server/", env!("CARGO_PKG_VERSION")),
             connect_timeout: TIMEOUT,
             total_timeout: Some(TIMEOUT),
         };
         // A server with problems there has not started.
-        let outbound = Outbound::new(&http_client::environment, api_url.is_https());
+        let outbound = Outbound::new(&http_client::environment, config.api_url.is_https());
         Postiz {
             proxies: Arc::clone(&outbound.proxies),
             agent: http_client::agent(&settings, outbound),
-            frontend_url,
-            api_url,
-            app,
+            frontend_url: config.frontend_url.clone(),
+            api_url: config.api_url.clone(),
+            app: config.oauth_app.clone(),
             redirect_uri: format!("{server_url}/device/callback"),
         }
-    }
-
-    /// The Postiz of a configuration, for the server at `server_url`.
-    pub fn of(config: &Config, server_url: &BaseUrl) -> Postiz {
-        Postiz::new(
-            config.frontend_url.clone(),
-            config.api_url.clone(),
-            config.oauth_app.clone(),
-            server_url,
-        )
     }
 
     /// Is there an OAuth app, so that logins need no clients of their own?
@@ -460,17 +445,13 @@ mod tests {
 
     #[test]
     fn the_return_url_is_the_whole_url_once() {
-        let url = |text| BaseUrl::parse(text).unwrap();
-        let app = OAuthApp {
-            id: "a b&c".to_owned(),
-            secret: Secret::new("s".to_owned()),
-        };
-        let postiz = Postiz::new(
-            url("https://p.example/x"),
-            url("http://api.example"),
-            Some(app),
-            &url("https://auth.example"),
-        );
+        let config = Config::from_vars([
+            ("POSTIZ_FRONTEND_URL", "https://p.example/x"),
+            ("POSTIZ_OAUTH_CLIENT_ID", "a b&c"),
+            ("POSTIZ_OAUTH_CLIENT_SECRET", "s"),
+        ]);
+        let server_url = BaseUrl::parse("https://auth.example").unwrap();
+        let postiz = Postiz::new(&config.unwrap(), &server_url);
         let client = Client {
             id: "pcd_1".to_owned(),
             verifier: Secret::new("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".to_owned()),

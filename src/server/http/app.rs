@@ -193,8 +193,9 @@ impl App {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server;
+    use crate::server::config::Config;
     use crate::server::log::Format;
-    use crate::server::postiz::Postiz;
     use crate::server::store::embedded::Embedded;
     use crate::shared::secret::Secret;
     use std::sync::Mutex;
@@ -210,21 +211,14 @@ mod tests {
             assert_ne!(now, bad_time, "a bug in the clock");
             now
         };
-        let url = BaseUrl::parse("https://auth.example").unwrap();
-        let secret = Secret::new("secret".to_owned());
-        let keys = Arc::new(Keys::new(&secret));
+        let keys = Arc::new(Keys::new(&Secret::new("secret".to_owned())));
         let log = Arc::new(Log::to(Format::Text, move |line| {
             log.0.lock().unwrap().extend_from_slice(line);
         }));
-        let flow = Flow::new(
-            Arc::new(Embedded::in_memory(Box::new(clock)).unwrap()),
-            Postiz::new(url.clone(), url.clone(), None, &url),
-            Arc::clone(&keys),
-            url.as_str().to_owned(),
-            0,
-            Arc::clone(&log),
-        );
-        App::new(flow, keys, url, "postiz.example", &Limits::default(), log)
+        let config = Config::from_vars([("LIMIT_LIVE_LOGINS", "0")]).unwrap();
+        let store = Arc::new(Embedded::in_memory(Box::new(clock)).unwrap());
+        let url = BaseUrl::parse("https://auth.example").unwrap();
+        server::app(&config, store, keys, url, &log)
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::server::client_address::TrustedProxies;
 use crate::server::config::{Config, StoreLocation};
 use crate::server::postiz::{Postiz, PostizError, ProbeError};
 use crate::server::store::{StoreError, embedded, postgres, tls};
-use crate::server::{default_server_url, front, in_time};
+use crate::server::{front, in_time, server_url};
 use crate::shared::base_url::BaseUrl;
 
 /// A certificate that ends sooner than this should have been renewed.
@@ -67,10 +67,7 @@ impl Findings {
     fn postiz(&mut self, config: &Config) {
         let url = &config.api_url;
         let here = SocketAddr::from(([127, 0, 0, 1], config.port));
-        let server_url = config.server_url.clone();
-        let server_url =
-            server_url.unwrap_or_else(|| default_server_url(here, config.tls.is_some()));
-        match Postiz::new(config, &server_url).probe() {
+        match Postiz::new(config, &server_url(config, here)).probe() {
             Ok(registers) => {
                 self.note(match config.oauth_app {
                     Some(_) => format!("Postiz answers at {url}, and knows the OAuth app"),

@@ -109,10 +109,7 @@ impl Server {
             .local_addr()
             .map_err(|error| StartError(error.to_string()))?;
         let local_url = local_url(listening_at, tls.is_some());
-        let server_url = config
-            .server_url
-            .clone()
-            .unwrap_or_else(|| default_server_url(listening_at, tls.is_some()));
+        let server_url = server_url(&config, listening_at);
 
         let app = Arc::new(app(&config, store, keys, server_url, &log));
         let settings = FrontSettings {
@@ -265,8 +262,14 @@ fn local_url(listening_at: SocketAddr, tls: bool) -> String {
     }
 }
 
-fn default_server_url(listening_at: SocketAddr, tls: bool) -> BaseUrl {
-    let scheme = if tls { "https" } else { "http" };
-    let url = format!("{scheme}://localhost:{}", listening_at.port());
-    BaseUrl::parse(&url).expect("localhost and a port make a URL")
+/// Where the server is to the world, if it listens there.
+fn server_url(config: &Config, listening_at: SocketAddr) -> BaseUrl {
+    let scheme = if config.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let default = format!("{scheme}://localhost:{}", listening_at.port());
+    let default = || BaseUrl::parse(&default).expect("localhost and a port make a URL");
+    config.server_url.clone().unwrap_or_else(default)
 }

@@ -233,14 +233,17 @@ impl Store for Embedded {
     fn read(&self, key: Key) -> Result<Option<(Login, UnixMs)>, StoreError> {
         let now = self.now();
         let found = self.snapshot(|snapshot| {
-            let found = match key {
-                Key::Device(key) => Some(key.as_str().to_owned()),
-                Key::User(code) => look_up(&snapshot.open_table(BY_USER_CODE)?, code.as_str())?,
-                Key::State(state) => look_up(&snapshot.open_table(BY_STATE)?, state.as_str())?,
-            };
-            match found {
-                Some(key) => read_login(&snapshot.open_table(REQUESTS)?, &key),
-                None => Ok(None),
+            let requests = snapshot.open_table(REQUESTS)?;
+            match key {
+                Key::Device(key) => read_login(&requests, key.as_str()),
+                Key::User(code) => read_login_by(
+                    &snapshot.open_table(BY_USER_CODE)?,
+                    code.as_str(),
+                    &requests,
+                ),
+                Key::State(state) => {
+                    read_login_by(&snapshot.open_table(BY_STATE)?, state.as_str(), &requests)
+                }
             }
         })?;
         Ok(found.map(|login| (login, now)))
@@ -379,14 +382,10 @@ impl Tables<'_> {
     }
 
     fn find(&self, key: Key) -> Result<Option<Login>, redb::Error> {
-        let found = match key {
-            Key::Device(key) => Some(key.as_str().to_owned()),
-            Key::User(user_code) => look_up(&self.by_user_code, user_code.as_str())?,
-            Key::State(state) => look_up(&self.by_state, state.as_str())?,
-        };
-        match found {
-            Some(key) => read_login(&self.requests, &key),
-            None => Ok(None),
+        match key {
+            Key::Device(key) => read_login(&self.requests, key.as_str()),
+            Key::User(code) => read_login_by(&self.by_user_code, code.as_str(), &self.requests),
+            Key::State(state) => read_login_by(&self.by_state, state.as_str(), &self.requests),
         }
     }
 
@@ -720,11 +719,16 @@ fn parse(json: &str) -> Result<Login, redb::Error> {
     serde_json::from_str(json).map_err(|error| redb::Error::Corrupted(error.to_string()))
 }
 
-fn look_up(
+/// The login whose key stands under `name` in an index.
+fn read_login_by(
+    index: &impl ReadableTable<&'static str, &'static str>,
+    name: &str,
     table: &impl ReadableTable<&'static str, &'static str>,
-    key: &str,
-) -> Result<Option<String>, redb::Error> {
-    Ok(table.get(key)?.map(|found| found.value().to_owned()))
+) -> Result<Option<Login>, redb::Error> {
+    match index.get(name)? {
+        Some(key) => read_login(table, key.value()),
+        None => Ok(None),
+    }
 }
 
 /// When a login expires, and which: of fixed width, so that text sorts as numbers do.

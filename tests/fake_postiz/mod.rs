@@ -1,6 +1,6 @@
 //! A stand-in for Postiz, for the tests and the demo: sign-in, consent page, token endpoint, public API.
 //! It keeps a log of the requests it got, and misbehaves on command. The flow is `oauth.rs`, its clients and how they
-//! register `clients.rs`, the API `api.rs`.
+//! register `clients.rs`, the API `api.rs` and `media.rs`.
 
 // The demo and the tests use different parts of it.
 #![allow(dead_code, unused_imports)]
@@ -8,6 +8,7 @@
 pub mod api;
 pub mod clients;
 pub mod http;
+pub mod media;
 pub mod oauth;
 
 use std::io;
@@ -220,9 +221,11 @@ impl Postiz {
             ("POST", "/settings/approved-apps") => self.oauth.revoke(request),
             ("POST", "/oauth/token") => self.oauth.exchange(request),
             _ => match path.strip_prefix("/public/v1/") {
-                Some(rest) => self
-                    .refusal(request)
-                    .unwrap_or_else(|| self.api.answer(request, rest)),
+                Some(rest) => self.refusal(request).unwrap_or_else(|| {
+                    let token = request.header("authorization").unwrap_or_default();
+                    let person = self.oauth.person_of(token);
+                    self.api.answer(request, rest, person.as_deref())
+                }),
                 None => api::not_found(request),
             },
         }

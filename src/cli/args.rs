@@ -6,7 +6,7 @@
 use std::ffi::{OsStr, OsString};
 
 use crate::cli::error::CliError;
-use crate::cli::table::{self, Command, Flag, Takes};
+use crate::cli::table::{self, COMMON_FLAGS, Command, Flag, Takes};
 
 /// What the user asks for.
 pub(crate) enum Asked {
@@ -190,7 +190,8 @@ impl Scan {
         };
         let flags = self.options.command.flags;
         let wanted = kebab(name);
-        if let Some(flag) = flags.iter().find(|flag| kebab(flag.long) == wanted) {
+        let mut known = flags.iter().chain(COMMON_FLAGS);
+        if let Some(flag) = known.find(|flag| kebab(flag.long) == wanted) {
             return self.flag(flag, value.map(OsString::from), rest);
         }
         let positive = wanted.strip_prefix("no-").unwrap_or_default();
@@ -288,6 +289,7 @@ impl Scan {
         let names = command
             .flags
             .iter()
+            .chain(COMMON_FLAGS)
             .map(|flag| flag.long)
             .chain(["help", "version"]);
         let message = format!("{} has no flag {typed}", command.name);
@@ -357,6 +359,24 @@ impl Options {
             let message = format!("`{}` is not valid UTF-8", raw.to_string_lossy());
             CliError::usage(message)
         })
+    }
+
+    /// What was asked for, in bytes: the command and all that was given to it, but for how it is to be sent.
+    pub(crate) fn identity(&self) -> Vec<u8> {
+        let is_common = |flag: &&Flag| {
+            COMMON_FLAGS
+                .iter()
+                .any(|common| std::ptr::eq(*common, *flag))
+        };
+        let given = self.given.iter().filter(|(flag, _)| !is_common(flag));
+        let flags = given.flat_map(|(flag, value)| [OsStr::new(flag.long), value]);
+        let words = [OsStr::new(self.command.name)]
+            .into_iter()
+            .chain(self.paths())
+            .chain(flags);
+        words
+            .flat_map(|word| [word.as_encoded_bytes(), b"\0"].concat())
+            .collect()
     }
 
     /// All positionals, as paths.

@@ -6,12 +6,14 @@
 pub mod context;
 
 mod args;
+mod common;
 mod table;
 
 mod commands;
 
 mod api;
 mod refusal;
+mod unanswered;
 
 mod device_flow;
 mod login;
@@ -35,17 +37,21 @@ pub mod output;
 pub use browser::open as open_browser;
 
 use args::{Asked, Topic};
-use context::Context;
+use context::{Common, Context};
 use error::{CliError, Exit};
 
 /// Runs one command line to its end.
 pub fn run(mut context: Context) -> Exit {
     let arguments = std::mem::take(&mut context.arguments);
+    let as_json = common::wants_json_errors(&arguments);
     let done = args::parse(arguments).and_then(|asked| act(asked, &mut context));
     match done {
         Ok(exit) => exit,
         Err(error) => {
-            context.output.error(&error);
+            match as_json {
+                true => context.output.error_as_json(&error),
+                false => context.output.error(&error),
+            }
             error.exit
         }
     }
@@ -53,7 +59,10 @@ pub fn run(mut context: Context) -> Exit {
 
 fn act(asked: Asked, context: &mut Context) -> Result<Exit, CliError> {
     match asked {
-        Asked::Run(options) => return (options.command.run)(context, &options),
+        Asked::Run(options) => {
+            context.common = Common::read(&options, &context.vars)?;
+            return (options.command.run)(context, &options);
+        }
         Asked::Help(topic) => context.output.verbatim(&help::page(topic))?,
         Asked::Version => context
             .output

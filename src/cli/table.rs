@@ -244,6 +244,34 @@ pub(crate) static NAME: Flag = flag(
     Value("NAME"),
     "the file's name, when it comes from stdin (-)",
 );
+pub(crate) static RECURSIVE: Flag = flag(
+    "recursive",
+    Some('r'),
+    Nothing,
+    "upload the pictures and videos in a folder",
+);
+pub(crate) static TIMEOUT: Flag = flag(
+    "timeout",
+    None,
+    Value("SECONDS"),
+    "how long an answer may take; 0: no limit (default: 60; upload and api: no limit)",
+);
+pub(crate) static JSON_ERRORS: Flag = flag(
+    "json-errors",
+    None,
+    Nothing,
+    "end stderr with one JSON object when it fails: error, status, channel, body",
+);
+pub(crate) static AGAIN: Flag = flag(
+    "again",
+    None,
+    Nothing,
+    "send it although the same was sent within a day and not answered",
+);
+
+/// The flags that every command has.
+pub(crate) static COMMON_FLAGS: &[&Flag] = &[&TIMEOUT, &JSON_ERRORS, &AGAIN];
+
 pub(crate) static BODY: Flag = flag(
     "data",
     Some('d'),
@@ -424,11 +452,13 @@ Each -m belongs to the -c before it. When all -m stand after the last of several
     Command {
         name: "upload",
         about: "upload files, to use them in posts",
-        positionals: &[many("file", "a file's path; - is stdin")],
-        flags: &[&NAME],
-        notes: "One file gives its record, several give an array. Files are sent one after another, straight from the disk.",
+        positionals: &[many("file", "a file's path, a folder's with -r, or an https URL; - is stdin")],
+        flags: &[&RECURSIVE, &NAME],
+        notes: "One file gives its record, several give an array. Files are sent one after another, straight from the disk; when
+one fails, those before it are printed.",
         examples: &[
             "postiz upload photo.png | jq -r .path",
+            "postiz upload -r photos | jq -r '.[].path'",
             "postiz upload - --name photo.png < photo.png",
         ],
         run: upload::upload,

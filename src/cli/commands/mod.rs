@@ -15,8 +15,5 @@ use crate::cli::error::{CliError, Exit};
 
 /// Sends `call` and prints the answer: what most commands come down to.
 fn answer_of(context: &mut Context, call: &Call) -> Result<Exit, CliError> {
-    let api = Api::connect(context)?;
-    let json = api.json(context, call)?;
-    context.output.json(&json)?;
-    Ok(Exit::Done)
+    Api::connect(context)?.print(context, call)
 }

@@ -77,7 +77,11 @@ impl Watched {
 
     /// Takes what has arrived, without waiting for more; true once that is an answer's head.
     fn take_arrived(&mut self) -> bool {
-        while !self.has_ended && self.ready_for(PollFlags::IN, Some(Duration::ZERO)).is_some() {
+        while !self.has_ended
+            && self
+                .ready_for(PollFlags::IN, Some(Duration::ZERO))
+                .is_some()
+        {
             match self.transport.await_input(AT_ONCE) {
                 Ok(true) if self.has_final_head() => return true,
                 Ok(true) => {}
@@ -157,7 +161,7 @@ impl Transport for Watched {
             Ok(Room::Answered) => {
                 self.note_answer();
                 return Ok(());
-            },
+            }
             Ok(Room::Free) => {
                 self.sending.begun.store(true, Ordering::SeqCst);
                 self.transport.transmit_output(amount, timeout)

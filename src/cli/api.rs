@@ -217,11 +217,17 @@ impl Api {
             let error = match sent {
                 Ok(answer) if answer.is_success() || !was_lost => return Ok(answer),
                 Ok(answer) => self.refused(context, call, &answer),
-                Err(no_answer) => refusal::unreachable(no_answer, &self.signed_in),
+                Err(no_answer) if !was_lost => {
+                    return Err(refusal::unreachable(no_answer, &self.signed_in));
+                }
+                Err(no_answer) => {
+                    let words = format!(
+                        "no answer from {}: {}",
+                        self.signed_in.api_url, no_answer.why
+                    );
+                    CliError::failed(words)
+                }
             };
-            if !was_lost {
-                return Err(error);
-            }
             let mut unknown = unanswered::outcome_unknown(call, &error.message);
             unknown.answered = error.answered;
             return Err(unknown);

@@ -50,6 +50,8 @@ pub(super) struct Watched {
     socket: Arc<TcpStream>,
     sending: Arc<Sending>,
     is_answered: bool,
+    /// The early answer is in the buffer, and ureq does not know yet.
+    is_news: bool,
     /// The server has ended its side.
     has_ended: bool,
 }
@@ -71,6 +73,7 @@ impl Watched {
             socket,
             sending,
             is_answered: false,
+            is_news: false,
             has_ended: false,
         }
     }
@@ -144,6 +147,7 @@ impl Watched {
     /// From here on, what is sent goes nowhere.
     fn note_answer(&mut self) {
         self.is_answered = true;
+        self.is_news = true;
         self.sending.answered.store(true, Ordering::SeqCst);
     }
 }
@@ -181,6 +185,9 @@ impl Transport for Watched {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        if std::mem::take(&mut self.is_news) {
+            return Ok(true);
+        }
         self.transport.await_input(timeout)
     }
 

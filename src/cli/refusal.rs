@@ -138,9 +138,10 @@ fn needed_version(method: &Method, below: &str) -> Option<&'static str> {
 
 /// Does a redirect lead to the page where people sign in? That is what a Postiz answers outside its API.
 pub(crate) fn leads_to_sign_in(target: &str) -> bool {
-    let path = match target.split_once("://") {
-        Some((_, rest)) => rest.find('/').map_or("", |at| &rest[at..]),
-        None => target,
+    let path = match target.split_once("//") {
+        // With a host, and perhaps a scheme before it.
+        Some(("" | "http:" | "https:", rest)) => rest.find('/').map_or("", |at| &rest[at..]),
+        _ => target,
     };
     let first = path.trim_start_matches('/').split(['/', '?', '#']).next();
     first == Some("auth")

@@ -64,15 +64,6 @@ pub(crate) fn upload(context: &mut Context, options: &Options) -> Result<Exit, C
     }
 }
 
-/// Uploads one file for another command; its record.
-pub(crate) fn upload_file(
-    context: &mut Context,
-    api: &Api,
-    path: &OsStr,
-) -> Result<Json, CliError> {
-    Source::open(context, path, None)?.upload(context, api)
-}
-
 fn with_those_before(mut error: CliError, done: usize, all: usize) -> CliError {
     if done > 0 {
         error.message = format!("{} (of {all} files, {done} went before)", error.message);
@@ -92,7 +83,7 @@ fn check_names(paths: &[&OsStr], name: Option<&str>) -> Result<(), CliError> {
 }
 
 /// Something to upload, known to be there and not to be empty.
-struct Source {
+pub(crate) struct Source {
     /// How messages call it.
     shown: String,
     file_name: String,
@@ -116,7 +107,11 @@ struct Opened {
 }
 
 impl Source {
-    fn open(context: &mut Context, path: &OsStr, name: Option<&str>) -> Result<Source, CliError> {
+    pub(crate) fn open(
+        context: &mut Context,
+        path: &OsStr,
+        name: Option<&str>,
+    ) -> Result<Source, CliError> {
         let shown = path.to_string_lossy().into_owned();
         if let Some(url) = path.to_str().filter(|text| text.contains("://")) {
             return Source::at_url(url);
@@ -146,7 +141,8 @@ impl Source {
         })
     }
 
-    fn upload(self, context: &mut Context, api: &Api) -> Result<Json, CliError> {
+    /// Uploads it; its record.
+    pub(crate) fn upload(self, context: &mut Context, api: &Api) -> Result<Json, CliError> {
         let Source {
             shown,
             file_name,

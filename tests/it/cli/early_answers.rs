@@ -5,6 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::tls;
+
 use super::harness::{Cli, each, postiz};
 
 /// What a server does after its early answer.
@@ -146,5 +148,19 @@ fn server_that_stops_reading_is_given_up_on() {
     ] {
         let done = sends_much(command, &url).run().code(1).stdout("");
         done.stderr_has("the server takes nothing more for 1 s");
+    }
+}
+
+/// Through TLS, whose own messages (session tickets) are no answers.
+#[test]
+fn early_answer_is_read_through_tls() {
+    let authority = tls::Authority::new();
+    let plain = server(TOO_LARGE, Then::ReadsOn);
+    let address = plain.trim_start_matches("http://").parse().unwrap();
+    let port = tls::put_tls_before(address, &authority).port();
+    for command in ["upload big.mp4", "api POST /x -d @big.json"] {
+        let cli = sends_much(command, &format!("https://localhost:{port}"));
+        let cli = cli.var("SSL_CERT_FILE", authority.file("ca.crt"));
+        cli.run().code(1).stdout("").stderr_has("HTTP 413");
     }
 }

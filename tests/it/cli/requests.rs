@@ -461,9 +461,9 @@ fn texts_are_capped() {
             .stdout("")
             .stderr_has(&format!("{name} is larger than 64 MiB"));
     }
-    let mut endless = postiz("posts:create --json -").key_for(&server).command();
+    let endless = postiz("posts:create --json -").key_for(&server);
     let zeros = std::fs::File::open("/dev/zero").unwrap();
-    let output = endless.stdin(zeros).output().unwrap();
+    let output = endless.command().stdin(zeros).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("stdin is larger than 64 MiB"));
     assert!(server.asked().is_empty());
 }

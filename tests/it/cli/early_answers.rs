@@ -157,7 +157,7 @@ fn early_answer_is_read_through_tls() {
     let authority = tls::Authority::new();
     let plain = server(TOO_LARGE, Then::ReadsOn);
     let address = plain.trim_start_matches("http://").parse().unwrap();
-    let port = tls::put_tls_before(address, &authority).port();
+    let port = tls::put_tls_before_proxy(address, &authority).port();
     for command in ["upload big.mp4", "api POST /x -d @big.json"] {
         let cli = sends_much(command, &format!("https://localhost:{port}"));
         let cli = cli.var("SSL_CERT_FILE", authority.file("ca.crt"));

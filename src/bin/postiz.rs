@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use postiz::cli::context::{Context, SystemClock, Vars};
+use postiz::cli::context::{Common, Context, SystemClock, Vars};
 use postiz::cli::error::Exit;
 use postiz::cli::output::{Output, Screen};
 
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         output: Output::new(Box::new(io::stdout()), Box::new(io::stderr()), screen),
         clock: Box::new(clock_with_ctrl_c()),
         open_browser: postiz::cli::open_browser,
+        common: Common::default(),
     };
     ExitCode::from(postiz::cli::run(context).code())
 }

@@ -5,14 +5,16 @@ use std::io::Read;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
 use ureq::http::{Method, Uri};
 
 use crate::cli::api_error;
 use crate::cli::context::{Context, sleep};
 use crate::cli::credentials::SignedIn;
-use crate::cli::error::CliError;
-use crate::cli::http::{Answer, Http, NoAnswer, Outgoing, Sent};
+use crate::cli::error::{CliError, Exit};
+use crate::cli::http::{Answer, Http, NoAnswer, Outgoing, Reached, Sent, is_idempotent, is_read};
 use crate::cli::json::Json;
+use crate::cli::unanswered::{self, Remembered};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::text::printable_cut;
 
@@ -24,10 +26,12 @@ pub(crate) struct Api {
 
 /// One request to the API.
 pub(crate) struct Call {
-    method: Method,
+    pub(crate) method: Method,
     /// Path and query under the API URL, encoded.
-    path: String,
+    pub(crate) path: String,
     body: Option<String>,
+    /// Its answer may take as long as it likes.
+    is_slow: bool,
 }
 
 impl Call {
@@ -55,7 +59,14 @@ impl Call {
             method,
             path: format!("{slash}{path}"),
             body,
+            is_slow: false,
         }
+    }
+
+    /// Waits for the answer without a limit, unless the user set one.
+    pub(crate) fn slow(mut self) -> Call {
+        self.is_slow = true;
+        self
     }
 
     pub(crate) fn query(mut self, name: &str, value: &str) -> Call {
@@ -70,24 +81,25 @@ impl Call {
         self
     }
 
-    /// May it be sent again when its answer was lost (RFC 9110 §9.2.2)?
-    fn is_idempotent(&self) -> bool {
-        matches!(
-            self.method,
-            Method::GET | Method::HEAD | Method::PUT | Method::DELETE
-        )
-    }
-
     /// Elsewhere, a redirected request would lose its body or change its method.
     fn follows_redirects(&self) -> bool {
-        matches!(self.method, Method::GET | Method::HEAD)
+        is_read(&self.method)
+    }
+
+    /// What the channel at `place` of a new post is known by.
+    pub(crate) fn channel_of_post(&self, place: usize) -> Option<String> {
+        let body: Value = serde_json::from_str(self.body.as_deref()?).ok()?;
+        let id = &body["posts"][place]["integration"]["id"];
+        id.as_str().map(str::to_owned)
     }
 }
 
 impl Api {
     /// The API of whoever is signed in.
     pub(crate) fn connect(context: &mut Context) -> Result<Api, CliError> {
-        let signed_in = SignedIn::find(context)?;
+        let mut signed_in = SignedIn::find(context)?;
+        // Documents show the address with it.
+        signed_in.api_url = signed_in.api_url.without_end("/public/v1");
         let http = Http::connect(&signed_in.api_url, context)?;
         Ok(Api { http, signed_in })
     }
@@ -95,11 +107,58 @@ impl Api {
     /// Sends `call`; its answer, if it is a success, is JSON.
     pub(crate) fn json(&self, context: &mut Context, call: &Call) -> Result<Json, CliError> {
         let answer = self.answer(context, call)?;
-        api_error::json_of(&answer, &self.signed_in)
+        let json = api_error::json_of(&answer, call, &self.signed_in);
+        self.remember_unknown(context, call, json)
     }
 
     /// Sends `call` and follows it where it may go; any success will do.
     pub(crate) fn answer(&self, context: &mut Context, call: &Call) -> Result<Answer, CliError> {
+        if let Some(remembered) = Remembered::of(context, call, &self.signed_in) {
+            match context.common.again {
+                true => remembered.forget(context),
+                false => remembered.refuse_repeat(context, call)?,
+            }
+        }
+        let answer = self.follow(context, call);
+        self.remember_unknown(context, call, answer)
+    }
+
+    /// Sends `call`, and prints the JSON of its success.
+    pub(crate) fn print(&self, context: &mut Context, call: &Call) -> Result<Exit, CliError> {
+        let json = self.json(context, call)?;
+        let printed = context.output.json(&json);
+        self.printed(context, call, printed)
+    }
+
+    /// What it means for `call`, which has succeeded, that its result is printed, or could not be.
+    pub(crate) fn printed(
+        &self,
+        context: &Context,
+        call: &Call,
+        printed: Result<(), CliError>,
+    ) -> Result<Exit, CliError> {
+        let printed = printed.map_err(|error| unprinted(call, error));
+        self.remember_unknown(context, call, printed)?;
+        Ok(Exit::Done)
+    }
+
+    fn remember_unknown<T>(
+        &self,
+        context: &Context,
+        call: &Call,
+        result: Result<T, CliError>,
+    ) -> Result<T, CliError> {
+        if result
+            .as_ref()
+            .is_err_and(|error| error.exit == Exit::Unknown)
+            && let Some(remembered) = Remembered::of(context, call, &self.signed_in)
+        {
+            remembered.keep(context);
+        }
+        result
+    }
+
+    fn follow(&self, context: &mut Context, call: &Call) -> Result<Answer, CliError> {
         let mut uri = self.uri(&call.path)?;
         for _ in 0..=REDIRECTS_MAX {
             let answer = self.send_with_retries(context, call, &uri)?;
@@ -108,12 +167,12 @@ impl Api {
             }
             let target = match answer.header("location") {
                 Some(target) if (300..400).contains(&answer.status) => target,
-                _ => {
-                    let now = context.clock.date();
-                    return Err(api_error::of(&answer, &self.signed_in, &context.vars, now));
-                }
+                _ => return Err(self.refused(context, call, &answer)),
             };
             match within_origin(&uri, target) {
+                _ if api_error::leads_to_sign_in(target) => {
+                    return Err(api_error::not_the_api(&answer, target, &self.signed_in));
+                }
                 Some(next) if call.follows_redirects() => uri = next,
                 _ => return Err(redirected(call, &uri, target)),
             }
@@ -121,62 +180,122 @@ impl Api {
         Err(redirected(call, &uri, "one place after another"))
     }
 
-    /// Sends `call` as often as it takes and may be sent.
+    /// What an answer that is no success means.
+    pub(crate) fn refused(&self, context: &Context, call: &Call, answer: &Answer) -> CliError {
+        let now = context.clock.date();
+        api_error::of(answer, call, &self.signed_in, &context.vars, now)
+    }
+
+    /// Sends `call` as often as it takes and may be sent. An error after an answer was lost is no news of what came of it.
     fn send_with_retries(
         &self,
         context: &mut Context,
         call: &Call,
         uri: &Uri,
     ) -> Result<Answer, CliError> {
-        let mut tries = 0;
+        let (mut tries, mut was_lost) = (0, false);
         loop {
-            let sent = self.send_once(call, uri.clone());
+            let sent = self.send_once(context, call, uri.clone());
             tries += 1;
-            let may_try_again = call.is_idempotent() && tries < TRIES;
-            match pause_before_retry(&sent, tries, context).filter(|_| may_try_again) {
-                Some(pause) => {
-                    if sent.as_ref().is_ok_and(|answer| answer.status == 429) {
-                        let seconds = pause.as_secs().max(1);
-                        let words = format!("Postiz asks to wait {seconds} s");
-                        context.output.say(&words);
+            was_lost |= is_lost(call, &sent);
+            let goes_on = match &sent {
+                Ok(answer) => self.waits_after(context, call, answer, tries)?,
+                Err(no_answer) => {
+                    let may_repeat = no_answer.connection && is_idempotent(&call.method);
+                    let goes_on = may_repeat && tries < TRIES;
+                    if goes_on {
+                        let words = format!("{}; trying again …", no_answer.why);
+                        context.output.waiting(&words);
+                        sleep(context.clock.as_ref(), RETRY_PAUSE * tries)?;
                     }
-                    sleep(context.clock.as_ref(), pause)?;
+                    goes_on
                 }
-                None => {
-                    return sent
-                        .map_err(|no_answer| api_error::unreachable(no_answer, &self.signed_in));
-                }
+            };
+            if goes_on {
+                continue;
             }
+            let error = match sent {
+                Ok(answer) if answer.is_success() || !was_lost => return Ok(answer),
+                Ok(answer) => self.refused(context, call, &answer),
+                Err(no_answer) if !was_lost => {
+                    return Err(api_error::unreachable(no_answer, &self.signed_in));
+                }
+                Err(no_answer) => {
+                    let words = format!(
+                        "no answer from {}: {}",
+                        self.signed_in.api_url, no_answer.why
+                    );
+                    CliError::failed(words)
+                }
+            };
+            let mut unknown = unanswered::outcome_unknown(call, &error.message);
+            unknown.answered = error.answered;
+            return Err(unknown);
         }
     }
 
-    fn send_once(&self, call: &Call, uri: Uri) -> Result<Answer, NoAnswer> {
+    fn send_once(&self, context: &mut Context, call: &Call, uri: Uri) -> Result<Answer, NoAnswer> {
         let body = call.body.as_deref();
-        self.http.send(Outgoing {
+        let outgoing = Outgoing {
             method: call.method.clone(),
             uri,
             authorization: Some(self.signed_in.secret.expose()),
             content_type: body.map(|_| "application/json"),
             body: body.map_or(Sent::Nothing, |body| Sent::Bytes(body.as_bytes())),
+        };
+        let words = format!("Waiting for {} …", self.signed_in.api_url);
+        context.output.while_waiting(&words, || match call.is_slow {
+            true => self.http.send_and_wait(outgoing),
+            false => self.http.send(outgoing),
         })
     }
 
-    /// Uploads a stream, once; whatever the answer is.
+    /// Waits where `answer` (a 429) asks for it; `true` when the same may be sent again now.
+    pub(crate) fn waits_after(
+        &self,
+        context: &mut Context,
+        call: &Call,
+        answer: &Answer,
+        tries: u32,
+    ) -> Result<bool, CliError> {
+        let Some(pause) = pause_after_answer(call, answer, tries, context) else {
+            return Ok(false);
+        };
+        self.say_pause(context, answer, pause);
+        sleep(context.clock.as_ref(), pause)?;
+        Ok(true)
+    }
+
+    fn say_pause(&self, context: &mut Context, answer: &Answer, pause: Duration) {
+        let seconds = pause.as_secs().max(1);
+        if answer.status != 429 {
+            let words = format!("HTTP {}; trying again in {seconds} s …", answer.status);
+            return context.output.waiting(&words);
+        }
+        let asked = answer.retry_after(context.clock.date()).is_some();
+        context.output.say(&match asked {
+            true => format!("Postiz asks to wait {seconds} s"),
+            false => format!("too many requests: trying again in {seconds} s"),
+        });
+    }
+
+    /// Sends a form to `POST /upload`, once, whatever happens.
     pub(crate) fn upload(
         &self,
         content_type: &str,
         reader: &mut dyn Read,
         length: Option<u64>,
-    ) -> Result<Answer, CliError> {
-        let outgoing = Outgoing {
+    ) -> Result<Answer, NoAnswer> {
+        let uri = self
+            .uri("/public/v1/upload")
+            .map_err(|_| NoAnswer::not_sent("its URL cannot be used"))?;
+        self.http.send_and_wait(Outgoing {
             method: Method::POST,
-            uri: self.uri("/public/v1/upload")?,
+            uri,
             authorization: Some(self.signed_in.secret.expose()),
             content_type: Some(content_type),
             body: Sent::Stream { reader, length },
-        };
-        let sent = self.http.send(outgoing);
-        sent.map_err(|no_answer| api_error::unreachable(no_answer, &self.signed_in))
+        })
     }
 
     fn uri(&self, path: &str) -> Result<Uri, CliError> {
@@ -188,21 +307,50 @@ impl Api {
     }
 }
 
-/// How long to wait before the same request is worth another try; `None` when it is not.
-fn pause_before_retry(
-    sent: &Result<Answer, NoAnswer>,
+/// The same result, where it could not be printed: what changed in Postiz stays changed.
+pub(crate) fn unprinted(call: &Call, error: CliError) -> CliError {
+    if is_read(&call.method) {
+        return error;
+    }
+    let why = match error.exit {
+        Exit::Done => "its result could not be printed: the reader of stdout has gone",
+        _ => &error.message,
+    };
+    unanswered::outcome_unknown(call, &format!("it was answered, but {why}"))
+}
+
+/// Was the request sent, and is it unknown what came of it?
+pub(crate) fn is_lost(call: &Call, sent: &Result<Answer, NoAnswer>) -> bool {
+    match sent {
+        _ if is_read(&call.method) => false,
+        Err(no_answer) => no_answer.reached == Reached::Whole,
+        // A gateway lost the answer. What is idempotent is repeated, and then answered for.
+        Ok(answer) => {
+            !is_idempotent(&call.method) && matches!(answer.status, 502 | 504 | 520 | 524)
+        }
+    }
+}
+
+/// How long to wait before `call` may be sent again; `None` when it may not, or would get the same answer.
+fn pause_after_answer(
+    call: &Call,
+    answer: &Answer,
     tries: u32,
     context: &Context,
 ) -> Option<Duration> {
+    if tries >= TRIES {
+        return None;
+    }
     let usual = RETRY_PAUSE * tries;
-    let answer = match sent {
-        Ok(answer) => answer,
-        Err(no_answer) => return no_answer.connection.then_some(usual),
-    };
-    let wanted = answer.retry_after(context.clock.date()).unwrap_or(usual);
-    match answer.status {
-        502..=504 => Some(wanted.min(RETRY_PAUSE_MAX)),
-        429 if wanted <= RETRY_AFTER_MAX => Some(wanted),
+    let may_repeat = is_idempotent(&call.method);
+    let wanted = answer.retry_after(context.clock.date());
+    match (answer.status, wanted) {
+        // Permanent, though the status does not say so.
+        (503, _) if answer.says("Clipping is not available") => None,
+        (502..=504, _) if may_repeat => Some(wanted.unwrap_or(usual).min(RETRY_PAUSE_MAX)),
+        // What was refused so was not done, so that this holds for POST too.
+        (429, Some(wanted)) => (wanted <= RETRY_AFTER_MAX).then_some(wanted),
+        (429, None) => (tries == 1).then_some(RETRY_AFTER_USUAL),
         _ => None,
     }
 }
@@ -245,7 +393,7 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// How often an idempotent request is sent.
+/// How often a request is sent at most.
 const TRIES: u32 = 3;
 
 const REDIRECTS_MAX: u32 = 5;
@@ -255,6 +403,9 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Longest pause that a 502, 503 or 504 may ask for.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// After a 429 that does not say how long to wait.
+const RETRY_AFTER_USUAL: Duration = Duration::from_secs(5);
 
 /// A 429 that asks for more than this is an error at once.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);

@@ -4,20 +4,69 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
+use ureq::http::Method;
+
+use crate::cli::api::Call;
 use crate::cli::context::Vars;
 use crate::cli::credentials::{API_KEY_VARIABLE, By, DEFAULT_API_URL, SignedIn};
-use crate::cli::error::CliError;
-use crate::cli::http::{Answer, NoAnswer};
+use crate::cli::error::{Answered, CliError};
+use crate::cli::http::{Answer, NoAnswer, is_read};
 use crate::cli::json::Json;
+use crate::cli::unanswered;
 use crate::shared::text::printable_cut;
 
-/// What an answer that is no success means.
-pub(crate) fn of(answer: &Answer, by: &SignedIn, vars: &Vars, now: SystemTime) -> CliError {
+/// What an answer to `call` that is no success means.
+pub(crate) fn of(
+    answer: &Answer,
+    call: &Call,
+    by: &SignedIn,
+    vars: &Vars,
+    now: SystemTime,
+) -> CliError {
     let said = message_of(answer);
-    let reason = reason(answer, said.as_deref());
+    let channel = channel(answer, call, said.as_deref());
+    let mut error = in_words(answer, said.as_deref(), channel.as_deref(), by, vars, now);
+    let below = call.path.strip_prefix("/public/v1/");
+    match (answer.status, below) {
+        (401 | 403 | 404, None) if !call.path.starts_with("/api/") => {
+            error = error.hint(format!(
+                "the public API is under /public/v1: try /public/v1{}",
+                call.path
+            ));
+        }
+        (404, Some(below)) if is_missing_route(said.as_deref()) => {
+            if let Some(version) = needed_version(&call.method, below) {
+                error = error.hint(format!(
+                    "this needs Postiz {version}, and {} is older",
+                    by.api_url
+                ));
+            }
+        }
+        _ => {}
+    }
+    error.answered = Some(Box::new(Answered {
+        status: answer.status,
+        channel,
+        body: answer.body.clone(),
+    }));
+    error
+}
+
+fn in_words(
+    answer: &Answer,
+    said: Option<&str>,
+    channel: Option<&str>,
+    by: &SignedIn,
+    vars: &Vars,
+    now: SystemTime,
+) -> CliError {
+    let reason = reason(answer, said);
     let said = said.unwrap_or_default();
     let api_url = &by.api_url;
-    let refused = CliError::failed(format!("Postiz refused: {reason}"));
+    let refused = CliError::failed(match channel {
+        Some(channel) => format!("Postiz refused the post for {channel}: {reason}"),
+        None => format!("Postiz refused: {reason}"),
+    });
     match answer.status {
         401 if said.contains(NO_SUBSCRIPTION) => refused.hint(
             "the credentials are fine, but the organisation has no active plan: see Settings > Billing in Postiz",
@@ -28,8 +77,13 @@ pub(crate) fn of(answer: &Answer, by: &SignedIn, vars: &Vars, now: SystemTime) -
         401 => refused_credentials(&reason, by, vars),
         402 => CliError::failed(format!("Postiz wants a bigger plan: {reason}"))
             .hint(where_to_pay(answer)),
+        403 if answer.is_html() => {
+            let message = format!("a firewall in front of {api_url} refused the request: {reason}");
+            CliError::failed(message)
+                .hint("it is not Postiz that refuses: ask whoever runs it to let the API through")
+        }
         403 => CliError::failed(format!("Postiz does not allow it: {reason}")),
-        404 if is_missing_path(answer, &said) => {
+        404 if is_missing_path(answer, said) => {
             let message = format!("{api_url} has no such path: {reason}");
             with_api_hint(CliError::failed(message), by)
         }
@@ -44,6 +98,66 @@ pub(crate) fn of(answer: &Answer, by: &SignedIn, vars: &Vars, now: SystemTime) -
     }
 }
 
+/// Which channel a 400 is about: Postiz names it, or its place among the posts that were sent (`posts.1.settings …`).
+fn channel(answer: &Answer, call: &Call, said: Option<&str>) -> Option<String> {
+    if answer.status != 400 {
+        return None;
+    }
+    let body: Value = serde_json::from_slice(&answer.body).ok()?;
+    let text = |field: &str| body[field].as_str().filter(|text| !text.is_empty());
+    match (text("name"), text("provider")) {
+        (Some(name), Some(provider)) => Some(format!("{name} ({provider})")),
+        (None, Some(provider)) => Some(provider.to_owned()),
+        _ => {
+            let (_, rest) = said?.split_once("posts.")?;
+            let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+            call.channel_of_post(digits.parse().ok()?)
+        }
+    }
+}
+
+/// The router's own words for a path that it does not have.
+fn is_missing_route(said: Option<&str>) -> bool {
+    said.is_some_and(|said| said.starts_with("Cannot "))
+}
+
+/// The first version of Postiz that has the path `below` /public/v1, for those that not every Postiz has.
+fn needed_version(method: &Method, below: &str) -> Option<&'static str> {
+    let path = below.split('?').next().unwrap_or_default();
+    let segments: Vec<&str> = path.split('/').collect();
+    let version = match (method.as_str(), &segments[..]) {
+        (_, ["me" | "media" | "clipping", ..] | ["posts", _, "settings"]) => "newer than v2.23.0",
+        (_, ["groups"]) => "v2.21.9 or newer",
+        (_, ["posts", _, "status"]) => "v2.21.7 or newer",
+        (_, ["social", ..]) | ("DELETE", ["integrations", ..]) => "v2.20.0 or newer",
+        (_, ["notifications"] | ["posts", "group", _]) => "v2.18.0 or newer",
+        _ => return None,
+    };
+    Some(version)
+}
+
+/// Does a redirect lead to the page where people sign in? That is what a Postiz answers outside its API.
+pub(crate) fn leads_to_sign_in(target: &str) -> bool {
+    let path = match target.split_once("//") {
+        // With a host, and perhaps a scheme before it.
+        Some(("" | "http:" | "https:", rest)) => rest.find('/').map_or("", |at| &rest[at..]),
+        _ => target,
+    };
+    let first = path.trim_start_matches('/').split(['/', '?', '#']).next();
+    first == Some("auth")
+}
+
+/// The web page of Postiz answered instead of its API.
+pub(crate) fn not_the_api(answer: &Answer, target: &str, by: &SignedIn) -> CliError {
+    let message = format!(
+        "{} answered with its sign-in page instead of the API (HTTP {} to {})",
+        by.api_url,
+        answer.status,
+        printable_cut(target, 200)
+    );
+    with_api_hint(CliError::failed(message).word("not_the_api"), by)
+}
+
 /// There was no answer.
 pub(crate) fn unreachable(no_answer: NoAnswer, by: &SignedIn) -> CliError {
     let message = format!("cannot reach {}: {}", by.api_url, no_answer.why);
@@ -54,7 +168,7 @@ pub(crate) fn unreachable(no_answer: NoAnswer, by: &SignedIn) -> CliError {
 }
 
 /// The JSON of a success.
-pub(crate) fn json_of(answer: &Answer, by: &SignedIn) -> Result<Json, CliError> {
+pub(crate) fn json_of(answer: &Answer, call: &Call, by: &SignedIn) -> Result<Json, CliError> {
     let api_url = &by.api_url;
     if answer.body.trim_ascii().is_empty() {
         return Ok(Json::null());
@@ -64,11 +178,16 @@ pub(crate) fn json_of(answer: &Answer, by: &SignedIn) -> Result<Json, CliError> 
         let error = CliError::failed(message).word("not_json");
         return Err(with_api_hint(error, by));
     }
-    let text = str::from_utf8(&answer.body).map_err(|_| "it is not valid UTF-8".to_owned());
+    let text = str::from_utf8(&answer.body).map_err(|_| match answer.header("content-encoding") {
+        Some(coding) => format!("it is compressed ({coding}), which nobody asked for"),
+        None => "it is not valid UTF-8".to_owned(),
+    });
     text.and_then(Json::parse).map_err(|wrong| {
-        CliError::failed(format!("the answer of {api_url} is not JSON: {wrong}"))
-            .word("not_json")
-            .hint("the request itself succeeded; look at its result in Postiz before you repeat it")
+        let message = format!("the answer of {api_url} is not JSON: {wrong}");
+        if is_read(&call.method) {
+            return CliError::failed(message).word("not_json");
+        }
+        unanswered::outcome_unknown(call, &message)
     })
 }
 
@@ -167,7 +286,8 @@ fn with_api_hint(error: CliError, by: &SignedIn) -> CliError {
 fn when_to_try_again(retry_after: Option<Duration>) -> String {
     match retry_after {
         Some(wait) => format!("try again in {} s", wait.as_secs().max(1)),
-        None => "Postiz allows so many posts an hour: try again later".to_owned(),
+        None => "try again later: Postiz takes 30 new posts an hour unless it is set up otherwise"
+            .to_owned(),
     }
 }
 

@@ -39,14 +39,35 @@ pub(crate) struct Flag {
     pub(crate) about: &'static str,
 }
 
-/// The flags of every command. Each means the same as its variable of the environment, and comes before it.
-pub(crate) static COMMON_FLAGS: &[(&Flag, &str)] = &[(&CREDENTIALS, "POSTIZ_CREDENTIALS_FILE")];
+/// The flags of every command, which common.rs reads.
+pub(crate) static COMMON_FLAGS: &[&Flag] = &[&CREDENTIALS, &TIMEOUT, &JSON_ERRORS, &AGAIN];
 
-static CREDENTIALS: Flag = flag(
+pub(crate) static CREDENTIALS: Flag = flag(
     "credentials",
     None,
     Takes::Path,
     "the credentials file (default: POSTIZ_CREDENTIALS_FILE, else ~/.postiz/credentials.json)",
+);
+
+pub(crate) static TIMEOUT: Flag = flag(
+    "timeout",
+    None,
+    Takes::Value("SECONDS"),
+    "how long an answer may take; 0: no limit (default: 60; upload and api: no limit)",
+);
+
+pub(crate) static JSON_ERRORS: Flag = flag(
+    "json-errors",
+    None,
+    Takes::Nothing,
+    "end stderr with one JSON object when it fails: error, status, channel, body",
+);
+
+pub(crate) static AGAIN: Flag = flag(
+    "again",
+    None,
+    Takes::Nothing,
+    "send it although the same was sent within a day and not answered",
 );
 
 /// What follows a flag.
@@ -133,8 +154,7 @@ pub(crate) struct Options {
 impl Command {
     /// The command's own flags and those of every command.
     pub(crate) fn all_flags(&self) -> impl Iterator<Item = &'static Flag> {
-        let common = COMMON_FLAGS.iter().map(|(flag, _)| *flag);
-        self.flags.iter().copied().chain(common)
+        self.flags.iter().chain(COMMON_FLAGS).copied()
     }
 }
 
@@ -197,6 +217,24 @@ impl Options {
             let message = format!("`{}` is not valid UTF-8", raw.to_string_lossy());
             CliError::usage(message)
         })
+    }
+
+    /// What was asked for, in bytes: the command and all that was given to it, but for how it is to be sent.
+    pub(crate) fn identity(&self) -> Vec<u8> {
+        let is_common = |flag: &&Flag| {
+            COMMON_FLAGS
+                .iter()
+                .any(|common| std::ptr::eq(*common, *flag))
+        };
+        let given = self.given.iter().filter(|(flag, _)| !is_common(flag));
+        let flags = given.flat_map(|(flag, value)| [OsStr::new(flag.long), value]);
+        let words = [OsStr::new(self.command.name)]
+            .into_iter()
+            .chain(self.paths())
+            .chain(flags);
+        words
+            .flat_map(|word| [word.as_encoded_bytes(), b"\0"].concat())
+            .collect()
     }
 
     /// All positionals, as paths.

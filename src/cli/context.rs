@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::cli::error::CliError;
+use crate::cli::http::AnswerTimeout;
 use crate::cli::output::Output;
 
 /// What one run of the CLI may touch.
@@ -26,6 +27,18 @@ pub struct Context {
     pub clock: Box<dyn Clock>,
     /// Opens an address in the user's browser and does not wait for it; `false` when that failed.
     pub open_browser: fn(&str) -> bool,
+    /// What the flags that every command has say; nothing before the command line is read.
+    pub common: Common,
+}
+
+/// What holds for the whole run, whatever the command.
+#[derive(Default)]
+pub struct Common {
+    pub(crate) timeout: AnswerTimeout,
+    /// A request whose answer was lost may be sent again.
+    pub(crate) again: bool,
+    /// What was asked for: the command line, and the files that it names. Two equal ones are one request, said twice.
+    pub(crate) asked: Vec<u8>,
 }
 
 /// The environment's variables.

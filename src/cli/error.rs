@@ -1,5 +1,7 @@
 //! What can go wrong for the user, and the exit code each kind ends in. Printing it is output.rs.
 
+use serde_json::{Value, json};
+
 /// How the program ends. This is the one table of exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -13,6 +15,8 @@ pub enum Exit {
     Pending = 3,
     /// Not signed in, or Postiz refused the credentials.
     NotSignedIn = 4,
+    /// A request was sent, and whether it was done is not known.
+    Unknown = 5,
     /// Ctrl-C.
     Interrupted = 130,
 }
@@ -33,6 +37,17 @@ pub(crate) struct CliError {
     /// Empty when there is nobody to tell: the reader of stdout has gone.
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
+    /// What Postiz answered, for `--json-errors`.
+    pub(crate) answered: Option<Box<Answered>>,
+}
+
+/// An answer that is no success.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) status: u16,
+    /// The channel that it is about: its name, or its ID.
+    pub(crate) channel: Option<String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl CliError {
@@ -42,6 +57,7 @@ impl CliError {
             word: word.to_owned(),
             message,
             hint: None,
+            answered: None,
         }
     }
 
@@ -68,9 +84,25 @@ impl CliError {
         CliError::new(Exit::Interrupted, "interrupted", "interrupted".to_owned())
     }
 
+    /// A request reached Postiz, and nobody knows what came of it.
+    pub(crate) fn unknown(message: impl Into<String>) -> CliError {
+        CliError::new(Exit::Unknown, "outcome_unknown", message.into())
+    }
+
     /// Whoever read our stdout (`head`, a closed pager) has enough: that is success, and nobody is left to tell.
     pub(crate) fn reader_gone() -> CliError {
         CliError::new(Exit::Done, "", String::new())
+    }
+
+    /// The error for programs (`--json-errors`).
+    pub(crate) fn as_json(&self) -> Value {
+        let answered = self.answered.as_deref();
+        json!({
+            "error": self.message,
+            "status": answered.map(|answered| answered.status),
+            "channel": answered.and_then(|answered| answered.channel.as_deref()),
+            "body": answered.map(Answered::body_as_json),
+        })
     }
 
     /// What to do now.
@@ -91,3 +123,19 @@ impl CliError {
         self
     }
 }
+
+impl Answered {
+    /// JSON as it came; anything else as text.
+    fn body_as_json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| {
+            let text = String::from_utf8_lossy(&self.body);
+            text.chars()
+                .take(BODY_CHARACTERS_MAX)
+                .collect::<String>()
+                .into()
+        })
+    }
+}
+
+/// As much of a web page as a program is given.
+const BODY_CHARACTERS_MAX: usize = 2_000;

@@ -1,24 +1,56 @@
 //! Sends one request and reads its whole answer. What is asked, and what an answer means, is elsewhere.
 
-use std::io::Read;
+use std::cell::Cell;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::CertificateError;
 use ureq::http::{HeaderMap, Method, Request, Uri};
-use ureq::{Agent, SendBody};
+use ureq::{Agent, AsSendBody, SendBody};
 
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::http_client::{
-    self, ClientSettings, NO_HOST, Outbound, Proxies, ProxyError, distrust, tls_error,
+    self, ClientSettings, NO_HOST, Outbound, Proxies, ProxyError, Sending, distrust, tls_error,
 };
 
 /// A client for one service.
 pub(crate) struct Http {
     agent: Agent,
     proxies: Arc<Proxies>,
+    sending: Arc<Sending>,
+    timeout: AnswerTimeout,
+}
+
+/// How long an answer may take, as the user chose it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum AnswerTimeout {
+    /// 60 s; for [`Http::send_and_wait`], as long as it takes.
+    #[default]
+    Usual,
+    After(Duration),
+    Never,
+}
+
+impl AnswerTimeout {
+    /// For the whole of an exchange.
+    fn limit(self) -> Option<Duration> {
+        match self {
+            AnswerTimeout::Usual => Some(ANSWER_TIMEOUT),
+            AnswerTimeout::After(limit) => Some(limit),
+            AnswerTimeout::Never => None,
+        }
+    }
+
+    /// For the answer alone, where the server may need long for it.
+    fn chosen(self) -> Option<Duration> {
+        match self {
+            AnswerTimeout::After(limit) => Some(limit),
+            AnswerTimeout::Usual | AnswerTimeout::Never => None,
+        }
+    }
 }
 
 /// A request, complete.
@@ -34,7 +66,7 @@ pub(crate) struct Outgoing<'a> {
 pub(crate) enum Sent<'a> {
     Nothing,
     Bytes(&'a [u8]),
-    /// A stream: no time limit on the whole, 60 s without progress. Its length is announced where it is known.
+    /// A stream. Its length is announced where it is known.
     Stream {
         reader: &'a mut dyn Read,
         length: Option<u64>,
@@ -56,6 +88,30 @@ pub(crate) struct NoAnswer {
     pub(crate) hint: Option<&'static str>,
     /// The connection failed, so that the same request may be sent again if it may be sent twice at all.
     pub(crate) connection: bool,
+    /// How much of the request the server may have. [`Http`] knows; until then it is nothing.
+    pub(crate) reached: Reached,
+}
+
+/// How much of a request may have reached the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reached {
+    Nothing,
+    /// A part, by which nothing can be done.
+    Part,
+    /// All of it: whether it was done is not known.
+    Whole,
+}
+
+impl NoAnswer {
+    /// For a request that cannot be sent at all.
+    pub(crate) fn not_sent(why: &str) -> NoAnswer {
+        NoAnswer {
+            why: why.to_owned(),
+            hint: None,
+            connection: false,
+            reached: Reached::Nothing,
+        }
+    }
 }
 
 impl Http {
@@ -79,17 +135,50 @@ impl Http {
         let settings = ClientSettings {
             user_agent: &user_agent,
             connect_timeout: CONNECT_TIMEOUT,
-            total_timeout: Some(ANSWER_TIMEOUT),
+            total_timeout: None,
         };
+        let sending = Arc::clone(&outbound.sending);
         let agent = http_client::agent(&settings, outbound);
-        Ok(Http { agent, proxies })
+        Ok(Http {
+            agent,
+            proxies,
+            sending,
+            timeout: context.common.timeout,
+        })
     }
 
     /// Sends `outgoing`; follows no redirect.
     pub(crate) fn send(&self, outgoing: Outgoing) -> Result<Answer, NoAnswer> {
+        let limits = Limits {
+            global: self.timeout.limit(),
+            answer: None,
+        };
+        self.send_within(outgoing, limits)
+    }
+
+    /// Sends what the server may need long for. Unless the user set a time limit, there is one for sending alone.
+    pub(crate) fn send_and_wait(&self, outgoing: Outgoing) -> Result<Answer, NoAnswer> {
+        let limits = Limits {
+            global: None,
+            answer: self.timeout.chosen(),
+        };
+        self.send_within(outgoing, limits)
+    }
+
+    fn send_within(&self, outgoing: Outgoing, limits: Limits) -> Result<Answer, NoAnswer> {
         let uri = outgoing.uri.clone();
-        let answer = self.try_send(outgoing).map_err(|error| {
-            let mut no_answer = explain(error);
+        self.sending.reset();
+        let is_unread = Cell::new(false);
+        let answer = self.try_send(outgoing, limits, &is_unread);
+        let answer = answer.map_err(|error| {
+            let mut no_answer = explain(error, self.timeout);
+            no_answer.reached = if !self.sending.has_begun() {
+                Reached::Nothing
+            } else if self.sending.has_failed() || is_unread.get() {
+                Reached::Part
+            } else {
+                Reached::Whole
+            };
             if no_answer.connection && self.proxies.applies_to(&uri) {
                 no_answer.hint = no_answer.hint.or(Some(PROXY_HINT));
             }
@@ -104,8 +193,15 @@ impl Http {
         }
     }
 
-    fn try_send(&self, outgoing: Outgoing) -> Result<Answer, ureq::Error> {
+    /// `is_unread` is set while the body has not been read to its end.
+    fn try_send(
+        &self,
+        outgoing: Outgoing,
+        limits: Limits,
+        is_unread: &Cell<bool>,
+    ) -> Result<Answer, ureq::Error> {
         let carries_body = matches!(outgoing.method, Method::POST | Method::PUT | Method::PATCH);
+        let is_idempotent = is_idempotent(&outgoing.method);
         let mut request = Request::builder().method(outgoing.method).uri(outgoing.uri);
         if let Some(authorization) = outgoing.authorization {
             request = request.header("authorization", authorization);
@@ -113,30 +209,107 @@ impl Http {
         if let Some(content_type) = outgoing.content_type {
             request = request.header("content-type", content_type);
         }
-        let response = match outgoing.body {
-            // Methods that usually carry a body say that there is none (`content-length: 0`); the others say nothing.
-            Sent::Nothing if carries_body => self.agent.run(request.body(&[][..])?)?,
-            Sent::Nothing => self.agent.run(request.body(())?)?,
-            Sent::Bytes(bytes) => self.agent.run(request.body(bytes)?)?,
-            Sent::Stream { reader, length } => {
-                if let Some(length) = length {
-                    request = request.header("content-length", length);
-                }
-                let request = request.body(SendBody::from_reader(reader))?;
-                let patient = self.agent.configure_request(request);
-                let patient = patient
-                    .timeout_global(None)
-                    .timeout_per_read(Some(ANSWER_TIMEOUT))
-                    .timeout_per_write(Some(ANSWER_TIMEOUT));
-                self.agent.run(patient.build())?
+        let mut whole: &[u8] = &[];
+        let (reader, length): (&mut dyn Read, _) = match outgoing.body {
+            Sent::Nothing if !carries_body => {
+                return self.exchange(request.body(())?, limits, is_idempotent);
             }
+            // Methods that usually carry a body say that there is none (`content-length: 0`); the others say nothing.
+            Sent::Nothing => (&mut whole, Some(0)),
+            Sent::Bytes(bytes) => {
+                whole = bytes;
+                (&mut whole, Some(bytes.len() as u64))
+            }
+            Sent::Stream { reader, length } => (reader, length),
         };
-        let (parts, mut body) = response.into_parts();
+        if let Some(length) = length {
+            request = request.header("content-length", length);
+        }
+        is_unread.set(length != Some(0));
+        let mut body = UntilAnswered {
+            reader,
+            left: length,
+            sending: &self.sending,
+            is_unread,
+        };
+        let request = request.body(SendBody::from_reader(&mut body))?;
+        self.exchange(request, limits, is_idempotent)
+    }
+
+    fn exchange(
+        &self,
+        request: Request<impl AsSendBody>,
+        limits: Limits,
+        is_idempotent: bool,
+    ) -> Result<Answer, ureq::Error> {
+        let mut configured = self.agent.configure_request(request);
+        configured = configured
+            .timeout_global(limits.global)
+            .timeout_per_write(self.timeout.limit())
+            .timeout_recv_response(limits.answer)
+            .timeout_recv_body(limits.answer);
+        if !is_idempotent {
+            // That the server had closed an idle connection meanwhile could not be told from a lost answer.
+            configured = configured.max_idle_age(Duration::ZERO);
+        }
+        let response = self.agent.run(configured.build())?;
+        let (parts, body) = response.into_parts();
+        let mut bytes = Vec::new();
+        let mut reader = body.into_with_config().limit(ANSWER_BYTES_MAX).reader();
+        match reader.read_to_end(&mut bytes) {
+            // Half of a reason is better than none.
+            Err(_) if !parts.status.is_success() => {}
+            read => drop(read?),
+        }
         Ok(Answer {
             status: parts.status.as_u16(),
             headers: parts.headers,
-            body: body.with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?,
+            body: bytes,
         })
+    }
+}
+
+/// May a request be sent again when its answer was lost (RFC 9110 §9.2.2)?
+pub(crate) fn is_idempotent(method: &Method) -> bool {
+    is_read(method) || matches!(*method, Method::PUT | Method::DELETE)
+}
+
+/// Does a request change nothing?
+pub(crate) fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// Time limits of one exchange.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// All of it.
+    global: Option<Duration>,
+    /// The answer, once all is sent.
+    answer: Option<Duration>,
+}
+
+/// A body that ends once its answer is there: what would follow is not sent, and need not be read.
+struct UntilAnswered<'a> {
+    reader: &'a mut dyn Read,
+    left: Option<u64>,
+    sending: &'a Sending,
+    is_unread: &'a Cell<bool>,
+}
+
+impl Read for UntilAnswered<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = if self.sending.is_answered() {
+            // The announced length must be kept to, though the connection drops what it gets.
+            let left = self.left.unwrap_or(0).min(buffer.len() as u64);
+            usize::try_from(left).unwrap_or(buffer.len())
+        } else {
+            self.reader.read(buffer)?
+        };
+        self.left = self.left.map(|left| left.saturating_sub(count as u64));
+        if count == 0 || self.left == Some(0) {
+            self.is_unread.set(false);
+        }
+        Ok(count)
     }
 }
 
@@ -147,6 +320,11 @@ impl Answer {
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Does the body hold `words`?
+    pub(crate) fn says(&self, words: &str) -> bool {
+        String::from_utf8_lossy(&self.body).contains(words)
     }
 
     /// Does the body call itself HTML, or look like it?
@@ -169,7 +347,7 @@ impl Answer {
 }
 
 /// What ureq reports, in words for the user.
-fn explain(error: ureq::Error) -> NoAnswer {
+fn explain(error: ureq::Error, timeout: AnswerTimeout) -> NoAnswer {
     if let Some(error) = tls_error(&error) {
         return explain_tls(error);
     }
@@ -187,7 +365,13 @@ fn explain(error: ureq::Error) -> NoAnswer {
         ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
             "no connection within 10 s".to_owned()
         }
-        ureq::Error::Timeout(_) => "no answer within 60 s".to_owned(),
+        ureq::Error::Timeout(kind) => {
+            let limit = timeout.limit().unwrap_or_default().as_secs_f64();
+            match kind {
+                ureq::Timeout::PerWrite => format!("the server takes nothing more for {limit} s"),
+                _ => format!("no answer within {limit} s (--timeout changes this)"),
+            }
+        }
         ureq::Error::HostNotFound => NO_HOST.to_owned(),
         ureq::Error::Io(error) => http_client::io_error_in_words(&error),
         ureq::Error::Protocol(error) => format!("the answer is not HTTP: {error}"),
@@ -199,6 +383,7 @@ fn explain(error: ureq::Error) -> NoAnswer {
         why,
         hint: None,
         connection,
+        reached: Reached::Nothing,
     }
 }
 
@@ -208,6 +393,7 @@ fn explain_proxy(error: &ProxyError) -> NoAnswer {
         why: error.to_string(),
         hint: Some(PROXY_HINT),
         connection: error.may_pass,
+        reached: Reached::Nothing,
     }
 }
 
@@ -226,13 +412,14 @@ fn explain_tls(error: &rustls::Error) -> NoAnswer {
         why,
         hint,
         connection: false,
+        reached: Reached::Nothing,
     }
 }
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest wait for a whole answer; in a stream, for any progress.
+/// Longest wait for a whole answer, and for any progress while a body is sent, unless the user chose another.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Largest answer that is read: a list of posts is text, and 64 MiB of it is no list any more.

@@ -7,12 +7,14 @@ pub mod context;
 
 mod args;
 mod command;
+mod common;
 mod table;
 
 mod commands;
 
 mod api;
 mod api_error;
+mod unanswered;
 
 mod login;
 
@@ -34,18 +36,22 @@ pub mod output;
 pub use browser::open as open_browser;
 
 use args::{Asked, Topic};
-use command::COMMON_FLAGS;
-use context::Context;
+use command::CREDENTIALS;
+use context::{Common, Context};
 use error::{CliError, Exit};
 
 /// Runs one command line to its end.
 pub fn run(mut context: Context) -> Exit {
     let arguments = std::mem::take(&mut context.arguments);
+    let as_json = common::wants_json_errors(&arguments);
     let done = args::parse(arguments).and_then(|asked| act(asked, &mut context));
     match done {
         Ok(exit) => exit,
         Err(error) => {
-            context.output.error(&error);
+            match as_json {
+                true => context.output.error_as_json(&error),
+                false => context.output.error(&error),
+            }
             error.exit
         }
     }
@@ -54,11 +60,10 @@ pub fn run(mut context: Context) -> Exit {
 fn act(asked: Asked, context: &mut Context) -> Result<Exit, CliError> {
     match asked {
         Asked::Run(options) => {
-            for (flag, variable) in COMMON_FLAGS {
-                if let Some(value) = options.raw(flag) {
-                    context.vars.set(variable, value);
-                }
+            if let Some(file) = options.raw(&CREDENTIALS) {
+                context.vars.set("POSTIZ_CREDENTIALS_FILE", file);
             }
+            context.common = Common::read(&options, &context.vars)?;
             return (options.command.run)(context, &options);
         }
         Asked::Help(topic) => context.output.verbatim(&help::page(topic))?,

@@ -6,15 +6,18 @@
 //! - A reader of stdout that has gone away is not an error; a stdout that cannot be written is.
 
 use std::io::{self, Write};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
-use crate::cli::error::CliError;
+use crate::cli::error::{CliError, Exit};
 use crate::cli::json::{Json, without_unprintable};
 use crate::shared::text::printable;
 
 /// Where results and talk go, and what the other end can show.
 pub struct Output {
-    stdout: Box<dyn Write>,
-    stderr: Box<dyn Write>,
+    stdout: Box<dyn Write + Send>,
+    stderr: Box<dyn Write + Send>,
     screen: Screen,
     /// A line that changes in place stands on the terminal and must go before anything else is said.
     line_stands: bool,
@@ -37,7 +40,11 @@ pub struct Screen {
 
 impl Output {
     /// Writes to these streams.
-    pub fn new(stdout: Box<dyn Write>, stderr: Box<dyn Write>, screen: Screen) -> Output {
+    pub fn new(
+        stdout: Box<dyn Write + Send>,
+        stderr: Box<dyn Write + Send>,
+        screen: Screen,
+    ) -> Output {
         Output {
             stdout,
             stderr,
@@ -63,7 +70,12 @@ impl Output {
         if self.screen.stdout_is_terminal {
             line = without_unprintable(&line);
         }
-        self.write_stdout(format!("{line}\n").as_bytes())
+        let written = self.write_stdout(format!("{line}\n").as_bytes());
+        // Nobody is told the code or the end of a login: that is no success.
+        written.map_err(|error| match error.exit {
+            Exit::Done => CliError::failed("nobody reads stdout, where the events go"),
+            _ => error,
+        })
     }
 
     /// A result that is text: one line.
@@ -121,9 +133,54 @@ impl Output {
 
     /// A warning that stays the same for the whole run, and so is given once.
     pub(crate) fn warn_once(&mut self, text: &str) {
-        if !self.warned.iter().any(|warned| warned == text) {
-            self.warned.push(text.to_owned());
+        if self.is_new(text) {
             self.warn(text);
+        }
+    }
+
+    fn is_new(&mut self, text: &str) -> bool {
+        let is_new = !self.warned.iter().any(|warned| warned == text);
+        if is_new {
+            self.warned.push(text.to_owned());
+        }
+        is_new
+    }
+
+    /// Runs `work`, which waits for a server. A person at a terminal sees `text` when that takes more than a moment.
+    pub(crate) fn while_waiting<T>(&mut self, text: &str, work: impl FnOnce() -> T) -> T {
+        if !self.screen.stderr_is_terminal {
+            return work();
+        }
+        let (is_working, ended) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            let watch = move || {
+                if ended.recv_timeout(SILENCE_MAX) == Err(RecvTimeoutError::Timeout) {
+                    self.waiting(text);
+                }
+            };
+            // Without a thread there is no such line.
+            let _ = thread::Builder::new().spawn_scoped(scope, watch);
+            let done = work();
+            drop(is_working);
+            done
+        })
+    }
+
+    /// Says what is waited for: in place where the terminal can, else once.
+    pub(crate) fn waiting(&mut self, text: &str) {
+        if self.can_change_lines() {
+            self.line_in_place(text);
+        } else if self.screen.stderr_is_terminal && self.is_new(text) {
+            self.say(text);
+        }
+    }
+
+    /// The failure that ends the program, as one JSON object on a line of its own after the words for people.
+    pub(crate) fn error_as_json(&mut self, error: &CliError) {
+        self.error(error);
+        if !error.message.is_empty() {
+            let line = without_unprintable(&error.as_json().to_string());
+            self.write_stderr(&format!("{line}\n"));
         }
     }
 
@@ -185,3 +242,6 @@ impl Output {
         let _ = self.stderr.flush();
     }
 }
+
+/// How long a terminal may show nothing.
+const SILENCE_MAX: Duration = Duration::from_secs(3);

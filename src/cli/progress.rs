@@ -25,6 +25,7 @@ impl<'a> Progress<'a> {
         length: Option<u64>,
     ) -> Progress<'a> {
         let now = clock.now();
+        output.line_in_place(&format!("Connecting …  {shown}"));
         Progress {
             output,
             clock,
@@ -44,6 +45,9 @@ impl<'a> Progress<'a> {
     /// So many more have gone.
     pub(crate) fn add(&mut self, count: u64) {
         self.sent += count;
+        if self.length == Some(self.sent) {
+            return self.all_sent();
+        }
         let now = self.clock.now();
         if self.output.can_change_lines() && now >= self.shown_last + PROGRESS_EVERY {
             self.shown_last = now;
@@ -51,6 +55,12 @@ impl<'a> Progress<'a> {
             self.output
                 .line_in_place(&format!("{line}  {}", self.shown));
         }
+    }
+
+    /// Only the answer is missing, which may take long: Postiz hands the file on to its storage first.
+    pub(crate) fn all_sent(&mut self) {
+        let line = format!("All sent; waiting for the answer …  {}", self.shown);
+        self.output.waiting(&line);
     }
 }
 

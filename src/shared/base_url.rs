@@ -45,6 +45,12 @@ impl BaseUrl {
         &self.text
     }
 
+    /// The same URL, less `end` (a path) where its path ends so.
+    pub fn without_end(&self, end: &str) -> BaseUrl {
+        let shorter = self.text.strip_suffix(end).map(BaseUrl::parse);
+        shorter.and_then(Result::ok).unwrap_or_else(|| self.clone())
+    }
+
     /// `https`?
     pub fn is_https(&self) -> bool {
         self.uri.scheme_str() == Some("https")

@@ -1,7 +1,8 @@
 //! `api`: any request, for what has no command of its own.
 
-use std::fs;
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 
 use ureq::http::Method;
 
@@ -10,6 +11,7 @@ use crate::cli::command::{Command, Flag, Options, Takes, flag, one};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::json::Json;
+use crate::shared::hash::sha256_hex;
 
 pub(crate) static API: Command = Command {
     name: "api",
@@ -48,11 +50,11 @@ pub(crate) fn any(context: &mut Context, options: &Options) -> Result<Exit, CliE
         Some(body) => Some(read_body(context, body)?),
         None => None,
     };
-    let call = Call::verbatim(method, path, body);
+    let call = Call::verbatim(method, path, body).slow();
     let api = Api::connect(context)?;
     let answer = api.answer(context, &call)?;
-    context.output.bytes(&answer.body)?;
-    Ok(Exit::Done)
+    let printed = context.output.bytes(&answer.body);
+    api.printed(context, &call, printed)
 }
 
 fn method(word: &str) -> Result<Method, CliError> {
@@ -91,24 +93,30 @@ fn read_body(context: &mut Context, body: &str) -> Result<String, CliError> {
     Ok(json.as_str().to_owned())
 }
 
-/// The text of a file, or of stdin for `-`.
-pub(crate) fn read_text(
-    context: &mut Context,
-    path: impl AsRef<std::path::Path>,
-) -> Result<String, CliError> {
+/// The text of a file, or of stdin for `-`. Either may be a pipe; neither may be endless.
+pub(crate) fn read_text(context: &mut Context, path: impl AsRef<Path>) -> Result<String, CliError> {
     let path = path.as_ref();
+    let is_stdin = path.as_os_str() == "-";
+    let name = match is_stdin {
+        true => "stdin".to_owned(),
+        false => path.display().to_string(),
+    };
     let mut bytes = Vec::new();
-    let (name, read) = if path.as_os_str() == "-" {
-        (
-            "stdin".to_owned(),
-            context.stdin.read_to_end(&mut bytes).map(drop),
-        )
-    } else {
-        (
-            path.display().to_string(),
-            fs::read(path).map(|all| bytes = all),
-        )
+    let read = match is_stdin {
+        true => read_capped(&mut context.stdin, &mut bytes),
+        false => File::open(path).and_then(|file| read_capped(file, &mut bytes)),
     };
     read.map_err(|error| CliError::failed(format!("cannot read {name}: {error}")))?;
+    if bytes.len() as u64 > TEXT_BYTES_MAX {
+        return Err(CliError::failed(format!("{name} is larger than 64 MiB")));
+    }
+    context.common.asked.extend(sha256_hex(&bytes).into_bytes());
     String::from_utf8(bytes).map_err(|_| CliError::failed(format!("{name} is not valid UTF-8")))
 }
+
+fn read_capped(reader: impl Read, bytes: &mut Vec<u8>) -> io::Result<usize> {
+    reader.take(TEXT_BYTES_MAX + 1).read_to_end(bytes)
+}
+
+/// Largest text that is read whole.
+const TEXT_BYTES_MAX: u64 = 64 * 1024 * 1024;

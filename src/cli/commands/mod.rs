@@ -18,8 +18,5 @@ const INTEGRATION_ID: Positional = one("id", "the channel's ID");
 
 /// Sends `call` and prints the answer: what most commands come down to.
 fn answer_of(context: &mut Context, call: &Call) -> Result<Exit, CliError> {
-    let api = Api::connect(context)?;
-    let json = api.json(context, call)?;
-    context.output.json(&json)?;
-    Ok(Exit::Done)
+    Api::connect(context)?.print(context, call)
 }

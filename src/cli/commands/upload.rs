@@ -1,34 +1,48 @@
 //! `upload`: files go from the disk to Postiz as a stream, so that memory does not grow with their size.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, DirEntry, File};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::cli::api::Api;
+use serde_json::json;
+use ureq::http::Method;
+
+use crate::cli::api::{self, Api, Call};
 use crate::cli::api_error;
 use crate::cli::command::{Command, Flag, Options, Takes, flag, many};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
+use crate::cli::http::{Answer, Reached};
 use crate::cli::json::Json;
 use crate::cli::progress::{Progress, bytes};
+use crate::cli::unanswered;
 use crate::shared::hash::hex;
 use crate::shared::random;
 
 pub(crate) static UPLOAD: Command = Command {
     name: "upload",
     about: "upload files, to use them in posts",
-    positionals: &[many("file", "a file's path; - is stdin")],
-    flags: &[&NAME],
-    notes: "One file gives its record, several give an array. Files are sent one after another, straight from the disk.",
+    positionals: &[many("file", "a file's path, a folder's with -r, or an https URL; - is stdin")],
+    flags: &[&RECURSIVE, &NAME],
+    notes: "One file gives its record, several give an array. Files are sent one after another, straight from the disk; when
+one fails, those before it are printed.",
     examples: &[
         "postiz upload photo.png | jq -r .path",
+        "postiz upload -r photos | jq -r '.[].path'",
         "postiz upload - --name photo.png < photo.png",
     ],
     run: upload,
 };
 
-pub(crate) static NAME: Flag = flag(
+static RECURSIVE: Flag = flag(
+    "recursive",
+    Some('r'),
+    Takes::Nothing,
+    "upload the pictures and videos in a folder",
+);
+
+static NAME: Flag = flag(
     "name",
     None,
     Takes::Value("NAME"),
@@ -39,25 +53,45 @@ pub(crate) fn upload(context: &mut Context, options: &Options) -> Result<Exit, C
     let name = options.text(&NAME)?;
     let paths: Vec<&OsStr> = options.paths().collect();
     check_names(&paths, name)?;
-    // All are opened before the first is sent: a wrong name among ten must not leave nine behind.
+    // All are looked at before the first is sent: a wrong name among ten must not leave nine behind.
     let mut sources = Vec::new();
+    let mut is_list = paths.len() > 1;
     for path in &paths {
-        sources.push(Source::open(context, path, name)?);
+        if Path::new(path).is_dir() {
+            is_list = true;
+            sources.extend(sources_in(
+                context,
+                Path::new(path),
+                options.has(&RECURSIVE),
+            )?);
+        } else {
+            sources.push(Source::open(context, path, name)?);
+        }
     }
     let api = Api::connect(context)?;
-    let mut records = Vec::new();
+    let all = sources.len();
+    let (mut records, mut failure) = (Vec::new(), None);
     for source in sources {
-        let sent = send(context, &api, source);
-        records.push(sent.map_err(|error| with_those_before(error, records.len(), paths.len()))?);
+        match source.upload(context, &api) {
+            Ok(record) => records.push(record),
+            Err(error) => {
+                failure = Some(with_those_before(error, records.len(), all));
+                break;
+            }
+        }
     }
-    match &records[..] {
-        [record] => context.output.json(record)?,
-        records => context.output.json(&Json::array(records))?,
+    // What is on the server already is needed, also when the next one failed.
+    let printed = match &records[..] {
+        [] => Ok(()),
+        [record] if !is_list => context.output.json(record),
+        records => context.output.json(&Json::array(records)),
+    };
+    match failure {
+        Some(failure) => Err(failure),
+        None => api.printed(context, &upload_call()?, printed),
     }
-    Ok(Exit::Done)
 }
 
-/// What went before is on the server, and its records are not printed.
 fn with_those_before(mut error: CliError, done: usize, all: usize) -> CliError {
     if done > 0 {
         error.message = format!("{} (of {all} files, {done} went before)", error.message);
@@ -76,14 +110,26 @@ fn check_names(paths: &[&OsStr], name: Option<&str>) -> Result<(), CliError> {
     Err(CliError::usage(wrong).hint("example: postiz upload - --name photo.png < photo.png"))
 }
 
-/// Something to upload, opened, and known not to be empty.
+/// Something to upload, known to be there and not to be empty.
 pub(crate) struct Source {
     /// How messages call it.
     shown: String,
     file_name: String,
+    content: Content,
+}
+
+enum Content {
+    /// Opened again when its turn comes: a folder may hold more files than a program may have open.
+    File { path: PathBuf, length: u64 },
+    /// What can be read only once: a pipe, stdin, a file of /proc.
+    Stream(Opened),
+    /// Postiz fetches it itself.
+    Url(String),
+}
+
+/// Bytes to send.
+struct Opened {
     reader: Box<dyn Read>,
-    /// Its first bytes.
-    first: Vec<u8>,
     /// All bytes together, where that can be known before they are read.
     length: Option<u64>,
 }
@@ -95,73 +141,195 @@ impl Source {
         name: Option<&str>,
     ) -> Result<Source, CliError> {
         let shown = path.to_string_lossy().into_owned();
-        let cannot = |error: io::Error| CliError::failed(format!("cannot read {shown}: {error}"));
-        let (mut reader, length): (Box<dyn Read>, _) = if path == "-" {
-            (
-                std::mem::replace(&mut context.stdin, Box::new(io::empty())),
-                None,
-            )
-        } else {
-            let file = File::open(path).map_err(cannot)?;
-            let metadata = file.metadata().map_err(cannot)?;
-            if metadata.is_dir() {
-                return Err(
-                    CliError::failed(format!("{shown} is a folder")).hint("name the files in it")
-                );
-            }
-            (Box::new(file), metadata.is_file().then_some(metadata.len()))
-        };
-        let mut first = Vec::new();
-        reader
-            .by_ref()
-            .take(FIRST_BYTES as u64)
-            .read_to_end(&mut first)
-            .map_err(cannot)?;
-        if first.is_empty() {
-            return Err(CliError::failed(format!("{shown} is empty")));
+        if let Some(url) = path.to_str().filter(|text| text.contains("://")) {
+            return Source::at_url(url);
         }
-        // Pipes, and files of /proc, which say 0 and are not empty, have no length before their end is seen.
-        let ended = first.len() < FIRST_BYTES;
-        let seen = ended.then_some(first.len() as u64);
         let own_name = Path::new(path)
             .file_name()
             .unwrap_or(path)
             .to_string_lossy();
+        let content = Content::open(context, path, &shown)?;
         Ok(Source {
             file_name: name.map_or(own_name.into_owned(), str::to_owned),
             shown,
-            reader,
-            first,
-            length: length.filter(|length| *length > 0).or(seen),
+            content,
         })
+    }
+
+    fn at_url(url: &str) -> Result<Source, CliError> {
+        if !url.starts_with("https://") {
+            let message =
+                format!("Postiz fetches files from https:// addresses alone, not from {url}");
+            return Err(CliError::usage(message));
+        }
+        Ok(Source {
+            shown: url.to_owned(),
+            file_name: String::new(),
+            content: Content::Url(url.to_owned()),
+        })
+    }
+
+    /// Uploads it; its record.
+    pub(crate) fn upload(self, context: &mut Context, api: &Api) -> Result<Json, CliError> {
+        let Source {
+            shown,
+            file_name,
+            content,
+        } = self;
+        match content {
+            Content::Url(url) => {
+                let call = Call::new(Method::POST, &["upload-from-url"])?.slow();
+                let call = call.body(json!({ "url": url }).to_string());
+                let record = api.json(context, &call);
+                record.map_err(|error| error.about(&format!("{shown} is not uploaded")))
+            }
+            Content::Stream(opened) => {
+                let answer = send(context, api, &shown, &file_name, opened)?;
+                record_in(context, api, &shown, answer)
+            }
+            Content::File { path, length } => {
+                let mut tries = 0;
+                loop {
+                    let file = File::open(&path).map_err(|error| cannot_read(&shown, &error))?;
+                    let opened = Opened {
+                        reader: Box::new(file),
+                        length: Some(length),
+                    };
+                    let answer = send(context, api, &shown, &file_name, opened)?;
+                    tries += 1;
+                    if !api.waits_after(context, &upload_call()?, &answer, tries)? {
+                        return record_in(context, api, &shown, answer);
+                    }
+                }
+            }
+        }
     }
 }
 
-pub(crate) fn send(context: &mut Context, api: &Api, source: Source) -> Result<Json, CliError> {
+impl Content {
+    fn open(context: &mut Context, path: &OsStr, shown: &str) -> Result<Content, CliError> {
+        if path == "-" {
+            let stdin = std::mem::replace(&mut context.stdin, Box::new(io::empty()));
+            return Content::stream(stdin, shown);
+        }
+        let cannot = |error: io::Error| cannot_read(shown, &error);
+        let file = File::open(path).map_err(cannot)?;
+        let metadata = file.metadata().map_err(cannot)?;
+        // Files of /proc say that they hold nothing, and do.
+        if metadata.is_file() && metadata.len() > 0 {
+            let (path, length) = (PathBuf::from(path), metadata.len());
+            return Ok(Content::File { path, length });
+        }
+        Content::stream(Box::new(file), shown)
+    }
+
+    fn stream(mut reader: Box<dyn Read>, shown: &str) -> Result<Content, CliError> {
+        let mut first = Vec::new();
+        let read = reader
+            .by_ref()
+            .take(FIRST_BYTES as u64)
+            .read_to_end(&mut first);
+        read.map_err(|error| cannot_read(shown, &error))?;
+        if first.is_empty() {
+            return Err(CliError::failed(format!("{shown} is empty")));
+        }
+        let has_ended = first.len() < FIRST_BYTES;
+        Ok(Content::Stream(Opened {
+            length: has_ended.then_some(first.len() as u64),
+            reader: Box::new(io::Cursor::new(first).chain(reader)),
+        }))
+    }
+}
+
+fn cannot_read(shown: &str, error: &io::Error) -> CliError {
+    CliError::failed(format!("cannot read {shown}: {error}"))
+}
+
+/// The files of a folder and of those in it that Postiz takes, in the order of their names.
+fn sources_in(
+    context: &mut Context,
+    folder: &Path,
+    recursive: bool,
+) -> Result<Vec<Source>, CliError> {
+    let shown = folder.display().to_string();
+    if !recursive {
+        let error = CliError::failed(format!("{shown} is a folder"));
+        return Err(error.hint("add -r to upload the pictures and videos in it, or name the files"));
+    }
+    let mut paths = Vec::new();
+    let walked = walk(folder, &mut paths);
+    walked.map_err(|error| cannot_read(&shown, &error))?;
+    let all = paths.len();
+    paths.retain(|path| {
+        let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default();
+        TAKEN.contains(&extension.to_ascii_lowercase().as_str())
+    });
+    if paths.is_empty() {
+        let hint = format!("Postiz takes {}", TAKEN.join(", "));
+        return Err(CliError::failed(format!("{shown} holds nothing to upload")).hint(hint));
+    }
+    if paths.len() < all {
+        let words = format!(
+            "{} files in {shown} are left out: Postiz does not take them",
+            all - paths.len()
+        );
+        context.output.say(&words);
+    }
+    paths
+        .iter()
+        .map(|path| Source::open(context, path.as_os_str(), None))
+        .collect()
+}
+
+/// Hidden files are left out, and links to folders are not followed: they may lead in a circle.
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+    let entries: io::Result<Vec<DirEntry>> = fs::read_dir(folder)?.collect();
+    let mut entries = entries?;
+    entries.sort_by_key(DirEntry::file_name);
+    for entry in entries {
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            walk(&path, found)?;
+        } else if path.is_file() {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn upload_call() -> Result<Call, CliError> {
+    Call::new(Method::POST, &["upload"])
+}
+
+fn send(
+    context: &mut Context,
+    api: &Api,
+    shown: &str,
+    file_name: &str,
+    opened: Opened,
+) -> Result<Answer, CliError> {
     let boundary = format!("----postiz{}", hex(&random::bytes::<16>()));
     let head = format!(
         "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{}\"\r\nContent-Type: {}\r\n\r\n",
-        escaped(&source.file_name),
-        content_type(&source.file_name)
+        escaped(file_name),
+        content_type(file_name)
     );
     let tail = format!("\r\n--{boundary}--\r\n");
     let around = (head.len() + tail.len()) as u64;
-    let total = source.length.map(|length| length + around);
-    let shown = source.shown.clone();
     let Context { clock, output, .. } = context;
-    let progress = Progress::new(output, clock.as_ref(), &shown, source.length);
     let mut body = FileBody {
-        reader: io::Cursor::new(source.first).chain(source.reader),
-        length: source.length,
-        progress,
+        reader: opened.reader,
+        length: opened.length,
+        progress: Progress::new(output, clock.as_ref(), shown, opened.length),
         problem: None,
     };
     let mut whole = head.as_bytes().chain(&mut body).chain(tail.as_bytes());
-    let sent = api.upload(
-        &format!("multipart/form-data; boundary={boundary}"),
-        &mut whole,
-        total,
-    );
+    let form = format!("multipart/form-data; boundary={boundary}");
+    let total = opened.length.map(|length| length + around);
+    let sent = api.upload(&form, &mut whole, total);
     let problem = body.problem.take();
     let sent_bytes = body.progress.sent();
     context.output.clear_line();
@@ -170,22 +338,44 @@ pub(crate) fn send(context: &mut Context, api: &Api, source: Source) -> Result<J
             .word("file_changed")
             .hint("upload it again once it is complete"));
     }
-    let answer = sent.map_err(|error| {
-        error.about(&format!("{shown} is not uploaded ({} sent)", bytes(sent_bytes))).hint(
-            "upload it again; if it fails at the same place, Postiz or a proxy in front of it may refuse files of this size",
-        )
-    })?;
-    if !answer.is_success() {
-        let now = context.clock.date();
-        let error = api_error::of(&answer, &api.signed_in, &context.vars, now);
-        return Err(error.about(&format!("{shown} is not uploaded")));
+    sent.map_err(|no_answer| {
+        if no_answer.reached == Reached::Whole {
+            return lost(shown, &no_answer.why);
+        }
+        let part = format!("{shown} is not uploaded ({} sent)", bytes(sent_bytes));
+        let error = api_error::unreachable(no_answer, &api.signed_in).about(&part);
+        match sent_bytes {
+            0 => error,
+            _ => error.hint(
+                "upload it again; if it fails at the same place, Postiz or a proxy in front of it may refuse files of this size",
+            ),
+        }
+    })
+}
+
+fn lost(shown: &str, why: &str) -> CliError {
+    match upload_call() {
+        Ok(call) => unanswered::outcome_unknown(&call, why).about(shown),
+        Err(error) => error,
     }
-    api_error::json_of(&answer, &api.signed_in)
+}
+
+/// The file's record, if the answer is a success.
+fn record_in(context: &Context, api: &Api, shown: &str, answer: Answer) -> Result<Json, CliError> {
+    let call = upload_call()?;
+    if answer.is_success() {
+        return api_error::json_of(&answer, &call, &api.signed_in);
+    }
+    let error = api.refused(context, &call, &answer);
+    if api::is_lost(&call, &Ok(answer)) {
+        return Err(lost(shown, &error.message));
+    }
+    Err(error.about(&format!("{shown} is not uploaded")))
 }
 
 /// A file's bytes on their way, counted, with the file growing or shrinking noticed.
 struct FileBody<'a> {
-    reader: io::Chain<io::Cursor<Vec<u8>>, Box<dyn Read>>,
+    reader: Box<dyn Read>,
     length: Option<u64>,
     progress: Progress<'a>,
     /// What is wrong with the file, to be put after its name.
@@ -212,6 +402,7 @@ impl Read for FileBody<'_> {
             Some(length) if count == 0 && !buffer.is_empty() && sent < length => {
                 return Err(self.fail("shrank while it was sent".to_owned()));
             }
+            _ if count == 0 => self.progress.all_sent(),
             _ => self.progress.add(count as u64),
         }
         Ok(count)
@@ -264,7 +455,12 @@ fn content_type(name: &str) -> &'static str {
     }
 }
 
-/// Read before any request: to know that a source is not empty, and how long it is when it is short.
+/// What Postiz takes, by its extension.
+const TAKEN: [&str; 9] = [
+    "png", "jpg", "jpeg", "gif", "webp", "avif", "bmp", "tiff", "mp4",
+];
+
+/// Read before any request: to know that a stream is not empty, and how long it is when it is short.
 const FIRST_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]

@@ -141,11 +141,7 @@ impl AuthServer {
     fn post(&self, path: &str, body: Sent) -> Result<Answer, NoAnswer> {
         let uri: Uri = format!("{}{path}", self.base)
             .parse()
-            .map_err(|_| NoAnswer {
-                why: "its address is too long".to_owned(),
-                hint: None,
-                connection: false,
-            })?;
+            .map_err(|_| NoAnswer::not_sent("its address is too long"))?;
         self.http.send(Outgoing {
             method: Method::POST,
             uri,

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,13 +14,14 @@ use ureq::Error;
 use ureq::config::Config;
 use ureq::http::{StatusCode, Uri};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::time::{Duration, Instant as UreqInstant};
+use ureq::unversioned::transport::time::Duration;
 use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, TcpConnector, Transport,
-    TransportAdapter,
+    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport, TransportAdapter,
 };
 
+use super::early_answer::{Sending, Watched};
 use super::proxy::{Proxies, ProxyServer};
+use super::tcp::TcpTransport;
 use super::{io_error_in_words, tls_error};
 use crate::shared::secret::Secret;
 use crate::shared::trust::distrust;
@@ -54,6 +55,7 @@ pub(super) struct OutboundConnector {
     pub(super) resolver: DefaultResolver,
     /// For proxies that let only known clients through.
     pub(super) user_agent: String,
+    pub(super) sending: Arc<Sending>,
 }
 
 impl Connector<()> for OutboundConnector {
@@ -64,34 +66,44 @@ impl Connector<()> for OutboundConnector {
         details: &ConnectionDetails,
         _: Option<()>,
     ) -> Result<Option<Self::Out>, Error> {
-        let deadline = Deadline::new(details.timeout);
-        let Some(proxy) = self.proxies.server_for(details.uri) else {
-            let tcp = connect_tcp(details, details.uri, &details.addrs, &deadline)?;
-            return Ok(Some(if details.needs_tls() {
-                self.start_tls(tcp, details.uri, details, &deadline)?
-            } else {
-                tcp
-            }));
-        };
-        let to_proxy = self
-            .connect_to_proxy(proxy, details, &deadline)
-            .map_err(|error| proxy_failed(proxy, error))?;
-        if !details.needs_tls() {
-            return Ok(Some(Box::new(Forwarded::new(to_proxy, proxy, details.uri))));
-        }
-        let tunnel = self.open_tunnel(to_proxy, proxy, details, &deadline)?;
-        self.start_tls(tunnel, details.uri, details, &deadline)
-            .map(Some)
+        let (transport, socket) = self.open(details)?;
+        let sending = Arc::clone(&self.sending);
+        Ok(Some(Box::new(Watched::new(transport, socket, sending))))
     }
 }
 
+/// A connection, and the socket that it goes over.
+type Opened = (Box<dyn Transport>, Arc<TcpStream>);
+
 impl OutboundConnector {
+    fn open(&self, details: &ConnectionDetails) -> Result<Opened, Error> {
+        let deadline = Deadline::new(details.timeout);
+        let Some(proxy) = self.proxies.server_for(details.uri) else {
+            let (tcp, socket) = connect_tcp(details.config, &details.addrs, &deadline)?;
+            if !details.needs_tls() {
+                return Ok((tcp, socket));
+            }
+            let tls = self.start_tls(tcp, details.uri, details, &deadline)?;
+            return Ok((tls, socket));
+        };
+        let (to_proxy, socket) = self
+            .connect_to_proxy(proxy, details, &deadline)
+            .map_err(|error| proxy_failed(proxy, error))?;
+        if !details.needs_tls() {
+            let forwarded = Forwarded::new(to_proxy, proxy, details.uri);
+            return Ok((Box::new(forwarded), socket));
+        }
+        let tunnel = self.open_tunnel(to_proxy, proxy, details, &deadline)?;
+        let tls = self.start_tls(tunnel, details.uri, details, &deadline)?;
+        Ok((tls, socket))
+    }
+
     fn connect_to_proxy(
         &self,
         proxy: &ProxyServer,
         details: &ConnectionDetails,
         deadline: &Deadline,
-    ) -> Result<Box<dyn Transport>, Error> {
+    ) -> Result<Opened, Error> {
         let uri: Uri = proxy
             .url
             .as_str()
@@ -100,12 +112,12 @@ impl OutboundConnector {
         let addresses = self
             .resolver
             .resolve(&uri, details.config, deadline.left())?;
-        let tcp = connect_tcp(details, &uri, &addresses, deadline)?;
-        if proxy.url.is_https() {
-            self.start_tls(tcp, &uri, details, deadline)
-        } else {
-            Ok(tcp)
+        let (tcp, socket) = connect_tcp(details.config, &addresses, deadline)?;
+        if !proxy.url.is_https() {
+            return Ok((tcp, socket));
         }
+        let tls = self.start_tls(tcp, &uri, details, deadline)?;
+        Ok((tls, socket))
     }
 
     fn start_tls(
@@ -197,31 +209,15 @@ impl Deadline {
 }
 
 fn connect_tcp(
-    details: &ConnectionDetails,
-    uri: &Uri,
+    config: &Config,
     addresses: &ResolvedSocketAddrs,
     deadline: &Deadline,
-) -> Result<Box<dyn Transport>, Error> {
-    try_each(&alternating(addresses), deadline, |address, timeout| {
-        let mut alone = details.resolver.empty();
-        alone.push(address);
-        let details = ConnectionDetails {
-            uri,
-            addrs: alone,
-            config: details.config,
-            request_level: details.request_level,
-            resolver: details.resolver,
-            now: UreqInstant::now(),
-            timeout,
-            current_time: Arc::clone(&details.current_time),
-            run_connector: Arc::clone(&details.run_connector),
-            register_shutdown: Arc::clone(&details.register_shutdown),
-        };
-        match Connector::<()>::connect(&TcpConnector::default(), &details, None)? {
-            Some(transport) => Ok(Box::new(transport) as Box<dyn Transport>),
-            None => Err(Error::ConnectionFailed),
-        }
-    })
+) -> Result<Opened, Error> {
+    let tcp = try_each(&alternating(addresses), deadline, |address, timeout| {
+        TcpTransport::connect(address, timeout, config)
+    })?;
+    let socket = tcp.socket();
+    Ok((Box::new(tcp), socket))
 }
 
 /// The addresses in their order, but families take turns: where all of IPv6 leads nowhere, the second try finds out.
@@ -479,7 +475,16 @@ impl Transport for TlsTransport {
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         self.stream.sock.set_timeout(timeout);
         let input = self.buffers.input_append_buf();
-        let amount = self.stream.read(input)?;
+        // Not by `StreamOwned`, which reads nothing while it has something to write: a server that answers early takes no more.
+        let amount = loop {
+            match self.stream.conn.reader().read(input) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.stream.conn.read_tls(&mut self.stream.sock)?;
+                    self.stream.conn.process_new_packets()?;
+                }
+                read => break read?,
+            }
+        };
         self.buffers.input_appended(amount);
         Ok(amount > 0)
     }

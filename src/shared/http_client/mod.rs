@@ -1,7 +1,9 @@
 //! The one HTTP client: which roots it trusts, its proxy, its time limits. What is asked and answered is elsewhere.
 
 mod connect;
+mod early_answer;
 mod proxy;
+mod tcp;
 
 use std::ffi::OsString;
 use std::io;
@@ -20,6 +22,7 @@ use connect::{OutboundConnector, TargetResolver};
 
 pub use crate::shared::trust::{distrust, system_roots};
 pub use connect::ProxyError;
+pub use early_answer::Sending;
 pub use proxy::Proxies;
 
 /// What one client may do.
@@ -38,6 +41,8 @@ pub struct Outbound {
     pub proxies: Arc<Proxies>,
     /// What of the environment cannot be used; requests then go as if it were not set.
     pub problems: Vec<Problem>,
+    /// How far the last request has come.
+    pub sending: Arc<Sending>,
     roots: Vec<CertificateDer<'static>>,
 }
 
@@ -56,6 +61,7 @@ impl Outbound {
         Outbound {
             proxies: Arc::new(proxies),
             problems,
+            sending: Arc::default(),
             roots,
         }
     }
@@ -92,12 +98,14 @@ pub fn agent(settings: &ClientSettings, outbound: Outbound) -> Agent {
         .timeout_global(settings.total_timeout)
         // The connector knows which one.
         .proxy(None)
+        .output_buffer_size(OUTPUT_BYTES)
         .build();
     let connector = OutboundConnector {
         proxies: Arc::clone(&outbound.proxies),
         tls: Arc::new(tls_config(outbound.roots)),
         resolver: DefaultResolver::default(),
         user_agent: settings.user_agent.to_owned(),
+        sending: outbound.sending,
     };
     let resolver = TargetResolver {
         proxies: outbound.proxies,
@@ -105,6 +113,10 @@ pub fn agent(settings: &ClientSettings, outbound: Outbound) -> Agent {
     };
     Agent::with_parts(config, connector, resolver)
 }
+
+/// What is sent at once. No more than a socket has room for when it has any, so that sending does not block, and an early
+/// answer is noticed.
+const OUTPUT_BYTES: usize = 16 * 1024;
 
 fn tls_config(roots: Vec<CertificateDer<'static>>) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());

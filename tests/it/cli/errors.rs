@@ -1,5 +1,7 @@
 //! Errors people can act on: what Postiz, proxies and networks answer, and what stands on stderr then.
 
+use serde_json::{Value, json};
+
 use super::harness::{Reply, Server, TOKEN, each, postiz};
 
 struct Row(u16, &'static str, i32, &'static str, &'static str);
@@ -33,7 +35,7 @@ fn each_status_has_its_words() {
             400,
             r#"{"statusCode":400,"provider":"x","name":"n","message":"too long"}"#,
             1,
-            "Postiz refused: too long (HTTP 400)",
+            "Postiz refused the post for n (x): too long (HTTP 400)",
             "",
         ),
         Row(
@@ -183,7 +185,7 @@ fn a_web_page_leads_to_the_api_url() {
         let done = postiz("posts:create -c x -i cm4ean69r0003w8w1cdomox9n -s 2030-01-01")
             .key_for(&server)
             .run()
-            .code(1)
+            .code(if status == 502 { 5 } else { 1 })
             .stdout("")
             .hides("secret words");
         if status != 502 {
@@ -225,36 +227,6 @@ fn the_apis_words_cannot_write_to_the_terminal() {
 }
 
 #[test]
-fn answers_that_are_broken() {
-    let rows: [(&'static [u8], &str); 5] = [
-        (
-            b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[1,",
-            "the connection was lost",
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n[1,",
-            "is not JSON",
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n\"\xff\"",
-            "is not valid UTF-8",
-        ),
-        (b"no http at all\r\n\r\n", "the answer is not HTTP"),
-        (b"", "the connection was lost"),
-    ];
-    each(rows, |(bytes, message)| {
-        let server = Server::new(|_, _| Reply::Raw(bytes.to_vec()));
-        let done = postiz("posts:create -c x -i cm4ean69r0003w8w1cdomox9n -s 2030-01-01")
-            .key_for(&server)
-            .run()
-            .code(1)
-            .stdout("");
-        done.stderr_has(message);
-        assert_eq!(server.asked().len(), 1);
-    });
-}
-
-#[test]
 fn unreachable_servers_are_named() {
     let cli = postiz("posts:create -c x -i cm4ean69r0003w8w1cdomox9n -s 2030-01-01")
         .var("POSTIZ_API_KEY", "k");
@@ -262,4 +234,199 @@ fn unreachable_servers_are_named() {
         .run()
         .code(1)
         .stderr_has("cannot reach http://127.0.0.1:1: connection refused");
+}
+
+/// What Postiz answers outside its API: its web page, whatever the method.
+#[test]
+fn redirect_to_the_sign_in_page_means_a_missing_api() {
+    let commands = [
+        "integrations:list",
+        "posts:create -c x -i i -s 2030-01-01",
+        "posts:delete p1",
+        "posts:status p1 -s draft",
+        "api PATCH /public/v1/x",
+    ];
+    for location in [
+        "/auth?returnUrl=x",
+        "/auth/login",
+        "https://elsewhere.example/auth",
+        "//a/auth#x",
+    ] {
+        each(commands, |command| {
+            let location = format!("Location: {location}");
+            let server = Server::new(move |_, _| Reply::json(307, "").with(&location));
+            let done = postiz(command).key_for(&server).run().code(1).stdout("");
+            done.stderr_has("answered with its sign-in page instead of the API (HTTP 307")
+                .stderr_has(&format!("try {}/api as POSTIZ_API_URL", server.url()));
+            assert_eq!(server.asked().len(), 1);
+        });
+    }
+    let server = Server::new(|_, _| Reply::json(307, "").with("Location: /authors"));
+    postiz("posts:delete p1")
+        .key_for(&server)
+        .run()
+        .code(1)
+        .stderr_has("was redirected to /authors");
+}
+
+#[test]
+fn web_page_with_403_is_a_firewalls() {
+    let server = Server::new(|_, _| Reply::html(403, "<html>Attention!</html>"));
+    let done = postiz("posts:list").key_for(&server).run().code(1);
+    done.stderr_has("error: a firewall in front of http://")
+        .stderr_has("it is not Postiz that refuses");
+}
+
+#[test]
+fn missing_path_of_a_known_command_names_the_version() {
+    let rows = [
+        ("integrations:groups", "v2.21.9 or newer"),
+        ("posts:status p1 -s draft", "v2.21.7 or newer"),
+        ("posts:settings p1 --settings {}", "newer than v2.23.0"),
+        ("api GET /public/v1/me", "newer than v2.23.0"),
+        ("api GET /public/v1/media?page=1", "newer than v2.23.0"),
+        ("api POST /public/v1/clipping", "newer than v2.23.0"),
+        ("api GET /public/v1/social/x", "v2.20.0 or newer"),
+        ("api DELETE /public/v1/integrations/i", "v2.20.0 or newer"),
+        ("api DELETE /public/v1/posts/group/g", "v2.18.0 or newer"),
+        ("api GET /public/v1/notifications", "v2.18.0 or newer"),
+    ];
+    each(rows, |(command, version)| {
+        let server = Server::new(|asked, _| {
+            let message = format!("Cannot {} {}", asked.method, asked.target);
+            Reply::json(
+                404,
+                &format!(r#"{{"statusCode":404,"message":"{message}","error":"Not Found"}}"#),
+            )
+        });
+        let done = postiz(command).key_for(&server).run().code(1);
+        done.stderr_has(&format!("this needs Postiz {version}"));
+        // An ID that is not known is another matter.
+        let server = Server::always(404, r#"{"msg":"Post not found"}"#);
+        let done = postiz(command).key_for(&server).run().code(1);
+        assert!(!done.stderr.contains("this needs"), "{}", done.stderr);
+    });
+}
+
+#[test]
+fn refusal_names_the_channel_it_is_about() {
+    let rows = [
+        (
+            r#"{"provider":"x","name":"Ada","message":"too long"}"#,
+            "for Ada (x): too long",
+            "Ada (x)",
+        ),
+        (
+            r#"{"provider":"x","message":"too long"}"#,
+            "for x: too long",
+            "x",
+        ),
+        (
+            r#"{"message":["posts.1.settings.who_can_reply_post must be one of: everyone"]}"#,
+            "for i2: posts.1.settings",
+            "i2",
+        ),
+    ];
+    each(rows, |(body, words, channel)| {
+        let server = Server::always(400, body);
+        let cli = postiz("posts:create -c x -i i1,i2 -s 2030-01-01 --json-errors").key_for(&server);
+        let done = cli.run().code(1).stderr_has(words);
+        assert_eq!(last_line(&done.stderr)["channel"], channel);
+    });
+}
+
+/// Documents show the API's address with its path.
+#[test]
+fn api_url_may_end_in_public_v1() {
+    for end in ["/public/v1", "/public/v1/", "/api/public/v1"] {
+        let server = Server::always(200, "[]");
+        let cli = postiz("integrations:list").var("POSTIZ_API_KEY", "k");
+        cli.var("POSTIZ_API_URL", format!("{}{end}", server.url()))
+            .run()
+            .code(0);
+        let line = server.only().target;
+        let path = end.trim_end_matches('/').trim_end_matches("/public/v1");
+        assert_eq!(line, format!("{path}/public/v1/integrations"));
+    }
+}
+
+#[test]
+fn path_outside_the_public_api_gets_a_hint() {
+    for status in [401, 403, 404] {
+        let server =
+            Server::new(move |_, _| Reply::json(status, r#"{"message":"Cannot GET /posts"}"#));
+        let done = postiz("api GET /posts?page=1").key_for(&server).run();
+        done.stderr_has("the public API is under /public/v1: try /public/v1/posts?page=1");
+    }
+}
+
+fn last_line(stderr: &str) -> Value {
+    serde_json::from_str(stderr.lines().last().unwrap_or_default()).expect(stderr)
+}
+
+/// The words for people, and after them one object for programs; of wrong usage too.
+#[test]
+fn errors_for_programs_end_stderr() {
+    let server = Server::new(|asked, _| match asked.target.as_str() {
+        "/json" => Reply::json(400, r#"{"message":"Bad","n":1.0}"#),
+        "/html" => Reply::html(502, "<html>"),
+        _ => Reply::Drop,
+    });
+    let rows = [
+        (
+            "api POST /json --json-errors",
+            1,
+            json!(400),
+            json!({"message": "Bad", "n": 1.0}),
+        ),
+        (
+            "--json-errors api POST /html",
+            5,
+            json!(502),
+            json!("<html>"),
+        ),
+        ("api POST /drop --jsonErrors", 5, Value::Null, Value::Null),
+        ("api POST --json-errors", 2, Value::Null, Value::Null),
+        ("nope --json-errors", 2, Value::Null, Value::Null),
+        (
+            "auth:status --json-errors --timeout x",
+            2,
+            Value::Null,
+            Value::Null,
+        ),
+        ("upload nope.png --json-errors", 1, Value::Null, Value::Null),
+        (
+            "completions nope --json-errors",
+            2,
+            Value::Null,
+            Value::Null,
+        ),
+    ];
+    each(rows, |(command, code, status, body)| {
+        let done = postiz(command).key_for(&server).run().code(code);
+        let first = done.stderr.lines().next().unwrap();
+        let error = last_line(&done.stderr);
+        assert_eq!(
+            format!("error: {}", error["error"].as_str().unwrap()),
+            first
+        );
+        assert_eq!(
+            (&error["status"], &error["body"]),
+            (&status, &body),
+            "{command}"
+        );
+        assert_eq!(error.as_object().unwrap().len(), 4);
+    });
+    // A text is no flag.
+    let done = postiz("api POST /json -- --json-errors")
+        .key_for(&server)
+        .run()
+        .code(2);
+    assert!(!done.stderr.contains('{'), "{}", done.stderr);
+    postiz("api GET /json")
+        .key_for(&Server::always(200, "[]"))
+        .arg("--json-errors")
+        .run()
+        .code(0)
+        .stderr("");
 }

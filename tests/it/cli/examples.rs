@@ -64,7 +64,9 @@ fn run(examples: Vec<String>) {
 
 fn in_shell(fake: &FakePostiz, line: &str) {
     let home = Home::new();
-    home.write("photo.png", "x").write("clip.mp4", "x");
+    home.write("photos/a.png", "x")
+        .write("photo.png", "x")
+        .write("clip.mp4", "x");
     home.write(
         "week.tsv",
         "2030-01-15T10:00:00Z\tHello\n2030-01-16T10:00:00Z\t- again\n",

@@ -42,7 +42,9 @@ fn idempotent_requests_are_tried_three_times() {
             .stderr("");
         assert_eq!(server.asked().len(), 3);
         let server = failing(3, failure);
-        postiz(command).key_for(&server).run().code(1).stdout("");
+        let is_lost = matches!(failure(), Reply::Drop) && command != GET;
+        let code = if is_lost { 5 } else { 1 };
+        postiz(command).key_for(&server).run().code(code).stdout("");
         assert_eq!(server.asked().len(), 3);
     });
 }
@@ -50,6 +52,9 @@ fn idempotent_requests_are_tried_three_times() {
 #[test]
 fn a_post_is_never_sent_twice() {
     each(FAILURES, |failure| {
+        // 503 says that nothing was done.
+        let is_refused = matches!(failure(), Reply::Answer(503, ..));
+        let code = if is_refused { 1 } else { 5 };
         for command in [
             POST,
             "integrations:trigger i m",
@@ -57,25 +62,88 @@ fn a_post_is_never_sent_twice() {
             "api PATCH /x",
         ] {
             let server = failing(1, failure);
-            postiz(command).key_for(&server).run().code(1).stdout("");
+            postiz(command).key_for(&server).run().code(code).stdout("");
             assert_eq!(server.asked().len(), 1, "{command}");
         }
         let server = failing(1, failure);
         let cli = postiz("upload a.png").key_for(&server);
         cli.home.write("a.png", "x");
-        cli.run().code(1).stdout("");
+        cli.run().code(code).stdout("");
         assert_eq!(server.asked().len(), 1);
     });
-    let server = failing(1, || {
-        Reply::json(429, r#"{"message":"slow"}"#).with("Retry-After: 1")
+}
+
+/// What was refused so was not done.
+#[test]
+fn post_that_came_too_soon_is_sent_again() {
+    for command in [POST, "upload a.png", "api POST /x"] {
+        let server = failing(2, || Reply::json(429, "{}").with("Retry-After: 1"));
+        let cli = postiz(command).key_for(&server);
+        cli.home.write("a.png", "x");
+        cli.run()
+            .code(0)
+            .stderr("Postiz asks to wait 1 s\nPostiz asks to wait 1 s\n");
+        assert_eq!(server.asked().len(), 3);
+    }
+}
+
+/// Without `Retry-After` nobody claims that Postiz asked for a pause, and there is one try more.
+#[test]
+fn too_many_requests_without_a_time_are_tried_once_more() {
+    each([GET, POST], |command| {
+        let server = failing(2, || Reply::json(429, r#"{"message":"slow"}"#));
+        let done = postiz(command).key_for(&server).run().code(1);
+        done.stderr_has("too many requests: trying again in 5 s\n")
+            .stderr_has("error: too many requests: slow (HTTP 429)");
+        let asked = server.asked();
+        assert_eq!(asked.len(), 2);
+        assert!(asked[1].at - asked[0].at >= Duration::from_secs(5));
     });
-    postiz(POST)
-        .key_for(&server)
-        .run()
-        .code(1)
-        .stderr_has("too many requests: slow")
-        .stderr_has("try again in 1 s");
-    assert_eq!(server.asked().len(), 1);
+}
+
+/// Slow servers: `--timeout`, `POSTIZ_TIMEOUT`, and no limit for `api` and `upload`.
+#[test]
+fn answer_may_take_as_long_as_the_user_says() {
+    let slow = || {
+        Server::new(|_, _| {
+            std::thread::sleep(Duration::from_secs(2));
+            Reply::json(200, "[]")
+        })
+    };
+    let commands = [
+        (GET, 1),
+        (POST, 5),
+        (DELETE, 5),
+        ("api GET /x", 1),
+        ("upload a.png", 5),
+    ];
+    each(commands, |(command, code)| {
+        for limit in ["1", "0.5"] {
+            let by_flag = postiz(command).args(["--timeout", limit]);
+            let by_variable = postiz(command).var("POSTIZ_TIMEOUT", limit);
+            for cli in [by_flag, by_variable] {
+                let server = slow();
+                let cli = cli.key_for(&server);
+                cli.home.write("a.png", "x");
+                let done = cli.run().code(code).stdout("");
+                done.stderr_has(&format!("no answer within {limit} s"));
+                assert_eq!(server.asked().len(), 1);
+            }
+        }
+        for limit in ["0", "60"] {
+            let cli = postiz(command).args(["--timeout", limit]).key_for(&slow());
+            let cli = cli.var("POSTIZ_TIMEOUT", "1");
+            cli.home.write("a.png", "x");
+            cli.run().code(0);
+        }
+    });
+    for wrong in ["x", "-1", "1s", "inf", "NaN"] {
+        let cli = postiz(GET).key_for(&slow());
+        cli.args([format!("--timeout={wrong}")])
+            .run()
+            .code(2)
+            .stderr_has("must be a number of seconds");
+    }
 }
 
 /// Other failures are answers, and a second try would get the same.

@@ -282,3 +282,42 @@ fn an_upload_shows_its_progress() {
     );
     assert_eq!(screen(&bytes, 100), ["{}", ""]);
 }
+
+/// Nobody looks at nothing for long.
+#[test]
+fn slow_answer_is_announced() {
+    let slow = || {
+        Server::new(|_, _| {
+            thread::sleep(Duration::from_secs(4));
+            Reply::json(200, "[]")
+        })
+    };
+    let server = slow();
+    let list = postiz("integrations:list").key_for(&server);
+    let bytes = on_terminal(&list.var("TERM", "xterm"), 80);
+    assert!(
+        bytes.contains(&format!("Waiting for {} …", server.url())),
+        "{bytes:?}"
+    );
+    assert_eq!(screen(&bytes, 80), ["[]", ""]);
+    let dumb = postiz("integrations:list")
+        .key_for(&server)
+        .var("TERM", "dumb");
+    assert_eq!(
+        on_terminal(&dumb, 80),
+        format!("Waiting for {} …\r\n[]\r\n", server.url())
+    );
+    postiz("integrations:list")
+        .key_for(&slow())
+        .run()
+        .code(0)
+        .stderr("");
+    let upload = postiz("upload a.png").key_for(&slow()).var("TERM", "xterm");
+    upload.home.write("a.png", "x");
+    let bytes = on_terminal(&upload, 80);
+    assert!(
+        bytes.contains("All sent; waiting for the answer …  a.png"),
+        "{bytes:?}"
+    );
+    assert_eq!(screen(&bytes, 80), ["[]", ""]);
+}

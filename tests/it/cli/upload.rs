@@ -7,6 +7,8 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::ffi::OsStringExt;
 use std::thread;
 
+use serde_json::json;
+
 use super::harness::{Asked, Cli, Reply, Server, each, postiz};
 
 /// Answers with the file's name and size.
@@ -115,10 +117,7 @@ fn files_are_looked_at_before_any_request() {
         (&["a.png", "nope.png"], "cannot read nope.png: "),
         (&["a.png", "empty.png"], "empty.png is empty"),
         (&["a.png", "."], ". is a folder"),
-        (
-            &["https://example.com/a.png"],
-            "cannot read https://example.com/a.png: ",
-        ),
+        (&["a.png", "-r", "folder"], "folder holds nothing to upload"),
         (&["-", "--name", "x.png"], "- is empty"),
     ];
     for (paths, words) in cases {
@@ -126,6 +125,7 @@ fn files_are_looked_at_before_any_request() {
             .args(paths.iter().copied())
             .key_for(&server);
         cli.home.write("a.png", "a").write("empty.png", "");
+        cli.home.write("folder/notes.txt", "x");
         cli.run().code(1).stdout("").stderr_has(words);
     }
     assert!(server.asked().is_empty());
@@ -185,23 +185,131 @@ fn refusals_name_the_file() {
     }
 }
 
+/// Their paths are what the next command needs, and uploading them again would leave them there twice.
 #[test]
-fn a_failure_among_several_tells_what_went_before() {
+fn a_failure_among_several_prints_what_went_before() {
     let server = Server::new(|_, before| match before {
-        0 | 1 => Reply::json(201, "{}"),
+        0 | 1 => Reply::json(201, r#"{"path":"p"}"#),
         _ => Reply::json(400, r#"{"message":"Unsupported file type."}"#),
     });
     let cli = postiz("upload a.png b.png c.txt d.png").key_for(&server);
     for name in ["a.png", "b.png", "c.txt", "d.png"] {
         cli.home.write(name, "x");
     }
-    let done = cli
-        .run()
-        .code(1)
-        .stdout("")
-        .stderr_has("c.txt is not uploaded");
+    let done = cli.run().code(1).stderr_has("c.txt is not uploaded");
+    assert_eq!(done.json(), json!([{"path": "p"}, {"path": "p"}]));
     done.stderr_has("(of 4 files, 2 went before)");
     assert_eq!(server.asked().len(), 3);
+}
+
+/// One that failed alone leaves stdout empty; one that went leaves a list, since several were asked for.
+#[test]
+fn first_of_two_files_is_printed_as_a_list() {
+    let server = Server::new(|_, before| match before {
+        0 => Reply::json(201, "{}"),
+        _ => Reply::Drop,
+    });
+    let cli = postiz("upload a.png b.png").key_for(&server);
+    cli.home.write("a.png", "x").write("b.png", "x");
+    let done = cli
+        .run()
+        .code(5)
+        .stderr_has("b.png: the file may have been uploaded");
+    assert_eq!(done.json(), json!([{}]));
+}
+
+#[test]
+fn folder_is_uploaded_with_what_postiz_takes() {
+    let server = server();
+    let cli = postiz("upload -r photos").key_for(&server);
+    for name in [
+        "b.PNG",
+        "a.jpg",
+        "sub/c.mp4",
+        "notes.txt",
+        ".hidden.png",
+        ".git/d.png",
+    ] {
+        cli.home.write(&format!("photos/{name}"), "x");
+    }
+    std::os::unix::fs::symlink("..", cli.home.file("photos/sub/circle")).unwrap();
+    let done = cli.run().code(0);
+    assert_eq!(done.json().as_array().unwrap().len(), 3);
+    done.stderr_has("1 files in photos are left out: Postiz does not take them");
+    let names: Vec<String> = server.asked().iter().map(|asked| form(asked).0).collect();
+    for (name, head) in ["a.jpg", "b.PNG", "c.mp4"].iter().zip(&names) {
+        assert!(head.contains(&format!("filename=\"{name}\"")), "{head}");
+    }
+    // Without -r it is a mistake; of one file it is a list all the same.
+    Cli::at(cli.home.clone())
+        .args(["upload", "photos"])
+        .key_for(&server)
+        .run()
+        .code(1)
+        .stderr_has("add -r");
+    let one = Cli::at(cli.home.clone())
+        .args(["upload", "photos/sub", "--recursive"])
+        .key_for(&server);
+    assert!(one.run().code(0).json().is_array());
+}
+
+/// More files than a program may have open.
+#[test]
+fn folder_of_many_files_needs_few_descriptors() {
+    let server = server();
+    let cli = postiz("upload -r many").key_for(&server);
+    for number in 0..100 {
+        cli.home.write(&format!("many/{number:03}.png"), "x");
+    }
+    let command = cli.command();
+    let mut limited = std::process::Command::new("sh");
+    limited
+        .args(["-c", "ulimit -n 20; exec \"$@\"", "sh"])
+        .arg(command.get_program());
+    limited
+        .args(command.get_args())
+        .current_dir(cli.home.path())
+        .env_clear();
+    limited.envs(
+        command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    let output = limited.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(server.asked().len(), 100);
+}
+
+#[test]
+fn address_is_fetched_by_postiz() {
+    let server = Server::always(201, r#"{"path":"p"}"#);
+    let cli = postiz("upload https://example.com/a.png a.png").key_for(&server);
+    cli.home.write("a.png", "x");
+    assert_eq!(
+        cli.run().code(0).json(),
+        json!([{"path": "p"}, {"path": "p"}])
+    );
+    let asked = server.asked();
+    assert_eq!(asked[0].line(), "POST /public/v1/upload-from-url");
+    assert_eq!(asked[0].text(), r#"{"url":"https://example.com/a.png"}"#);
+    for wrong in [
+        "http://example.com/a.png",
+        "ftp://example.com/a.png",
+        "file:///etc/passwd",
+    ] {
+        let done = postiz("upload").arg(wrong).key_for(&server).run().code(2);
+        done.stderr_has("https:// addresses alone");
+    }
+    let refusing = Server::always(400, r#"{"msg":"Invalid URL"}"#);
+    let done = postiz("upload https://example.com/a.png")
+        .key_for(&refusing)
+        .run()
+        .code(1);
+    done.stderr_has("https://example.com/a.png is not uploaded: Postiz refused: Invalid URL");
 }
 
 /// Takes the first megabyte of a request, does something, and goes on or hangs up.

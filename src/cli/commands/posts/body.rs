@@ -93,9 +93,7 @@ pub(super) fn send(
         return Ok(Exit::Done);
     }
     let call = Call::new(Method::POST, &["posts"])?.body(body.as_str());
-    let answer = api.json(context, &call)?;
-    context.output.json(&answer)?;
-    Ok(Exit::Done)
+    api.print(context, &call)
 }
 
 impl Body<'_> {

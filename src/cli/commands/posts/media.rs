@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::cli::api::Api;
 use crate::cli::commands::posts::parts::Part;
-use crate::cli::commands::upload::{self, Source};
+use crate::cli::commands::upload::Source;
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::shared::random;
@@ -45,7 +45,7 @@ impl Files {
     pub(super) fn upload(self, context: &mut Context, api: &Api) -> Result<Uploaded, CliError> {
         let mut uploaded = Vec::new();
         for (path, source) in self.0 {
-            let record = upload::send(context, api, source)?;
+            let record = source.upload(context, api)?;
             let record: Value = serde_json::from_str(record.as_str()).unwrap_or_default();
             let (Some(id), Some(address)) = (record["id"].as_str(), record["path"].as_str()) else {
                 let message = format!("Postiz did not say where {path} is, so nothing was posted");

@@ -242,7 +242,10 @@ impl Content {
 }
 
 fn cannot_read(shown: &str, error: &io::Error) -> CliError {
-    CliError::failed(format!("cannot read {shown}: {error}"))
+    match error.kind() {
+        io::ErrorKind::IsADirectory => CliError::failed(format!("{shown} is a folder")),
+        _ => CliError::failed(format!("cannot read {shown}: {error}")),
+    }
 }
 
 /// The files of a folder and of those in it that Postiz takes, in the order of their names.

@@ -241,7 +241,7 @@ fn unreachable_servers_are_named() {
 fn redirect_to_the_sign_in_page_means_a_missing_api() {
     let commands = [
         "integrations:list",
-        "posts:create -c x -i i -s 2030-01-01",
+        "posts:create -c x -i cm4ean69r0003w8w1cdomox9n -s 2030-01-01",
         "posts:delete p1",
         "posts:status p1 -s draft",
         "api PATCH /public/v1/x",
@@ -323,13 +323,13 @@ fn refusal_names_the_channel_it_is_about() {
         ),
         (
             r#"{"message":["posts.1.settings.who_can_reply_post must be one of: everyone"]}"#,
-            "for i2: posts.1.settings",
-            "i2",
+            "for cm4ean69r0003w8w1cdomox9o: posts.1.settings",
+            "cm4ean69r0003w8w1cdomox9o",
         ),
     ];
     each(rows, |(body, words, channel)| {
         let server = Server::always(400, body);
-        let cli = postiz("posts:create -c x -i i1,i2 -s 2030-01-01 --json-errors").key_for(&server);
+        let cli = postiz("posts:create -c x -i cm4ean69r0003w8w1cdomox9n,cm4ean69r0003w8w1cdomox9o -s 2030-01-01 --json-errors").key_for(&server);
         let done = cli.run().code(1).stderr_has(words);
         assert_eq!(last_line(&done.stderr)["channel"], channel);
     });

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::harness::{Cli, Home, Reply, Server, each, postiz};
 
-const POST: &str = "posts:create -c x -i i -s 2030-01-01";
+const POST: &str = "posts:create -c x -i cm4ean69r0003w8w1cdomox9n -s 2030-01-01";
 const PUT: &str = "posts:status p1 -s draft";
 const DELETE: &str = "posts:delete p1";
 
@@ -184,13 +184,13 @@ fn unanswered_post_is_not_sent_again() {
         0 => Reply::Drop,
         _ => Reply::json(201, "[]"),
     });
-    let command = "posts:create -c x -m https://x/a.png -i i -s 2030-01-01";
+    let command = "posts:create -c x -m https://x/a.png -i cm4ean69r0003w8w1cdomox9n -s 2030-01-01";
     let first = postiz(command).key_for(&server);
     let home = first.home.clone();
     first.run().code(5);
     for repeated in [
         command,
-        "--timeout 9 posts:create -c x -m https://x/a.png -i i -s 2030-01-01",
+        "--timeout 9 posts:create -c x -m https://x/a.png -i cm4ean69r0003w8w1cdomox9n -s 2030-01-01",
     ] {
         let done = again_at(&home, repeated, &server).run().code(5).stdout("");
         done.stderr_has("nothing was sent now")
@@ -198,7 +198,7 @@ fn unanswered_post_is_not_sent_again() {
     }
     assert_eq!(server.asked().len(), 1);
     // Another post is another matter.
-    again_at(&home, "posts:create -c y -i i -s 2030-01-01", &server)
+    again_at(&home, "posts:create -c y -i cm4ean69r0003w8w1cdomox9n -s 2030-01-01", &server)
         .run()
         .code(0);
     again_at(&home, &format!("{command} --again"), &server)

@@ -22,6 +22,7 @@ mod json;
 
 mod browser;
 pub(crate) mod credentials;
+mod private_file;
 
 mod completions;
 mod dates;

@@ -84,6 +84,11 @@ impl Unfinished {
         })
     }
 
+    /// Does the file still hold this login? A later `--start` has put its own there.
+    pub(crate) fn is_at(&self, place: &CredentialsFile) -> bool {
+        Unfinished::load(place).is_ok_and(|found| found.device_code == self.device_code)
+    }
+
     pub(crate) fn load(place: &CredentialsFile) -> Result<Unfinished, CliError> {
         let not_started = |message: String| {
             CliError::failed(message)

@@ -8,6 +8,7 @@ use crate::cli::context::Context;
 use crate::cli::credentials::{API_KEY_VARIABLE, By, CredentialsFile, SignedIn};
 use crate::cli::error::{CliError, Exit};
 use crate::cli::table::AS_JSON;
+use crate::cli::unfinished::Unfinished;
 
 /// Says who is signed in, and asks Postiz whether that is so.
 pub(crate) fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
@@ -140,34 +141,47 @@ fn report(
     checked.and_then(|_| printed.map(|()| Exit::Done))
 }
 
-/// Removes the credentials file.
+/// Removes the token, and the login that `--start` began.
 pub(crate) fn logout(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let file = CredentialsFile::locate(context)?;
-    let removed = file
-        .remove()
-        .map_err(|error| CliError::failed(format!("cannot remove {}: {error}", file.shown())))?;
+    // What is there and holds no login is not ours to remove; what is broken may hold a part of one.
+    let removed = !matches!(file.load(), Ok(None)) && remove(&file)?;
+    let started_removed = remove(&Unfinished::place(&file))?;
     let key_is_set = context.vars.is_set(API_KEY_VARIABLE);
     if options.has(&AS_JSON) {
-        let answer = json!({ "removed": removed, "credentials_file": file.shown(), "api_key_in_use": key_is_set });
+        let answer = json!({
+            "removed": removed,
+            "started_login_removed": started_removed,
+            "credentials_file": file.shown(),
+            "api_key_in_use": key_is_set,
+        });
         context.output.json(&answer.into())?;
         return Ok(Exit::Done);
     }
     let output = &mut context.output;
+    let path = file.shown();
     if removed {
-        output.say(&format!("Signed out: {} is removed.", file.shown()));
+        output.say(&format!("Signed out: {path} is removed."));
         output.say(
             "The token itself still works until you revoke it in Postiz: Settings > Approved Apps.",
         );
     } else {
         output.say(&format!(
-            "Nobody was signed in: there is no {}.",
-            file.shown()
+            "Nobody was signed in: there is no login in {path}."
         ));
+    }
+    if started_removed {
+        output.say("The login that `auth:login --start` began is removed, too.");
     }
     if key_is_set {
         output.say(&format!("{API_KEY_VARIABLE} is set and still signs you in; unset it too if you do not want that."));
     }
     Ok(Exit::Done)
+}
+
+fn remove(file: &CredentialsFile) -> Result<bool, CliError> {
+    let cannot = |error| CliError::failed(format!("cannot remove {}: {error}", file.shown()));
+    file.remove().map_err(cannot)
 }
 
 /// Prints the credential in use, alone.

@@ -120,12 +120,15 @@ fn finish(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     match finished {
         Ok(Some(stored)) => {
             // Spent, whether or not the token can be saved.
-            discard(context, &place);
+            discard(context, &unfinished, &place);
             keep(context, &file, &stored, true)
         }
         Ok(None) => {
+            let is_current = unfinished.is_at(&place);
             unfinished.ask_again_at(context.clock.date(), wait.interval());
-            unfinished.save(&place)?;
+            if is_current {
+                unfinished.save(&place)?;
+            }
             let expires_in = wait.left(context.clock.now()).as_secs();
             let event = json!({ "event": "pending", "expires_in": expires_in });
             context.output.event(&event)?;
@@ -134,7 +137,7 @@ fn finish(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
         Err(error) => {
             let is_over = error.exit != Exit::Interrupted && error.word != NO_ANSWER;
             if is_over {
-                discard(context, &place);
+                discard(context, &unfinished, &place);
             }
             Err(error)
         }
@@ -142,7 +145,10 @@ fn finish(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
 }
 
 /// A login that is over must not be found by the next `--finish`.
-fn discard(context: &mut Context, place: &CredentialsFile) {
+fn discard(context: &mut Context, login: &Unfinished, place: &CredentialsFile) {
+    if !login.is_at(place) {
+        return;
+    }
     if let Err(error) = place.remove() {
         let place = place.shown();
         context.output.warn(&format!(

@@ -221,12 +221,7 @@ fn within_origin(uri: &Uri, target: &str) -> Option<Uri> {
         format!("{scheme}://{authority}{folder}/{target}")
     };
     let next: Uri = absolute.parse().ok()?;
-    (origin(&next)? == origin(uri)?).then_some(next)
-}
-
-fn origin(uri: &Uri) -> Option<String> {
-    let base = format!("{}://{}", uri.scheme_str()?, uri.authority()?);
-    BaseUrl::parse(&base).ok().map(|base| base.origin())
+    (BaseUrl::origin_of(&next)? == BaseUrl::origin_of(uri)?).then_some(next)
 }
 
 fn redirected(call: &Call, uri: &Uri, target: &str) -> CliError {

@@ -241,6 +241,8 @@ pub(crate) enum By {
     Login {
         file: CredentialsFile,
         organization_id: Option<Value>,
+        /// The file names an API URL, which comes before `POSTIZ_API_URL`.
+        has_api_url: bool,
     },
     /// `POSTIZ_API_KEY`.
     ApiKey,
@@ -281,6 +283,7 @@ impl SignedIn {
             by: By::Login {
                 file,
                 organization_id: stored.organization_id,
+                has_api_url: stored.api_url.is_some(),
             },
         })
     }
@@ -322,5 +325,6 @@ fn api_url_from_environment(context: &Context) -> Result<BaseUrl, CliError> {
 }
 
 pub(crate) const API_KEY_VARIABLE: &str = "POSTIZ_API_KEY";
+pub(crate) const AUTH_SERVER_VARIABLE: &str = "POSTIZ_AUTH_SERVER";
 pub(crate) const API_URL_VARIABLE: &str = "POSTIZ_API_URL";
 pub(crate) const FILE_VARIABLE: &str = "POSTIZ_CREDENTIALS_FILE";

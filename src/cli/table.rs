@@ -113,6 +113,19 @@ pub(crate) static QR: Flag = flag(
     Nothing,
     "also draw the address as a QR code, for a phone",
 );
+pub(crate) static ALLOW_HTTP: Flag = flag(
+    "allow-http",
+    None,
+    Nothing,
+    "take an API that the token reaches unencrypted",
+);
+pub(crate) static CLIENT_ID: Flag = flag("client-id", None, Value("ID"), "ignored: not needed");
+pub(crate) static CLIENT_SECRET: Flag = flag(
+    "client-secret",
+    None,
+    Value("SECRET"),
+    "ignored: not needed",
+);
 pub(crate) static AS_JSON: Flag = flag("json", None, Nothing, "print JSON for programs on stdout");
 pub(crate) static START: Flag = flag(
     "start",
@@ -257,7 +270,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         name: "auth:login",
         about: "sign in with a browser, here or on another device",
         positionals: &[],
-        flags: &[&AUTH_SERVER, &NO_BROWSER, &QR, &AS_JSON, &START, &FINISH, &NO_WAIT],
+        flags: &[&AUTH_SERVER, &NO_BROWSER, &QR, &AS_JSON, &START, &FINISH, &NO_WAIT, &ALLOW_HTTP, &CLIENT_ID, &CLIENT_SECRET],
         notes: "\
 Shows a code and a page's address, opens the page, and waits until you have confirmed the code there.
 The credentials go to ~/.postiz/credentials.json, or where POSTIZ_CREDENTIALS_FILE says.

@@ -3,18 +3,22 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::cli::api::Api;
 use crate::cli::args::Options;
 use crate::cli::browser::{Closed, may_open};
-use crate::cli::commands::auth::organization;
+use crate::cli::commands::auth::{names, not_used, organization};
 use crate::cli::context::{Context, sleep};
-use crate::cli::credentials::{API_KEY_VARIABLE, CredentialsFile, Stored};
-use crate::cli::device_flow::{AuthServer, Codes};
+use crate::cli::credentials::{AUTH_SERVER_VARIABLE, CredentialsFile, Stored};
+use crate::cli::device_flow::{AuthServer, Codes, Trust};
 use crate::cli::error::{CliError, Exit};
 use crate::cli::login::{Wait, wait_for_token};
 use crate::cli::qr;
-use crate::cli::table::{AS_JSON, AUTH_SERVER, FINISH, NO_BROWSER, NO_WAIT, QR, START};
+use crate::cli::table::{
+    ALLOW_HTTP, AS_JSON, AUTH_SERVER, CLIENT_ID, CLIENT_SECRET, FINISH, NO_BROWSER, NO_WAIT, QR,
+    START,
+};
 use crate::cli::unfinished::Unfinished;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::secret::Secret;
@@ -22,6 +26,11 @@ use crate::shared::secret::Secret;
 /// Signs in.
 pub(crate) fn login(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     check_flags(options)?;
+    if options.has(&CLIENT_ID) || options.has(&CLIENT_SECRET) {
+        context
+            .output
+            .say("--client-id and --client-secret are ignored: signing in needs neither.");
+    }
     let in_two_calls = options.has(&START) || options.has(&FINISH);
     let events = options.has(&AS_JSON) || in_two_calls;
     let done = if options.has(&FINISH) {
@@ -60,7 +69,7 @@ fn in_one_go(context: &mut Context, options: &Options) -> Result<Exit, CliError>
     let (server, codes) = begin(context, options, &file)?;
     let events = options.has(&AS_JSON);
     if events {
-        context.output.event(&code_event(&codes))?;
+        show_code_event(context, &codes)?;
     } else {
         show_codes(context, &codes);
     }
@@ -91,7 +100,10 @@ fn start(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
             .say("This replaces a login that was started before and not finished.");
     }
     unfinished.save(&place)?;
-    context.output.event(&code_event(&codes))?;
+    if let Err(error) = show_code_event(context, &codes) {
+        discard(context, &unfinished, &place);
+        return Err(error);
+    }
     show_codes(context, &codes);
     if options.has(&QR) {
         show_qr(context, &codes);
@@ -106,7 +118,7 @@ fn finish(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     file.check_writable()?;
     let place = Unfinished::place(&file);
     let mut unfinished = Unfinished::load(&place)?;
-    let server = AuthServer::connect(unfinished.server.clone(), context)?;
+    let server = AuthServer::connect(trust(unfinished.server.clone(), options), context)?;
     let date = context.clock.date();
     let (interval, left) = (unfinished.interval(), unfinished.left(date));
     // However often an agent calls, the server is asked no more often than it wants.
@@ -131,8 +143,9 @@ fn finish(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
             }
             let expires_in = wait.left(context.clock.now()).as_secs();
             let event = json!({ "event": "pending", "expires_in": expires_in });
-            context.output.event(&event)?;
-            Ok(Exit::Pending)
+            let printed = context.output.event(&event);
+            // It is pending whether or not anyone reads so.
+            ignore_closed(printed).map(|()| Exit::Pending)
         }
         Err(error) => {
             let is_over = error.exit != Exit::Interrupted && error.word != NO_ANSWER;
@@ -196,7 +209,7 @@ fn begin(
         context.output.warn(&warning);
     }
     context.output.say("Signing in here ends an earlier login of the same account on another machine: Postiz keeps one.");
-    let server = AuthServer::connect(base, context)?;
+    let server = AuthServer::connect(trust(base, options), context)?;
     let codes = server.ask_for_codes()?;
     Ok((server, codes))
 }
@@ -213,13 +226,29 @@ fn auth_server(context: &Context, options: &Options) -> Result<BaseUrl, CliError
     BaseUrl::parse(&url).map_err(|wrong| CliError::usage(format!("{name} `{url}` {wrong}")))
 }
 
-fn code_event(codes: &Codes) -> Value {
-    json!({
+fn trust(server: BaseUrl, options: &Options) -> Trust {
+    Trust {
+        server,
+        allow_http: options.has(&ALLOW_HTTP),
+    }
+}
+
+/// A code that nobody reads is confirmed by nobody: `auth:login --json | true` is no login.
+fn show_code_event(context: &mut Context, codes: &Codes) -> Result<(), CliError> {
+    let event = json!({
         "event": "code",
         "user_code": codes.user_code,
         "verification_uri": codes.verification_uri,
         "verification_uri_complete": codes.verification_uri_complete,
         "expires_in": codes.expires_in.as_secs(),
+    });
+    let shown = context.output.event(&event);
+    shown.map_err(|error| match error.exit {
+        Exit::Done => {
+            CliError::failed("nobody reads the code on stdout, so that nobody can confirm it")
+                .hint("read all of stdout, or leave --json away to read the code on stderr")
+        }
+        _ => error,
     })
 }
 
@@ -231,6 +260,9 @@ fn show_codes(context: &mut Context, codes: &Codes) {
     output.say("");
     output.say(&codes.verification_uri);
     output.say("");
+    if codes.is_elsewhere {
+        output.say("(It is not at the auth server's own address: open it only if you know it.)");
+    }
     output.say("and go on there only if it shows this code, or enter it:");
     output.say("");
     output.say_bold(&codes.user_code);
@@ -248,6 +280,7 @@ fn open_browser(context: &mut Context, options: &Options, codes: &Codes) {
     let has_terminal = context.output.screen().stderr_is_terminal;
     let allowed = may_open(!options.has(&NO_BROWSER), &context.vars, has_terminal);
     let problem = match allowed {
+        Ok(()) if codes.is_elsewhere => "That page is not the auth server's own",
         Ok(()) if (context.open_browser)(&codes.verification_uri_complete) => {
             context.output.say("Your browser should open it now.");
             return;
@@ -298,6 +331,14 @@ fn minutes(time: Duration) -> String {
     format!("{}:{:02}", seconds / 60, seconds % 60)
 }
 
+/// A reader of stdout that has gone does not change what happened.
+fn ignore_closed(printed: Result<(), CliError>) -> Result<(), CliError> {
+    match printed {
+        Err(error) if error.exit == Exit::Done => Ok(()),
+        other => other,
+    }
+}
+
 /// Saves the login and says so.
 fn keep(
     context: &mut Context,
@@ -314,33 +355,37 @@ fn keep(
             .word("cannot_save")
             .hint("the token is lost: set POSTIZ_CREDENTIALS_FILE to a file that can be written, then run `postiz auth:login` again")
     })?;
-    let id = stored.organization_id.as_ref();
-    context
-        .output
-        .say(&format!("Signed in. Organization: {}", organization(id)));
-    context
-        .output
-        .say(&format!("The credentials are in {}", file.shown()));
-    if context.vars.is_set(API_KEY_VARIABLE) {
-        context.output.say(&format!(
-            "{API_KEY_VARIABLE} is set too, and ignored from now on: the stored login comes first."
-        ));
+    context.output.say(&format!(
+        "Signed in. The credentials are in {}",
+        file.shown()
+    ));
+    let api = Api::connect(context)?;
+    for (variable, why) in not_used(&context.vars, &api.signed_in) {
+        let words = format!("{variable} is set, and not used from now on: {why}.");
+        context.output.say(&words);
     }
     if events {
         let event = json!({
             "event": "done",
             "api_url": stored.api_url,
-            "organization_id": id,
+            "organization_id": stored.organization_id,
             "credentials_file": file.shown(),
         });
-        context.output.event(&event)?;
+        let printed = context.output.event(&event);
+        ignore_closed(printed)?;
+    }
+    // Last, since it may take a while where the API cannot be reached.
+    let names = names(&api, context);
+    let id = organization(stored.organization_id.as_ref());
+    let organization = names.organization.unwrap_or(id);
+    context.output.say(&format!("Organization: {organization}"));
+    if let Some(person) = names.person {
+        context.output.say(&format!("User: {person}"));
     }
     Ok(Exit::Done)
 }
 
 const DEFAULT_AUTH_SERVER: &str = "https://cli-auth.postiz.com";
-
-const AUTH_SERVER_VARIABLE: &str = "POSTIZ_AUTH_SERVER";
 
 /// [`CliError::word`] of a single poll without an answer.
 const NO_ANSWER: &str = "no_answer";

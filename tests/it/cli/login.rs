@@ -425,7 +425,7 @@ fn a_key_in_the_environment_is_mentioned() {
         .var("POSTIZ_API_KEY", "k")
         .run()
         .code(0)
-        .stderr_has("POSTIZ_API_KEY is set too, and ignored from now on");
+        .stderr_has("POSTIZ_API_KEY is set, and not used from now on");
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub(crate) struct Call {
     /// Path and query under the API URL, encoded.
     path: String,
     body: Option<String>,
+    /// Its answer is nice to have, and nobody waits for another try.
+    once: bool,
 }
 
 impl Call {
@@ -55,6 +57,7 @@ impl Call {
             method,
             path: format!("{slash}{path}"),
             body,
+            once: false,
         }
     }
 
@@ -67,6 +70,12 @@ impl Call {
 
     pub(crate) fn body(mut self, json: impl Into<String>) -> Call {
         self.body = Some(json.into());
+        self
+    }
+
+    /// Is not tried again.
+    pub(crate) fn once(mut self) -> Call {
+        self.once = true;
         self
     }
 
@@ -132,7 +141,7 @@ impl Api {
         loop {
             let sent = self.send_once(call, uri.clone());
             tries += 1;
-            let may_try_again = call.is_idempotent() && tries < TRIES;
+            let may_try_again = call.is_idempotent() && !call.once && tries < TRIES;
             match pause_before_retry(&sent, tries, context).filter(|_| may_try_again) {
                 Some(pause) => {
                     if sent.as_ref().is_ok_and(|answer| answer.status == 429) {

@@ -150,7 +150,7 @@ fn confirm(api: &Api, context: &mut Context) -> Result<Confirmed, CliError> {
 
 /// Whose credential it is. Nothing, where Postiz does not say: up to v2.23.0 it has no `/me`.
 pub(crate) fn names(api: &Api, context: &mut Context) -> Names {
-    let answer = Call::get(&["me"]).and_then(|call| api.json(context, &call));
+    let answer = Call::get(&["me"]).and_then(|call| api.json(context, &call.once()));
     let me: Value = answer
         .ok()
         .and_then(|json| serde_json::from_str(json.as_str()).ok())

@@ -43,7 +43,9 @@ fn auth_server(script: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Serve
 }
 
 fn login(server: &Server) -> Cli {
-    postiz("auth:login --no-browser").var("POSTIZ_AUTH_SERVER", server.url())
+    let cli = postiz("auth:login --no-browser").var("POSTIZ_AUTH_SERVER", server.url());
+    // The API of these logins is not there, and is not looked for outside of this machine.
+    cli.var("https_proxy", "http://127.0.0.1:1")
 }
 
 /// The code and both addresses are shown; the requests are those that the npm CLI sends.

@@ -236,11 +236,12 @@ pub fn forwarded_for(bytes: &[u8]) {
 
 /// A credentials file: what it holds survives being written and read again.
 pub fn credentials(bytes: &[u8]) {
-    let Ok(fields) = object_in(bytes) else {
+    let Ok(Some(fields)) = object_in(bytes) else {
         return;
     };
     let written = serde_json::to_vec_pretty(&fields).expect("it was JSON before");
     let again = object_in(&written).expect("it is JSON again");
+    let again = again.expect("it is not empty");
     assert_eq!(fields, again);
     if let Ok(Some(stored)) = Stored::from_object(&fields) {
         let stored_again = Stored::from_object(&again).ok().flatten();

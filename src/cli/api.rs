@@ -32,6 +32,8 @@ pub(crate) struct Call {
     body: Option<String>,
     /// Its answer may take as long as it likes.
     is_slow: bool,
+    /// Its answer is nice to have, and nobody waits for another try.
+    once: bool,
 }
 
 impl Call {
@@ -60,6 +62,7 @@ impl Call {
             path: format!("{slash}{path}"),
             body,
             is_slow: false,
+            once: false,
         }
     }
 
@@ -78,6 +81,12 @@ impl Call {
 
     pub(crate) fn body(mut self, json: impl Into<String>) -> Call {
         self.body = Some(json.into());
+        self
+    }
+
+    /// Is not tried again.
+    pub(crate) fn once(mut self) -> Call {
+        self.once = true;
         self
     }
 
@@ -201,7 +210,8 @@ impl Api {
             let goes_on = match &sent {
                 Ok(answer) => self.waits_after(context, call, answer, tries)?,
                 Err(no_answer) => {
-                    let may_repeat = no_answer.connection && is_idempotent(&call.method);
+                    let may_repeat =
+                        no_answer.connection && is_idempotent(&call.method) && !call.once;
                     let goes_on = may_repeat && tries < TRIES;
                     if goes_on {
                         let words = format!("{}; trying again …", no_answer.why);
@@ -369,12 +379,7 @@ fn within_origin(uri: &Uri, target: &str) -> Option<Uri> {
         format!("{scheme}://{authority}{folder}/{target}")
     };
     let next: Uri = absolute.parse().ok()?;
-    (origin(&next)? == origin(uri)?).then_some(next)
-}
-
-fn origin(uri: &Uri) -> Option<String> {
-    let base = format!("{}://{}", uri.scheme_str()?, uri.authority()?);
-    BaseUrl::parse(&base).ok().map(|base| base.origin())
+    (BaseUrl::origin_of(&next)? == BaseUrl::origin_of(uri)?).then_some(next)
 }
 
 fn redirected(call: &Call, uri: &Uri, target: &str) -> CliError {

@@ -70,11 +70,6 @@ impl Vars {
         (!text.is_empty()).then_some(text)
     }
 
-    /// The path that `name` holds.
-    pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
-        self.raw(name).map(PathBuf::from)
-    }
-
     /// Does the terminal, if there is one, understand escape sequences?
     pub fn understands_escapes(&self) -> bool {
         // Windows' terminals do, and set no TERM.

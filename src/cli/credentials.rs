@@ -1,16 +1,15 @@
 //! The credentials file, byte-compatible with the npm CLI's, and who is signed in with what.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
+use crate::cli::private_file;
 use crate::shared::base_url::BaseUrl;
-use crate::shared::hash::hex;
-use crate::shared::random;
 use crate::shared::secret::Secret;
 
 /// The Postiz API when nothing names another.
@@ -30,18 +29,21 @@ pub(crate) struct Stored {
 }
 
 impl CredentialsFile {
-    /// `POSTIZ_CREDENTIALS_FILE`, else `~/.postiz/credentials.json`.
+    /// `--credentials` or `POSTIZ_CREDENTIALS_FILE`, else `~/.postiz/credentials.json`.
     pub(crate) fn locate(context: &Context) -> Result<CredentialsFile, CliError> {
-        if let Some(path) = context.vars.path(FILE_VARIABLE) {
-            return Ok(CredentialsFile { path });
-        }
-        match &context.home {
-            Some(home) => Ok(CredentialsFile {
-                path: home.join(".postiz").join("credentials.json"),
-            }),
-            None => Err(CliError::failed("no home folder is known")
-                .hint("set HOME or POSTIZ_CREDENTIALS_FILE")),
-        }
+        CredentialsFile::find(context)?.ok_or_else(no_home)
+    }
+
+    /// `None` where nothing says where the file is: no variable, and no home folder (a container, a cron job).
+    fn find(context: &Context) -> Result<Option<CredentialsFile>, CliError> {
+        // A folder under the current one is no home: the next command may run elsewhere.
+        let home = context.home.as_deref().filter(|home| home.is_absolute());
+        let named = match context.vars.raw(FILE_VARIABLE) {
+            Some(name) => named_path(name, home)?,
+            None => None,
+        };
+        let usual = || home.map(|home| home.join(".postiz").join("credentials.json"));
+        Ok(named.or_else(usual).map(|path| CredentialsFile { path }))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -70,14 +72,14 @@ impl CredentialsFile {
         Stored::from_object(&fields).map_err(|why| self.broken(why))
     }
 
-    /// The JSON object in the file; `None` when there is no file.
+    /// The JSON object in the file; `None` when there is no file, or nothing in it.
     pub(crate) fn load_object(&self) -> Result<Option<Map<String, Value>>, CliError> {
-        let bytes = match fs::read(&self.path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(self.broken(&error.to_string())),
-        };
-        object_in(&bytes).map(Some).map_err(|why| self.broken(&why))
+        let read =
+            private_file::read(&self.path).map_err(|error| self.broken(&error.to_string()))?;
+        match read {
+            Some(bytes) => object_in(&bytes).map_err(|why| self.broken(&why)),
+            None => Ok(None),
+        }
     }
 
     fn broken(&self, why: &str) -> CliError {
@@ -101,93 +103,42 @@ impl CredentialsFile {
             fields.insert("organizationId".to_owned(), id.clone());
         }
         // A login may overwrite a broken file, which then has no fields worth keeping.
-        let earlier = self.load_object().ok().flatten().unwrap_or_default();
+        let mut earlier = self.load_object().ok().flatten().unwrap_or_default();
+        earlier.remove("organizationId");
         for (name, value) in earlier {
-            if name != "organizationId" && !fields.contains_key(&name) {
-                fields.insert(name, value);
-            }
+            fields.entry(name).or_insert(value);
         }
         self.write_object(fields)
     }
 
-    /// Replaces the file: two-space indented, no newline at its end, readable by its owner alone from its first byte on.
+    /// Replaces the file: two-space indented, no newline at its end.
     pub(crate) fn write_object(&self, fields: Map<String, Value>) -> io::Result<()> {
         let text = serde_json::to_string_pretty(&Value::Object(fields))?;
-        self.make_folder()?;
-        // A link stays a link (people keep such files elsewhere): the file it leads to is replaced.
-        let target = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        let temporary = temporary_beside(&target);
-        let written =
-            write_new(&temporary, text.as_bytes()).and_then(|()| fs::rename(&temporary, &target));
-        if written.is_err() {
-            // It holds the token; if even this fails there is nothing left to try.
-            let _ = fs::remove_file(&temporary);
-        }
-        match written {
-            // A single file mounted into a container cannot be replaced, only rewritten.
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                rewrite(&target, text.as_bytes())
-            }
-            other => other,
-        }
+        private_file::replace(&self.path, text.as_bytes())
     }
 
     /// Finds out whether [`CredentialsFile::save`] will work, before anyone is asked to do anything.
     pub(crate) fn check_writable(&self) -> Result<(), CliError> {
-        let checked = if self.path.is_dir() {
-            Err(io::Error::new(
-                io::ErrorKind::IsADirectory,
-                "it is a folder",
-            ))
-        } else {
-            self.probe()
-        };
-        checked.map_err(|error| {
+        private_file::check_replaceable(&self.path).map_err(|error| {
             CliError::failed(format!("cannot write {}: {error}", self.shown()))
                 .word("cannot_save")
-                .hint("set POSTIZ_CREDENTIALS_FILE to a file that can be written")
+                .hint(
+                    "name a file that can be written with --credentials or POSTIZ_CREDENTIALS_FILE",
+                )
         })
-    }
-
-    fn probe(&self) -> io::Result<()> {
-        self.make_folder()?;
-        let target = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        let temporary = temporary_beside(&target);
-        // As many bytes as a login may have, so that a full disk shows.
-        let written = write_new(&temporary, &[b' '; 4096]);
-        let removed = fs::remove_file(&temporary);
-        written.and(removed)
-    }
-
-    fn make_folder(&self) -> io::Result<()> {
-        let Some(folder) = self
-            .path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-        else {
-            return Ok(());
-        };
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(folder)
     }
 
     /// Removes the file, whatever is in it; `false` when there was none.
     pub(crate) fn remove(&self) -> io::Result<bool> {
-        match fs::remove_file(&self.path) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+        private_file::remove(&self.path)
     }
 
     /// Can other users of this machine read the file?
     #[cfg(unix)]
     pub(crate) fn is_open_to_others(&self) -> bool {
         use std::os::unix::fs::PermissionsExt;
-        fs::metadata(&self.path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
+        std::fs::metadata(&self.path)
+            .is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
     }
 
     /// Windows keeps a home folder's files to its user.
@@ -219,40 +170,62 @@ impl Stored {
     }
 }
 
-/// The JSON object that a file's bytes are, or what is wrong with them.
-pub(crate) fn object_in(bytes: &[u8]) -> Result<Map<String, Value>, String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "it is not valid UTF-8")?;
-    match serde_json::from_str(text.trim_start_matches('\u{feff}')) {
-        Ok(Value::Object(fields)) => Ok(fields),
+/// The JSON object that a file's bytes are, or what is wrong with them; `None` when there are none.
+pub(crate) fn object_in(bytes: &[u8]) -> Result<Option<Map<String, Value>>, String> {
+    let text = str::from_utf8(bytes).map_err(|_| "it is not valid UTF-8")?;
+    // Editors of Windows put a byte order mark first.
+    let text = text.trim_start_matches('\u{feff}').trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match serde_json::from_str(text) {
+        Ok(Value::Object(fields)) => Ok(Some(fields)),
         Ok(_) => Err("it is not a JSON object".to_owned()),
         Err(error) => Err(format!("it is not JSON ({error})")),
     }
 }
 
-fn temporary_beside(target: &Path) -> PathBuf {
-    let mut name = target.as_os_str().to_owned();
-    name.push(format!(".{}.tmp", hex(&random::bytes::<8>())));
-    PathBuf::from(name)
+/// The path that a setting names. No shell has read it: the blanks and the CR of a careless file of settings are still at
+/// its ends, and `~/` still means the home folder. `None` when nothing is left.
+fn named_path(name: &OsStr, home: Option<&Path>) -> Result<Option<PathBuf>, CliError> {
+    let path = Path::new(trimmed(name));
+    let mut components = path.components();
+    let first = match components.next() {
+        None => return Ok(None),
+        Some(Component::Normal(first)) => first,
+        Some(_) => return Ok(Some(path.to_owned())),
+    };
+    if first == "~" {
+        let home = home.ok_or_else(no_home)?;
+        return Ok(Some(home.join(components.as_path())));
+    }
+    if first.as_encoded_bytes().starts_with(b"~") {
+        let message = format!(
+            "{FILE_VARIABLE} `{}` begins with another user's home",
+            path.display()
+        );
+        return Err(
+            CliError::usage(message).hint("write the whole path, or ./~… for a file of that name")
+        );
+    }
+    Ok(Some(path.to_owned()))
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    write_private(options, path, bytes)
+#[cfg(unix)]
+fn trimmed(name: &OsStr) -> &OsStr {
+    use std::os::unix::ffi::OsStrExt;
+    OsStr::from_bytes(name.as_bytes().trim_ascii())
 }
 
-fn rewrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    write_private(options, path, bytes)
+#[cfg(not(unix))]
+fn trimmed(name: &OsStr) -> &OsStr {
+    name.to_str().map_or(name, |name| OsStr::new(name.trim()))
 }
 
-fn write_private(mut options: OpenOptions, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file: File = options.open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+fn no_home() -> CliError {
+    CliError::failed("no home folder is known").hint(
+        "set HOME to a whole path, or name the file with --credentials or POSTIZ_CREDENTIALS_FILE",
+    )
 }
 
 /// A credential in use, and where it sends requests.
@@ -268,6 +241,8 @@ pub(crate) enum By {
     Login {
         file: CredentialsFile,
         organization_id: Option<Value>,
+        /// The file names an API URL, which comes before `POSTIZ_API_URL`.
+        has_api_url: bool,
     },
     /// `POSTIZ_API_KEY`.
     ApiKey,
@@ -276,18 +251,16 @@ pub(crate) enum By {
 impl SignedIn {
     /// The stored login if there is one, else the API key, else an error that names both ways.
     pub(crate) fn find(context: &Context) -> Result<SignedIn, CliError> {
-        let located = CredentialsFile::locate(context);
-        let api_key = context.vars.text(API_KEY_VARIABLE);
-        // Without a home folder (a container, a cron job) an API key still works.
-        let file = match (located, &api_key) {
-            (Ok(file), _) => file,
-            (Err(_), Some(key)) => return SignedIn::with_key(context, key),
-            (Err(error), None) => return Err(error),
+        let file = CredentialsFile::find(context)?;
+        let stored = match &file {
+            Some(file) => file.load()?,
+            None => None,
         };
-        match (file.load()?, api_key) {
-            (Some(stored), _) => SignedIn::with_login(context, file, stored),
-            (None, Some(key)) => SignedIn::with_key(context, &key),
-            (None, None) => Err(CliError::not_signed_in()),
+        match (file, stored, context.vars.text(API_KEY_VARIABLE)) {
+            (Some(file), Some(stored), _) => SignedIn::with_login(context, file, stored),
+            (_, _, Some(key)) => SignedIn::with_key(context, &key),
+            (None, _, None) => Err(no_home()),
+            (Some(_), None, None) => Err(CliError::not_signed_in()),
         }
     }
 
@@ -310,6 +283,7 @@ impl SignedIn {
             by: By::Login {
                 file,
                 organization_id: stored.organization_id,
+                has_api_url: stored.api_url.is_some(),
             },
         })
     }
@@ -351,5 +325,6 @@ fn api_url_from_environment(context: &Context) -> Result<BaseUrl, CliError> {
 }
 
 pub(crate) const API_KEY_VARIABLE: &str = "POSTIZ_API_KEY";
-const API_URL_VARIABLE: &str = "POSTIZ_API_URL";
-const FILE_VARIABLE: &str = "POSTIZ_CREDENTIALS_FILE";
+pub(crate) const AUTH_SERVER_VARIABLE: &str = "POSTIZ_AUTH_SERVER";
+pub(crate) const API_URL_VARIABLE: &str = "POSTIZ_API_URL";
+pub(crate) const FILE_VARIABLE: &str = "POSTIZ_CREDENTIALS_FILE";

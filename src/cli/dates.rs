@@ -76,7 +76,9 @@ impl Zone {
             return Ok(zone(TimeZone::utc()));
         }
         let usual = || ZONEINFO.iter().map(PathBuf::from).collect();
-        let folders: Vec<PathBuf> = vars.path("TZDIR").map_or_else(usual, |folder| vec![folder]);
+        let folders: Vec<PathBuf> = vars
+            .raw("TZDIR")
+            .map_or_else(usual, |folder| vec![folder.into()]);
         let Some(folder) = folders.iter().find(|folder| folder.is_dir()) else {
             let looked_at: Vec<_> = folders
                 .iter()

@@ -23,6 +23,7 @@ mod json;
 
 mod browser;
 pub(crate) mod credentials;
+mod private_file;
 
 mod completions;
 mod dates;

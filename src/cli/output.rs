@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use crate::cli::error::{CliError, Exit};
+use crate::cli::error::CliError;
 use crate::cli::json::{Json, without_unprintable};
 use crate::shared::text::printable;
 
@@ -70,12 +70,7 @@ impl Output {
         if self.screen.stdout_is_terminal {
             line = without_unprintable(&line);
         }
-        let written = self.write_stdout(format!("{line}\n").as_bytes());
-        // Nobody is told the code or the end of a login: that is no success.
-        written.map_err(|error| match error.exit {
-            Exit::Done => CliError::failed("nobody reads stdout, where the events go"),
-            _ => error,
-        })
+        self.write_stdout(format!("{line}\n").as_bytes())
     }
 
     /// A result that is text: one line.

@@ -85,6 +85,12 @@ impl BaseUrl {
         }
     }
 
+    /// The origin of any web address; `None` when it has none, or holds a user name (`https://known@elsewhere`).
+    pub fn origin_of(uri: &Uri) -> Option<String> {
+        let base = format!("{}://{}", uri.scheme_str()?, uri.authority()?);
+        BaseUrl::parse(&base).ok().map(|base| base.origin())
+    }
+
     /// Is the host this machine itself (`localhost`, 127.0.0.0/8, `::1`)?
     pub fn is_loopback(&self) -> bool {
         let host = self.host().trim_start_matches('[').trim_end_matches(']');

@@ -1,6 +1,7 @@
 //! What the CLI says to an auth server and what it makes of the answers (RFC 8628). The waiting is login.rs.
 //!
 //! Answers are read leniently: the hosted server and the reference server leave fields out that the RFC and ours have.
+//! But nothing in them may be endless, send the user's browser elsewhere, or send the token over an open network.
 
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +21,15 @@ use crate::shared::wire::{self, DEFAULT_INTERVAL_S};
 /// An auth server.
 pub(crate) struct AuthServer {
     http: Http,
-    base: BaseUrl,
+    trust: Trust,
+}
+
+/// Whom a login trusts, and with what.
+pub(crate) struct Trust {
+    /// The auth server that the user named.
+    pub(crate) server: BaseUrl,
+    /// The token may go to an API over an open network.
+    pub(crate) allow_http: bool,
 }
 
 /// What `POST /device/code` hands out (RFC 8628 §3.2).
@@ -32,6 +41,8 @@ pub(crate) struct Codes {
     pub(crate) verification_uri_complete: String,
     pub(crate) expires_in: Duration,
     pub(crate) interval: Duration,
+    /// The page is not the auth server's own: its user must decide whether to open it.
+    pub(crate) is_elsewhere: bool,
 }
 
 /// What one poll brought (RFC 8628 §3.5).
@@ -49,7 +60,7 @@ pub(crate) enum Poll {
     /// The server does not know the code, or has already given its token away.
     Unknown,
     /// A success without a token in it.
-    NoToken(&'static str),
+    NoToken(String),
     /// Any other error that the server names; it ends the login (RFC 8628 §3.5).
     Refused { error: String, description: String },
     /// No answer that says anything about the login: the network, a proxy, a server in trouble.
@@ -60,13 +71,13 @@ pub(crate) enum Poll {
 }
 
 impl AuthServer {
-    pub(crate) fn connect(base: BaseUrl, context: &mut Context) -> Result<AuthServer, CliError> {
-        let http = Http::connect(&base, context)?;
-        Ok(AuthServer { http, base })
+    pub(crate) fn connect(trust: Trust, context: &mut Context) -> Result<AuthServer, CliError> {
+        let http = Http::connect(&trust.server, context)?;
+        Ok(AuthServer { http, trust })
     }
 
     pub(crate) fn base(&self) -> &BaseUrl {
-        &self.base
+        &self.trust.server
     }
 
     /// Starts a login.
@@ -76,7 +87,8 @@ impl AuthServer {
             .map_err(|no_answer| {
                 let message = format!(
                     "cannot reach the auth server at {}: {}",
-                    self.base, no_answer.why
+                    self.base(),
+                    no_answer.why
                 );
                 let hint = no_answer
                     .hint
@@ -87,14 +99,14 @@ impl AuthServer {
         if answer.is_success()
             && let Some(body) = &body
         {
-            return Codes::read(body)
+            return Codes::read(body, self.base())
                 .map_err(|wrong| self.not_an_auth_server(&format!("its answer {wrong}")));
         }
         match body.as_ref().and_then(error_of) {
             Some((error, description)) => {
                 let message = format!(
                     "the auth server at {} refused to start a login: {}",
-                    self.base,
+                    self.base(),
                     or_else(description, &error)
                 );
                 Err(CliError::failed(message)
@@ -104,7 +116,8 @@ impl AuthServer {
             None if answer.status == 429 || answer.status >= 500 => {
                 let message = format!(
                     "the auth server at {} is in trouble (HTTP {})",
-                    self.base, answer.status
+                    self.base(),
+                    answer.status
                 );
                 Err(CliError::failed(message)
                     .word("unavailable")
@@ -120,7 +133,7 @@ impl AuthServer {
     fn not_an_auth_server(&self, why: &str) -> CliError {
         CliError::failed(format!(
             "{} does not look like an auth server: {why}",
-            self.base
+            self.base()
         ))
         .word("not_an_auth_server")
         .hint("check --auth-server or POSTIZ_AUTH_SERVER")
@@ -130,7 +143,7 @@ impl AuthServer {
     pub(crate) fn poll(&self, device_code: &Secret<String>, now: SystemTime) -> Poll {
         let body = json!({ "device_code": device_code.expose() }).to_string();
         match self.post("/device/token", Sent::Bytes(body.as_bytes())) {
-            Ok(answer) => read_poll(&answer, now),
+            Ok(answer) => self.trust.read_poll(&answer, now),
             Err(no_answer) => Poll::Unanswered {
                 why: no_answer.why,
                 retry_after: None,
@@ -139,7 +152,7 @@ impl AuthServer {
     }
 
     fn post(&self, path: &str, body: Sent) -> Result<Answer, NoAnswer> {
-        let uri: Uri = format!("{}{path}", self.base)
+        let uri: Uri = format!("{}{path}", self.base())
             .parse()
             .map_err(|_| NoAnswer::not_sent("its address is too long"))?;
         self.http.send(Outgoing {
@@ -153,27 +166,36 @@ impl AuthServer {
 }
 
 impl Codes {
-    /// Reads the server's answer; the error says what is wrong with it.
-    fn read(body: &Value) -> Result<Codes, String> {
-        let text = |name: &str| match body[name].as_str() {
+    /// Reads the answer of the server at `server`; the error says what is wrong with it.
+    fn read(body: &Value, server: &BaseUrl) -> Result<Codes, String> {
+        let text = |name: &str, max: usize| match body[name].as_str() {
+            Some(text) if text.chars().count() > max => {
+                Err(format!("has a {name} of more than {max} characters"))
+            }
             Some(text) if !text.is_empty() => Ok(text.to_owned()),
             _ => Err(format!("has no {name}")),
         };
-        let user_code = text("user_code")?;
-        let verification_uri = text("verification_uri")?;
+        let user_code = text("user_code", USER_CODE_CHARACTERS_MAX)?;
+        let verification_uri = text("verification_uri", URL_CHARACTERS_MAX)?;
         // A browser must never be sent to `file:` or `javascript:` because a server says so.
-        if !is_web_address(&verification_uri) {
-            return Err("has a verification_uri that is no web address".to_owned());
+        let page =
+            origin(&verification_uri).ok_or("has a verification_uri that is no web address")?;
+        let complete = match body["verification_uri_complete"].as_str() {
+            None | Some("") => with_code(&verification_uri, &user_code),
+            Some(_) => text("verification_uri_complete", URL_CHARACTERS_MAX)?,
+        };
+        let complete_page = origin(&complete);
+        let server = server.origin();
+        // The address that is shown must say where the one that is opened leads.
+        if complete_page.as_ref() != Some(&page) && complete_page.as_ref() != Some(&server) {
+            return Err("has a verification_uri_complete that leads elsewhere".to_owned());
         }
-        let complete = text("verification_uri_complete")
-            .ok()
-            .filter(|uri| is_web_address(uri));
         Ok(Codes {
-            device_code: Secret::new(text("device_code")?),
-            verification_uri_complete: complete
-                .unwrap_or_else(|| with_code(&verification_uri, &user_code)),
+            device_code: Secret::new(text("device_code", DEVICE_CODE_CHARACTERS_MAX)?),
+            is_elsewhere: page != server,
             user_code,
             verification_uri,
+            verification_uri_complete: complete,
             expires_in: seconds(&body["expires_in"], 1.0..=86_400.0).unwrap_or(DEFAULT_LIFETIME),
             interval: seconds(&body["interval"], 1.0..=300.0).unwrap_or(DEFAULT_INTERVAL),
         })
@@ -186,12 +208,9 @@ fn seconds(value: &Value, range: std::ops::RangeInclusive<f64>) -> Option<Durati
     Some(Duration::from_secs_f64(seconds))
 }
 
-fn is_web_address(uri: &str) -> bool {
-    let parsed: Result<Uri, _> = uri.parse();
-    parsed.is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https"))
-            && uri.host().is_some_and(|host| !host.is_empty())
-    })
+/// The origin of a web address.
+fn origin(address: &str) -> Option<String> {
+    BaseUrl::origin_of(&address.parse().ok()?)
 }
 
 /// The address that the npm CLI opens where a server sends no complete one.
@@ -205,48 +224,85 @@ fn with_code(verification_uri: &str, user_code: &str) -> String {
     format!("{verification_uri}{separator}code={encoded}")
 }
 
-fn read_poll(answer: &Answer, now: SystemTime) -> Poll {
-    let body = json_object(answer);
-    let in_trouble = answer.status == 429 || answer.status >= 500;
-    if let Some((error, description)) = body.as_ref().and_then(error_of) {
-        match error.as_str() {
-            wire::error::AUTHORIZATION_PENDING => return Poll::Pending,
-            wire::error::SLOW_DOWN => return Poll::SlowDown,
-            // A server in trouble knows nothing about the login, whatever its body says.
-            _ if in_trouble => {}
-            wire::error::ACCESS_DENIED => return Poll::Denied,
-            wire::error::EXPIRED_TOKEN => return Poll::Expired,
-            wire::error::INVALID_DEVICE_CODE | wire::error::INVALID_GRANT => return Poll::Unknown,
-            _ => return Poll::Refused { error, description },
+impl Trust {
+    fn read_poll(&self, answer: &Answer, now: SystemTime) -> Poll {
+        let body = json_object(answer);
+        let in_trouble = answer.status == 429 || answer.status >= 500;
+        if let Some((error, description)) = body.as_ref().and_then(error_of) {
+            match error.as_str() {
+                wire::error::AUTHORIZATION_PENDING => return Poll::Pending,
+                wire::error::SLOW_DOWN => return Poll::SlowDown,
+                // A server in trouble knows nothing about the login, whatever its body says.
+                _ if in_trouble => {}
+                wire::error::ACCESS_DENIED => return Poll::Denied,
+                wire::error::EXPIRED_TOKEN => return Poll::Expired,
+                wire::error::INVALID_DEVICE_CODE | wire::error::INVALID_GRANT => {
+                    return Poll::Unknown;
+                }
+                _ => return Poll::Refused { error, description },
+            }
+        }
+        match body {
+            Some(body) if answer.is_success() => self.read_grant(&body),
+            _ => Poll::Unanswered {
+                why: format!("it answered HTTP {}", answer.status),
+                retry_after: answer.retry_after(now),
+            },
         }
     }
-    match body {
-        Some(body) if answer.is_success() => read_grant(&body),
-        _ => Poll::Unanswered {
-            why: format!("it answered HTTP {}", answer.status),
-            retry_after: answer.retry_after(now),
-        },
+
+    fn read_grant(&self, body: &Value) -> Poll {
+        let no_token = |why: &str| Poll::NoToken(why.to_owned());
+        let token = match &body["access_token"] {
+            Value::String(token) if !token.is_empty() => token,
+            _ => return no_token("it sent no access token"),
+        };
+        if token.len() > TOKEN_BYTES_MAX || !is_sendable(token) {
+            return no_token("its access token holds characters that cannot be sent");
+        }
+        let api_url = match body["api_url"].as_str() {
+            None | Some("") => DEFAULT_API_URL,
+            Some(url) => url,
+        };
+        if let Err(why) = self.check_api_url(api_url) {
+            return Poll::NoToken(why);
+        }
+        let organization_id = body.get("organization_id");
+        if !organization_id.is_none_or(is_plain_id) {
+            return no_token("its organization_id is no ID");
+        }
+        Poll::Granted(Stored {
+            access_token: Secret::new(token.clone()),
+            api_url: Some(api_url.to_owned()),
+            organization_id: organization_id.cloned(),
+        })
+    }
+
+    /// May the token be sent there? Plain http is for this machine, and for whoever runs both servers without TLS.
+    fn check_api_url(&self, api_url: &str) -> Result<(), String> {
+        let parsed = BaseUrl::parse(api_url).ok();
+        let url = parsed
+            .filter(|url| url.as_str().len() <= URL_CHARACTERS_MAX)
+            .ok_or("its api_url is not a URL")?;
+        let is_its_own_host = url.host().eq_ignore_ascii_case(self.server.host());
+        if url.is_https() || url.is_loopback() || is_its_own_host || self.allow_http {
+            return Ok(());
+        }
+        let shown = printable_cut(url.as_str(), 200);
+        Err(format!(
+            "its api_url {shown} is not encrypted: others on the network could read the token (--allow-http takes it)"
+        ))
     }
 }
 
-fn read_grant(body: &Value) -> Poll {
-    let token = match &body["access_token"] {
-        Value::String(token) if !token.is_empty() => token,
-        _ => return Poll::NoToken("it sent no access token"),
-    };
-    if token.len() > TOKEN_BYTES_MAX || !is_sendable(token) {
-        return Poll::NoToken("its access token holds characters that cannot be sent");
+/// Text or a number of a sensible length, or null.
+fn is_plain_id(id: &Value) -> bool {
+    match id {
+        Value::Null => true,
+        Value::String(id) => id.chars().count() <= ORGANIZATION_ID_CHARACTERS_MAX,
+        Value::Number(id) => id.as_str().len() <= ORGANIZATION_ID_CHARACTERS_MAX,
+        _ => false,
     }
-    let api_url = match body["api_url"].as_str() {
-        None | Some("") => DEFAULT_API_URL,
-        Some(url) if BaseUrl::parse(url).is_ok() => url,
-        Some(_) => return Poll::NoToken("its api_url is not a URL"),
-    };
-    Poll::Granted(Stored {
-        access_token: Secret::new(token.clone()),
-        api_url: Some(api_url.to_owned()),
-        organization_id: body.get("organization_id").cloned(),
-    })
 }
 
 fn json_object(answer: &Answer) -> Option<Value> {
@@ -278,6 +334,18 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(DEFAULT_INTERVAL_S);
 /// What servers usually give, for one that forgets to say.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(900);
 
+/// Longer than any code that people compare or type.
+const USER_CODE_CHARACTERS_MAX: usize = 64;
+
+/// As long as addresses are that browsers and servers take everywhere.
+const URL_CHARACTERS_MAX: usize = 2048;
+
+/// Goes out with each poll, and must fit the file of a started login.
+const DEVICE_CODE_CHARACTERS_MAX: usize = 1024;
+
+/// Longer than any ID of Postiz.
+const ORGANIZATION_ID_CHARACTERS_MAX: usize = 256;
+
 /// Longer than any token of Postiz, shorter than what HTTP servers take as a header.
 const TOKEN_BYTES_MAX: usize = 4096;
 
@@ -295,14 +363,21 @@ pub(crate) mod tests {
     }
 
     fn poll(status: u16, body: &str) -> Poll {
-        read_poll(&answer(status, body), SystemTime::UNIX_EPOCH)
+        trust().read_poll(&answer(status, body), SystemTime::UNIX_EPOCH)
+    }
+
+    fn trust() -> Trust {
+        Trust {
+            server: BaseUrl::parse("https://a").unwrap(),
+            allow_http: false,
+        }
     }
 
     fn codes(more: &str) -> Codes {
         let text = format!(
             r#"{{"device_code":"d","user_code":"WDJB-MJHT","verification_uri":"https://a/v"{more}}}"#
         );
-        Codes::read(&serde_json::from_str(&text).unwrap()).unwrap()
+        Codes::read(&serde_json::from_str(&text).unwrap(), &trust().server).unwrap()
     }
 
     /// No usable interval means five seconds.
@@ -338,8 +413,7 @@ pub(crate) mod tests {
             "https://a/v?user_code=X"
         );
         assert_eq!(
-            codes(r#","verification_uri_complete":"javascript:alert(1)""#)
-                .verification_uri_complete,
+            codes(r#","verification_uri_complete":"""#).verification_uri_complete,
             "https://a/v?code=WDJB-MJHT"
         );
         assert_eq!(
@@ -365,9 +439,115 @@ pub(crate) mod tests {
                 "has no device_code",
             ),
         ] {
-            let read = Codes::read(&serde_json::from_str(body).unwrap());
+            let read = Codes::read(&serde_json::from_str(body).unwrap(), &trust().server);
             assert_eq!(read.err().as_deref(), Some(wrong), "{body}");
         }
+    }
+
+    /// The page that is opened is the auth server's; one that is not is only shown, and names where it leads.
+    #[test]
+    fn verification_uris_lead_to_the_auth_server_or_are_only_shown() {
+        for (page, complete, is_elsewhere) in [
+            ("https://a/v", "https://A:443/v?x", Some(false)),
+            ("https://a/v", "https://a/elsewhere", Some(false)),
+            ("https://public/v", "https://public/v?x", Some(true)),
+            ("https://public/v", "https://a/v?x", Some(true)),
+            ("http://a/v", "http://a/v?x", Some(true)),
+            ("https://a/v", "https://evil/v", None),
+            ("https://a/v", "https://a@evil/v", None),
+            ("https://a/v", "https://a:8443/v", None),
+            ("https://a/v", "http://a/v", None),
+            ("https://a/v", "https://a.evil/v", None),
+            ("https://public/v", "https://evil/v", None),
+            ("https://a/v", "javascript:alert(1)", None),
+            ("https://a/v", "//a/v", None),
+        ] {
+            let body = json!({
+                "device_code": "d", "user_code": "A",
+                "verification_uri": page, "verification_uri_complete": complete,
+            });
+            let read = Codes::read(&body, &trust().server).ok();
+            let read = read.map(|codes| codes.is_elsewhere);
+            assert_eq!(read, is_elsewhere, "{page} {complete}");
+        }
+    }
+
+    #[test]
+    fn codes_are_capped() {
+        for (name, max) in [
+            ("user_code", 64),
+            ("verification_uri", 2048),
+            ("verification_uri_complete", 2048),
+            ("device_code", 1024),
+        ] {
+            for (length, fits) in [(max, true), (max + 1, false), (5_000_000, false)] {
+                let mut body = json!({
+                    "device_code": "d", "user_code": "A",
+                    "verification_uri": "https://a/", "verification_uri_complete": "https://a/",
+                });
+                let start = body[name].as_str().unwrap().to_owned();
+                body[name] = format!("{start}{}", "x".repeat(length - start.len())).into();
+                let read = Codes::read(&body, &trust().server);
+                assert_eq!(read.is_ok(), fits, "{name} {length}");
+            }
+        }
+    }
+
+    /// The token goes over TLS, stays on this machine, or goes where the auth server has it already.
+    #[test]
+    fn api_urls_over_plain_http_are_refused() {
+        for (api_url, fits) in [
+            ("https://elsewhere/api", true),
+            ("http://127.0.0.1:3000", true),
+            ("http://localhost/api", true),
+            ("http://[::1]:1", true),
+            ("http://A:3000/api", true),
+            ("http://elsewhere/api", false),
+            ("http://10.0.0.1", false),
+            ("http://localhost.evil", false),
+            ("http://a.evil", false),
+            ("http://a@evil", false),
+            ("ftp://a", false),
+        ] {
+            for allow_http in [false, true] {
+                let trust = Trust {
+                    allow_http,
+                    ..trust()
+                };
+                let allowed =
+                    fits || allow_http && api_url.starts_with("http:") && !api_url.contains('@');
+                assert_eq!(
+                    trust.check_api_url(api_url).is_ok(),
+                    allowed,
+                    "{api_url} {allow_http}"
+                );
+            }
+        }
+        let long = format!("https://a/{}", "x".repeat(3000));
+        assert!(trust().check_api_url(&long).is_err());
+    }
+
+    #[test]
+    fn organization_ids_are_short_text_or_numbers() {
+        let long = format!("\"{}\"", "x".repeat(256));
+        for (id, fits) in [
+            ("null", true),
+            ("7", true),
+            ("\"org\"", true),
+            (long.as_str(), true),
+            ("{}", false),
+            ("[1]", false),
+            ("true", false),
+        ] {
+            let granted = poll(
+                200,
+                &format!(r#"{{"access_token":"t","organization_id":{id}}}"#),
+            );
+            assert_eq!(matches!(granted, Poll::Granted(_)), fits, "{id}");
+        }
+        let longer = "x".repeat(257);
+        let body = format!(r#"{{"access_token":"t","organization_id":"{longer}"}}"#);
+        assert!(matches!(poll(200, &body), Poll::NoToken(_)));
     }
 
     /// The errors of RFC 8628 §3.5, and what no RFC foresees: 5xx, 429 and HTML in the middle of a login.

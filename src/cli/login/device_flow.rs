@@ -3,17 +3,17 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cli::command::Options;
 use crate::cli::commands::auth::AS_JSON;
 use crate::cli::context::{Context, sleep};
-use crate::cli::credentials::{CredentialsFile, Stored};
+use crate::cli::credentials::{AUTH_SERVER_VARIABLE, CredentialsFile, Stored};
 use crate::cli::error::{CliError, Exit};
-use crate::cli::login::auth_server::{AuthServer, Codes};
+use crate::cli::login::auth_server::{AuthServer, Codes, Trust};
 use crate::cli::login::started_login::StartedLogin;
 use crate::cli::login::wait::{Wait, wait_for_token};
-use crate::cli::login::{AUTH_SERVER, NO_WAIT, QR, keep, open_browser};
+use crate::cli::login::{ALLOW_HTTP, AUTH_SERVER, NO_WAIT, QR, ignore_closed, keep, open_browser};
 use crate::cli::qr;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::secret::Secret;
@@ -24,14 +24,19 @@ pub(super) fn in_one_go(context: &mut Context, options: &Options) -> Result<Exit
     let (server, codes) = begin(context, options, &file)?;
     let events = options.has(&AS_JSON);
     if events {
-        context.output.event(&code_event(&codes))?;
+        show_code_event(context, &codes)?;
     } else {
         show_codes(context, &codes);
     }
     if options.has(&QR) {
         show_qr(context, &codes);
     }
-    open_browser(context, options, &codes.verification_uri_complete);
+    open_browser(
+        context,
+        options,
+        &codes.verification_uri_complete,
+        !codes.is_elsewhere,
+    );
     let first_pause = Wait::usual_pause(codes.interval);
     let mut wait = Wait::new(
         context.clock.now(),
@@ -55,7 +60,10 @@ pub(super) fn start(context: &mut Context, options: &Options) -> Result<Exit, Cl
             .say("This replaces a login that was started before and not finished.");
     }
     started.save(&login_file)?;
-    context.output.event(&code_event(&codes))?;
+    if let Err(error) = show_code_event(context, &codes) {
+        discard(context, &started, &login_file);
+        return Err(error);
+    }
     show_codes(context, &codes);
     if options.has(&QR) {
         show_qr(context, &codes);
@@ -70,7 +78,7 @@ pub(super) fn finish(context: &mut Context, options: &Options) -> Result<Exit, C
     file.check_writable()?;
     let login_file = StartedLogin::file_beside(&file);
     let mut started = StartedLogin::load(&login_file)?;
-    let server = AuthServer::connect(started.server.clone(), context)?;
+    let server = AuthServer::connect(trust(started.server.clone(), options), context)?;
     let date = context.clock.date();
     let (interval, left) = (started.interval(), started.left(date));
     // However often an agent calls, the server is asked no more often than it wants.
@@ -84,21 +92,25 @@ pub(super) fn finish(context: &mut Context, options: &Options) -> Result<Exit, C
     match finished {
         Ok(Some(stored)) => {
             // Spent, whether or not the token can be saved.
-            discard(context, &login_file);
+            discard(context, &started, &login_file);
             keep(context, &file, &stored, true)
         }
         Ok(None) => {
+            let is_current = started.is_at(&login_file);
             started.ask_again_at(context.clock.date(), wait.interval());
-            started.save(&login_file)?;
+            if is_current {
+                started.save(&login_file)?;
+            }
             let expires_in = wait.left(context.clock.now()).as_secs();
             let event = json!({ "event": "pending", "expires_in": expires_in });
-            context.output.event(&event)?;
-            Ok(Exit::Pending)
+            let printed = context.output.event(&event);
+            // It is pending whether or not anyone reads so.
+            ignore_closed(printed).map(|()| Exit::Pending)
         }
         Err(error) => {
             let is_over = error.exit != Exit::Interrupted && error.word != NO_ANSWER;
             if is_over {
-                discard(context, &login_file);
+                discard(context, &started, &login_file);
             }
             Err(error)
         }
@@ -106,7 +118,10 @@ pub(super) fn finish(context: &mut Context, options: &Options) -> Result<Exit, C
 }
 
 /// A login that is over must not be found by the next `--finish`.
-fn discard(context: &mut Context, login_file: &CredentialsFile) {
+fn discard(context: &mut Context, login: &StartedLogin, login_file: &CredentialsFile) {
+    if !login.is_at(login_file) {
+        return;
+    }
     if let Err(error) = login_file.remove() {
         let login_file = login_file.shown();
         context.output.warn(&format!(
@@ -154,7 +169,7 @@ fn begin(
         context.output.warn(&warning);
     }
     context.output.say("Signing in here ends an earlier login of the same account on another machine: Postiz keeps one.");
-    let server = AuthServer::connect(base, context)?;
+    let server = AuthServer::connect(trust(base, options), context)?;
     let codes = server.ask_for_codes()?;
     Ok((server, codes))
 }
@@ -171,13 +186,29 @@ fn auth_server(context: &Context, options: &Options) -> Result<BaseUrl, CliError
     BaseUrl::parse(&url).map_err(|wrong| CliError::usage(format!("{name} `{url}` {wrong}")))
 }
 
-fn code_event(codes: &Codes) -> Value {
-    json!({
+fn trust(server: BaseUrl, options: &Options) -> Trust {
+    Trust {
+        server,
+        allow_http: options.has(&ALLOW_HTTP),
+    }
+}
+
+/// A code that nobody reads is confirmed by nobody: `auth:login --json | true` is no login.
+fn show_code_event(context: &mut Context, codes: &Codes) -> Result<(), CliError> {
+    let event = json!({
         "event": "code",
         "user_code": codes.user_code,
         "verification_uri": codes.verification_uri,
         "verification_uri_complete": codes.verification_uri_complete,
         "expires_in": codes.expires_in.as_secs(),
+    });
+    let shown = context.output.event(&event);
+    shown.map_err(|error| match error.exit {
+        Exit::Done => {
+            CliError::failed("nobody reads the code on stdout, so that nobody can confirm it")
+                .hint("read all of stdout, or leave --json away to read the code on stderr")
+        }
+        _ => error,
     })
 }
 
@@ -189,6 +220,9 @@ fn show_codes(context: &mut Context, codes: &Codes) {
     output.say("");
     output.say(&codes.verification_uri);
     output.say("");
+    if codes.is_elsewhere {
+        output.say("(It is not at the auth server's own address: open it only if you know it.)");
+    }
     output.say("and go on there only if it shows this code, or enter it:");
     output.say("");
     output.say_bold(&codes.user_code);
@@ -230,8 +264,6 @@ fn minutes(time: Duration) -> String {
 }
 
 const DEFAULT_AUTH_SERVER: &str = "https://cli-auth.postiz.com";
-
-const AUTH_SERVER_VARIABLE: &str = "POSTIZ_AUTH_SERVER";
 
 /// [`CliError::word`] of a single poll without an answer.
 const NO_ANSWER: &str = "no_answer";

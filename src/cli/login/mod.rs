@@ -6,20 +6,23 @@ mod device_flow;
 mod started_login;
 mod wait;
 
+pub(crate) use started_login::StartedLogin;
+
 use serde_json::json;
 
+use crate::cli::api::Api;
 use crate::cli::browser::{Closed, may_open};
 use crate::cli::command::{Command, Flag, Options, Takes, flag};
-use crate::cli::commands::auth::{AS_JSON, organization};
+use crate::cli::commands::auth::{AS_JSON, names, not_used, organization};
 use crate::cli::context::Context;
-use crate::cli::credentials::{API_KEY_VARIABLE, CredentialsFile, Stored};
+use crate::cli::credentials::{CredentialsFile, Stored};
 use crate::cli::error::{CliError, Exit};
 
 pub(crate) static LOGIN: Command = Command {
     name: "auth:login",
     about: "sign in with a browser, here or on another device",
     positionals: &[],
-    flags: &[&AUTH_SERVER, &NO_BROWSER, &QR, &AS_JSON, &START, &FINISH, &NO_WAIT],
+    flags: &[&AUTH_SERVER, &NO_BROWSER, &QR, &AS_JSON, &START, &FINISH, &NO_WAIT, &ALLOW_HTTP, &CLIENT_ID, &CLIENT_SECRET],
     notes: "\
 Shows a code and a page's address, opens the page, and waits until you have confirmed the code there.
 The credentials go to ~/.postiz/credentials.json, or where POSTIZ_CREDENTIALS_FILE says.
@@ -72,9 +75,30 @@ pub(crate) static NO_WAIT: Flag = flag(
     "with --finish: ask once; exit 3 when it still waits",
 );
 
+static ALLOW_HTTP: Flag = flag(
+    "allow-http",
+    None,
+    Takes::Nothing,
+    "take an API that the token reaches unencrypted",
+);
+
+static CLIENT_ID: Flag = flag("client-id", None, Takes::Value("ID"), "ignored: not needed");
+
+static CLIENT_SECRET: Flag = flag(
+    "client-secret",
+    None,
+    Takes::Value("SECRET"),
+    "ignored: not needed",
+);
+
 /// Signs in.
 pub(crate) fn login(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     check_flags(options)?;
+    if options.has(&CLIENT_ID) || options.has(&CLIENT_SECRET) {
+        context
+            .output
+            .say("--client-id and --client-secret are ignored: signing in needs neither.");
+    }
     let in_two_calls = options.has(&START) || options.has(&FINISH);
     let events = options.has(&AS_JSON) || in_two_calls;
     let done = if options.has(&FINISH) {
@@ -109,10 +133,11 @@ fn check_flags(options: &Options) -> Result<(), CliError> {
 }
 
 /// Opens `address`, or says why not and what to do.
-fn open_browser(context: &mut Context, options: &Options, address: &str) {
+fn open_browser(context: &mut Context, options: &Options, address: &str, is_trusted: bool) {
     let has_terminal = context.output.screen().stderr_is_terminal;
     let allowed = may_open(!options.has(&NO_BROWSER), &context.vars, has_terminal);
     let problem = match allowed {
+        Ok(()) if !is_trusted => "That page is not the auth server's own",
         Ok(()) if (context.open_browser)(address) => {
             context.output.say("Your browser should open it now.");
             return;
@@ -136,6 +161,14 @@ fn open_browser(context: &mut Context, options: &Options, address: &str) {
     output.say("");
 }
 
+/// A reader of stdout that has gone does not change what happened.
+fn ignore_closed(printed: Result<(), CliError>) -> Result<(), CliError> {
+    match printed {
+        Err(error) if error.exit == Exit::Done => Ok(()),
+        other => other,
+    }
+}
+
 /// Saves the login and says so.
 fn keep(
     context: &mut Context,
@@ -152,26 +185,32 @@ fn keep(
             .word("cannot_save")
             .hint("the token is lost: set POSTIZ_CREDENTIALS_FILE to a file that can be written, then run `postiz auth:login` again")
     })?;
-    let id = stored.organization_id.as_ref();
-    context
-        .output
-        .say(&format!("Signed in. Organization: {}", organization(id)));
-    context
-        .output
-        .say(&format!("The credentials are in {}", file.shown()));
-    if context.vars.is_set(API_KEY_VARIABLE) {
-        context.output.say(&format!(
-            "{API_KEY_VARIABLE} is set too, and ignored from now on: the stored login comes first."
-        ));
+    context.output.say(&format!(
+        "Signed in. The credentials are in {}",
+        file.shown()
+    ));
+    let api = Api::connect(context)?;
+    for (variable, why) in not_used(&context.vars, &api.signed_in) {
+        let words = format!("{variable} is set, and not used from now on: {why}.");
+        context.output.say(&words);
     }
     if events {
         let event = json!({
             "event": "done",
             "api_url": stored.api_url,
-            "organization_id": id,
+            "organization_id": stored.organization_id,
             "credentials_file": file.shown(),
         });
-        context.output.event(&event)?;
+        let printed = context.output.event(&event);
+        ignore_closed(printed)?;
+    }
+    // Last, since it may take a while where the API cannot be reached.
+    let names = names(&api, context);
+    let id = organization(stored.organization_id.as_ref());
+    let organization = names.organization.unwrap_or(id);
+    context.output.say(&format!("Organization: {organization}"));
+    if let Some(person) = names.person {
+        context.output.say(&format!("User: {person}"));
     }
     Ok(Exit::Done)
 }

@@ -84,6 +84,11 @@ impl StartedLogin {
         })
     }
 
+    /// Does the file still hold this login? A later `--start` has put its own there.
+    pub(crate) fn is_at(&self, login_file: &CredentialsFile) -> bool {
+        StartedLogin::load(login_file).is_ok_and(|found| found.device_code == self.device_code)
+    }
+
     pub(crate) fn load(login_file: &CredentialsFile) -> Result<StartedLogin, CliError> {
         let not_started = |message: String| {
             CliError::failed(message)

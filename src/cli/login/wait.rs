@@ -433,7 +433,7 @@ mod tests {
             (|| Poll::Denied, "access_denied"),
             (|| Poll::Expired, "expired_token"),
             (|| Poll::Unknown, "invalid_device_code"),
-            (|| Poll::NoToken("it sent none"), "no_token"),
+            (|| Poll::NoToken("it sent none".to_owned()), "no_token"),
             (
                 || Poll::Refused {
                     error: "invalid_client".to_owned(),

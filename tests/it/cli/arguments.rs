@@ -143,8 +143,8 @@ fn wrong_usage_says_what_and_what_instead() {
             "postiz posts:list --help",
         ),
         (
-            "auth:login --client-id x",
-            "auth:login has no flag --client-id",
+            "auth:login --tenant x",
+            "auth:login has no flag --tenant",
             "postiz auth:login --help",
         ),
         (

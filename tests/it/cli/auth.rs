@@ -19,13 +19,16 @@ fn status_of_a_login() {
     )
     .unwrap();
     let expected = format!(
-        "Method:       OAuth2 (auth:login)\nAPI URL:      {}\nOrganization: org-1\nCredentials:  {}\nToken:        pos_abcd…\nStatus:       valid, 2 integrations connected\n",
+        "Method:       OAuth2 (auth:login)\nAPI URL:      {}\nCredentials:  {}\nToken:        pos_abcd…\nOrganization: org-1\nStatus:       valid, 2 integrations connected\n",
         server.url(),
         cli.home.credentials().display()
     );
     cli.run().code(0).stdout(&expected).stderr("");
-    let asked = server.only();
-    assert_eq!(asked.line(), "GET /public/v1/integrations");
+    assert_eq!(
+        server.lines(),
+        ["GET /public/v1/integrations", "GET /public/v1/me"]
+    );
+    let asked = server.asked().remove(0);
     assert_eq!(asked.header("authorization"), Some(TOKEN));
     assert_eq!(asked.header("content-type"), None);
     let agent = asked.header("user-agent").unwrap();
@@ -63,14 +66,109 @@ fn status_as_json() {
     let file = cli.home.credentials().display().to_string();
     assert_eq!(
         done.json(),
-        json!({"authenticated": true, "method": "oauth2", "api_url": server.url(), "organization_id": "org-1", "credentials_file": file, "integrations": 2})
+        json!({"authenticated": true, "method": "oauth2", "api_url": server.url(), "organization_id": "org-1", "organization": null, "user": null, "credentials_file": file, "not_used": [], "integrations": 2})
     );
     // Flags may stand before the command.
     let done = postiz("--json auth:status").key_for(&server).run().code(0);
     assert_eq!(
         done.json(),
-        json!({"authenticated": true, "method": "api_key", "api_url": server.url(), "organization_id": null, "credentials_file": null, "integrations": 2})
+        json!({"authenticated": true, "method": "api_key", "api_url": server.url(), "organization_id": null, "organization": null, "user": null, "credentials_file": null, "not_used": [], "integrations": 2})
     );
+}
+
+/// A Postiz that knows `/me`: names instead of IDs.
+#[test]
+fn status_names_the_organisation_and_the_person() {
+    let server = Server::new(|asked, _| match asked.target.as_str() {
+        "/public/v1/me" => Reply::json(
+            200,
+            r#"{"organization":{"id":"org-7","name":"Acme\u001b[2J"},"user":{"id":"u","name":"Jo","picture":null}}"#,
+        ),
+        _ => Reply::json(200, "[]"),
+    });
+    let cli = postiz("auth:status");
+    cli.home.signed_in(&server.url());
+    let done = cli.run().code(0).hides("\u{1b}");
+    done.stdout_has("\nOrganization: Acme[2J\nUser:         Jo\n");
+    let done = postiz("auth:status --json").key_for(&server).run().code(0);
+    let json = done.json();
+    assert_eq!(json["organization_id"], "org-7");
+    assert_eq!(json["organization"], "Acme\u{1b}[2J");
+    assert_eq!(json["user"], "Jo");
+    // A key has no person; an older Postiz, or one in trouble, no names.
+    for me in [
+        Reply::json(200, r#"{"organization":{"id":"o","name":""},"user":null}"#),
+        Reply::json(404, r#"{"message":"Cannot GET /public/v1/me"}"#),
+        Reply::json(200, "[]"),
+        Reply::html(200, "<html>"),
+    ] {
+        let me = std::sync::Mutex::new(Some(me));
+        let server = Server::new(move |asked, _| match asked.target.as_str() {
+            "/public/v1/me" => me.lock().unwrap().take().unwrap(),
+            _ => Reply::json(200, "[]"),
+        });
+        let cli = postiz("auth:status");
+        cli.home.signed_in(&server.url());
+        let done = cli.run().code(0).stderr_has("");
+        done.stdout_has("\nOrganization: org-1\nStatus:");
+    }
+}
+
+/// What is set and changes nothing is said, and nothing else.
+#[test]
+fn status_says_what_is_set_and_not_used() {
+    let server = Server::always(200, "[]");
+    let url = server.url();
+    let with_url = format!(r#"{{"accessToken":"{TOKEN}","apiUrl":"{url}"}}"#);
+    let without = format!(r#"{{"accessToken":"{TOKEN}"}}"#);
+    for (stored, variables, expected) in [
+        (
+            Some(&with_url),
+            "POSTIZ_API_KEY POSTIZ_API_URL",
+            "POSTIZ_API_KEY POSTIZ_API_URL",
+        ),
+        (
+            Some(&with_url),
+            "POSTIZ_API_URL POSTIZ_AUTH_SERVER",
+            "POSTIZ_API_URL",
+        ),
+        (
+            Some(&without),
+            "POSTIZ_API_KEY POSTIZ_API_URL",
+            "POSTIZ_API_KEY",
+        ),
+        (None, "POSTIZ_API_KEY POSTIZ_API_URL", ""),
+        (
+            None,
+            "POSTIZ_API_KEY POSTIZ_API_URL POSTIZ_AUTH_SERVER",
+            "POSTIZ_AUTH_SERVER",
+        ),
+    ] {
+        for json in [false, true] {
+            let mut cli = postiz("auth:status");
+            for variable in variables.split(' ') {
+                cli = cli.var(variable, url.clone());
+            }
+            if let Some(stored) = stored {
+                cli.home.write(".postiz/credentials.json", stored);
+                let private = std::fs::Permissions::from_mode(0o600);
+                std::fs::set_permissions(cli.home.credentials(), private).unwrap();
+            }
+            if json {
+                let done = cli.arg("--json").run().code(0).stderr("");
+                let expected: Vec<&str> = expected.split_whitespace().collect();
+                assert_eq!(done.json()["not_used"], json!(expected));
+                continue;
+            }
+            let done = cli.run().code(0);
+            let said: Vec<&str> = done
+                .stderr
+                .lines()
+                .filter_map(|line| line.strip_prefix("warning: ")?.split(' ').next())
+                .collect();
+            assert_eq!(said.join(" "), expected, "{}", done.stderr);
+        }
+    }
 }
 
 #[test]
@@ -168,7 +266,7 @@ fn a_file_that_others_can_read_is_reported() {
     )
     .unwrap();
     let done = cli.run().code(0).stderr_has("chmod 600");
-    done.stderr_has("POSTIZ_API_KEY is set too, and ignored");
+    done.stderr_has("POSTIZ_API_KEY is set, and not used");
 }
 
 #[test]
@@ -226,7 +324,6 @@ fn a_file_without_a_token_counts_as_none() {
 fn a_broken_file_is_never_skipped() {
     let server = Server::always(200, "[]");
     for content in [
-        "",
         "{bad",
         "[]",
         "null",
@@ -337,7 +434,7 @@ fn logout_as_json() {
         .stderr("");
     assert_eq!(
         done.json(),
-        json!({"removed": true, "credentials_file": file, "api_key_in_use": false})
+        json!({"removed": true, "started_login_removed": false, "credentials_file": file, "api_key_in_use": false})
     );
     let done = Cli::at(home)
         .args(["auth:logout", "--json"])
@@ -346,7 +443,7 @@ fn logout_as_json() {
         .code(0);
     assert_eq!(
         done.json(),
-        json!({"removed": false, "credentials_file": file, "api_key_in_use": true})
+        json!({"removed": false, "started_login_removed": false, "credentials_file": file, "api_key_in_use": true})
     );
 }
 

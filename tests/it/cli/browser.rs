@@ -3,20 +3,37 @@
 use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
-use super::harness::{Cli, Reply, Server, each, postiz, until};
+use super::harness::{Asked, Cli, Reply, Server, each, postiz, until};
 
-/// An auth server that says this about the page's address, and grants the first poll.
+/// An auth server that says this about the page's address, `HOST` being its own, and grants the first poll.
 fn auth_server(uris: &'static str) -> Server {
     Server::new(move |asked, _| match asked.target.as_str() {
-        "/device/code" => Reply::json(
-            200,
-            &format!(r#"{{"device_code":"d","user_code":"WDJB-MJHT","interval":1,{uris}}}"#),
-        ),
-        _ => Reply::json(200, r#"{"access_token":"t"}"#),
+        "/device/code" => {
+            let uris = uris.replace("HOST", asked.header("host").unwrap());
+            Reply::json(
+                200,
+                &format!(r#"{{"device_code":"d","user_code":"WDJB-MJHT","interval":1,{uris}}}"#),
+            )
+        }
+        _ => grant(asked),
     })
 }
 
-const URIS: &str = r#""verification_uri":"https://a.example/v","verification_uri_complete":"https://a.example/v?user_code=WDJB-MJHT""#;
+/// Its API is the server's own, which knows no names.
+fn grant(asked: &Asked) -> Reply {
+    match asked.target.as_str() {
+        "/device/token" => {
+            let host = asked.header("host").unwrap();
+            Reply::json(
+                200,
+                &format!(r#"{{"access_token":"t","api_url":"http://{host}"}}"#),
+            )
+        }
+        _ => Reply::json(404, "{}"),
+    }
+}
+
+const URIS: &str = r#""verification_uri":"http://HOST/v","verification_uri_complete":"http://HOST/v?user_code=WDJB-MJHT""#;
 
 /// A login with a browser that writes down what it was given.
 fn login(server: &Server) -> Cli {
@@ -28,24 +45,26 @@ fn login(server: &Server) -> Cli {
     cli.var("BROWSER", browser)
 }
 
-fn opened(cli: &Cli) -> String {
+/// What the browser was given, the auth server's address written as `HOST`.
+fn opened(cli: &Cli, server: &Server) -> String {
     until("the browser writes", || cli.home.file("opened").exists());
     std::thread::sleep(Duration::from_millis(50));
-    cli.home.read("opened")
+    let host = server.url().replace("http://", "");
+    cli.home.read("opened").replace(&host, "HOST")
 }
 
 #[test]
 fn the_browser_gets_the_complete_address() {
     each(
         [
-            (URIS, "https://a.example/v?user_code=WDJB-MJHT\n"),
+            (URIS, "http://HOST/v?user_code=WDJB-MJHT\n"),
             (
-                r#""verification_uri":"https://a.example/v""#,
-                "https://a.example/v?code=WDJB-MJHT\n",
+                r#""verification_uri":"http://HOST/v""#,
+                "http://HOST/v?code=WDJB-MJHT\n",
             ),
             (
-                r#""verification_uri":"https://a.example/v?lang=de""#,
-                "https://a.example/v?lang=de&code=WDJB-MJHT\n",
+                r#""verification_uri":"http://HOST/v?lang=de""#,
+                "http://HOST/v?lang=de&code=WDJB-MJHT\n",
             ),
         ],
         |(uris, expected)| {
@@ -55,7 +74,49 @@ fn the_browser_gets_the_complete_address() {
                 .code(0)
                 .stderr_has("Your browser should open it now.")
                 .stderr_has("\nWDJB-MJHT\n");
-            assert_eq!(opened(&cli), expected);
+            assert_eq!(opened(&cli, &server), expected);
+        },
+    );
+}
+
+/// A page that is not the auth server's own is shown, and opened by nobody but its user.
+#[test]
+fn a_page_elsewhere_is_shown_and_not_opened() {
+    let server = auth_server(
+        r#""verification_uri":"https://public.example/v","verification_uri_complete":"https://public.example/v?x""#,
+    );
+    let cli = login(&server);
+    let done = cli.run().code(0);
+    assert!(
+        done.stderr
+            .lines()
+            .any(|line| line == "https://public.example/v")
+    );
+    assert!(
+        done.stderr
+            .lines()
+            .any(|line| line == "https://public.example/v?x")
+    );
+    done.stderr_has("not at the auth server's own address");
+    assert!(!cli.home.file("opened").exists());
+}
+
+/// An address that hides behind the one that is shown ends the login before anyone is asked.
+#[test]
+fn a_complete_address_elsewhere_ends_the_login() {
+    each(
+        [
+            r#""verification_uri":"http://HOST/v","verification_uri_complete":"https://evil.example/v""#,
+            r#""verification_uri":"http://HOST/v","verification_uri_complete":"http://HOST@evil.example/v""#,
+            r#""verification_uri":"http://HOST/v","verification_uri_complete":"javascript:alert(1)""#,
+        ],
+        |uris| {
+            let server = auth_server(uris);
+            let cli = login(&server);
+            let done = cli.run().code(1).stdout("").hides("WDJB-MJHT");
+            done.stderr_has("verification_uri_complete that leads elsewhere");
+            assert_eq!(server.lines(), ["POST /device/code"]);
+            assert!(!cli.home.file("opened").exists());
         },
     );
 }
@@ -64,19 +125,22 @@ fn the_browser_gets_the_complete_address() {
 #[test]
 fn no_shell_reads_a_servers_answer() {
     for uri in [
-        "https://a.example/$(touch pwned)",
-        "https://a.example/`touch pwned`",
-        "https://a.example/;touch pwned",
-        "https://a.example/\\\"&touch pwned",
+        "http://HOST/$(touch pwned)",
+        "http://HOST/`touch pwned`",
+        "http://HOST/;touch pwned",
+        "http://HOST/\\\"&touch pwned",
     ] {
         let server = Server::new(move |asked, _| match asked.target.as_str() {
-            "/device/code" => Reply::json(
-                200,
-                &format!(
-                    r#"{{"device_code":"d","user_code":"A","interval":1,"verification_uri":"{uri}"}}"#
-                ),
-            ),
-            _ => Reply::json(200, r#"{"access_token":"t"}"#),
+            "/device/code" => {
+                let uri = uri.replace("HOST", asked.header("host").unwrap());
+                Reply::json(
+                    200,
+                    &format!(
+                        r#"{{"device_code":"d","user_code":"A","interval":1,"verification_uri":"{uri}"}}"#
+                    ),
+                )
+            }
+            _ => grant(asked),
         });
         let cli = login(&server);
         cli.run();
@@ -147,7 +211,7 @@ fn no_browser_is_no_error() {
             cli = cli.var(name, value);
         }
         let done = cli.run().code(0).stderr_has(words);
-        done.stderr_has("\nhttps://a.example/v?user_code=WDJB-MJHT\n");
+        done.stderr_has(&format!("\n{}/v?user_code=WDJB-MJHT\n", server.url()));
     });
 }
 
@@ -157,7 +221,7 @@ fn browser_variable_wins_over_ssh_and_no_display() {
     let server = auth_server(URIS);
     let cli = login(&server).var("SSH_CONNECTION", "1 2 3 4");
     cli.run().code(0);
-    assert_eq!(opened(&cli), "https://a.example/v?user_code=WDJB-MJHT\n");
+    assert_eq!(opened(&cli, &server), "http://HOST/v?user_code=WDJB-MJHT\n");
 }
 
 #[test]
@@ -171,8 +235,8 @@ fn browser_variable_is_a_list_with_places() {
     );
     cli.run().code(0);
     assert_eq!(
-        opened(&cli),
-        "--new=https://a.example/v?user_code=WDJB-MJHT --percent=%\n"
+        opened(&cli, &server),
+        "--new=http://HOST/v?user_code=WDJB-MJHT --percent=%\n"
     );
 }
 
@@ -190,7 +254,7 @@ fn a_lone_xdg_open_is_found() {
     let path = cli.home.file("bin");
     let cli = cli.var("PATH", path);
     cli.run().code(0);
-    assert_eq!(opened(&cli), "https://a.example/v?user_code=WDJB-MJHT\n");
+    assert_eq!(opened(&cli, &server), "http://HOST/v?user_code=WDJB-MJHT\n");
 }
 
 /// Agents show the address themselves; what a person reads stays off stdout all the same.

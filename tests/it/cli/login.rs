@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::harness::{Asked, Cli, Home, Reply, Server, TOKEN, each, postiz, until};
+use super::harness::{Asked, Cli, Done, Home, Reply, Server, TOKEN, each, postiz, until};
 
 /// The answer of our own server to `/device/code`, but with an interval that does not keep tests waiting.
 fn codes(asked: &Asked) -> Reply {
@@ -43,7 +43,9 @@ fn auth_server(script: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Serve
 }
 
 fn login(server: &Server) -> Cli {
-    postiz("auth:login --no-browser").var("POSTIZ_AUTH_SERVER", server.url())
+    let cli = postiz("auth:login --no-browser").var("POSTIZ_AUTH_SERVER", server.url());
+    // The API of these logins is not there, and is not looked for outside of this machine.
+    cli.var("https_proxy", "http://127.0.0.1:1")
 }
 
 /// The code and both addresses are shown; the requests are those that the npm CLI sends.
@@ -140,8 +142,12 @@ fn an_organisation_may_be_absent_null_or_a_number() {
 
 #[test]
 fn a_login_replaces_the_file_and_keeps_what_it_does_not_know() {
-    let server =
-        auth_server(|_| Reply::json(200, r#"{"access_token":"new","api_url":"http://new"}"#));
+    let server = auth_server(|_| {
+        Reply::json(
+            200,
+            r#"{"access_token":"new","api_url":"https://new.example"}"#,
+        )
+    });
     let cli = login(&server);
     cli.home.write(".postiz/credentials.json", r#"{"theme":{"dark":1.0},"accessToken":"old","organizationId":"old","apiUrl":"http://old"}"#);
     std::fs::set_permissions(
@@ -150,7 +156,7 @@ fn a_login_replaces_the_file_and_keeps_what_it_does_not_know() {
     )
     .unwrap();
     cli.run().code(0);
-    let expected = "{\n  \"accessToken\": \"new\",\n  \"apiUrl\": \"http://new\",\n  \"theme\": {\n    \"dark\": 1.0\n  }\n}";
+    let expected = "{\n  \"accessToken\": \"new\",\n  \"apiUrl\": \"https://new.example\",\n  \"theme\": {\n    \"dark\": 1.0\n  }\n}";
     assert_eq!(cli.home.read(".postiz/credentials.json"), expected);
     assert_eq!(
         std::fs::metadata(cli.home.credentials())
@@ -230,6 +236,115 @@ fn events_for_programs() {
                    "credentials_file": cli.home.credentials().display().to_string()}),
         ]
     );
+}
+
+/// Exit 0 means that somebody signed in.
+#[test]
+fn a_code_that_nobody_reads_is_no_login() {
+    for more in ["--json", "--start"] {
+        let server = auth_server(|_| grant());
+        let cli = login(&server).arg(more);
+        let mut command = cli.command();
+        // A pipe whose reader has ended before anything is written.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = command.stdout(writer).spawn().unwrap().wait_with_output();
+        let done = Done::from(output.unwrap()).code(1);
+        done.stderr_has("nobody reads the code on stdout");
+        assert_eq!(server.lines(), ["POST /device/code"]);
+        assert!(cli.home.credentials_folder().is_empty());
+    }
+}
+
+/// The published skill of the npm CLI says these flags, which it ignores in silence.
+#[test]
+fn the_flags_of_older_documents_are_said_to_be_ignored() {
+    let server = auth_server(|_| grant());
+    let cli = login(&server).args(["--client-id", "pca_x", "--client-secret=pcs_y"]);
+    let done = cli.run().code(0).hides("pcs_y").hides("pca_x");
+    done.stderr_has("--client-id and --client-secret are ignored");
+    assert!(
+        server
+            .asked()
+            .iter()
+            .all(|asked| !asked.text().contains("pc"))
+    );
+}
+
+/// The token must not go over an open network because an auth server says so.
+#[test]
+fn an_api_over_plain_http_is_refused_unless_allowed() {
+    let api = r#"{"access_token":"t","api_url":"http://192.0.2.1.example/api"}"#;
+    let server = auth_server(move |_| Reply::json(200, api));
+    let cli = login(&server);
+    let done = cli
+        .run()
+        .code(1)
+        .stderr_has("http://192.0.2.1.example/api is not encrypted");
+    done.stderr_has("--allow-http");
+    assert!(cli.home.credentials_folder().is_empty());
+    let cli = login(&server).arg("--allow-http");
+    cli.run().code(0);
+    assert!(
+        cli.home
+            .read(".postiz/credentials.json")
+            .contains("http://192.0.2.1.example/api")
+    );
+    // The flag counts where the answer is read.
+    let cli = login(&server).arg("--start");
+    cli.run().code(0);
+    let finish = |more: &str| {
+        let finish = Cli::at(cli.home.clone()).args(["auth:login", "--finish"]);
+        finish.args(more.split_whitespace()).run()
+    };
+    finish("--allow-http --no-wait").code(0);
+}
+
+/// Five million characters are no code that anybody compares.
+#[test]
+fn a_code_without_end_ends_the_login() {
+    let server = Server::new(|asked, _| {
+        let host = asked.header("host").unwrap();
+        let code = "A".repeat(5_000_000);
+        Reply::json(
+            200,
+            &format!(
+                r#"{{"device_code":"d","user_code":"{code}","verification_uri":"http://{host}/"}}"#
+            ),
+        )
+    });
+    for more in ["--qr", "--json", "--start"] {
+        let done = login(&server).arg(more).run().code(1);
+        assert!(done.stderr.len() + done.stdout.len() < 2000);
+        done.stderr_has("a user_code of more than 64 characters");
+    }
+}
+
+/// Names instead of an ID, where Postiz says them; a Postiz that does not answer takes nothing back.
+#[test]
+fn a_login_names_the_organisation_and_the_person() {
+    let server = Server::new(|asked, before| match asked.target.as_str() {
+        "/device/code" => codes(asked),
+        "/device/token" => {
+            let host = asked.header("host").unwrap();
+            Reply::json(
+                200,
+                &format!(
+                    r#"{{"access_token":"{TOKEN}","api_url":"http://{host}","organization_id":"org-1"}}"#
+                ),
+            )
+        }
+        "/public/v1/me" if before == 2 => Reply::json(
+            200,
+            r#"{"organization":{"id":"org-1","name":"Acme"},"user":{"id":"u","name":"Jo"}}"#,
+        ),
+        _ => Reply::json(500, "{}"),
+    });
+    let done = login(&server).run().code(0);
+    done.stderr_has("\nOrganization: Acme\nUser: Jo\n");
+    assert_eq!(server.asked()[2].header("authorization"), Some(TOKEN));
+    let done = login(&server).run().code(0);
+    done.stderr_has("\nOrganization: org-1\n");
 }
 
 /// The network, proxies and servers in trouble are waited out.
@@ -425,7 +540,7 @@ fn a_key_in_the_environment_is_mentioned() {
         .var("POSTIZ_API_KEY", "k")
         .run()
         .code(0)
-        .stderr_has("POSTIZ_API_KEY is set too, and ignored from now on");
+        .stderr_has("POSTIZ_API_KEY is set, and not used from now on");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod harness;
 mod arguments;
 mod auth;
 mod browser;
+mod credentials;
 mod early_answers;
 mod errors;
 mod examples;

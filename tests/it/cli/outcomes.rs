@@ -198,9 +198,13 @@ fn unanswered_post_is_not_sent_again() {
     }
     assert_eq!(server.asked().len(), 1);
     // Another post is another matter.
-    again_at(&home, "posts:create -c y -i cm4ean69r0003w8w1cdomox9n -s 2030-01-01", &server)
-        .run()
-        .code(0);
+    again_at(
+        &home,
+        "posts:create -c y -i cm4ean69r0003w8w1cdomox9n -s 2030-01-01",
+        &server,
+    )
+    .run()
+    .code(0);
     again_at(&home, &format!("{command} --again"), &server)
         .run()
         .code(0);

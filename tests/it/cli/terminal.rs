@@ -101,6 +101,8 @@ fn login(server: &Server) -> Cli {
     postiz("auth:login --no-browser")
         .var("POSTIZ_AUTH_SERVER", server.url())
         .var("TERM", "xterm-256color")
+        // The API of these logins is not there, and is not looked for outside of this machine.
+        .var("https_proxy", "http://127.0.0.1:1")
 }
 
 #[test]
@@ -121,9 +123,7 @@ fn time_left_counts_down_in_place() {
         assert!(screen.iter().any(|line| line == row), "{screen:#?}");
     }
     assert!(
-        screen
-            .iter()
-            .any(|row| row == "Signed in. Organization: org-1"),
+        screen.iter().any(|row| row == "Organization: org-1"),
         "{screen:#?}"
     );
 }

@@ -3,15 +3,23 @@
 pub(crate) mod analytics;
 pub(crate) mod api;
 pub(crate) mod auth;
+pub(crate) mod clipping;
 pub(crate) mod completions;
 pub(crate) mod integrations;
+pub(crate) mod man;
+pub(crate) mod media;
+pub(crate) mod notifications;
 pub(crate) mod posts;
+pub(crate) mod skill;
 pub(crate) mod upload;
 
 use crate::cli::api::{Api, Call};
-use crate::cli::command::{Positional, one};
+use crate::cli::command::{Flag, Options, Positional, one};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
+
+/// The version that no release has yet.
+const AFTER_2_23_0: &str = "newer than v2.23.0";
 
 const POST_ID: Positional = one("id", "the post's ID");
 const INTEGRATION_ID: Positional = one("id", "the channel's ID");
@@ -22,4 +30,22 @@ fn answer_of(context: &mut Context, call: &Call) -> Result<Exit, CliError> {
     let json = api.json(context, call)?;
     context.output.json(&json)?;
     Ok(Exit::Done)
+}
+
+/// The page that `flag` asks for, of pages that are counted from `first`.
+fn page<'a>(
+    options: &'a Options,
+    flag: &'static Flag,
+    first: u32,
+) -> Result<Option<&'a str>, CliError> {
+    let page = options.text(flag)?;
+    match page.map(str::parse::<u32>) {
+        None => Ok(None),
+        Some(Ok(number)) if number >= first => Ok(page),
+        Some(_) => {
+            let (name, page) = (flag.long, page.unwrap_or_default());
+            let message = format!("--{name} must be a number from {first}, not `{page}`");
+            Err(CliError::usage(message))
+        }
+    }
 }

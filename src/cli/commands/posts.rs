@@ -209,7 +209,8 @@ pub(crate) static STATUS: Flag = flag(
 );
 
 pub(crate) fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let call = Call::new(Method::PUT, &["posts", options.positional(0)?, "status"])?;
+    let call = Call::new(Method::PUT, &["posts", options.positional(0)?, "status"])?
+        .since("v2.21.7 or newer");
     let body = json!({ "status": options.required(&STATUS)? });
     answer_of(context, &call.body(body.to_string()))
 }
@@ -227,7 +228,8 @@ pub(crate) static SETTINGS_COMMAND: Command = Command {
 };
 
 pub(crate) fn settings(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let call = Call::new(Method::PUT, &["posts", options.positional(0)?, "settings"])?;
+    let call = Call::new(Method::PUT, &["posts", options.positional(0)?, "settings"])?
+        .since("newer than v2.23.0");
     let body = json!({ "settings": object(&SETTINGS, options.required(&SETTINGS)?)? });
     answer_of(context, &call.body(body.to_string()))
 }

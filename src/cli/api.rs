@@ -1,5 +1,5 @@
 //! The Postiz API: requests with the user's credential, what is sent again, and where redirects may lead. What an answer
-//! that is no success means is refusal.rs.
+//! that is no success means is api_error.rs.
 
 use std::io::Read;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::http::{Method, Uri};
 
+use crate::cli::api_error;
 use crate::cli::context::{Context, sleep};
 use crate::cli::credentials::SignedIn;
 use crate::cli::error::CliError;
 use crate::cli::http::{Answer, Http, NoAnswer, Outgoing, Sent};
 use crate::cli::json::Json;
-use crate::cli::refusal;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::text::printable_cut;
 
@@ -95,7 +95,7 @@ impl Api {
     /// Sends `call`; its answer, if it is a success, is JSON.
     pub(crate) fn json(&self, context: &mut Context, call: &Call) -> Result<Json, CliError> {
         let answer = self.answer(context, call)?;
-        refusal::json_of(&answer, &self.signed_in)
+        api_error::json_of(&answer, &self.signed_in)
     }
 
     /// Sends `call` and follows it where it may go; any success will do.
@@ -110,7 +110,7 @@ impl Api {
                 Some(target) if (300..400).contains(&answer.status) => target,
                 _ => {
                     let now = context.clock.date();
-                    return Err(refusal::of(&answer, &self.signed_in, &context.vars, now));
+                    return Err(api_error::of(&answer, &self.signed_in, &context.vars, now));
                 }
             };
             match within_origin(&uri, target) {
@@ -144,7 +144,7 @@ impl Api {
                 }
                 None => {
                     return sent
-                        .map_err(|no_answer| refusal::unreachable(no_answer, &self.signed_in));
+                        .map_err(|no_answer| api_error::unreachable(no_answer, &self.signed_in));
                 }
             }
         }
@@ -176,7 +176,7 @@ impl Api {
             body: Sent::Stream { reader, length },
         };
         let sent = self.http.send(outgoing);
-        sent.map_err(|no_answer| refusal::unreachable(no_answer, &self.signed_in))
+        sent.map_err(|no_answer| api_error::unreachable(no_answer, &self.signed_in))
     }
 
     fn uri(&self, path: &str) -> Result<Uri, CliError> {

@@ -5,8 +5,9 @@
 
 use std::ffi::{OsStr, OsString};
 
+use crate::cli::command::{Command, Flag, Options, Takes};
 use crate::cli::error::CliError;
-use crate::cli::table::{self, Command, Flag, Takes};
+use crate::cli::table;
 
 /// What the user asks for.
 pub(crate) enum Asked {
@@ -25,13 +26,6 @@ pub(crate) enum Topic {
     /// `posts`: all commands that begin with it.
     Group(&'static str),
     Command(&'static Command),
-}
-
-/// The arguments of one command, in the order they were typed.
-pub(crate) struct Options {
-    pub(crate) command: &'static Command,
-    positionals: Vec<OsString>,
-    given: Vec<(&'static Flag, OsString)>,
 }
 
 /// Reads the whole command line, without the program's name.
@@ -188,14 +182,16 @@ impl Scan {
             Some((name, value)) => (name, Some(value)),
             None => (text, None),
         };
-        let flags = self.options.command.flags;
+        let mut flags = self.options.command.all_flags();
         let wanted = kebab(name);
-        if let Some(flag) = flags.iter().find(|flag| kebab(flag.long) == wanted) {
+        if let Some(flag) = flags.find(|flag| kebab(flag.long) == wanted) {
             return self.flag(flag, value.map(OsString::from), rest);
         }
         let positive = wanted.strip_prefix("no-").unwrap_or_default();
-        let negated = flags
-            .iter()
+        let negated = self
+            .options
+            .command
+            .all_flags()
             .find(|flag| flag.takes == Takes::YesNo && kebab(flag.long) == positive);
         match (negated, value) {
             (Some(flag), None) => self.keep(flag, "false".into()),
@@ -209,11 +205,8 @@ impl Scan {
         let mut characters = text.chars();
         let letter = characters.next();
         let glued = characters.as_str();
-        let flags = self.options.command.flags;
-        let Some(flag) = flags
-            .iter()
-            .find(|flag| flag.short.is_some() && flag.short == letter)
-        else {
+        let mut flags = self.options.command.all_flags();
+        let Some(flag) = flags.find(|flag| flag.short.is_some() && flag.short == letter) else {
             return Err(self.unknown_flag(&format!("-{text}")));
         };
         let value = match glued {
@@ -286,8 +279,7 @@ impl Scan {
     fn unknown_flag(&self, typed: &str) -> CliError {
         let command = self.options.command;
         let names = command
-            .flags
-            .iter()
+            .all_flags()
             .map(|flag| flag.long)
             .chain(["help", "version"]);
         let message = format!("{} has no flag {typed}", command.name);
@@ -296,79 +288,6 @@ impl Scan {
             None => CliError::usage(message),
         }
     }
-}
-
-impl Options {
-    /// Was `flag` given?
-    pub(crate) fn has(&self, flag: &'static Flag) -> bool {
-        self.given
-            .iter()
-            .any(|(given, _)| std::ptr::eq(*given, flag))
-    }
-
-    /// All flags that were given, in their order.
-    pub(crate) fn given(&self) -> impl Iterator<Item = (&'static Flag, &OsStr)> {
-        self.given
-            .iter()
-            .map(|(flag, value)| (*flag, value.as_os_str()))
-    }
-
-    /// The value of `flag`, which may be a path that is not UTF-8.
-    pub(crate) fn raw(&self, flag: &'static Flag) -> Option<&OsStr> {
-        let mut given = self.given();
-        given
-            .find(|(given, _)| std::ptr::eq(*given, flag))
-            .map(|(_, value)| value)
-    }
-
-    /// The value of `flag`. An empty one is refused: more often than not it is a script's variable that was never filled.
-    pub(crate) fn text(&self, flag: &'static Flag) -> Result<Option<&str>, CliError> {
-        let Some(raw) = self.raw(flag) else {
-            return Ok(None);
-        };
-        match utf8(flag, raw)? {
-            "" => Err(CliError::usage(format!("--{} is empty", flag.long))),
-            text => Ok(Some(text)),
-        }
-    }
-
-    /// The value of a flag that the command cannot do without.
-    pub(crate) fn required(&self, flag: &'static Flag) -> Result<&str, CliError> {
-        let missing = || {
-            let hint = format!("`postiz {} --help` says how it is used", self.command.name);
-            CliError::usage(format!("{} needs --{}", self.command.name, flag.long)).hint(hint)
-        };
-        self.text(flag)?.ok_or_else(missing)
-    }
-
-    /// A [`Takes::YesNo`] flag.
-    pub(crate) fn yes_no(&self, flag: &'static Flag, default: bool) -> bool {
-        self.raw(flag).map_or(default, |value| value == "true")
-    }
-
-    /// The positional at `place`; a command that has been read has them all.
-    pub(crate) fn positional(&self, place: usize) -> Result<&str, CliError> {
-        let raw = self
-            .positionals
-            .get(place)
-            .map(OsString::as_os_str)
-            .unwrap_or_default();
-        raw.to_str().ok_or_else(|| {
-            let message = format!("`{}` is not valid UTF-8", raw.to_string_lossy());
-            CliError::usage(message)
-        })
-    }
-
-    /// All positionals, as paths.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &OsStr> {
-        self.positionals.iter().map(OsString::as_os_str)
-    }
-}
-
-/// The text of a flag's value.
-pub(crate) fn utf8<'a>(flag: &Flag, raw: &'a OsStr) -> Result<&'a str, CliError> {
-    raw.to_str()
-        .ok_or_else(|| CliError::usage(format!("the value of --{} is not valid UTF-8", flag.long)))
 }
 
 fn check_word(flag: &Flag, value: &OsStr) -> Result<(), CliError> {
@@ -446,7 +365,8 @@ const SEE_OVERVIEW: &str = "`postiz --help` lists the commands";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::table::{COMMANDS, CONTENT, MEDIA};
+    use crate::cli::commands::posts::{CONTENT, MEDIA};
+    use crate::cli::table::COMMANDS;
 
     fn options(arguments: &[&str]) -> Options {
         match parse(arguments.iter().map(Into::into).collect()) {
@@ -510,8 +430,9 @@ mod tests {
     #[test]
     fn the_table_is_sound() {
         for command in COMMANDS {
-            for (place, flag) in command.flags.iter().enumerate() {
-                for other in &command.flags[place + 1..] {
+            let flags: Vec<_> = command.all_flags().collect();
+            for (place, flag) in flags.iter().enumerate() {
+                for other in &flags[place + 1..] {
                     assert_ne!(kebab(flag.long), kebab(other.long), "{}", command.name);
                     assert!(
                         flag.short.is_none() || flag.short != other.short,
@@ -538,7 +459,7 @@ mod tests {
             .iter()
             .map(|command| command.name.to_owned())
             .collect();
-        for flag in COMMANDS.iter().flat_map(|command| command.flags) {
+        for flag in COMMANDS.iter().flat_map(|command| command.all_flags()) {
             words.extend([
                 format!("--{}", flag.long),
                 format!("--{}=", flag.long),

@@ -1,7 +1,8 @@
 //! Shell completions, written from the table. The scripts know every command and flag; values that only Postiz knows
 //! (IDs) are not asked for, since a Tab must not wait for a network.
 
-use crate::cli::table::{COMMANDS, Command, Flag, Takes};
+use crate::cli::command::{Command, Flag, Takes};
+use crate::cli::table::COMMANDS;
 
 /// For `eval "$(postiz completions bash)"`.
 pub(crate) fn bash() -> String {
@@ -10,8 +11,7 @@ pub(crate) fn bash() -> String {
     let mut values = String::new();
     for command in COMMANDS {
         let words: Vec<String> = command
-            .flags
-            .iter()
+            .all_flags()
             .map(|flag| format!("--{}", flag.long))
             .collect();
         flags.push_str(&format!(
@@ -19,7 +19,7 @@ pub(crate) fn bash() -> String {
             command.name,
             words.join(" ")
         ));
-        for flag in command.flags {
+        for flag in command.all_flags() {
             if let Some(words) = value_words(flag) {
                 values.push_str(&format!(
                     "    {}' '--{}) words='{words}' ;;\n",
@@ -103,7 +103,7 @@ if [[ $funcstack[1] == _postiz ]]; then _postiz \"$@\"; else compdef _postiz pos
 }
 
 fn zsh_flags(command: &Command) -> String {
-    let specs = command.flags.iter().map(|flag| {
+    let specs = command.all_flags().map(|flag| {
         let repeat = if flag.repeatable { "*" } else { "" };
         let about = flag
             .about
@@ -131,7 +131,7 @@ pub(crate) fn fish() -> String {
             "complete -c postiz -n __fish_use_subcommand -a {name} -d {}\n",
             quoted(command.about)
         ));
-        for flag in command.flags {
+        for flag in command.all_flags() {
             let short = flag
                 .short
                 .map_or(String::new(), |short| format!(" -s {short}"));

@@ -1,6 +1,6 @@
 //! Everything the CLI takes from outside: arguments, environment, streams, time, the browser. A test builds its own.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,6 +35,12 @@ impl Vars {
     /// Keeps `vars`.
     pub fn new(vars: impl IntoIterator<Item = (OsString, OsString)>) -> Vars {
         Vars(vars.into_iter().collect())
+    }
+
+    /// Puts `value` in place of what the environment has.
+    pub(crate) fn set(&mut self, name: &str, value: &OsStr) {
+        self.0.retain(|(key, _)| key != name);
+        self.0.push((name.into(), value.into()));
     }
 
     /// The value of `name` as it is, unless it is empty.

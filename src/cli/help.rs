@@ -1,7 +1,8 @@
 //! Help, written from the table.
 
 use crate::cli::args::Topic;
-use crate::cli::table::{COMMANDS, Command, Flag, group_of};
+use crate::cli::command::{Command, Flag};
+use crate::cli::table::{COMMANDS, group_of};
 
 /// The page about `topic`.
 pub(crate) fn page(topic: Topic) -> String {
@@ -13,7 +14,7 @@ pub(crate) fn page(topic: Topic) -> String {
 }
 
 fn overview() -> String {
-    let commands: String = COMMANDS.iter().map(summary).collect();
+    let commands: String = COMMANDS.iter().copied().map(summary).collect();
     format!(
         "\
 postiz: schedule social media posts with Postiz
@@ -45,6 +46,7 @@ Example:
 fn group_page(group: &str) -> String {
     let members = COMMANDS
         .iter()
+        .copied()
         .filter(|command| group_of(command.name) == Some(group));
     let commands: String = members.map(summary).collect();
     format!(
@@ -73,7 +75,7 @@ fn command_page(command: &Command) -> String {
         }
     }
     page.push_str("\nFlags:\n");
-    for flag in command.flags {
+    for flag in command.all_flags() {
         page.push_str(&two_columns(&flag_names(flag), flag.about));
     }
     page.push_str(&two_columns("-h, --help", "print this"));
@@ -93,9 +95,7 @@ fn usage(command: &Command) -> String {
         let more = if positional.many { "…" } else { "" };
         line.push_str(&format!(" <{}>{more}", positional.name));
     }
-    if !command.flags.is_empty() {
-        line.push_str(" [flags]");
-    }
+    line.push_str(" [flags]");
     line
 }
 

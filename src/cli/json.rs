@@ -1,7 +1,11 @@
 //! JSON that passes through unchanged: checked, but never rebuilt, so that key order, big integers and `1.0` stay as they came.
 
-use serde::de::IgnoredAny;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::ser::{Error, Serialize, Serializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::shared::text::is_unprintable;
 
@@ -38,11 +42,14 @@ impl Json {
     /// Two-space indented. With `for_terminal`, control characters that JSON allows inside a string are written as escapes,
     /// which mean the same.
     pub(crate) fn indented(&self, for_terminal: bool) -> String {
-        let mut writer = Indenter::new(self.0.len());
-        for c in self.0.chars() {
-            writer.take(c, for_terminal);
+        // Nesting deeper than serde_json reads stays as it came.
+        let indented = serde_json::from_str(&self.0)
+            .and_then(|raw| serde_json::to_string_pretty(&Indented(raw)))
+            .unwrap_or_else(|_| self.0.clone());
+        match for_terminal {
+            true => without_unprintable(&indented),
+            false => indented,
         }
-        writer.text
     }
 }
 
@@ -52,81 +59,59 @@ impl From<Value> for Json {
     }
 }
 
-/// Lays JSON text out anew without touching a token. It trusts the text to be valid.
-struct Indenter {
-    text: String,
-    depth: usize,
-    in_string: bool,
-    after_backslash: bool,
-    /// A bracket was opened and nothing followed yet: `[]` and `{}` stay on one line.
-    just_opened: bool,
-}
+/// Serializes objects and arrays anew, level by level, and all else as the text that it was.
+struct Indented<'a>(&'a RawValue);
 
-impl Indenter {
-    fn new(size: usize) -> Indenter {
-        Indenter {
-            text: String::with_capacity(size + size / 4),
-            depth: 0,
-            in_string: false,
-            after_backslash: false,
-            just_opened: false,
-        }
-    }
-
-    fn take(&mut self, c: char, for_terminal: bool) {
-        if self.in_string {
-            return self.take_in_string(c, for_terminal);
-        }
-        match c {
-            ' ' | '\n' | '\r' | '\t' => {}
-            ']' | '}' => {
-                self.depth = self.depth.saturating_sub(1);
-                if !self.just_opened {
-                    self.new_line();
-                }
-                self.just_opened = false;
-                self.text.push(c);
+impl Serialize for Indented<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = self.0.get();
+        match text.as_bytes().first() {
+            Some(b'[') => {
+                let items: Vec<&RawValue> = serde_json::from_str(text).map_err(S::Error::custom)?;
+                serializer.collect_seq(items.into_iter().map(Indented))
             }
-            ',' => {
-                self.text.push(c);
-                self.new_line();
+            Some(b'{') => {
+                let Entries(entries) = serde_json::from_str(text).map_err(S::Error::custom)?;
+                serializer.collect_map(
+                    entries
+                        .into_iter()
+                        .map(|(key, value)| (key, Indented(value))),
+                )
             }
-            ':' => self.text.push_str(": "),
-            _ => self.begin_value(c),
+            _ => self.0.serialize(serializer),
         }
-    }
-
-    fn begin_value(&mut self, c: char) {
-        if self.just_opened {
-            self.new_line();
-        }
-        self.just_opened = matches!(c, '[' | '{');
-        self.depth += usize::from(self.just_opened);
-        self.in_string = c == '"';
-        self.text.push(c);
-    }
-
-    fn take_in_string(&mut self, c: char, for_terminal: bool) {
-        if for_terminal && is_unprintable(c) {
-            self.text.push_str(&escape(c));
-        } else {
-            self.text.push(c);
-        }
-        self.in_string = self.after_backslash || c != '"';
-        self.after_backslash = !self.after_backslash && c == '\\';
-    }
-
-    fn new_line(&mut self) {
-        self.text.push('\n');
-        self.text.extend(std::iter::repeat_n("  ", self.depth));
     }
 }
 
-/// JSON on one line, its control characters written as escapes.
-pub(crate) fn without_unprintable(line: &str) -> String {
-    let mut text = String::with_capacity(line.len());
-    for c in line.chars() {
-        match is_unprintable(c) {
+/// An object's members as they came: in their order, also where a name stands twice.
+struct Entries<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Entries<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Entries(Vec::new()))
+    }
+}
+
+impl<'de> Visitor<'de> for Entries<'de> {
+    type Value = Self;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some(entry) = map.next_entry()? {
+            self.0.push(entry);
+        }
+        Ok(self)
+    }
+}
+
+/// The JSON with control characters written as escapes, which mean the same; line ends stay.
+pub(crate) fn without_unprintable(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c != '\n' && is_unprintable(c) {
             true => text.push_str(&escape(c)),
             false => text.push(c),
         }
@@ -163,6 +148,8 @@ mod tests {
   "z": []
 }"#;
         assert_eq!(indented(text), expected);
+        // What JavaScript cuts in the middle of a pair.
+        assert_eq!(indented(r#"["\ud83d"]"#), "[\n  \"\\ud83d\"\n]");
     }
 
     #[test]
@@ -191,8 +178,8 @@ mod tests {
             assert!(Json::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(Json::parse("\u{feff}{} \n").unwrap().as_str(), "{}");
-        // Depth costs no stack.
+        // Depth costs no stack: what is nested deeper than serde_json reads is printed as it came.
         let deep = "[".repeat(100_000) + &"]".repeat(100_000);
-        assert!(Json::parse(&deep).is_ok());
+        assert_eq!(Json::parse(&deep).unwrap().indented(false), deep);
     }
 }

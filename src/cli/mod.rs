@@ -6,16 +6,15 @@
 pub mod context;
 
 mod args;
+mod command;
 mod table;
 
 mod commands;
 
 mod api;
-mod refusal;
+mod api_error;
 
-mod device_flow;
 mod login;
-mod unfinished;
 
 mod http;
 mod json;
@@ -35,6 +34,7 @@ pub mod output;
 pub use browser::open as open_browser;
 
 use args::{Asked, Topic};
+use command::COMMON_FLAGS;
 use context::Context;
 use error::{CliError, Exit};
 
@@ -53,7 +53,14 @@ pub fn run(mut context: Context) -> Exit {
 
 fn act(asked: Asked, context: &mut Context) -> Result<Exit, CliError> {
     match asked {
-        Asked::Run(options) => return (options.command.run)(context, &options),
+        Asked::Run(options) => {
+            for (flag, variable) in COMMON_FLAGS {
+                if let Some(value) = options.raw(flag) {
+                    context.vars.set(variable, value);
+                }
+            }
+            return (options.command.run)(context, &options);
+        }
         Asked::Help(topic) => context.output.verbatim(&help::page(topic))?,
         Asked::Version => context
             .output

@@ -1,16 +1,42 @@
 //! `analytics:platform` and `analytics:post`: numbers of the last days.
 
 use crate::cli::api::Call;
-use crate::cli::args::Options;
-use crate::cli::commands::answer_of;
+use crate::cli::command::{Command, Flag, Options, Takes, flag};
+use crate::cli::commands::{INTEGRATION_ID, POST_ID, answer_of};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
-use crate::cli::table::DAYS;
+
+pub(crate) static PLATFORM: Command = Command {
+    name: "analytics:platform",
+    about: "show a channel's numbers",
+    positionals: &[INTEGRATION_ID],
+    flags: &[&DAYS],
+    notes: "",
+    examples: &["postiz analytics:platform \"$CHANNEL\" -d 30 | jq -r '.[].label'"],
+    run: platform,
+};
+
+pub(crate) static DAYS: Flag = flag(
+    "date",
+    Some('d'),
+    Takes::Value("DAYS"),
+    "how many days back (default: 7)",
+);
 
 pub(crate) fn platform(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let call = Call::get(&["analytics", options.positional(0)?])?.query("date", days(options)?);
     answer_of(context, &call)
 }
+
+pub(crate) static POST: Command = Command {
+    name: "analytics:post",
+    about: "show a post's numbers",
+    positionals: &[POST_ID],
+    flags: &[&DAYS],
+    notes: "",
+    examples: &["postiz analytics:post \"$POST\" -d 30"],
+    run: post,
+};
 
 pub(crate) fn post(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let call =

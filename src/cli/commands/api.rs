@@ -6,11 +6,33 @@ use std::io::Read;
 use ureq::http::Method;
 
 use crate::cli::api::{Api, Call};
-use crate::cli::args::Options;
+use crate::cli::command::{Command, Flag, Options, Takes, flag, one};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::json::Json;
-use crate::cli::table::BODY;
+
+pub(crate) static API: Command = Command {
+    name: "api",
+    about: "send any request to the Postiz API",
+    positionals: &[
+        one("method", "GET, POST, PUT, PATCH, DELETE or HEAD"),
+        one("path", "the path under the API URL, with its query"),
+    ],
+    flags: &[&BODY],
+    notes: "Prints the answer's body as it is.",
+    examples: &[
+        "postiz api GET /public/v1/is-connected",
+        "postiz api PUT \"/public/v1/posts/$POST/status\" -d '{\"status\":\"draft\"}' | jq -r .state",
+    ],
+    run: any,
+};
+
+pub(crate) static BODY: Flag = flag(
+    "data",
+    Some('d'),
+    Takes::Value("JSON|@FILE|-"),
+    "the request's body: JSON, @FILE, or - for stdin",
+);
 
 pub(crate) fn any(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let method = method(options.positional(0)?)?;

@@ -3,11 +3,30 @@
 use serde_json::{Map, Value, json};
 
 use crate::cli::api::{Api, Call};
-use crate::cli::args::Options;
+use crate::cli::command::{Command, Flag, Options, Takes, flag};
 use crate::cli::context::Context;
 use crate::cli::credentials::{API_KEY_VARIABLE, By, CredentialsFile, SignedIn};
 use crate::cli::error::{CliError, Exit};
-use crate::cli::table::AS_JSON;
+
+pub(crate) static STATUS: Command = Command {
+    name: "auth:status",
+    about: "say who is signed in, and check it with Postiz",
+    positionals: &[],
+    flags: &[&AS_JSON],
+    notes: "Exit code 0: valid. 4: not signed in, or refused. 1: could not be checked.",
+    examples: &[
+        "postiz auth:status",
+        "postiz auth:status --json | jq -r .method",
+    ],
+    run: status,
+};
+
+pub(crate) static AS_JSON: Flag = flag(
+    "json",
+    None,
+    Takes::Nothing,
+    "print JSON for programs on stdout",
+);
 
 /// Says who is signed in, and asks Postiz whether that is so.
 pub(crate) fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
@@ -140,6 +159,16 @@ fn report(
     checked.and_then(|_| printed.map(|()| Exit::Done))
 }
 
+pub(crate) static LOGOUT: Command = Command {
+    name: "auth:logout",
+    about: "remove the stored credentials",
+    positionals: &[],
+    flags: &[&AS_JSON],
+    notes: "The token itself is revoked in Postiz: Settings > Approved Apps.",
+    examples: &["postiz auth:logout"],
+    run: logout,
+};
+
 /// Removes the credentials file.
 pub(crate) fn logout(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let file = CredentialsFile::locate(context)?;
@@ -169,6 +198,18 @@ pub(crate) fn logout(context: &mut Context, options: &Options) -> Result<Exit, C
     }
     Ok(Exit::Done)
 }
+
+pub(crate) static TOKEN: Command = Command {
+    name: "auth:token",
+    about: "print the credential in use, for scripts",
+    positionals: &[],
+    flags: &[],
+    notes: "",
+    examples: &[
+        "curl -s -H \"Authorization: $(postiz auth:token)\" \"$POSTIZ_API_URL/public/v1/integrations\" | jq length",
+    ],
+    run: token,
+};
 
 /// Prints the credential in use, alone.
 pub(crate) fn token(context: &mut Context, _: &Options) -> Result<Exit, CliError> {

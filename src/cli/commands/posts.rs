@@ -7,19 +7,94 @@ use serde_json::{Map, Number, Value, json};
 use ureq::http::Method;
 
 use crate::cli::api::Call;
-use crate::cli::args::{Options, utf8};
-use crate::cli::commands::answer_of;
+use crate::cli::command::{Command, Flag, Options, Takes, flag, repeatable, utf8};
 use crate::cli::commands::api::read_text;
+use crate::cli::commands::{POST_ID, answer_of};
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::json::Json;
-use crate::cli::table::{
-    CONTENT, CUSTOMER, DATE, DELAY, END_DATE, Flag, INTEGRATIONS, MEDIA, POST_FILE, RELEASE_ID,
-    SETTINGS, SHORT_LINK, START_DATE, STATUS, TYPE,
-};
 use crate::shared::random;
 use crate::shared::utc;
+
+pub(crate) static CREATE: Command = Command {
+    name: "posts:create",
+    about: "schedule, publish or draft a post",
+    positionals: &[],
+    flags: &[&CONTENT, &MEDIA, &INTEGRATIONS, &DATE, &TYPE, &DELAY, &SETTINGS, &SHORT_LINK, &POST_FILE],
+    notes: "\
+Each -m belongs to the -c before it. When all -m stand after the last of several -c, they pair up in order, and
+-m \"\" skips a part. A part may have no text (-c \"\") only if it has media.",
+    examples: &[
+        "postiz posts:create -c \"Hello\" -s 2030-01-15T10:00:00Z -i \"$CHANNEL\"",
+        "postiz posts:create -c \"First\" -m https://example.com/a.png -c \"- then this\" -d 5 -s 2030-01-15T10:00:00Z -i \"$CHANNEL\" | jq -r '.[0].postId'",
+        "postiz posts:create --json post.json",
+    ],
+    run: create,
+};
+
+pub(crate) static CONTENT: Flag = repeatable(flag(
+    "content",
+    Some('c'),
+    Takes::Value("TEXT"),
+    "the text of the post; repeat it for a thread",
+));
+
+pub(crate) static MEDIA: Flag = repeatable(flag(
+    "media",
+    Some('m'),
+    Takes::Value("URLS"),
+    "comma-separated media of the -c before it; may be repeated",
+));
+
+pub(crate) static INTEGRATIONS: Flag = repeatable(flag(
+    "integrations",
+    Some('i'),
+    Takes::Value("IDS"),
+    "comma-separated channel IDs; may be repeated",
+));
+
+pub(crate) static DATE: Flag = flag(
+    "date",
+    Some('s'),
+    Takes::Value("DATE"),
+    "when to publish: ISO 8601, UTC unless it names a zone",
+);
+
+pub(crate) static TYPE: Flag = flag(
+    "type",
+    Some('t'),
+    Takes::OneOf(&["schedule", "draft", "now"]),
+    "what to do with it (default: schedule)",
+);
+
+pub(crate) static DELAY: Flag = flag(
+    "delay",
+    Some('d'),
+    Takes::Value("MINUTES"),
+    "minutes between the parts of a thread (default: 0)",
+);
+
+pub(crate) static SETTINGS: Flag = flag(
+    "settings",
+    None,
+    Takes::Value("JSON"),
+    "the platform's settings, a JSON object",
+);
+
+pub(crate) static SHORT_LINK: Flag = flag(
+    "shortLink",
+    None,
+    Takes::YesNo,
+    "shorten links (default); --no-shortLink keeps them",
+);
+
+pub(crate) static POST_FILE: Flag = flag(
+    "json",
+    Some('j'),
+    Takes::Path,
+    "send this JSON file as it is (- is stdin); excludes the rest",
+);
 
 pub(crate) fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let call = Call::new(Method::POST, &["posts"])?;
@@ -47,6 +122,39 @@ pub(crate) fn create(context: &mut Context, options: &Options) -> Result<Exit, C
     answer_of(context, &call.body(body))
 }
 
+pub(crate) static LIST: Command = Command {
+    name: "posts:list",
+    about: "list posts",
+    positionals: &[],
+    flags: &[&START_DATE, &END_DATE, &CUSTOMER],
+    notes: "",
+    examples: &[
+        "postiz posts:list --startDate 2030-01-01T00:00:00Z --endDate 2030-01-31T23:59:59Z | jq -r '.posts[].id'",
+    ],
+    run: list,
+};
+
+pub(crate) static START_DATE: Flag = flag(
+    "startDate",
+    None,
+    Takes::Value("DATE"),
+    "from this date (default: 30 days back)",
+);
+
+pub(crate) static END_DATE: Flag = flag(
+    "endDate",
+    None,
+    Takes::Value("DATE"),
+    "to this date (default: 30 days ahead)",
+);
+
+pub(crate) static CUSTOMER: Flag = flag(
+    "customer",
+    None,
+    Takes::Value("ID"),
+    "only posts of this customer (group)",
+);
+
 pub(crate) fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let now = context.clock.date();
     let start = match date(options, &START_DATE)? {
@@ -66,6 +174,16 @@ pub(crate) fn list(context: &mut Context, options: &Options) -> Result<Exit, Cli
     answer_of(context, &call)
 }
 
+pub(crate) static DELETE: Command = Command {
+    name: "posts:delete",
+    about: "delete a post, with all of its group",
+    positionals: &[POST_ID],
+    flags: &[],
+    notes: "Postiz answers {\"error\": true} when it has deleted the post; the exit code is what counts.",
+    examples: &["postiz posts:delete \"$POST\""],
+    run: delete,
+};
+
 pub(crate) fn delete(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     answer_of(
         context,
@@ -73,11 +191,40 @@ pub(crate) fn delete(context: &mut Context, options: &Options) -> Result<Exit, C
     )
 }
 
+pub(crate) static STATUS_COMMAND: Command = Command {
+    name: "posts:status",
+    about: "turn a post into a draft, or schedule it",
+    positionals: &[POST_ID],
+    flags: &[&STATUS],
+    notes: "",
+    examples: &["postiz posts:status \"$POST\" --status draft"],
+    run: status,
+};
+
+pub(crate) static STATUS: Flag = flag(
+    "status",
+    Some('s'),
+    Takes::OneOf(&["draft", "schedule"]),
+    "the new status (required)",
+);
+
 pub(crate) fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let call = Call::new(Method::PUT, &["posts", options.positional(0)?, "status"])?;
     let body = json!({ "status": options.required(&STATUS)? });
     answer_of(context, &call.body(body.to_string()))
 }
+
+pub(crate) static SETTINGS_COMMAND: Command = Command {
+    name: "posts:settings",
+    about: "change the platform's settings of a post",
+    positionals: &[POST_ID],
+    flags: &[&SETTINGS],
+    notes: "--settings is required; Postiz merges it into what the post has.",
+    examples: &[
+        "postiz posts:settings \"$POST\" --settings '{\"who_can_reply_post\":\"everyone\"}'",
+    ],
+    run: settings,
+};
 
 pub(crate) fn settings(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let call = Call::new(Method::PUT, &["posts", options.positional(0)?, "settings"])?;
@@ -85,12 +232,39 @@ pub(crate) fn settings(context: &mut Context, options: &Options) -> Result<Exit,
     answer_of(context, &call.body(body.to_string()))
 }
 
+pub(crate) static MISSING: Command = Command {
+    name: "posts:missing",
+    about: "list content that may be a published post whose ID got lost",
+    positionals: &[POST_ID],
+    flags: &[],
+    notes: "",
+    examples: &["postiz posts:missing \"$POST\" | jq -r '.[].id'"],
+    run: missing,
+};
+
 pub(crate) fn missing(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     answer_of(
         context,
         &Call::get(&["posts", options.positional(0)?, "missing"])?,
     )
 }
+
+pub(crate) static CONNECT: Command = Command {
+    name: "posts:connect",
+    about: "tell Postiz which published post this one is",
+    positionals: &[POST_ID],
+    flags: &[&RELEASE_ID],
+    notes: "",
+    examples: &["postiz posts:connect \"$POST\" --release-id 7321456789012345678"],
+    run: connect,
+};
+
+pub(crate) static RELEASE_ID: Flag = flag(
+    "release-id",
+    None,
+    Takes::Value("ID"),
+    "the ID of the published post on its platform (required)",
+);
 
 pub(crate) fn connect(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let call = Call::new(

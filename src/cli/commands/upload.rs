@@ -6,15 +6,34 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use crate::cli::api::Api;
-use crate::cli::args::Options;
+use crate::cli::api_error;
+use crate::cli::command::{Command, Flag, Options, Takes, flag, many};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::json::Json;
 use crate::cli::progress::{Progress, bytes};
-use crate::cli::refusal;
-use crate::cli::table::NAME;
 use crate::shared::hash::hex;
 use crate::shared::random;
+
+pub(crate) static UPLOAD: Command = Command {
+    name: "upload",
+    about: "upload files, to use them in posts",
+    positionals: &[many("file", "a file's path; - is stdin")],
+    flags: &[&NAME],
+    notes: "One file gives its record, several give an array. Files are sent one after another, straight from the disk.",
+    examples: &[
+        "postiz upload photo.png | jq -r .path",
+        "postiz upload - --name photo.png < photo.png",
+    ],
+    run: upload,
+};
+
+pub(crate) static NAME: Flag = flag(
+    "name",
+    None,
+    Takes::Value("NAME"),
+    "the file's name, when it comes from stdin (-)",
+);
 
 pub(crate) fn upload(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let name = options.text(&NAME)?;
@@ -154,10 +173,10 @@ fn send(context: &mut Context, api: &Api, source: Source) -> Result<Json, CliErr
     })?;
     if !answer.is_success() {
         let now = context.clock.date();
-        let error = refusal::of(&answer, &api.signed_in, &context.vars, now);
+        let error = api_error::of(&answer, &api.signed_in, &context.vars, now);
         return Err(error.about(&format!("{shown} is not uploaded")));
     }
-    refusal::json_of(&answer, &api.signed_in)
+    api_error::json_of(&answer, &api.signed_in)
 }
 
 /// A file's bytes on their way, counted, with the file growing or shrinking noticed.

@@ -1,61 +1,25 @@
-//! `auth:login`: shows the code, opens the browser, waits, keeps the token. In one go, or for agents as `--start` and
-//! `--finish`, with the device code kept in a file in between.
+//! The device flow from the user's side (RFC 8628 §3): shows the code and the page's address, waits until the code is
+//! confirmed. In one go, or for agents as `--start` and `--finish`, with the device code kept in a file in between.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cli::args::Options;
-use crate::cli::browser::{Closed, may_open};
-use crate::cli::commands::auth::organization;
+use crate::cli::command::Options;
+use crate::cli::commands::auth::AS_JSON;
 use crate::cli::context::{Context, sleep};
-use crate::cli::credentials::{API_KEY_VARIABLE, CredentialsFile, Stored};
-use crate::cli::device_flow::{AuthServer, Codes};
+use crate::cli::credentials::{CredentialsFile, Stored};
 use crate::cli::error::{CliError, Exit};
-use crate::cli::login::{Wait, wait_for_token};
+use crate::cli::login::auth_server::{AuthServer, Codes};
+use crate::cli::login::started_login::StartedLogin;
+use crate::cli::login::wait::{Wait, wait_for_token};
+use crate::cli::login::{AUTH_SERVER, NO_WAIT, QR, keep, open_browser};
 use crate::cli::qr;
-use crate::cli::table::{AS_JSON, AUTH_SERVER, FINISH, NO_BROWSER, NO_WAIT, QR, START};
-use crate::cli::unfinished::Unfinished;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::secret::Secret;
 
-/// Signs in.
-pub(crate) fn login(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    check_flags(options)?;
-    let in_two_calls = options.has(&START) || options.has(&FINISH);
-    let events = options.has(&AS_JSON) || in_two_calls;
-    let done = if options.has(&FINISH) {
-        finish(context, options)
-    } else if options.has(&START) {
-        start(context, options)
-    } else {
-        in_one_go(context, options)
-    };
-    match done {
-        Err(error) if events && error.exit != Exit::Done => {
-            let event = json!({ "event": "error", "error": error.word, "message": error.message });
-            // The failure counts, whether or not anyone still reads about it on stdout.
-            let _ = context.output.event(&event);
-            Err(error)
-        }
-        other => other,
-    }
-}
-
-fn check_flags(options: &Options) -> Result<(), CliError> {
-    let wrong = if options.has(&START) && options.has(&FINISH) {
-        "--start and --finish are two calls"
-    } else if options.has(&NO_WAIT) && !options.has(&FINISH) {
-        "--no-wait goes with --finish"
-    } else if options.has(&FINISH) && options.has(&AUTH_SERVER) {
-        "--finish knows the auth server from --start"
-    } else {
-        return Ok(());
-    };
-    Err(CliError::usage(wrong).hint("`postiz auth:login --help` says how it is used"))
-}
-
-fn in_one_go(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+/// Shows the codes, opens the browser, waits, and keeps the token.
+pub(super) fn in_one_go(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let file = CredentialsFile::locate(context)?;
     let (server, codes) = begin(context, options, &file)?;
     let events = options.has(&AS_JSON);
@@ -67,7 +31,7 @@ fn in_one_go(context: &mut Context, options: &Options) -> Result<Exit, CliError>
     if options.has(&QR) {
         show_qr(context, &codes);
     }
-    open_browser(context, options, &codes);
+    open_browser(context, options, &codes.verification_uri_complete);
     let first_pause = Wait::usual_pause(codes.interval);
     let mut wait = Wait::new(
         context.clock.now(),
@@ -80,17 +44,17 @@ fn in_one_go(context: &mut Context, options: &Options) -> Result<Exit, CliError>
 }
 
 /// `--start`: asks for codes, keeps the device code, and ends.
-fn start(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+pub(super) fn start(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let file = CredentialsFile::locate(context)?;
     let (server, codes) = begin(context, options, &file)?;
-    let unfinished = Unfinished::begin(server.base(), &codes, context.clock.date());
-    let place = Unfinished::place(&file);
-    if place.path().exists() {
+    let started = StartedLogin::begin(server.base(), &codes, context.clock.date());
+    let login_file = StartedLogin::file_beside(&file);
+    if login_file.path().exists() {
         context
             .output
             .say("This replaces a login that was started before and not finished.");
     }
-    unfinished.save(&place)?;
+    started.save(&login_file)?;
     context.output.event(&code_event(&codes))?;
     show_codes(context, &codes);
     if options.has(&QR) {
@@ -101,31 +65,31 @@ fn start(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
 }
 
 /// `--finish`: goes on where `--start` ended.
-fn finish(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+pub(super) fn finish(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let file = CredentialsFile::locate(context)?;
     file.check_writable()?;
-    let place = Unfinished::place(&file);
-    let mut unfinished = Unfinished::load(&place)?;
-    let server = AuthServer::connect(unfinished.server.clone(), context)?;
+    let login_file = StartedLogin::file_beside(&file);
+    let mut started = StartedLogin::load(&login_file)?;
+    let server = AuthServer::connect(started.server.clone(), context)?;
     let date = context.clock.date();
-    let (interval, left) = (unfinished.interval(), unfinished.left(date));
+    let (interval, left) = (started.interval(), started.left(date));
     // However often an agent calls, the server is asked no more often than it wants.
-    let first_pause = unfinished.pause(date);
+    let first_pause = started.pause(date);
     let mut wait = Wait::new(context.clock.now(), interval, left, first_pause);
     let finished = if options.has(&NO_WAIT) {
-        ask_once(context, &server, unfinished.device_code(), &mut wait)
+        ask_once(context, &server, started.device_code(), &mut wait)
     } else {
-        wait_with_countdown(context, &server, unfinished.device_code(), &mut wait).map(Some)
+        wait_with_countdown(context, &server, started.device_code(), &mut wait).map(Some)
     };
     match finished {
         Ok(Some(stored)) => {
             // Spent, whether or not the token can be saved.
-            discard(context, &place);
+            discard(context, &login_file);
             keep(context, &file, &stored, true)
         }
         Ok(None) => {
-            unfinished.ask_again_at(context.clock.date(), wait.interval());
-            unfinished.save(&place)?;
+            started.ask_again_at(context.clock.date(), wait.interval());
+            started.save(&login_file)?;
             let expires_in = wait.left(context.clock.now()).as_secs();
             let event = json!({ "event": "pending", "expires_in": expires_in });
             context.output.event(&event)?;
@@ -134,7 +98,7 @@ fn finish(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
         Err(error) => {
             let is_over = error.exit != Exit::Interrupted && error.word != NO_ANSWER;
             if is_over {
-                discard(context, &place);
+                discard(context, &login_file);
             }
             Err(error)
         }
@@ -142,11 +106,11 @@ fn finish(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
 }
 
 /// A login that is over must not be found by the next `--finish`.
-fn discard(context: &mut Context, place: &CredentialsFile) {
-    if let Err(error) = place.remove() {
-        let place = place.shown();
+fn discard(context: &mut Context, login_file: &CredentialsFile) {
+    if let Err(error) = login_file.remove() {
+        let login_file = login_file.shown();
         context.output.warn(&format!(
-            "cannot remove {place}, which is of no use any more: {error}"
+            "cannot remove {login_file}, which is of no use any more: {error}"
         ));
     }
 }
@@ -238,33 +202,6 @@ fn show_qr(context: &mut Context, codes: &Codes) {
     }
 }
 
-fn open_browser(context: &mut Context, options: &Options, codes: &Codes) {
-    let has_terminal = context.output.screen().stderr_is_terminal;
-    let allowed = may_open(!options.has(&NO_BROWSER), &context.vars, has_terminal);
-    let problem = match allowed {
-        Ok(()) if (context.open_browser)(&codes.verification_uri_complete) => {
-            context.output.say("Your browser should open it now.");
-            return;
-        }
-        Ok(()) => "No browser could be opened",
-        Err(Closed::OverSsh) => "This is an SSH session",
-        Err(Closed::NobodyHere) => "There is no display",
-        Err(Closed::InThisTerminal) => "The browser in BROWSER would take this terminal over",
-        Err(Closed::NotWanted) => "No browser is opened",
-    };
-    if options.has(&AS_JSON) {
-        // The program that reads the events shows the address.
-        return;
-    }
-    let output = &mut context.output;
-    output.say(&format!(
-        "{problem}: open the page yourself, on any device. With the code filled in, it is:"
-    ));
-    output.say("");
-    output.say(&codes.verification_uri_complete);
-    output.say("");
-}
-
 /// Waits, and shows the time left where there is a terminal to show it on.
 fn wait_with_countdown(
     context: &mut Context,
@@ -290,46 +227,6 @@ fn wait_with_countdown(
 fn minutes(time: Duration) -> String {
     let seconds = time.as_millis().div_ceil(1000);
     format!("{}:{:02}", seconds / 60, seconds % 60)
-}
-
-/// Saves the login and says so.
-fn keep(
-    context: &mut Context,
-    file: &CredentialsFile,
-    stored: &Stored,
-    events: bool,
-) -> Result<Exit, CliError> {
-    let mut saved = Ok(());
-    context
-        .clock
-        .finish_first(&mut || saved = file.save(stored));
-    saved.map_err(|error| {
-        CliError::failed(format!("the login is approved, but {} cannot be written: {error}", file.shown()))
-            .word("cannot_save")
-            .hint("the token is lost: set POSTIZ_CREDENTIALS_FILE to a file that can be written, then run `postiz auth:login` again")
-    })?;
-    let id = stored.organization_id.as_ref();
-    context
-        .output
-        .say(&format!("Signed in. Organization: {}", organization(id)));
-    context
-        .output
-        .say(&format!("The credentials are in {}", file.shown()));
-    if context.vars.is_set(API_KEY_VARIABLE) {
-        context.output.say(&format!(
-            "{API_KEY_VARIABLE} is set too, and ignored from now on: the stored login comes first."
-        ));
-    }
-    if events {
-        let event = json!({
-            "event": "done",
-            "api_url": stored.api_url,
-            "organization_id": id,
-            "credentials_file": file.shown(),
-        });
-        context.output.event(&event)?;
-    }
-    Ok(Exit::Done)
 }
 
 const DEFAULT_AUTH_SERVER: &str = "https://cli-auth.postiz.com";

@@ -8,14 +8,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::Map;
 
 use crate::cli::credentials::CredentialsFile;
-use crate::cli::device_flow::Codes;
 use crate::cli::error::CliError;
-use crate::cli::login::Wait;
+use crate::cli::login::auth_server::Codes;
+use crate::cli::login::wait::Wait;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::secret::Secret;
 
 /// What `--finish` must know.
-pub(crate) struct Unfinished {
+pub(crate) struct StartedLogin {
     pub(crate) server: BaseUrl,
     device_code: Secret<String>,
     interval: Duration,
@@ -25,10 +25,10 @@ pub(crate) struct Unfinished {
     ask_again_at: u64,
 }
 
-impl Unfinished {
+impl StartedLogin {
     /// A login that has just been started.
-    pub(crate) fn begin(server: &BaseUrl, codes: &Codes, date: SystemTime) -> Unfinished {
-        Unfinished {
+    pub(crate) fn begin(server: &BaseUrl, codes: &Codes, date: SystemTime) -> StartedLogin {
+        StartedLogin {
             server: server.clone(),
             device_code: codes.device_code.clone(),
             interval: codes.interval,
@@ -38,7 +38,7 @@ impl Unfinished {
     }
 
     /// Where the login is kept that will end in `file`.
-    pub(crate) fn place(file: &CredentialsFile) -> CredentialsFile {
+    pub(crate) fn file_beside(file: &CredentialsFile) -> CredentialsFile {
         file.beside(".login")
     }
 
@@ -68,7 +68,7 @@ impl Unfinished {
         self.ask_again_at = unix_seconds(date) + Wait::usual_pause(interval).as_secs() + 1;
     }
 
-    pub(crate) fn save(&self, place: &CredentialsFile) -> Result<(), CliError> {
+    pub(crate) fn save(&self, login_file: &CredentialsFile) -> Result<(), CliError> {
         let mut fields = Map::new();
         fields.insert("authServer".into(), self.server.as_str().into());
         fields.insert(
@@ -78,23 +78,23 @@ impl Unfinished {
         fields.insert("interval".into(), self.interval.as_secs_f64().into());
         fields.insert("expiresAt".into(), self.expires_at.into());
         fields.insert("askAgainAt".into(), self.ask_again_at.into());
-        place.write_object(fields).map_err(|error| {
-            let message = format!("cannot write {}: {error}", place.shown());
+        login_file.write_object(fields).map_err(|error| {
+            let message = format!("cannot write {}: {error}", login_file.shown());
             CliError::failed(message).word("cannot_save")
         })
     }
 
-    pub(crate) fn load(place: &CredentialsFile) -> Result<Unfinished, CliError> {
+    pub(crate) fn load(login_file: &CredentialsFile) -> Result<StartedLogin, CliError> {
         let not_started = |message: String| {
             CliError::failed(message)
                 .word("not_started")
                 .hint("run `postiz auth:login --start` first")
         };
-        let Some(fields) = place.load_object()? else {
+        let Some(fields) = login_file.load_object()? else {
             return Err(not_started("no login has been started".to_owned()));
         };
         let read = || {
-            Some(Unfinished {
+            Some(StartedLogin {
                 server: BaseUrl::parse(fields.get("authServer")?.as_str()?).ok()?,
                 device_code: Secret::new(fields.get("deviceCode")?.as_str()?.to_owned()),
                 interval: Duration::try_from_secs_f64(fields.get("interval")?.as_f64()?)
@@ -104,7 +104,7 @@ impl Unfinished {
                 ask_again_at: fields.get("askAgainAt")?.as_u64()?,
             })
         };
-        read().ok_or_else(|| not_started(format!("{} is broken", place.shown())))
+        read().ok_or_else(|| not_started(format!("{} is broken", login_file.shown())))
     }
 }
 

@@ -1,12 +1,12 @@
 //! Waits for a login to be confirmed: how long between polls, what is waited out, when to give up. Asking is
-//! device_flow.rs; the clock and the asking come in as arguments, so that tests run a 15-minute login in no time.
+//! auth_server.rs; the clock and the asking come in as arguments, so that tests run a 15-minute login in no time.
 
 use std::time::Duration;
 
 use crate::cli::context::{Clock, sleep};
 use crate::cli::credentials::Stored;
-use crate::cli::device_flow::Poll;
 use crate::cli::error::CliError;
+use crate::cli::login::auth_server::Poll;
 use crate::shared::wire::SLOW_DOWN_S;
 
 /// One login's wait, from poll to poll.

@@ -1,0 +1,201 @@
+//! What a command is: its name, arguments, flags and help; and the options that one command line gives it.
+
+use std::ffi::{OsStr, OsString};
+
+use crate::cli::context::Context;
+use crate::cli::error::{CliError, Exit};
+
+/// A command as users know it.
+pub(crate) struct Command {
+    /// `posts:create`; `posts create` means the same.
+    pub(crate) name: &'static str,
+    /// One line for the overview.
+    pub(crate) about: &'static str,
+    pub(crate) positionals: &'static [Positional],
+    pub(crate) flags: &'static [&'static Flag],
+    /// What the flags' lines do not say.
+    pub(crate) notes: &'static str,
+    /// Command lines that work as they stand, with `$CHANNEL` and `$POST` set to IDs.
+    pub(crate) examples: &'static [&'static str],
+    pub(crate) run: fn(&mut Context, &Options) -> Result<Exit, CliError>,
+}
+
+/// An argument known by its place. All are required.
+pub(crate) struct Positional {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    /// One or more of it.
+    pub(crate) many: bool,
+}
+
+/// A flag, spelled in camelCase or kebab-case by whoever named it first; users may type both.
+pub(crate) struct Flag {
+    pub(crate) long: &'static str,
+    pub(crate) short: Option<char>,
+    pub(crate) takes: Takes,
+    pub(crate) repeatable: bool,
+    pub(crate) about: &'static str,
+}
+
+/// The flags of every command. Each means the same as its variable of the environment, and comes before it.
+pub(crate) static COMMON_FLAGS: &[(&Flag, &str)] = &[(&CREDENTIALS, "POSTIZ_CREDENTIALS_FILE")];
+
+static CREDENTIALS: Flag = flag(
+    "credentials",
+    None,
+    Takes::Path,
+    "the credentials file (default: POSTIZ_CREDENTIALS_FILE, else ~/.postiz/credentials.json)",
+);
+
+/// What follows a flag.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Takes {
+    /// Nothing.
+    Nothing,
+    /// Nothing, `=true` or `=false`; `--no-…` turns it off.
+    YesNo,
+    /// A value, shown in help under this name.
+    Value(&'static str),
+    /// A path, which need not be UTF-8.
+    Path,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+}
+
+impl Takes {
+    /// The value's name in help.
+    pub(crate) fn value_name(&self) -> String {
+        match self {
+            Takes::Nothing | Takes::YesNo => String::new(),
+            Takes::Value(name) => (*name).to_owned(),
+            Takes::Path => "FILE".to_owned(),
+            Takes::OneOf(words) => words.join("|"),
+        }
+    }
+}
+
+pub(crate) const fn flag(
+    long: &'static str,
+    short: Option<char>,
+    takes: Takes,
+    about: &'static str,
+) -> Flag {
+    Flag {
+        long,
+        short,
+        takes,
+        repeatable: false,
+        about,
+    }
+}
+
+pub(crate) const fn repeatable(flag: Flag) -> Flag {
+    Flag {
+        repeatable: true,
+        ..flag
+    }
+}
+
+pub(crate) const fn one(name: &'static str, about: &'static str) -> Positional {
+    Positional {
+        name,
+        about,
+        many: false,
+    }
+}
+
+pub(crate) const fn many(name: &'static str, about: &'static str) -> Positional {
+    Positional {
+        name,
+        about,
+        many: true,
+    }
+}
+
+/// The arguments of one command, in the order they were typed.
+pub(crate) struct Options {
+    pub(crate) command: &'static Command,
+    pub(crate) positionals: Vec<OsString>,
+    pub(crate) given: Vec<(&'static Flag, OsString)>,
+}
+
+impl Command {
+    /// The command's own flags and those of every command.
+    pub(crate) fn all_flags(&self) -> impl Iterator<Item = &'static Flag> {
+        let common = COMMON_FLAGS.iter().map(|(flag, _)| *flag);
+        self.flags.iter().copied().chain(common)
+    }
+}
+
+impl Options {
+    /// Was `flag` given?
+    pub(crate) fn has(&self, flag: &'static Flag) -> bool {
+        self.given
+            .iter()
+            .any(|(given, _)| std::ptr::eq(*given, flag))
+    }
+
+    /// All flags that were given, in their order.
+    pub(crate) fn given(&self) -> impl Iterator<Item = (&'static Flag, &OsStr)> {
+        self.given
+            .iter()
+            .map(|(flag, value)| (*flag, value.as_os_str()))
+    }
+
+    /// The value of `flag`, which may be a path that is not UTF-8.
+    pub(crate) fn raw(&self, flag: &'static Flag) -> Option<&OsStr> {
+        let mut given = self.given();
+        given
+            .find(|(given, _)| std::ptr::eq(*given, flag))
+            .map(|(_, value)| value)
+    }
+
+    /// The value of `flag`. An empty one is refused: more often than not it is a script's variable that was never filled.
+    pub(crate) fn text(&self, flag: &'static Flag) -> Result<Option<&str>, CliError> {
+        let Some(raw) = self.raw(flag) else {
+            return Ok(None);
+        };
+        match utf8(flag, raw)? {
+            "" => Err(CliError::usage(format!("--{} is empty", flag.long))),
+            text => Ok(Some(text)),
+        }
+    }
+
+    /// The value of a flag that the command cannot do without.
+    pub(crate) fn required(&self, flag: &'static Flag) -> Result<&str, CliError> {
+        let missing = || {
+            let hint = format!("`postiz {} --help` says how it is used", self.command.name);
+            CliError::usage(format!("{} needs --{}", self.command.name, flag.long)).hint(hint)
+        };
+        self.text(flag)?.ok_or_else(missing)
+    }
+
+    /// A [`Takes::YesNo`] flag.
+    pub(crate) fn yes_no(&self, flag: &'static Flag, default: bool) -> bool {
+        self.raw(flag).map_or(default, |value| value == "true")
+    }
+
+    /// The positional at `place`; a command that has been read has them all.
+    pub(crate) fn positional(&self, place: usize) -> Result<&str, CliError> {
+        let raw = self
+            .positionals
+            .get(place)
+            .map(OsString::as_os_str)
+            .unwrap_or_default();
+        raw.to_str().ok_or_else(|| {
+            let message = format!("`{}` is not valid UTF-8", raw.to_string_lossy());
+            CliError::usage(message)
+        })
+    }
+
+    /// All positionals, as paths.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &OsStr> {
+        self.positionals.iter().map(OsString::as_os_str)
+    }
+}
+
+/// The text of a flag's value.
+pub(crate) fn utf8<'a>(flag: &Flag, raw: &'a OsStr) -> Result<&'a str, CliError> {
+    raw.to_str()
+        .ok_or_else(|| CliError::usage(format!("the value of --{} is not valid UTF-8", flag.long)))
+}

@@ -7,10 +7,12 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::http::{Request, Response};
+use super::media::{self, Clippings};
 
 /// What the organisation has.
 pub struct Api {
     posts: Mutex<Vec<Value>>,
+    clippings: Clippings,
 }
 
 impl Api {
@@ -23,11 +25,12 @@ impl Api {
         });
         Api {
             posts: Mutex::new(vec![lost]),
+            clippings: Clippings::default(),
         }
     }
 
-    /// Answers a request whose credentials are good; `path` is what stands after `/public/v1/`.
-    pub fn answer(&self, request: &Request, path: &str) -> Response {
+    /// Answers a request whose credentials are good; `path` is what stands after `/public/v1/`, `person` whose token it is.
+    pub fn answer(&self, request: &Request, path: &str, person: Option<&str>) -> Response {
         let decode = |s: &str| percent_decode_str(s).decode_utf8_lossy().into_owned();
         let segments: Vec<String> = path.split('/').map(decode).collect();
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
@@ -47,6 +50,14 @@ impl Api {
             ("GET", ["analytics", "post", id]) => self.post_analytics(id),
             ("GET", ["analytics", id]) => channel_analytics(id),
             ("POST", ["upload"]) => upload(request),
+            ("GET", ["me"]) => media::me(person),
+            ("GET", ["media"]) => media::library(request),
+            ("GET", ["social", provider]) => media::connect_page(provider),
+            ("GET", ["find-slot", id]) if channel_exists(id) => media::free_slot(),
+            ("GET", ["notifications"]) => media::notifications(request),
+            ("POST", ["clipping"]) => self.clippings.create(request),
+            ("GET", ["clipping"]) => self.clippings.list(),
+            ("GET", ["clipping", id]) => self.clippings.status(id),
             _ => not_found(request),
         }
     }

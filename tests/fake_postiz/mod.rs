@@ -1,11 +1,13 @@
 //! A stand-in for Postiz, for the tests and the demo: sign-in, consent page, token endpoint, public API.
-//! It keeps a log of the requests it got, and misbehaves on command. The flow is `oauth.rs`, the API `api.rs`.
+//! It keeps a log of the requests it got, and misbehaves on command. The flow is `oauth.rs`, the API `api.rs` and
+//! `media.rs`.
 
 // The demo and the tests use different parts of it.
 #![allow(dead_code, unused_imports)]
 
 pub mod api;
 pub mod http;
+pub mod media;
 pub mod oauth;
 
 use std::io;
@@ -182,9 +184,11 @@ impl Postiz {
             ("POST", "/oauth/authorize") => self.oauth.decide(request),
             ("POST", "/oauth/token") => self.oauth.exchange(request),
             _ => match path.strip_prefix("/public/v1/") {
-                Some(rest) => self
-                    .refusal(request)
-                    .unwrap_or_else(|| self.api.answer(request, rest)),
+                Some(rest) => self.refusal(request).unwrap_or_else(|| {
+                    let token = request.header("authorization").unwrap_or_default();
+                    let person = self.oauth.person_of(token);
+                    self.api.answer(request, rest, person.as_deref())
+                }),
                 None => api::not_found(request),
             },
         }

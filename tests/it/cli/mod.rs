@@ -16,6 +16,7 @@ mod examples;
 mod login;
 mod login_in_two_calls;
 mod networks;
+mod posts;
 mod proxies;
 mod requests;
 mod retries;

@@ -251,7 +251,7 @@ fn wrong_usage_says_what_and_what_instead() {
         ),
         (
             "auth:login --start --finish",
-            "--start and --finish are two calls",
+            "--start and --finish cannot be combined",
             "",
         ),
         ("auth:login --no-wait", "--no-wait goes with --finish", ""),

@@ -20,10 +20,12 @@ pub(crate) struct Command {
     pub(crate) run: fn(&mut Context, &Options) -> Result<Exit, CliError>,
 }
 
-/// An argument known by its place. All are required.
+/// An argument known by its place.
 pub(crate) struct Positional {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
+    /// The command can do without it.
+    pub(crate) optional: bool,
     /// One or more of it.
     pub(crate) many: bool,
 }
@@ -100,7 +102,15 @@ pub(crate) const fn one(name: &'static str, about: &'static str) -> Positional {
     Positional {
         name,
         about,
+        optional: false,
         many: false,
+    }
+}
+
+pub(crate) const fn optional(name: &'static str, about: &'static str) -> Positional {
+    Positional {
+        optional: true,
+        ..one(name, about)
     }
 }
 
@@ -108,6 +118,7 @@ pub(crate) const fn many(name: &'static str, about: &'static str) -> Positional 
     Positional {
         name,
         about,
+        optional: false,
         many: true,
     }
 }

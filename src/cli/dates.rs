@@ -1,100 +1,269 @@
-//! Dates as the API wants them: ISO 8601, checked. They are written by shared/utc.rs.
+//! Dates as the API wants them: ISO 8601, checked, and in a time zone of the system where they name none themselves.
+//! They are written by shared/utc.rs.
 
-/// Is `text` a date, or a date with a time and perhaps a zone: `2030-01-15`, `2030-01-15T10:00`, `…T10:00:00.5+02:00`?
-pub(crate) fn is_iso_8601(text: &str) -> bool {
-    let (date, time) = match text.split_once(['T', 't', ' ']) {
-        Some((date, time)) => (date, Some(time)),
-        None => (text, None),
-    };
-    is_date(date) && time.is_none_or(is_time)
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tz::datetime::FoundDateTimeKind;
+use tz::{DateTime, TimeZone, UtcDateTime};
+
+use crate::cli::context::Vars;
+use crate::cli::error::CliError;
+use crate::shared::utc;
+
+/// A date for the API.
+#[derive(Debug)]
+pub(crate) struct Date {
+    /// As the API gets it: as it was typed, unless a zone had to be added.
+    pub(crate) text: String,
+    pub(crate) time: SystemTime,
 }
 
-fn is_date(text: &str) -> bool {
-    let parts: Vec<&str> = text.split('-').collect();
-    let [year, month, day] = parts[..] else {
-        return false;
+/// Reads the value of the flag `--name`: `2030-01-15`, `2030-01-15T10:00`, `…T10:00:00.5+02:00`. Without a zone of its own
+/// it is in `zone`, else in UTC.
+pub(crate) fn read(name: &str, text: &str, zone: Option<&Zone>) -> Result<Date, CliError> {
+    let written = Written::parse(text).ok_or_else(|| {
+        CliError::usage(format!(
+            "--{name} must be a date like 2030-01-15T10:00:00Z, not `{text}`"
+        ))
+    })?;
+    let as_typed = |unix_time| Date {
+        text: text.to_owned(),
+        time: at(unix_time, written.nanoseconds),
     };
-    match (number(year, 4), number(month, 2), number(day, 2)) {
-        (Some(year), Some(month @ 1..=12), Some(day)) => day >= 1 && day <= days_in(year, month),
-        _ => false,
+    match (written.offset_s, zone) {
+        (Some(offset_s), _) => Ok(as_typed(written.utc.unix_time() - i64::from(offset_s))),
+        (None, None) => Ok(as_typed(written.utc.unix_time())),
+        (None, Some(zone)) => {
+            let unix_time = zone.unix_time(&written.utc).ok_or_else(|| {
+                let message = format!("--{name} {text} does not exist in {}", zone.name);
+                CliError::usage(message)
+                    .hint("the clocks go forward then: name a time before or after")
+            })?;
+            let time = at(unix_time, written.nanoseconds);
+            let text = utc::iso8601(time);
+            Ok(Date { text, time })
+        }
     }
 }
 
-fn is_time(text: &str) -> bool {
-    let (clock, zone) = match text.find(['Z', 'z', '+', '-']) {
-        Some(place) => text.split_at(place),
-        None => (text, ""),
-    };
-    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
-    let parts: Vec<Option<u64>> = clock.split(':').map(|part| number(part, 2)).collect();
-    let is_clock = match parts[..] {
-        [Some(hour), Some(minute)] => hour < 24 && minute < 60,
-        [Some(hour), Some(minute), Some(second)] => hour < 24 && minute < 60 && second < 60,
-        _ => false,
-    };
-    is_clock && number(fraction, fraction.len()).is_some() && is_zone(zone)
-}
-
-fn is_zone(text: &str) -> bool {
-    if matches!(text, "" | "Z" | "z") {
-        return true;
+/// The same, for the end of a span: a date without a time means the whole of that day.
+pub(crate) fn read_end(name: &str, text: &str, zone: Option<&Zone>) -> Result<Date, CliError> {
+    let is_bare = Written::parse(text).is_some() && text.len() == "2030-01-15".len();
+    if !is_bare {
+        return read(name, text, zone);
     }
-    let digits = text[1..].replacen(':', "", 1);
-    let hours = digits.get(..2).and_then(|hours| number(hours, 2));
-    let minutes = match digits.get(2..) {
-        Some("") => Some(0),
-        Some(minutes) => number(minutes, 2),
-        None => None,
-    };
-    matches!((hours, minutes), (Some(0..=23), Some(0..=59)))
+    let utc = if zone.is_none() { "Z" } else { "" };
+    read(name, &format!("{text}T23:59:59.999{utc}"), zone)
 }
 
-fn is_leap(year: u64) -> bool {
-    year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400)
+/// A time zone of the system.
+pub(crate) struct Zone {
+    name: String,
+    rules: TimeZone,
 }
 
-fn days_in(year: u64, month: u64) -> u64 {
-    match month {
-        2 => 28 + u64::from(is_leap(year)),
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
+impl Zone {
+    /// Reads `name` (`Europe/Berlin`) from the system's zoneinfo, or from the folder that TZDIR names.
+    pub(crate) fn load(name: &str, vars: &Vars) -> Result<Zone, CliError> {
+        let zone = |rules| Zone {
+            name: name.to_owned(),
+            rules,
+        };
+        if name.eq_ignore_ascii_case("UTC") {
+            return Ok(zone(TimeZone::utc()));
+        }
+        let usual = || ZONEINFO.iter().map(PathBuf::from).collect();
+        let folders: Vec<PathBuf> = vars.path("TZDIR").map_or_else(usual, |folder| vec![folder]);
+        let Some(folder) = folders.iter().find(|folder| folder.is_dir()) else {
+            let looked_at: Vec<_> = folders
+                .iter()
+                .map(|folder| folder.display().to_string())
+                .collect();
+            let message = format!(
+                "this system has no time zones: no {}",
+                looked_at.join(", no ")
+            );
+            return Err(CliError::failed(message)
+                .hint("install tzdata, or write the offset: 2030-01-15T09:00:00+01:00"));
+        };
+        let unknown = || {
+            let message = format!("there is no time zone `{name}` in {}", folder.display());
+            CliError::usage(message).hint("zones have names like Europe/Berlin")
+        };
+        if !name.split('/').all(is_zone_name) {
+            return Err(unknown());
+        }
+        let mut bytes = Vec::new();
+        let file = File::open(folder.join(name)).map_err(|_| unknown())?;
+        let read = file.take(ZONE_BYTES_MAX).read_to_end(&mut bytes);
+        read.map_err(|_| unknown())?;
+        TimeZone::from_tz_data(&bytes)
+            .map(zone)
+            .map_err(|_| unknown())
     }
+
+    /// When a clock of this zone shows `local`; of two such moments the first. `None` when it is put forward past it.
+    fn unix_time(&self, local: &UtcDateTime) -> Option<i64> {
+        let found = DateTime::find(
+            local.year(),
+            local.month(),
+            local.month_day(),
+            local.hour(),
+            local.minute(),
+            local.second(),
+            0,
+            self.rules.as_ref(),
+        );
+        match found.ok()?.into_inner().first()? {
+            FoundDateTimeKind::Normal(date) => Some(date.unix_time()),
+            FoundDateTimeKind::Skipped { .. } => None,
+        }
+    }
+}
+
+/// One part of a zone's name; nothing that leads out of the folder.
+fn is_zone_name(part: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-".contains(&byte);
+    !part.is_empty() && part.bytes().all(is_allowed)
+}
+
+/// What a date says.
+struct Written {
+    /// Its clock's time, whatever its zone.
+    utc: UtcDateTime,
+    nanoseconds: u32,
+    /// East of Greenwich; `None` when it names no zone.
+    offset_s: Option<i32>,
+}
+
+impl Written {
+    fn parse(text: &str) -> Option<Written> {
+        let (date, time) = text.split_once(['T', 't', ' ']).unwrap_or((text, "00:00"));
+        let mut fields = date.split('-');
+        let year = number(fields.next()?, 4)?;
+        let (month, day) = (number(fields.next()?, 2)?, number(fields.next()?, 2)?);
+        let (clock, zone) = match time.find(['Z', 'z', '+', '-']) {
+            Some(place) => time.split_at(place),
+            None => (time, ""),
+        };
+        let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+        let mut clock = clock.split(':');
+        let (hour, minute) = (number(clock.next()?, 2)?, number(clock.next()?, 2)?);
+        let second = clock.next().map_or(Some(0), |second| number(second, 2))?;
+        if fields.next().is_some() || clock.next().is_some() || second > 59 {
+            return None;
+        }
+        let small = |number: u32| u8::try_from(number).ok();
+        let utc = UtcDateTime::new(
+            i32::try_from(year).ok()?,
+            small(month)?,
+            small(day)?,
+            small(hour)?,
+            small(minute)?,
+            small(second)?,
+            0,
+        );
+        Some(Written {
+            utc: utc.ok()?,
+            nanoseconds: nanoseconds(fraction)?,
+            offset_s: offset_s(zone)?,
+        })
+    }
+}
+
+/// `Z`, `+02:00`, `-0230`, `+02`, or nothing.
+fn offset_s(zone: &str) -> Option<Option<i32>> {
+    if matches!(zone, "" | "Z" | "z") {
+        return Some((!zone.is_empty()).then_some(0));
+    }
+    let digits = zone[1..].replacen(':', "", 1);
+    let hours = number(digits.get(..2)?, 2)?;
+    let minutes = match digits.get(2..)? {
+        "" => 0,
+        minutes => number(minutes, 2)?,
+    };
+    let seconds = i32::try_from(hours * 3_600 + minutes * 60).ok()?;
+    let sign = if zone.starts_with('-') { -1 } else { 1 };
+    (hours < 24 && minutes < 60).then_some(Some(sign * seconds))
+}
+
+/// The digits after the point; those below a nanosecond change nothing.
+fn nanoseconds(fraction: &str) -> Option<u32> {
+    let is_number = !fraction.is_empty() && fraction.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| format!("{fraction:0<9}")[..9].parse().ok())?
 }
 
 /// `text` as a number of exactly `digits` digits.
-fn number(text: &str, digits: usize) -> Option<u64> {
-    let is_number =
-        text.len() == digits && !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    // The fraction of a second may have more digits than a number can hold; only its form matters.
-    is_number.then(|| text.parse().unwrap_or(0))
+fn number(text: &str, digits: usize) -> Option<u32> {
+    let is_number = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().ok())?
 }
+
+fn at(unix_time: i64, nanoseconds: u32) -> SystemTime {
+    let distance = Duration::from_secs(unix_time.unsigned_abs());
+    let whole = if unix_time < 0 {
+        UNIX_EPOCH - distance
+    } else {
+        UNIX_EPOCH + distance
+    };
+    whole + Duration::from_nanos(nanoseconds.into())
+}
+
+/// Where systems keep their time zones (tzset(3); the last is NixOS').
+const ZONEINFO: [&str; 4] = [
+    "/usr/share/zoneinfo",
+    "/usr/lib/zoneinfo",
+    "/usr/share/lib/zoneinfo",
+    "/etc/zoneinfo",
+];
+
+/// The largest zone has 4 KiB.
+const ZONE_BYTES_MAX: u64 = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn berlin() -> Zone {
+        Zone {
+            name: "Europe/Berlin".to_owned(),
+            rules: TimeZone::from_posix_tz("CET-1CEST,M3.5.0,M10.5.0/3").unwrap(),
+        }
+    }
+
     #[test]
-    fn tells_dates_from_other_text() {
-        for good in [
-            "2030-01-15",
-            "2028-02-29",
-            "2030-01-15T10:00",
-            "2030-01-15T10:00:00",
-            "2030-01-15T10:00:00Z",
-            "2030-01-15t10:00:00z",
-            "2030-01-15 10:00",
-            "2030-01-15T10:00:00.123456789012345678901234Z",
-            "2030-01-15T10:00:00+02:00",
-            "2030-01-15T10:00:00-0230",
-            "2030-01-15T10:00+02",
+    fn dates_are_told_from_other_text() {
+        for (good, utc) in [
+            ("2030-01-15", "2030-01-15T00:00:00.000Z"),
+            ("2028-02-29", "2028-02-29T00:00:00.000Z"),
+            ("2030-01-15T10:00", "2030-01-15T10:00:00.000Z"),
+            ("2030-01-15T10:00:00", "2030-01-15T10:00:00.000Z"),
+            ("2030-01-15T10:00:59Z", "2030-01-15T10:00:59.000Z"),
+            ("2030-01-15t10:00:00z", "2030-01-15T10:00:00.000Z"),
+            ("2030-01-15 10:00", "2030-01-15T10:00:00.000Z"),
+            (
+                "2030-01-15T10:00:00.12345678901234567Z",
+                "2030-01-15T10:00:00.123Z",
+            ),
+            ("2030-01-15T10:00:00.5+02:00", "2030-01-15T08:00:00.500Z"),
+            ("2030-01-15T23:00:00-0230", "2030-01-16T01:30:00.000Z"),
+            ("2030-01-01T00:30+02", "2029-12-31T22:30:00.000Z"),
         ] {
-            assert!(is_iso_8601(good), "{good}");
+            let date = read("date", good, None).unwrap();
+            assert_eq!(
+                (date.text.as_str(), utc::iso8601(date.time).as_str()),
+                (good, utc)
+            );
         }
         for bad in [
             "",
             "tomorrow",
             "2030",
             "2030-1-15",
+            "2030-01-15-01",
             "2030-13-01",
             "2030-02-29",
             "2030-00-10",
@@ -104,6 +273,8 @@ mod tests {
             "2030-01-15T24:00",
             "2030-01-15T10",
             "2030-01-15T10:60",
+            "2030-01-15T10:00:60",
+            "2030-01-15T10:00:00:00",
             "2030-01-15T10:00:00.Z",
             "2030-01-15T10:00:00+",
             "2030-01-15T10:00+é",
@@ -112,7 +283,52 @@ mod tests {
             "+2030-01-15",
             "٢٠٣٠-01-15",
         ] {
-            assert!(!is_iso_8601(bad), "{bad}");
+            assert!(read("date", bad, None).is_err(), "{bad}");
+            assert!(read_end("date", bad, Some(&berlin())).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn zones_count_where_a_date_names_none() {
+        for (typed, sent) in [
+            ("2030-01-15T09:00", "2030-01-15T08:00:00.000Z"),
+            ("2030-07-15T09:00:00.250", "2030-07-15T07:00:00.250Z"),
+            ("2030-01-15", "2030-01-14T23:00:00.000Z"),
+            // The last minute before the clocks go forward, and the first after it.
+            ("2030-03-31T01:59", "2030-03-31T00:59:00.000Z"),
+            ("2030-03-31T03:00", "2030-03-31T01:00:00.000Z"),
+            // They go back: 02:30 is twice, the first is meant.
+            ("2030-10-27T02:30", "2030-10-27T00:30:00.000Z"),
+            ("2030-10-27T03:00", "2030-10-27T02:00:00.000Z"),
+            ("2030-01-15T09:00Z", "2030-01-15T09:00Z"),
+            ("2030-03-31T02:30+02:00", "2030-03-31T02:30+02:00"),
+        ] {
+            assert_eq!(
+                read("date", typed, Some(&berlin())).unwrap().text,
+                sent,
+                "{typed}"
+            );
+        }
+        for gap in [
+            "2030-03-31T02:00",
+            "2030-03-31T02:30",
+            "2030-03-31T02:59:59.999",
+        ] {
+            let error = read("date", gap, Some(&berlin())).unwrap_err();
+            let expected = format!("--date {gap} does not exist in Europe/Berlin");
+            assert_eq!(error.message, expected);
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_span_is_the_whole_day() {
+        for (typed, zone, sent) in [
+            ("2030-01-31", None, "2030-01-31T23:59:59.999Z"),
+            ("2030-01-31", Some(&berlin()), "2030-01-31T22:59:59.999Z"),
+            ("2030-01-31T10:00", None, "2030-01-31T10:00"),
+            ("2030-01-31T00:00Z", Some(&berlin()), "2030-01-31T00:00Z"),
+        ] {
+            assert_eq!(read_end("endDate", typed, zone).unwrap().text, sent);
         }
     }
 }

@@ -99,7 +99,11 @@ pub(crate) fn usage(command: &Command) -> String {
     let mut line = format!("postiz {}", command.name);
     for positional in command.positionals {
         let more = if positional.many { "…" } else { "" };
-        line.push_str(&format!(" <{}>{more}", positional.name));
+        let name = positional.name;
+        match positional.optional {
+            true => line.push_str(&format!(" [{name}]{more}")),
+            false => line.push_str(&format!(" <{name}>{more}")),
+        }
     }
     line.push_str(" [flags]");
     line

@@ -15,6 +15,7 @@ pub(crate) static COMMANDS: &[&Command] = &[
     &auth::LOGOUT,
     &auth::TOKEN,
     &posts::CREATE,
+    &posts::UPDATE,
     &posts::LIST,
     &posts::DELETE,
     &posts::STATUS_COMMAND,

@@ -16,15 +16,22 @@ pub struct Api {
 }
 
 impl Api {
-    /// With one published post whose platform lost it, for `posts:missing`.
+    /// With one published post whose platform lost it, for `posts:missing`, and one that waits, for `posts:update`.
     pub fn new() -> Api {
         let lost = json!({
             "id": "post-lost", "content": "Hello", "publishDate": "2026-01-15T09:00:00.000Z",
             "releaseURL": null, "releaseId": "missing", "state": "PUBLISHED", "group": "group-lost",
             "integration": {"id": "ch-youtube", "providerIdentifier": "youtube", "name": "Ada on video"},
         });
+        let waiting = json!({
+            "id": "post-waiting", "content": "Later", "publishDate": "2030-01-20T09:00:00.000Z",
+            "releaseURL": null, "releaseId": null, "state": "QUEUE", "group": "group-waiting",
+            "intervalInDays": 7, "settings": "{\"post_type\":\"post\",\"n\":1.0}",
+            "tags": [{"tag": {"name": "weekly"}}],
+            "integration": {"id": "ch-linkedin", "providerIdentifier": "linkedin", "name": "Ada Works"},
+        });
         Api {
-            posts: Mutex::new(vec![lost]),
+            posts: Mutex::new(vec![lost, waiting]),
             clippings: Clippings::default(),
         }
     }
@@ -42,6 +49,7 @@ impl Api {
             ("POST", ["integration-trigger", id]) => trigger(request, id),
             ("GET", ["posts"]) => self.list_posts(request),
             ("POST", ["posts"]) => self.create_posts(request),
+            ("DELETE", ["posts", "group", group]) => self.delete_group(group),
             ("DELETE", ["posts", id]) => self.delete_post(id),
             ("GET", ["posts", id, "missing"]) => self.missing(id),
             ("PUT", ["posts", id, "release-id"]) => self.connect(request, id),
@@ -80,23 +88,43 @@ impl Api {
         if parts.is_empty() || parts.iter().any(|p| !p["integration"]["id"].is_string()) {
             return bad_request(json!("All posts must have an integration id"));
         }
+        if let Some(too_long) = parts.iter().find_map(too_long) {
+            return too_long;
+        }
         let mut posts = self.posts.lock().expect("no handler panics");
         let mut answer = Vec::new();
         for part in parts {
-            let id = format!("post-{}", posts.len());
-            let state = if body["type"] == "draft" {
-                "DRAFT"
-            } else {
-                "QUEUE"
+            // Like Postiz, it takes the whole of a part that it knows in place of the old one.
+            let known = posts.iter().position(|p| p["id"] == part["value"][0]["id"]);
+            let place = known.unwrap_or(posts.len());
+            let id = format!("post-{place}");
+            let old = known.map(|place| posts.remove(place)).unwrap_or_default();
+            let state = match body["type"].as_str() {
+                Some("update") => old["state"].as_str().unwrap_or("QUEUE"),
+                Some("draft") => "DRAFT",
+                _ => "QUEUE",
             };
-            posts.push(json!({
+            let group = part["group"].as_str().map(str::to_owned);
+            let id = old["id"].as_str().unwrap_or(&id);
+            posts.insert(place, json!({
                 "id": id, "content": part["value"][0]["content"], "publishDate": body["date"],
-                "releaseURL": null, "releaseId": null, "state": state, "group": "group-1",
+                "releaseURL": null, "releaseId": null, "state": state, "intervalInDays": body["inter"],
+                "group": group.unwrap_or_else(|| format!("group-of-{id}")),
                 "creationMethod": body["creationMethod"], "integration": part["integration"],
+                "settings": part["settings"].to_string(), "tags": tags(&body["tags"]),
             }));
             answer.push(json!({"postId": id, "integration": part["integration"]["id"]}));
         }
         Response::json(201, &json!(answer))
+    }
+
+    fn delete_group(&self, group: &str) -> Response {
+        self.posts
+            .lock()
+            .expect("no handler panics")
+            .retain(|p| p["group"] != group);
+        // Its word for success.
+        ok(json!({"error": true}))
     }
 
     fn delete_post(&self, id: &str) -> Response {
@@ -187,6 +215,48 @@ fn channels() -> Vec<Value> {
     channels
 }
 
+/// As the list of posts shows them.
+fn tags(sent: &Value) -> Vec<Value> {
+    let tags = sent.as_array().into_iter().flatten();
+    tags.map(|tag| json!({"tag": {"name": tag["label"]}}))
+        .collect()
+}
+
+/// The most characters that a channel takes.
+fn max_length(id: &str) -> usize {
+    match id {
+        "ch-x" => 280,
+        "ch-linkedin" => 3000,
+        _ => 5000,
+    }
+}
+
+fn too_long(post: &Value) -> Option<Response> {
+    let id = post["integration"]["id"].as_str()?;
+    let channel = channels().into_iter().find(|c| c["id"] == id)?;
+    let mut texts = post["value"]
+        .as_array()?
+        .iter()
+        .filter_map(|part| part["content"].as_str());
+    texts
+        .any(|text| without_tags(text).chars().count() > max_length(id))
+        .then(|| {
+            let body = json!({
+                "statusCode": 400, "provider": channel["identifier"], "name": channel["name"],
+                "message": format!("The post is too long, the maximum is {}", max_length(id)),
+            });
+            Response::json(400, &body)
+        })
+}
+
+fn without_tags(text: &str) -> String {
+    let (first, rest) = text.split_once('<').unwrap_or((text, ""));
+    let after_tags = rest
+        .split('<')
+        .map(|tag| tag.split_once('>').map_or("", |(_, text)| text));
+    after_tags.fold(first.to_owned(), |plain, text| plain + text)
+}
+
 fn list_channels(request: &Request) -> Response {
     let group = request.query("group").filter(|g| !g.is_empty());
     let wanted = |c: &Value| group.as_ref().is_none_or(|g| c["customer"]["id"] == **g);
@@ -202,7 +272,7 @@ fn channel_settings(id: &str) -> Response {
         return Response::json(404, &json!({"msg": "Integration not found"}));
     }
     ok(json!({"output": {
-        "rules": "", "maxLength": 280, "settings": "No additional settings required",
+        "rules": "", "maxLength": max_length(id), "settings": "No additional settings required",
         "tools": [{"methodName": "channels", "description": "Lists the channels", "dataSchema": []}],
     }}))
 }

@@ -77,7 +77,7 @@ fn check_names(paths: &[&OsStr], name: Option<&str>) -> Result<(), CliError> {
 }
 
 /// Something to upload, opened, and known not to be empty.
-struct Source {
+pub(crate) struct Source {
     /// How messages call it.
     shown: String,
     file_name: String,
@@ -89,7 +89,11 @@ struct Source {
 }
 
 impl Source {
-    fn open(context: &mut Context, path: &OsStr, name: Option<&str>) -> Result<Source, CliError> {
+    pub(crate) fn open(
+        context: &mut Context,
+        path: &OsStr,
+        name: Option<&str>,
+    ) -> Result<Source, CliError> {
         let shown = path.to_string_lossy().into_owned();
         let cannot = |error: io::Error| CliError::failed(format!("cannot read {shown}: {error}"));
         let (mut reader, length): (Box<dyn Read>, _) = if path == "-" {
@@ -133,7 +137,7 @@ impl Source {
     }
 }
 
-fn send(context: &mut Context, api: &Api, source: Source) -> Result<Json, CliError> {
+pub(crate) fn send(context: &mut Context, api: &Api, source: Source) -> Result<Json, CliError> {
     let boundary = format!("----postiz{}", hex(&random::bytes::<16>()));
     let head = format!(
         "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{}\"\r\nContent-Type: {}\r\n\r\n",

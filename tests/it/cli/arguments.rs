@@ -7,12 +7,13 @@ use std::process::Command;
 use super::harness::{Cli, Server, each, postiz};
 
 /// Every command of the table.
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "auth:login",
     "auth:status",
     "auth:logout",
     "auth:token",
     "posts:create",
+    "posts:update",
     "posts:list",
     "posts:delete",
     "posts:status",
@@ -158,9 +159,9 @@ fn wrong_usage_says_what_and_what_instead() {
             "",
         ),
         (
-            "posts:delete",
-            "posts:delete needs <id>",
-            "postiz posts:delete --help",
+            "posts:missing",
+            "posts:missing needs <id>",
+            "postiz posts:missing --help",
         ),
         (
             "posts:delete a b",
@@ -250,7 +251,7 @@ fn wrong_usage_says_what_and_what_instead() {
         ),
         (
             "auth:login --start --finish",
-            "--start and --finish are two calls",
+            "--start and --finish cannot be combined",
             "",
         ),
         ("auth:login --no-wait", "--no-wait goes with --finish", ""),
@@ -343,7 +344,7 @@ fn the_same_request_in_many_spellings() {
         if asked.method == "GET" {
             assert_eq!(
                 asked.target,
-                "/public/v1/posts?startDate=2030-01-01&endDate=2030-02-01"
+                "/public/v1/posts?startDate=2030-01-01&endDate=2030-02-01T23%3A59%3A59.999Z"
             );
         } else {
             assert_eq!(
@@ -482,7 +483,10 @@ fn bash_completes_commands_flags_and_words() {
     assert_eq!(bash_offers("postiz "), COMMANDS);
     // bash takes what stands before a colon for another word.
     assert_eq!(bash_offers("postiz posts:cr"), ["create"]);
-    assert_eq!(bash_offers("postiz posts:list --st"), ["--startDate"]);
+    assert_eq!(
+        bash_offers("postiz posts:list --st"),
+        ["--startDate", "--state"]
+    );
     assert_eq!(
         bash_offers("postiz posts:status id --status "),
         ["draft", "schedule"]

@@ -180,7 +180,7 @@ fn a_web_page_leads_to_the_api_url() {
         let server = Server::new(move |_, _| {
             Reply::html(status, "<!DOCTYPE html><html>secret words</html>")
         });
-        let done = postiz("posts:create -c x -i i -s 2030-01-01")
+        let done = postiz("posts:create -c x -i cm4ean69r0003w8w1cdomox9n -s 2030-01-01")
             .key_for(&server)
             .run()
             .code(1)
@@ -244,7 +244,7 @@ fn answers_that_are_broken() {
     ];
     each(rows, |(bytes, message)| {
         let server = Server::new(|_, _| Reply::Raw(bytes.to_vec()));
-        let done = postiz("posts:create -c x -i i -s 2030-01-01")
+        let done = postiz("posts:create -c x -i cm4ean69r0003w8w1cdomox9n -s 2030-01-01")
             .key_for(&server)
             .run()
             .code(1)
@@ -256,7 +256,8 @@ fn answers_that_are_broken() {
 
 #[test]
 fn unreachable_servers_are_named() {
-    let cli = postiz("posts:create -c x -i i -s 2030-01-01").var("POSTIZ_API_KEY", "k");
+    let cli = postiz("posts:create -c x -i cm4ean69r0003w8w1cdomox9n -s 2030-01-01")
+        .var("POSTIZ_API_KEY", "k");
     cli.var("POSTIZ_API_URL", "http://127.0.0.1:1")
         .run()
         .code(1)

@@ -256,6 +256,9 @@ impl Home {
     }
 }
 
+/// An ID as Postiz gives them: a name would be looked up first.
+pub(super) const CHANNEL: &str = "cm4ean69r0003w8w1cdomox9n";
+
 /// The token of the tests' logins.
 pub(super) const TOKEN: &str = "pos_abcdefghijklmnopqrstuvwxyz012345";
 

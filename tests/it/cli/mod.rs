@@ -17,6 +17,7 @@ mod login;
 mod login_in_two_calls;
 mod media_and_clips;
 mod networks;
+mod posts;
 mod proxies;
 mod requests;
 mod retries;

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use super::harness::{Cli, Reply, Server, each, postiz};
+use super::harness::{CHANNEL, Cli, Reply, Server, each, postiz};
 
 /// Each row: arguments after the command line's name, the request's line, its body.
 #[test]
@@ -32,7 +32,7 @@ fn each_command_sends_its_request() {
                 "--customer",
                 "a b&c",
             ],
-            "GET /public/v1/posts?startDate=2030-01-01&endDate=2030-02-01&customer=a%20b%26c",
+            "GET /public/v1/posts?startDate=2030-01-01&endDate=2030-02-01T23%3A59%3A59.999Z&customer=a%20b%26c",
             "",
         ),
         (&["posts:delete", "p1"], "DELETE /public/v1/posts/p1", ""),
@@ -174,6 +174,7 @@ fn each_command_sends_its_request() {
 #[test]
 fn create_sends_what_the_npm_cli_sends() {
     let server = Server::always(201, r#"[{"postId":"p","integration":"i1"}]"#);
+    let channels = ["1", "2", "3"].map(|last| format!("{}{last}", &CHANNEL[..24]));
     let cli = Cli::new().args([
         "posts:create",
         "-c",
@@ -183,9 +184,9 @@ fn create_sends_what_the_npm_cli_sends() {
         "-c",
         "B",
         "-i",
-        "i1,i2",
+        &channels[..2].join(","),
         "-i",
-        "i3",
+        &channels[2],
     ]);
     let cli = cli
         .args([
@@ -220,7 +221,7 @@ fn create_sends_what_the_npm_cli_sends() {
     let value = format!(
         r#"[{{"content":"A","image":[{{"id":"{a}","path":"https://x/a.png"}},{{"id":"{b}","path":"https://x/b.png"}}],"delay":5}},{{"content":"B","image":[],"delay":5}}]"#
     );
-    let posts: Vec<String> = ["i1", "i2", "i3"]
+    let posts: Vec<String> = channels
         .iter()
         .map(|id| {
             format!(
@@ -264,11 +265,14 @@ fn content_of_every_kind_arrives() {
         ];
         for spelling in spellings {
             let server = Server::always(201, "[]");
-            let cli = postiz("posts:create -s 2030-01-15 -i i1")
+            let cli = postiz("posts:create --no-html -s 2030-01-15 -i")
+                .arg(CHANNEL)
                 .args(spelling)
                 .key_for(&server);
             cli.run().code(0);
-            let body: Value = serde_json::from_str(&server.only().text()).unwrap();
+            // A long one is preceded by a look at how much the channel takes.
+            let sent = server.asked().pop().unwrap().text();
+            let body: Value = serde_json::from_str(&sent).unwrap();
             assert_eq!(body["posts"][0]["value"][0]["content"], content);
         }
     });
@@ -286,7 +290,8 @@ fn create_understands_its_switches() {
         ("-tnow", "type", "\"now\""),
     ] {
         let server = Server::always(201, "[]");
-        postiz("posts:create -c x -s 2030-01-15 -i i1")
+        postiz("posts:create -c x -s 2030-01-15 -i")
+            .arg(CHANNEL)
             .args(arguments.split(' '))
             .key_for(&server)
             .run()

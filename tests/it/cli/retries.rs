@@ -7,7 +7,7 @@ use super::harness::{Reply, Server, each, postiz};
 const GET: &str = "posts:missing p1";
 const PUT: &str = "posts:status p1 -s draft";
 const DELETE: &str = "posts:delete p1";
-const POST: &str = "posts:create -c x -i i -s 2030-01-01";
+const POST: &str = "posts:create -c x -i cm4ean69r0003w8w1cdomox9n -s 2030-01-01";
 
 /// Fails so often, then succeeds.
 fn failing(times: usize, reply: fn() -> Reply) -> Server {

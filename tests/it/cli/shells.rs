@@ -50,7 +50,7 @@ fn fish_completes_commands_and_flags() {
         .lines()
         .filter_map(|l| l.split('\t').next())
         .collect();
-    assert_eq!(words, ["upload", "--startDate"], "{offers}");
+    assert_eq!(words, ["upload", "--startDate", "--state"], "{offers}");
 }
 
 /// zsh completes in a terminal alone: one zsh types into another.

@@ -1,0 +1,108 @@
+//! The body of `POST /posts`, and its one way to Postiz.
+
+use serde::Serialize;
+use serde_json::{Map, Number, Value};
+use ureq::http::Method;
+
+use crate::cli::api::{Api, Call};
+use crate::cli::command::{Flag, Options, Takes, flag};
+use crate::cli::commands::posts::media::{Image, Uploaded};
+use crate::cli::commands::posts::parts::Part;
+use crate::cli::context::Context;
+use crate::cli::error::{CliError, Exit};
+use crate::cli::json::Json;
+
+pub(super) static SHORT_LINK: Flag = flag(
+    "shortLink",
+    None,
+    Takes::YesNo,
+    "shorten links (default); --no-shortLink keeps them",
+);
+
+pub(super) static DRY_RUN: Flag = flag(
+    "dry-run",
+    None,
+    Takes::Nothing,
+    "print the request's body; upload and post nothing",
+);
+
+/// The whole of it, fields in the order in which the npm CLI sends them.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Body<'a> {
+    pub(super) r#type: &'a str,
+    pub(super) creation_method: &'static str,
+    pub(super) date: String,
+    pub(super) short_link: bool,
+    /// Days after which a post that repeats does so.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub(super) inter: Value,
+    pub(super) tags: Vec<Value>,
+    pub(super) posts: Vec<ChannelPost>,
+}
+
+/// What goes to one channel.
+#[derive(Serialize)]
+pub(super) struct ChannelPost {
+    pub(super) integration: Integration,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) group: Option<String>,
+    pub(super) value: Vec<PartBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) settings: Option<Map<String, Value>>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Integration {
+    pub(super) id: String,
+}
+
+/// One post of a thread.
+#[derive(Clone, Serialize)]
+pub(super) struct PartBody {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) id: Option<String>,
+    content: String,
+    image: Vec<Image>,
+    delay: Number,
+}
+
+impl PartBody {
+    /// All `parts`, with `delay` between them.
+    pub(super) fn all(parts: &[Part], uploaded: &Uploaded, delay: &Number) -> Vec<PartBody> {
+        let body = |part: &Part| PartBody {
+            id: None,
+            content: part.content.clone(),
+            image: uploaded.images(part),
+            delay: delay.clone(),
+        };
+        parts.iter().map(body).collect()
+    }
+}
+
+/// Sends `body` and prints the answer, or prints `body` for --dry-run.
+pub(super) fn send(
+    context: &mut Context,
+    options: &Options,
+    api: &Api,
+    body: Json,
+) -> Result<Exit, CliError> {
+    if options.has(&DRY_RUN) {
+        context.output.json(&body)?;
+        context.output.say("dry run: nothing was sent");
+        return Ok(Exit::Done);
+    }
+    let call = Call::new(Method::POST, &["posts"])?.body(body.as_str());
+    let answer = api.json(context, &call)?;
+    context.output.json(&answer)?;
+    Ok(Exit::Done)
+}
+
+impl Body<'_> {
+    pub(super) fn json(&self) -> Result<Json, CliError> {
+        let value = serde_json::to_value(self);
+        value
+            .map(Json::from)
+            .map_err(|error| CliError::failed(error.to_string()))
+    }
+}

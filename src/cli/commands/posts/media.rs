@@ -1,0 +1,106 @@
+//! The media of a post: addresses go as they are, files of this machine are uploaded first.
+
+use std::ffi::OsStr;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::cli::api::Api;
+use crate::cli::commands::posts::parts::Part;
+use crate::cli::commands::upload::{self, Source};
+use crate::cli::context::Context;
+use crate::cli::error::{CliError, Exit};
+use crate::shared::random;
+
+/// A picture or video of a part, as the API takes it.
+#[derive(Clone, Serialize)]
+pub(super) struct Image {
+    id: String,
+    path: String,
+}
+
+/// The files among a post's media, opened before anything is sent.
+pub(super) struct Files(Vec<(String, Source)>);
+
+/// The files after their upload.
+pub(super) struct Uploaded(Vec<(String, Image)>);
+
+impl Files {
+    pub(super) fn open(context: &mut Context, parts: &[Part]) -> Result<Files, CliError> {
+        let mut files: Vec<(String, Source)> = Vec::new();
+        for media in parts.iter().flat_map(|part| &part.media) {
+            if is_address(media) || files.iter().any(|(path, _)| path == media) {
+                continue;
+            }
+            let source = match media.as_str() {
+                "-" => Err(CliError::usage("stdin (-) cannot be a -m: upload it first")),
+                path => Source::open(context, OsStr::new(path), None),
+            };
+            files.push((media.clone(), source.map_err(as_usage)?));
+        }
+        Ok(Files(files))
+    }
+
+    /// Each file once. A failure of the post itself must not cost the user what was uploaded, so each path is said.
+    pub(super) fn upload(self, context: &mut Context, api: &Api) -> Result<Uploaded, CliError> {
+        let mut uploaded = Vec::new();
+        for (path, source) in self.0 {
+            let record = upload::send(context, api, source)?;
+            let record: Value = serde_json::from_str(record.as_str()).unwrap_or_default();
+            let (Some(id), Some(address)) = (record["id"].as_str(), record["path"].as_str()) else {
+                let message = format!("Postiz did not say where {path} is, so nothing was posted");
+                return Err(CliError::failed(message));
+            };
+            context.output.say(&format!("uploaded {path}: {address}"));
+            let image = Image {
+                id: id.to_owned(),
+                path: address.to_owned(),
+            };
+            uploaded.push((path, image));
+        }
+        Ok(Uploaded(uploaded))
+    }
+
+    /// What --dry-run shows instead.
+    pub(super) fn pretend(self, context: &mut Context) -> Uploaded {
+        for (path, _) in &self.0 {
+            context.output.say(&format!("would upload {path}"));
+        }
+        Uploaded(Vec::new())
+    }
+}
+
+impl Uploaded {
+    /// The images of `part`.
+    pub(super) fn images(&self, part: &Part) -> Vec<Image> {
+        let image = |media: &String| {
+            let file = self.0.iter().find(|(path, _)| path == media);
+            file.map_or_else(|| Image::of(media), |(_, image)| image.clone())
+        };
+        part.media.iter().map(image).collect()
+    }
+}
+
+impl Image {
+    fn of(address: &str) -> Image {
+        let letters = b"abcdefghijklmnopqrstuvwxyz0123456789";
+        let id = (0..7).map(|_| char::from(random::letter(letters)));
+        Image {
+            id: id.collect(),
+            path: address.to_owned(),
+        }
+    }
+}
+
+/// Is it on the web already?
+fn is_address(media: &str) -> bool {
+    media.contains("://")
+}
+
+fn as_usage(error: CliError) -> CliError {
+    let error = CliError {
+        exit: Exit::Usage,
+        ..error
+    };
+    error.hint("-m takes files of this machine and http(s) addresses; nothing was sent")
+}

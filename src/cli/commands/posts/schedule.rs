@@ -1,0 +1,106 @@
+//! When a post is published: `-s`, `--tz`, and the rules about dates that have passed.
+
+use std::time::Duration;
+
+use crate::cli::api::{Api, Call};
+use crate::cli::command::{Flag, Options, Takes, flag};
+use crate::cli::context::Context;
+use crate::cli::dates::{self, Zone};
+use crate::cli::error::CliError;
+use crate::shared::text::printable_cut;
+use crate::shared::utc;
+
+pub(super) static DATE: Flag = flag(
+    "date",
+    Some('s'),
+    Takes::Value("DATE|next"),
+    "when to publish: ISO 8601, UTC unless it names a zone; next: the first channel's next free slot",
+);
+
+pub(super) static TZ: Flag = flag(
+    "tz",
+    None,
+    Takes::Value("ZONE"),
+    "the zone of dates that name none, like Europe/Berlin",
+);
+
+/// What was asked for.
+pub(super) enum When {
+    Now,
+    NextFreeSlot,
+    /// As the API takes it.
+    At(String),
+}
+
+/// A date that has passed is a mistake, unless the post is only kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Past {
+    Refused,
+    Taken,
+}
+
+impl When {
+    /// Reads `-s`, if it is given.
+    pub(super) fn read(
+        context: &Context,
+        options: &Options,
+        past: Past,
+    ) -> Result<Option<When>, CliError> {
+        let zone = zone(context, options)?;
+        let Some(text) = options.text(&DATE)? else {
+            return Ok(None);
+        };
+        if text == "next" {
+            return Ok(Some(When::NextFreeSlot));
+        }
+        let date = dates::read(DATE.long, text, zone.as_ref())?;
+        if past == Past::Refused && date.time + PAST_MAX < context.clock.date() {
+            let message = format!(
+                "--date {text} has passed: it is {} now",
+                utc::iso8601(context.clock.date())
+            );
+            return Err(CliError::usage(message).hint(
+                "-t now publishes at once; a time that names no zone is in UTC, or in the one that --tz names",
+            ));
+        }
+        Ok(Some(When::At(date.text)))
+    }
+
+    /// The date for the API; a free slot is one of `channel`.
+    pub(super) fn date(
+        self,
+        context: &mut Context,
+        api: &Api,
+        channel: &str,
+    ) -> Result<String, CliError> {
+        match self {
+            When::Now => Ok(utc::iso8601(context.clock.date())),
+            When::At(text) => Ok(text),
+            When::NextFreeSlot => {
+                let answer = api.json(context, &Call::get(&["find-slot", channel])?)?;
+                let slot = next_slot(answer.as_str()).ok_or_else(|| {
+                    let answer = printable_cut(answer.as_str(), 200);
+                    CliError::failed(format!("Postiz named no free slot: {answer}"))
+                })?;
+                context.output.say(&format!("the next free slot is {slot}"));
+                Ok(slot)
+            }
+        }
+    }
+}
+
+/// `{"date":"2030-01-15T09:00:00"}`, which is UTC.
+fn next_slot(answer: &str) -> Option<String> {
+    let answer: serde_json::Value = serde_json::from_str(answer).ok()?;
+    let date = dates::read(DATE.long, answer["date"].as_str()?, None).ok()?;
+    Some(utc::iso8601(date.time))
+}
+
+/// The zone that `--tz` names.
+pub(super) fn zone(context: &Context, options: &Options) -> Result<Option<Zone>, CliError> {
+    let name = options.text(&TZ)?;
+    name.map(|name| Zone::load(name, &context.vars)).transpose()
+}
+
+/// A date that passed while its user typed is now.
+const PAST_MAX: Duration = Duration::from_secs(5 * 60);

@@ -1,0 +1,162 @@
+//! A part's text as Postiz takes it, which is HTML where it holds a `<`, and how long it is on a platform.
+
+use std::borrow::Cow;
+
+/// How to read a text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// A tag that Postiz knows, anywhere, makes it HTML.
+    Guess,
+    Html,
+    Text,
+}
+
+/// `text` as Postiz shows it the way it was meant. Without a `<` nothing changes: Postiz takes it for plain text then.
+pub(super) fn for_postiz(text: &str, reading: Reading) -> Cow<'_, str> {
+    let is_html = match reading {
+        Reading::Guess => known_tag(text).is_some(),
+        Reading::Html => true,
+        Reading::Text => false,
+    };
+    if is_html || !text.contains('<') {
+        return text.into();
+    }
+    let escaped = text
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;");
+    let lines = escaped.lines().map(|line| format!("<p>{line}</p>"));
+    lines.collect::<String>().into()
+}
+
+/// The first tag in `text` that Postiz knows, such as `<p>`.
+pub(super) fn known_tag(text: &str) -> Option<&str> {
+    let starts = text.match_indices('<').map(|(place, _)| place);
+    let mut tags = starts.filter_map(|start| {
+        let length = text[start..].find('>')? + 1;
+        Some(&text[start..start + length])
+    });
+    tags.find(|tag| {
+        let inner = tag[1..tag.len() - 1].trim_start_matches('/');
+        let name = inner.split([' ', '\t', '\n', '/']).next().unwrap_or(inner);
+        TAGS.iter().any(|known| name.eq_ignore_ascii_case(known))
+    })
+}
+
+/// The characters that `content`, as it is sent, has at least on any platform: without tags, an entity and an emoji as one,
+/// and an address as no more than the 23 characters that X counts.
+pub(super) fn characters(content: &str) -> usize {
+    let plain = without_tags(content);
+    let words = plain.split_inclusive(char::is_whitespace);
+    let count = |word: &str| {
+        let is_address = word.starts_with("https://") || word.starts_with("http://");
+        let characters = count_shown(word);
+        if is_address {
+            characters.min(ADDRESS_CHARACTERS_MAX)
+        } else {
+            characters
+        }
+    };
+    words.map(count).sum()
+}
+
+fn without_tags(content: &str) -> Cow<'_, str> {
+    if known_tag(content).is_none() {
+        return content.into();
+    }
+    let mut plain = String::new();
+    let mut rest = content;
+    while let Some(start) = rest.find(['<', '&']) {
+        plain.push_str(&rest[..start]);
+        let is_entity = rest[start..].starts_with('&');
+        let end = rest[start..].find(if is_entity { ';' } else { '>' });
+        match end {
+            Some(end) if !is_entity => rest = &rest[start + end + 1..],
+            Some(end) if end < ENTITY_BYTES_MAX => {
+                plain.push('&');
+                rest = &rest[start + end + 1..];
+            }
+            _ => {
+                plain.push('&');
+                rest = &rest[start + 1..];
+            }
+        }
+    }
+    plain.push_str(rest);
+    plain.into()
+}
+
+/// Without what only changes the character before it: accents, skin tones, and all that a zero-width joiner adds.
+fn count_shown(word: &str) -> usize {
+    let mut before = ' ';
+    let mut count = 0;
+    for c in word.chars() {
+        let changes = matches!(c, '\u{300}'..='\u{36f}' | '\u{200d}' | '\u{fe0f}' | '\u{1f3fb}'..='\u{1f3ff}');
+        count += usize::from(!changes && before != '\u{200d}');
+        before = c;
+    }
+    count
+}
+
+/// The tags that Postiz keeps.
+const TAGS: [&str; 11] = [
+    "p", "br", "strong", "u", "a", "ul", "li", "h1", "h2", "h3", "span",
+];
+
+/// As X counts any address.
+const ADDRESS_CHARACTERS_MAX: usize = 23;
+
+/// `&thetasym;` is one of the longest that people write.
+const ENTITY_BYTES_MAX: usize = 12;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_arrives_as_it_was_typed() {
+        for (typed, sent) in [
+            ("Hello", "Hello"),
+            ("Q&A > all", "Q&A > all"),
+            ("I <3 Q&A", "<p>I &lt;3 Q&amp;A</p>"),
+            ("a<b c", "<p>a&lt;b c</p>"),
+            ("a <b\r\n\n> c", "<p>a &lt;b</p><p></p><p>&gt; c</p>"),
+            ("<pre>x</pre>", "<p>&lt;pre&gt;x&lt;/pre&gt;</p>"),
+            ("<", "<p>&lt;</p>"),
+            ("<p", "<p>&lt;p</p>"),
+            // HTML stays.
+            ("<p>a</p>", "<p>a</p>"),
+            ("I <3 <STRONG>you</STRONG>", "I <3 <STRONG>you</STRONG>"),
+            ("a<br/>b", "a<br/>b"),
+            ("a<a href='x'>b", "a<a href='x'>b"),
+            ("end</p>", "end</p>"),
+        ] {
+            assert_eq!(for_postiz(typed, Reading::Guess), sent, "{typed}");
+        }
+        assert_eq!(for_postiz("<b>x</b>", Reading::Html), "<b>x</b>");
+        assert_eq!(for_postiz("<p>", Reading::Text), "<p>&lt;p&gt;</p>");
+    }
+
+    #[test]
+    fn length_is_what_a_reader_sees() {
+        for (content, expected) in [
+            ("", 0),
+            ("Hello", 5),
+            ("äöü", 3),
+            ("e\u{301}", 1),
+            ("👩‍🚀👍🏽❤️", 3),
+            ("a & b; c", 8),
+            ("a\nb", 3),
+            ("<p>I &lt;3 Q&amp;A</p>", 8),
+            ("<p>a & b</p><p>c", 6),
+            ("<a href='https://example.com/a-long-address'>x</a>", 1),
+            (
+                "see https://example.com/a-long-address-of-a-page now",
+                4 + 23 + 3,
+            ),
+            ("see http://x.de", 15),
+        ] {
+            assert_eq!(characters(content), expected, "{content}");
+        }
+    }
+}

@@ -28,8 +28,6 @@ pub(crate) struct Call {
     /// Path and query under the API URL, encoded.
     path: String,
     body: Option<String>,
-    /// The Postiz that first had this path, where that is no old one.
-    since: Option<&'static str>,
 }
 
 impl Call {
@@ -57,7 +55,6 @@ impl Call {
             method,
             path: format!("{slash}{path}"),
             body,
-            since: None,
         }
     }
 
@@ -65,12 +62,6 @@ impl Call {
         let separator = if self.path.contains('?') { "&" } else { "?" };
         self.path.extend([separator, name, "="]);
         self.path.extend(utf8_percent_encode(value, SEGMENT));
-        self
-    }
-
-    /// An older Postiz than `version` does not know the path.
-    pub(crate) fn since(mut self, version: &'static str) -> Call {
-        self.since = Some(version);
         self
     }
 
@@ -119,8 +110,7 @@ impl Api {
                 Some(target) if (300..400).contains(&answer.status) => target,
                 _ => {
                     let now = context.clock.date();
-                    let error = api_error::of(&answer, &self.signed_in, &context.vars, now);
-                    return Err(api_error::older_postiz(error, &answer, call.since));
+                    return Err(api_error::of(&answer, &self.signed_in, &context.vars, now));
                 }
             };
             match within_origin(&uri, target) {
@@ -211,7 +201,6 @@ fn pause_before_retry(
     };
     let wanted = answer.retry_after(context.clock.date()).unwrap_or(usual);
     match answer.status {
-        503 if api_error::is_not_offered(answer) => None,
         502..=504 => Some(wanted.min(RETRY_PAUSE_MAX)),
         429 if wanted <= RETRY_AFTER_MAX => Some(wanted),
         _ => None,

@@ -37,28 +37,11 @@ pub(crate) fn of(answer: &Answer, by: &SignedIn, vars: &Vars, now: SystemTime) -
         413 => refused.hint("it is larger than Postiz, or a proxy in front of it, takes"),
         429 => CliError::failed(format!("too many requests: {reason}"))
             .hint(when_to_try_again(answer.retry_after(now))),
-        503 if is_not_offered(answer) => refused.hint("this Postiz does not offer it, now or later"),
         500.. => CliError::failed(format!("Postiz failed: {reason}"))
             .hint("try again later; a Postiz of your own has more in its log"),
         _ if answer.is_html() => with_api_hint(refused, by),
         _ => refused,
     }
-}
-
-/// Names the version that an older Postiz, which does not know the path, must become.
-pub(crate) fn older_postiz(error: CliError, answer: &Answer, since: Option<&str>) -> CliError {
-    let framework_says_so = message_of(answer).is_some_and(|said| said.starts_with("Cannot "));
-    match since {
-        Some(version) if answer.status == 404 && framework_says_so => {
-            error.hint(format!("this needs a Postiz {version}"))
-        }
-        _ => error,
-    }
-}
-
-/// A 503 that waiting does not change: this Postiz was set up without the service.
-pub(crate) fn is_not_offered(answer: &Answer) -> bool {
-    message_of(answer).is_some_and(|said| said.contains("is not available"))
 }
 
 /// There was no answer.

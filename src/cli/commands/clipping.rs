@@ -8,7 +8,7 @@ use ureq::http::Method;
 use crate::cli::api::{Api, Call};
 use crate::cli::command::{Command, Flag, Options, Takes, flag, one, repeatable, utf8};
 use crate::cli::commands::media::PAGE;
-use crate::cli::commands::{AFTER_2_23_0, answer_of, page};
+use crate::cli::commands::{answer_of, page};
 use crate::cli::context::{Context, sleep};
 use crate::cli::error::{CliError, Exit};
 
@@ -52,7 +52,6 @@ pub(crate) fn create(context: &mut Context, options: &Options) -> Result<Exit, C
     answer_of(
         context,
         &Call::new(Method::POST, &["clipping"])?
-            .since(AFTER_2_23_0)
             .body(body),
     )
 }
@@ -111,7 +110,7 @@ pub(crate) static LIST: Command = Command {
 };
 
 pub(crate) fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let mut call = Call::get(&["clipping"])?.since(AFTER_2_23_0);
+    let mut call = Call::get(&["clipping"])?;
     if let Some(page) = page(options, &PAGE, 1)? {
         call = call.query("page", page);
     }
@@ -133,7 +132,7 @@ often, up to every 30 s, and ends with exit code 1 when the job failed.",
 };
 
 pub(crate) fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let call = Call::get(&["clipping", options.positional(0)?])?.since(AFTER_2_23_0);
+    let call = Call::get(&["clipping", options.positional(0)?])?;
     if !options.has(&WAIT) {
         return answer_of(context, &call);
     }

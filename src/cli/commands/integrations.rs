@@ -105,7 +105,7 @@ pub(crate) static GROUPS: Command = Command {
 };
 
 pub(crate) fn groups(context: &mut Context, _: &Options) -> Result<Exit, CliError> {
-    answer_of(context, &Call::get(&["groups"])?.since("v2.21.9 or newer"))
+    answer_of(context, &Call::get(&["groups"])?)
 }
 
 pub(crate) static SETTINGS: Command = Command {
@@ -184,7 +184,7 @@ static REFRESH: Flag = flag(
 );
 
 pub(crate) fn connect(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let mut call = Call::get(&["social", options.positional(0)?])?.since("v2.20.0 or newer");
+    let mut call = Call::get(&["social", options.positional(0)?])?;
     if let Some(id) = options.text(&REFRESH)? {
         call = call.query("refresh", id);
     }

@@ -2,7 +2,7 @@
 
 use crate::cli::api::Call;
 use crate::cli::command::{Command, Flag, Options, Takes, flag};
-use crate::cli::commands::{AFTER_2_23_0, answer_of, page};
+use crate::cli::commands::{answer_of, page};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 
@@ -35,7 +35,6 @@ static SEARCH: Flag = flag(
 pub(crate) fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let page = page(options, &PAGE, 1)?.unwrap_or("1");
     let mut call = Call::get(&["media"])?
-        .since(AFTER_2_23_0)
         .query("page", page);
     if let Some(search) = options.text(&SEARCH)? {
         call = call.query("search", search);

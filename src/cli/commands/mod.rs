@@ -18,9 +18,6 @@ use crate::cli::command::{Flag, Options, Positional, one};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 
-/// The version that no release has yet.
-const AFTER_2_23_0: &str = "newer than v2.23.0";
-
 const POST_ID: Positional = one("id", "the post's ID");
 const INTEGRATION_ID: Positional = one("id", "the channel's ID");
 

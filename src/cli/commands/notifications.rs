@@ -24,7 +24,7 @@ static PAGE: Flag = flag(
 );
 
 pub(crate) fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let mut call = Call::get(&["notifications"])?.since("v2.18.0 or newer");
+    let mut call = Call::get(&["notifications"])?;
     if let Some(page) = page(options, &PAGE, 0)? {
         call = call.query("page", page);
     }

@@ -18,7 +18,7 @@ use ureq::http::Method;
 
 use crate::cli::api::{Api, Call};
 use crate::cli::command::{Command, Flag, Options, Positional, Takes, flag, optional};
-use crate::cli::commands::{AFTER_2_23_0, POST_ID, answer_of};
+use crate::cli::commands::{POST_ID, answer_of};
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::{CliError, Exit};
@@ -189,8 +189,7 @@ static STATUS: Flag = flag(
 );
 
 fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let call = Call::new(Method::PUT, &["posts", options.positional(0)?, "status"])?
-        .since("v2.21.7 or newer");
+    let call = Call::new(Method::PUT, &["posts", options.positional(0)?, "status"])?;
     let body = json!({ "status": options.required(&STATUS)? });
     answer_of(context, &call.body(body.to_string()))
 }
@@ -216,7 +215,7 @@ static NEW_SETTINGS: Flag = flag(
 
 fn settings(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let call =
-        Call::new(Method::PUT, &["posts", options.positional(0)?, "settings"])?.since(AFTER_2_23_0);
+        Call::new(Method::PUT, &["posts", options.positional(0)?, "settings"])?;
     let body = json!({ "settings": object(&NEW_SETTINGS, options.required(&NEW_SETTINGS)?)? });
     answer_of(context, &call.body(body.to_string()))
 }

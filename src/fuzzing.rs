@@ -7,17 +7,16 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use crate::cli::credentials::{Stored, object_in};
+use crate::server;
 use crate::server::client_address::TrustedProxies;
 use crate::server::codes::{DeviceCode, DeviceCodeHash, UserCode};
-use crate::server::config::Limits;
-use crate::server::flow::Flow;
+use crate::server::config::Config;
 use crate::server::front::request_reader::{Client, End, RequestReader};
 use crate::server::http::request::{HEADERS, Params};
 use crate::server::http::{App, Reply, Request};
 use crate::server::keys::Keys;
 use crate::server::log::{Format, Log};
 use crate::server::login::{Login, Polled, Starter, UnixMs};
-use crate::server::postiz::Postiz;
 use crate::server::store::{Inserted, Key, NewLogin, Purged, Store, StoreError, Transition};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::secret::Secret;
@@ -150,39 +149,19 @@ fn answer(request: &Request) -> Reply {
 }
 
 fn new_app() -> App {
-    let url = |text| BaseUrl::parse(text).expect("a URL");
-    let secret = Secret::new("secret".to_owned());
-    let keys = Arc::new(Keys::new(&secret));
-    let postiz = Postiz::new(
-        url("http://127.0.0.1:9"),
-        &url("http://127.0.0.1:9"),
-        "client".to_owned(),
-        secret.clone(),
-    );
+    let variables = [
+        ("POSTIZ_API_URL", "http://127.0.0.1:9"),
+        ("LIMIT_LOGINS_PER_MINUTE", "0"),
+        ("LIMIT_WRONG_CODES_PER_MINUTE", "0"),
+        ("LIMIT_WRONG_CODES_PER_MINUTE_TOTAL", "0"),
+        ("LIMIT_CALLBACKS_PER_MINUTE", "0"),
+        ("LIMIT_LIVE_LOGINS", "0"),
+    ];
+    let config = Config::from_vars(variables).expect("a good configuration");
+    let keys = Arc::new(Keys::new(&Secret::new("secret".to_owned())));
+    let url = BaseUrl::parse("https://auth.example").expect("a URL");
     let log = Arc::new(Log::to(Format::Json, |_| ()));
-    let flow = Flow::new(
-        Arc::new(Oblivious),
-        postiz,
-        Arc::clone(&keys),
-        "http://127.0.0.1:9".to_owned(),
-        0,
-        Arc::clone(&log),
-    );
-    let no_budgets = Limits {
-        logins_per_minute: 0,
-        wrong_codes_per_minute: 0,
-        wrong_codes_per_minute_total: 0,
-        callbacks_per_minute: 0,
-        ..Limits::default()
-    };
-    App::new(
-        flow,
-        keys,
-        url("https://auth.example"),
-        "postiz.example",
-        &no_budgets,
-        log,
-    )
+    server::app(&config, Arc::new(Oblivious), keys, url, &log)
 }
 
 /// A store that takes everything and keeps nothing: it is not what is tried here, and a real one would be all the work.

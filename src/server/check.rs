@@ -1,5 +1,6 @@
 //! `--check`: what a start would meet and do. It reads, and changes nothing: nothing is written, made or migrated.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,9 +10,9 @@ use rustls::server::ParsedCertificate;
 
 use crate::server::client_address::TrustedProxies;
 use crate::server::config::{Config, StoreLocation};
-use crate::server::postiz::{ExchangeError, Postiz, ProbeError};
+use crate::server::postiz::{Postiz, PostizError, ProbeError};
 use crate::server::store::{StoreError, embedded, postgres, tls};
-use crate::server::{front, in_time};
+use crate::server::{front, in_time, server_url};
 use crate::shared::base_url::BaseUrl;
 
 /// A certificate that ends sooner than this should have been renewed.
@@ -65,9 +66,13 @@ impl Findings {
 
     fn postiz(&mut self, config: &Config) {
         let url = &config.api_url;
-        match Postiz::of(config).probe() {
+        let here = SocketAddr::from(([127, 0, 0, 1], config.port));
+        match Postiz::new(config, &server_url(config, here)).probe() {
             Ok(registers) => {
-                self.note(format!("Postiz answers at {url}, and knows the OAuth app"));
+                self.note(match config.oauth_app {
+                    Some(_) => format!("Postiz answers at {url}, and knows the OAuth app"),
+                    None => format!("Postiz answers at {url}; there is no OAuth app, so each login registers a client"),
+                });
                 self.note(match registers {
                     true => "it registers clients (POST /oauth/register)",
                     false => "it is too old to register clients (POST /oauth/register)",
@@ -76,10 +81,10 @@ impl Findings {
             Err(ProbeError::NotPostiz(what)) => self.wrong.push(format!(
                 "POSTIZ_API_URL {url} is not the API of a Postiz: {what}; a self-hosted one has it at https://host/api"
             )),
-            Err(ProbeError::Exchange(error @ ExchangeError::InvalidClient)) => {
-                self.wrong.push(error.to_string());
-            }
-            Err(ProbeError::Exchange(error)) => self.failed.push(error.to_string()),
+            Err(ProbeError::Postiz(
+                error @ (PostizError::InvalidClient | PostizError::Unregistered(_)),
+            )) => self.wrong.push(error.to_string()),
+            Err(ProbeError::Postiz(error)) => self.failed.push(error.to_string()),
         }
     }
 

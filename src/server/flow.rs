@@ -8,10 +8,10 @@ use crate::server::codes::{BrowserKey, DeviceCode, DeviceCodeHash, State, UserCo
 use crate::server::keys::Keys;
 use crate::server::log::Log;
 use crate::server::login::{
-    Claim, CodeDigest, EXCHANGE_LEASE, Failure, LeaseId, Login, Polled, SealedGrant, Starter,
-    UnixMs,
+    Claim, CodeDigest, EXCHANGE_LEASE, Failure, LeaseId, Login, Polled, SealedClient, SealedGrant,
+    Starter, UnixMs,
 };
-use crate::server::postiz::{ExchangeError, Grant, Postiz};
+use crate::server::postiz::{Client, Grant, Postiz, PostizError};
 use crate::server::seal::Seal;
 use crate::server::store::gather::Gather;
 use crate::server::store::{Inserted, Key, NewLogin, Store, StoreError, apply};
@@ -65,6 +65,16 @@ impl From<StoreError> for StartError {
     }
 }
 
+/// What became of [`Flow::confirm`].
+pub enum Confirmed {
+    /// Where the browser goes now.
+    GoOn(String),
+    /// The login does not wait for its user any more.
+    Gone,
+    /// Postiz registered no client for it; the login stays open.
+    RegistrationFailed(PostizError),
+}
+
 /// What became of a callback.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Callback {
@@ -79,7 +89,7 @@ pub enum Callback {
     /// No login of this browser.
     Unknown,
     /// The exchange failed; the login stays open.
-    ExchangeFailed(ExchangeError),
+    ExchangeFailed(PostizError),
     /// Postiz has refused so many codes that the login is over.
     Over,
 }
@@ -186,23 +196,75 @@ impl Flow {
         Ok(found.filter(|(login, now)| login.is_open(*now)))
     }
 
-    /// The user confirms in this browser (RFC 8628 §3.3). Where the browser goes now; `None`: no such login.
-    pub fn confirm(
-        &self,
-        user_code: &UserCode,
-        browser: &BrowserKey,
-    ) -> Result<Option<String>, StoreError> {
-        let confirmed = self.decide(user_code, |login, now| {
-            let state = self.keys.state(&login.key, browser);
-            let confirmed = login.confirm(&state.hash(), &browser.hash(), now);
-            confirmed.then(|| (login.key.clone(), state))
+    /// Is there an OAuth app? Then Postiz keeps one token for each account.
+    pub fn has_app(&self) -> bool {
+        self.postiz.has_app()
+    }
+
+    /// Will [`Flow::confirm`] register a client for this login?
+    pub fn must_register(&self, login: &Login) -> bool {
+        !self.has_app() && self.client(&login.key, login.client.as_ref()).is_none()
+    }
+
+    /// The user confirms a login that was found, in this browser (RFC 8628 §3.3). Its client is registered now and no
+    /// earlier, so that strangers who start logins do not make Postiz register clients.
+    pub fn confirm(&self, found: &Login, browser: &BrowserKey) -> Result<Confirmed, StoreError> {
+        let mut registered = None;
+        if self.must_register(found) {
+            match self.postiz.register(&found.starter.machine) {
+                Ok(client) => registered = Some(self.sealed_client(found, client)),
+                Err(error) => return Ok(self.registration_failed(found, error)),
+            }
+        }
+        let state = self.keys.state(&found.key, browser);
+        let confirmed = self.decide(&found.user_code, |login, now| {
+            let confirmed =
+                login.key == found.key && login.confirm(&state.hash(), &browser.hash(), now);
+            if let Some(client) = registered.as_ref().filter(|_| confirmed) {
+                login.adopt(client, found.client.as_ref());
+            }
+            confirmed.then(|| login.client.clone())
         })?;
-        let Some((login, state)) = confirmed.flatten() else {
-            return Ok(None);
+        let Some(client) = confirmed.flatten() else {
+            return Ok(Confirmed::Gone);
         };
-        self.log
-            .info("login_confirmed", &[("id", login.login_id())]);
-        Ok(Some(self.postiz.authorize_url(&state)))
+        let client = self.client(&found.key, client.as_ref());
+        if client.is_none() && !self.has_app() {
+            let cause = "its client was sealed under another SERVER_SECRET".to_owned();
+            return Ok(self.registration_failed(found, PostizError::Failed(cause)));
+        }
+        self.log.info("login_confirmed", &[("id", found.id())]);
+        let url = self.postiz.authorize_url(&state, client.as_ref());
+        Ok(Confirmed::GoOn(url))
+    }
+
+    fn registration_failed(&self, login: &Login, error: PostizError) -> Confirmed {
+        let fields = [("id", login.id()), ("error", &error.to_string())];
+        match error {
+            PostizError::Unregistered(_) => self.log.error("registration_failed", &fields),
+            _ => self.log.warn("registration_failed", &fields),
+        }
+        Confirmed::RegistrationFailed(error)
+    }
+
+    fn sealed_client(&self, login: &Login, client: Client) -> SealedClient {
+        let fields = [("id", login.id()), ("oauth_client", &client.id)];
+        self.log.info("client_registered", &fields);
+        SealedClient {
+            verifier: self.seal.seal(&login.key, &client.verifier),
+            id: client.id,
+            redirect_uri: client.redirect_uri,
+        }
+    }
+
+    /// The client of a login, where it has one that can be read.
+    fn client(&self, login: &DeviceCodeHash, sealed: Option<&SealedClient>) -> Option<Client> {
+        let sealed = sealed?;
+        Some(Client {
+            id: sealed.id.clone(),
+            verifier: self.seal.open(login, &sealed.verifier)?,
+            redirect_uri: sealed.redirect_uri.clone(),
+        })
     }
 
     /// The user refuses on our own page. False: no such login.
@@ -268,15 +330,19 @@ impl Flow {
                 true => login.claim(&browser, &digest, &lease, now),
                 false => Claim::Unknown,
             };
-            (claim, login.key.clone())
+            (claim, login.key.clone(), login.client.clone())
         });
         let claimed = match claimed {
             // Another callback writes this login at this moment.
             Err(StoreError::Locked) => return Ok(Callback::Busy),
             claimed => claimed?,
         };
-        let Some((claim, login)) = claimed else {
+        let Some((claim, login, client)) = claimed else {
             return Ok(Callback::Unknown);
+        };
+        let exchange = || {
+            let client = self.client(&login, client.as_ref());
+            self.postiz.exchange(code, client.as_ref())
         };
         match claim {
             Claim::Busy => return Ok(Callback::Busy),
@@ -284,12 +350,12 @@ impl Flow {
             Claim::Unknown => return Ok(Callback::Unknown),
             Claim::Over => return Ok(Callback::Over),
             Claim::RefusedBefore => {
-                return Ok(Callback::ExchangeFailed(ExchangeError::InvalidGrant));
+                return Ok(Callback::ExchangeFailed(PostizError::InvalidGrant));
             }
-            Claim::Newer => return self.exchange_again(&login, code, give_up),
+            Claim::Newer => return self.exchanged_again(&login, exchange(), give_up),
             Claim::Granted => {}
         }
-        match self.postiz.exchange(code) {
+        match exchange() {
             Ok(grant) => self.complete(&login, &lease, &digest, grant, give_up),
             Err(error) => self.exchange_failed(&login, &lease, digest, error),
         }
@@ -302,14 +368,14 @@ impl Flow {
     }
 
     /// The user has authorised once more. Whatever comes of it, the login is complete.
-    fn exchange_again(
+    fn exchanged_again(
         &self,
         login: &DeviceCodeHash,
-        code: &str,
+        exchanged: Result<Grant, PostizError>,
         give_up: Instant,
     ) -> Result<Callback, StoreError> {
         let id = ("id", login.login_id());
-        match self.postiz.exchange(code) {
+        match exchanged {
             Ok(grant) => {
                 let sealed = self.sealed(login, grant);
                 let replace = |login: &mut Login, now| login.replace_grant(&sealed, now);
@@ -339,15 +405,15 @@ impl Flow {
         login: &DeviceCodeHash,
         lease: &LeaseId,
         code: CodeDigest,
-        error: ExchangeError,
+        error: PostizError,
     ) -> Result<Callback, StoreError> {
         let fields = [("id", login.login_id()), ("error", &error.to_string())];
         let failure = match error {
-            ExchangeError::InvalidGrant => Failure::Refused(code),
+            PostizError::InvalidGrant => Failure::Refused(code),
             _ => Failure::Unanswered,
         };
         match error {
-            ExchangeError::InvalidClient => self.log.error("exchange_failed", &fields),
+            PostizError::InvalidClient => self.log.error("exchange_failed", &fields),
             _ => self.log.warn("exchange_failed", &fields),
         }
         // If the store is gone by now, the lease ends by itself.
@@ -356,7 +422,7 @@ impl Flow {
             login.polled(now)
         })?;
         Ok(match status {
-            Some(Polled::Denied) if error == ExchangeError::InvalidGrant => {
+            Some(Polled::Denied) if error == PostizError::InvalidGrant => {
                 self.log.warn("login_denied_by_postiz", &fields);
                 Callback::Over
             }
@@ -425,7 +491,7 @@ impl Flow {
             return Ok(Redeemed::Elsewhere);
         };
         let Some(access_token) = self.seal.open(login, &grant.token) else {
-            let hint = ("hint", "was the client secret changed?");
+            let hint = ("hint", "was SERVER_SECRET or the client secret changed?");
             self.log
                 .error("token_unreadable", &[("id", login.login_id()), hint]);
             return Ok(Redeemed::Lost);

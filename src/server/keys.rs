@@ -18,7 +18,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The keys of a server that holds `secret`, the OAuth app's client secret.
+    /// The keys of a server with this root secret: SERVER_SECRET, else the OAuth app's, else the embedded store's own.
     pub fn new(secret: &Secret<String>) -> Keys {
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"postiz-auth-server");
         let root = salt.extract(secret.expose().as_bytes());

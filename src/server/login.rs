@@ -139,6 +139,17 @@ impl CodeDigest {
     }
 }
 
+/// The client that was registered at Postiz for one login, as stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedClient {
+    /// Its public name.
+    pub id: String,
+    /// Its encrypted PKCE verifier.
+    pub verifier: SealedToken,
+    /// The callback that it was registered with.
+    pub redirect_uri: String,
+}
+
 /// Who started a login: what the confirm page shows, and what limits count by.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Starter {
@@ -148,6 +159,8 @@ pub struct Starter {
     pub network: String,
     /// What the client calls itself.
     pub agent: String,
+    /// What it calls its machine.
+    pub machine: String,
 }
 
 /// One login, as the stores keep it.
@@ -165,6 +178,8 @@ pub struct Login {
     pub state: Option<StateHash>,
     /// The browser that confirmed it.
     pub browser: Option<BrowserKeyHash>,
+    /// The client of its own that Postiz knows it by; none where there is an OAuth app.
+    pub client: Option<SealedClient>,
     /// Its token.
     pub grant: Option<SealedGrant>,
     /// The codes that Postiz refused, each once, separated by blanks.
@@ -246,6 +261,7 @@ impl Login {
             lease: None,
             state: None,
             browser: None,
+            client: None,
             grant: None,
             refused_codes: String::new(),
             exchanged_codes: String::new(),
@@ -292,6 +308,14 @@ impl Login {
         self.state = Some(state.clone());
         self.browser = Some(browser.clone());
         true
+    }
+
+    /// Takes the client that was registered for it, unless it has got one since it had `before`: of instances that register
+    /// at the same moment, one wins, and all of them send the browser on with its client.
+    pub fn adopt(&mut self, client: &SealedClient, before: Option<&SealedClient>) {
+        if self.client.as_ref() == before {
+            self.client = Some(client.clone());
+        }
     }
 
     /// Its user refuses on the confirm page. False: it does not wait for its user any more.
@@ -773,6 +797,25 @@ mod tests {
             case.login.begin_delivery(&case.holder, START),
             Some(grant("t"))
         );
+    }
+
+    #[test]
+    fn first_client_stays() {
+        let client = |id: &str| SealedClient {
+            id: id.to_owned(),
+            verifier: SealedToken::from_store("v".to_owned()),
+            redirect_uri: "https://auth.example/device/callback".to_owned(),
+        };
+        let (first, late, unreadable) = (client("1"), client("2"), client("0"));
+        let mut login = case(Status::Pending).login;
+        login.adopt(&first, None);
+        login.adopt(&late, None);
+        assert_eq!(login.client.as_ref(), Some(&first));
+        login.adopt(&first, None);
+        login.adopt(&late, Some(&unreadable));
+        assert_eq!(login.client.as_ref(), Some(&first));
+        login.adopt(&late, Some(&first));
+        assert_eq!(login.client, Some(late));
     }
 
     /// A second tab was authorised as well, which may have ended the first one's token.

@@ -50,9 +50,11 @@ use crate::server::keys::Keys;
 use crate::server::log::Log;
 use crate::server::postiz::Postiz;
 use crate::server::seal::Seal;
-use crate::server::store::{Store, StoreError, embedded::Embedded, postgres::Postgres};
+use crate::server::store::embedded::{self, Embedded};
+use crate::server::store::{Store, StoreError, postgres::Postgres};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::http_client::{self, Proxies};
+use crate::shared::secret::Secret;
 
 /// How long a starting server, or a check, waits for the store.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -82,8 +84,11 @@ impl Server {
         if let Some(notice) = proxies.notice(config.api_url.is_https()) {
             log.warn("proxy_passed_over", &[("why", &notice)]);
         }
-        let keys = Arc::new(Keys::new(&config.client_secret));
-        let store = open_store(&config, &keys)?;
+        if config.oauth_app.is_none() {
+            let note = ("note", "each login registers a client at Postiz");
+            log.info("no_oauth_app", &[note]);
+        }
+        let (store, keys) = open_store(&config)?;
         let asked = Arc::clone(&store);
         match in_time(move || asked.ping()) {
             Ok(()) => log.info("store_ready", &[("store", config.store.kind())]),
@@ -104,10 +109,7 @@ impl Server {
             .local_addr()
             .map_err(|error| StartError(error.to_string()))?;
         let local_url = local_url(listening_at, tls.is_some());
-        let server_url = config
-            .server_url
-            .clone()
-            .unwrap_or_else(|| default_server_url(listening_at, tls.is_some()));
+        let server_url = server_url(&config, listening_at);
 
         let app = Arc::new(app(&config, store, keys, server_url, &log));
         let settings = FrontSettings {
@@ -182,20 +184,31 @@ fn in_time<T: Send + 'static>(
     }
 }
 
-fn open_store(config: &Config, keys: &Arc<Keys>) -> Result<Arc<dyn Store>, StartError> {
-    Ok(match &config.store {
+/// Opens the store, and derives the keys: without a secret of its own, an embedded store's server keeps one beside the file.
+fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Arc<Keys>), StartError> {
+    let failed = |error: StoreError| StartError(error.to_string());
+    let keys = |secret: &Secret<String>| Arc::new(Keys::new(secret));
+    let configured = config.root_secret().map(keys);
+    match &config.store {
         StoreLocation::Postgres(url) => {
-            let seal = Seal::new(Arc::clone(keys));
-            let store = Postgres::new(url, config.pool_size(), seal);
-            Arc::new(store.map_err(|error| StartError(format!("DATABASE_URL: {error}")))?)
+            let keys =
+                configured.ok_or_else(|| StartError("SERVER_SECRET is not set".to_owned()))?;
+            let store = Postgres::new(url, config.pool_size(), Seal::new(Arc::clone(&keys)));
+            let store = store.map_err(|error| StartError(format!("DATABASE_URL: {error}")))?;
+            Ok((Arc::new(store), keys))
         }
         StoreLocation::File(path) => {
-            Arc::new(Embedded::open(path).map_err(|error| StartError(error.to_string()))?)
+            let store = Arc::new(Embedded::open(path).map_err(failed)?);
+            // The file is this server's alone from here on.
+            let own_secret = || embedded::own_secret(path).map_err(failed);
+            let keys = configured.map_or_else(|| own_secret().map(|secret| keys(&secret)), Ok)?;
+            Ok((store, keys))
         }
-    })
+    }
 }
 
-fn app(
+/// The handlers of a server, with all that is below them.
+pub(crate) fn app(
     config: &Config,
     store: Arc<dyn Store>,
     keys: Arc<Keys>,
@@ -203,13 +216,11 @@ fn app(
     log: &Arc<Log>,
 ) -> App {
     let postiz_host = config.frontend_url.authority().to_owned();
-    let postiz = Postiz::of(config);
-    let api_url = config.public_api_url.as_str().to_owned();
     let flow = Flow::new(
         store,
-        postiz,
+        Postiz::new(config, &server_url),
         Arc::clone(&keys),
-        api_url,
+        config.public_api_url.as_str().to_owned(),
         config.limits.live_logins,
         Arc::clone(log),
     );
@@ -251,8 +262,14 @@ fn local_url(listening_at: SocketAddr, tls: bool) -> String {
     }
 }
 
-fn default_server_url(listening_at: SocketAddr, tls: bool) -> BaseUrl {
-    let scheme = if tls { "https" } else { "http" };
-    let url = format!("{scheme}://localhost:{}", listening_at.port());
-    BaseUrl::parse(&url).expect("localhost and a port make a URL")
+/// Where the server is to the world, if it listens there.
+fn server_url(config: &Config, listening_at: SocketAddr) -> BaseUrl {
+    let scheme = if config.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let default = format!("{scheme}://localhost:{}", listening_at.port());
+    let default = || BaseUrl::parse(&default).expect("localhost and a port make a URL");
+    config.server_url.clone().unwrap_or_else(default)
 }

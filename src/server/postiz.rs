@@ -1,4 +1,5 @@
-//! Postiz, as this server meets it: the page where the user authorises, and the exchange of a code for a token.
+//! Postiz, as this server meets it: the registration of a client, the page where the user authorises, and the exchange of a
+//! code for a token.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,13 +13,14 @@ use ureq::Agent;
 use ureq::http::Uri;
 
 use crate::server::codes::State;
-use crate::server::config::Config;
+use crate::server::config::{Config, OAuthApp};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::http_client::{self, ClientSettings, Outbound, Proxies};
+use crate::shared::pkce;
 use crate::shared::secret::Secret;
 
-/// Longest time for one exchange, the connection included.
-pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time for one request, the connection included.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Most bytes of an answer that are read.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
@@ -38,10 +40,29 @@ pub struct Postiz {
     agent: Agent,
     proxies: Arc<Proxies>,
     frontend_url: BaseUrl,
-    token_url: String,
-    client_id: String,
-    client_secret: Secret<String>,
+    api_url: BaseUrl,
+    /// `None`: each login registers a client of its own.
+    app: Option<OAuthApp>,
+    /// Where Postiz sends browsers back to.
+    redirect_uri: String,
 }
+
+/// A client that was registered at Postiz for one login (RFC 7591): a public one, bound to this server by its verifier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Its public name.
+    pub id: String,
+    /// Proves that a code was asked for here (RFC 7636).
+    pub verifier: Secret<String>,
+    /// The callback that it was registered with, which Postiz compares as a whole.
+    pub redirect_uri: String,
+}
+
+/// The name that people read under Settings > Approved Apps; the machine's follows.
+const CLIENT_NAME: &str = "Postiz CLI";
+
+/// How the codes and tokens begin that Postiz' cloud gives for a self-hosted instance: they work for MCP alone.
+const RELAYED: [&str; 2] = ["psc_", "psh_"];
 
 /// What an exchange yields.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,42 +75,52 @@ pub struct Grant {
     pub scope: Option<String>,
 }
 
-/// Why an exchange yielded nothing. The texts are for the log: no browser ever sees them.
+/// Why Postiz gave nothing. The texts are for the log: no browser ever sees them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ExchangeError {
+pub enum PostizError {
     /// Postiz refused the authorization code (`invalid_grant`): it was used, or is too old.
     InvalidGrant,
     /// Postiz refused this server (`invalid_client`): its client ID or secret is wrong.
     InvalidClient,
+    /// Postiz registers no clients, or not this one.
+    Unregistered(String),
+    /// The user chose a self-hosted instance on the consent page of Postiz' cloud: what that gives works for MCP alone.
+    Relayed,
     /// Postiz did not answer in time.
     TimedOut,
     /// Postiz could not be reached, or its answer makes no sense.
     Failed(String),
 }
 
-/// Why [`Postiz::probe`] found no Postiz that knows this server.
+/// Why [`Postiz::probe`] found no Postiz that people can sign in to from this server.
 pub enum ProbeError {
     /// What answers is something else.
     NotPostiz(String),
     /// It does not answer, or refuses this server.
-    Exchange(ExchangeError),
+    Postiz(PostizError),
 }
 
-impl From<ExchangeError> for ProbeError {
-    fn from(error: ExchangeError) -> ProbeError {
-        ProbeError::Exchange(error)
+impl From<PostizError> for ProbeError {
+    fn from(error: PostizError) -> ProbeError {
+        ProbeError::Postiz(error)
     }
 }
 
-impl fmt::Display for ExchangeError {
+impl fmt::Display for PostizError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ExchangeError::InvalidGrant => f.write_str("Postiz refused the authorization code (invalid_grant)"),
-            ExchangeError::InvalidClient => f.write_str(
+            PostizError::InvalidGrant => f.write_str("Postiz refused the authorization code (invalid_grant)"),
+            PostizError::InvalidClient => f.write_str(
                 "Postiz refused this server (invalid_client): check POSTIZ_OAUTH_CLIENT_ID and POSTIZ_OAUTH_CLIENT_SECRET",
             ),
-            ExchangeError::TimedOut => write!(f, "Postiz did not answer within {} s", EXCHANGE_TIMEOUT.as_secs()),
-            ExchangeError::Failed(cause) => f.write_str(cause),
+            PostizError::Unregistered(cause) => {
+                write!(f, "Postiz registers no client for this server, so it needs an OAuth app (POSTIZ_OAUTH_CLIENT_ID): {cause}")
+            }
+            PostizError::Relayed => {
+                f.write_str("the user chose a self-hosted instance, whose codes (psc_) and tokens (psh_) work for MCP alone")
+            }
+            PostizError::TimedOut => write!(f, "Postiz did not answer within {} s", TIMEOUT.as_secs()),
+            PostizError::Failed(cause) => f.write_str(cause),
         }
     }
 }
@@ -100,106 +131,193 @@ struct ExchangeRequest<'a> {
     grant_type: &'static str,
     code: &'a str,
     client_id: &'a str,
-    client_secret: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_secret: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code_verifier: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redirect_uri: Option<&'a str>,
 }
 
 impl Postiz {
-    /// The Postiz whose pages are under `frontend_url` and whose API is under `api_url`, for the OAuth app `client_id`.
-    pub fn new(
-        frontend_url: BaseUrl,
-        api_url: &BaseUrl,
-        client_id: String,
-        client_secret: Secret<String>,
-    ) -> Postiz {
+    /// The Postiz of a configuration, for the server at `server_url`.
+    pub fn new(config: &Config, server_url: &BaseUrl) -> Postiz {
         let settings = ClientSettings {
             user_agent: concat!("postiz-auth-server/", env!("CARGO_PKG_VERSION")),
-            connect_timeout: EXCHANGE_TIMEOUT,
-            total_timeout: Some(EXCHANGE_TIMEOUT),
+            connect_timeout: TIMEOUT,
+            total_timeout: Some(TIMEOUT),
         };
         // A server with problems there has not started.
-        let outbound = Outbound::new(&http_client::environment, api_url.is_https());
-        let proxies = Arc::clone(&outbound.proxies);
-        let agent = http_client::agent(&settings, outbound);
-        let token_url = format!("{api_url}/oauth/token");
+        let outbound = Outbound::new(&http_client::environment, config.api_url.is_https());
         Postiz {
-            agent,
-            proxies,
-            frontend_url,
-            token_url,
-            client_id,
-            client_secret,
+            proxies: Arc::clone(&outbound.proxies),
+            agent: http_client::agent(&settings, outbound),
+            frontend_url: config.frontend_url.clone(),
+            api_url: config.api_url.clone(),
+            app: config.oauth_app.clone(),
+            redirect_uri: format!("{server_url}/device/callback"),
         }
     }
 
-    /// The Postiz of a configuration.
-    pub fn of(config: &Config) -> Postiz {
-        Postiz::new(
-            config.frontend_url.clone(),
-            &config.api_url,
-            config.client_id.clone(),
-            config.client_secret.clone(),
-        )
+    /// Is there an OAuth app, so that logins need no clients of their own?
+    pub fn has_app(&self) -> bool {
+        self.app.is_some()
     }
 
-    /// Where the browser goes to authorise (RFC 6749 §4.1.1). A person who is signed out loses Postiz' consent page unless
-    /// `returnUrl` leads back to it: Postiz keeps the query, drops the path, and goes there after the sign-in.
-    pub fn authorize_url(&self, state: &State) -> String {
-        let client_id = utf8_percent_encode(&self.client_id, QUERY_VALUE);
-        let url = format!(
-            "{}/oauth/authorize?client_id={client_id}&response_type=code&state={}",
+    /// Registers a client for one login that was started on `machine`, if that is known (RFC 7591 §3.1).
+    pub fn register(&self, machine: &str) -> Result<Client, PostizError> {
+        let name = match machine {
+            "" => CLIENT_NAME.to_owned(),
+            machine => format!("{CLIENT_NAME} on {machine}"),
+        };
+        let (status, answer) = self.ask_to_register(&json!({
+            "redirect_uris": [self.redirect_uri],
+            "client_name": name,
+            "token_endpoint_auth_method": "none",
+        }))?;
+        match answer["client_id"].as_str() {
+            Some(id) if (200..300).contains(&status) && is_token(id) => Ok(Client {
+                id: id.to_owned(),
+                verifier: pkce::verifier(),
+                redirect_uri: self.redirect_uri.clone(),
+            }),
+            _ => {
+                let what = mask_what_looks_secret(&format!("{status} {answer}"));
+                let what = format!("POST {}/oauth/register is answered {what}", self.api_url);
+                Err(match status {
+                    400 | 404 => PostizError::Unregistered(what),
+                    _ => PostizError::Failed(what),
+                })
+            }
+        }
+    }
+
+    fn ask_to_register(&self, client: &Value) -> Result<(u16, Value), PostizError> {
+        let (status, body) = self.post("/oauth/register", client)?;
+        Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
+    }
+
+    /// Where the browser goes to authorise (RFC 6749 §4.1.1) the login's own client, or the app. A person who is signed out
+    /// loses Postiz' consent page unless `returnUrl` leads back to it: Postiz keeps the query, drops the path, and goes there
+    /// after the sign-in.
+    pub fn authorize_url(&self, state: &State, client: Option<&Client>) -> String {
+        let encoded = |text| utf8_percent_encode(text, QUERY_VALUE);
+        let app_id = self.app.as_ref().map_or("", |app| &app.id);
+        let mut url = format!(
+            "{}/oauth/authorize?client_id={}&response_type=code&state={}",
             self.frontend_url,
+            encoded(client.map_or(app_id, |client| &client.id)),
             state.expose()
         );
-        let return_url = utf8_percent_encode(&url, QUERY_VALUE);
+        if let Some(client) = client {
+            url += &format!(
+                "&redirect_uri={}&code_challenge={}&code_challenge_method=S256",
+                encoded(&client.redirect_uri),
+                pkce::challenge(&client.verifier)
+            );
+        }
+        let return_url = encoded(&url);
         format!("{url}&returnUrl={return_url}")
     }
 
-    /// Exchanges an authorization code for a token (RFC 6749 §4.1.3).
-    pub fn exchange(&self, code: &str) -> Result<Grant, ExchangeError> {
-        let request = ExchangeRequest {
+    /// Exchanges an authorization code of the login's own client, or of the app, for a token (RFC 6749 §4.1.3).
+    pub fn exchange(&self, code: &str, client: Option<&Client>) -> Result<Grant, PostizError> {
+        if code.starts_with(RELAYED[0]) {
+            return Err(PostizError::Relayed);
+        }
+        let mut request = ExchangeRequest {
             grant_type: "authorization_code",
             code,
-            client_id: &self.client_id,
-            client_secret: self.client_secret.expose(),
+            client_id: "",
+            client_secret: None,
+            code_verifier: None,
+            redirect_uri: None,
         };
-        // The HTTP client looks names up in a thread, and panics where it gets none.
-        let post = || self.post(&self.token_url, &request);
-        let posted = catch_unwind(AssertUnwindSafe(post));
-        let no_thread = |_| {
-            Err(ExchangeError::Failed(
-                "no answer: out of threads".to_owned(),
-            ))
-        };
-        let (status, body) = posted.unwrap_or_else(no_thread)?;
-        understand(status, &body).map_err(|error| self.without_secrets(error, code))
+        match (client, &self.app) {
+            (Some(client), _) => {
+                request.client_id = &client.id;
+                request.code_verifier = Some(client.verifier.expose());
+                request.redirect_uri = Some(&client.redirect_uri);
+            }
+            (None, Some(app)) => {
+                request.client_id = &app.id;
+                request.client_secret = Some(app.secret.expose());
+            }
+            // Another instance, which has an app, has confirmed the login.
+            (None, None) => return Err(PostizError::InvalidClient),
+        }
+        let (status, body) = self.post("/oauth/token", &request)?;
+        let secrets = [Some(code), request.client_secret, request.code_verifier];
+        understand(status, &body).map_err(|error| without(&secrets, error))
     }
 
-    /// Is it a Postiz, and does it know this OAuth app? If so, does it register clients? It is asked in a way that changes
-    /// nothing: for a code that was never given, and for a client that no Postiz registers.
+    /// Is it a Postiz, does it know the OAuth app, and does it register clients? Without an app it must. It is asked in a way
+    /// that changes nothing: for a code that was never given, and for a client whose only grant type no Postiz registers.
     pub fn probe(&self) -> Result<bool, ProbeError> {
-        match self.exchange("no-code") {
-            Ok(_) | Err(ExchangeError::InvalidGrant) => {}
-            Err(ExchangeError::Failed(what))
+        let nobody = Client {
+            id: "none".to_owned(),
+            verifier: pkce::verifier(),
+            redirect_uri: self.redirect_uri.clone(),
+        };
+        let client = Some(&nobody).filter(|_| !self.has_app());
+        match (self.exchange("no-code", client), client) {
+            (Ok(_) | Err(PostizError::InvalidGrant), _) => {}
+            (Err(PostizError::InvalidClient), Some(_)) => {}
+            // One that is too old to register clients wants a client_secret first.
+            (Err(PostizError::Failed(what)), Some(_))
+                if what.starts_with("Postiz answered 400 {") => {}
+            (Err(PostizError::Failed(what)), _)
                 if what.starts_with("Postiz answered")
                     && !what.starts_with("Postiz answered 5") =>
             {
                 return Err(ProbeError::NotPostiz(what));
             }
-            Err(error) => return Err(error.into()),
+            (Err(error), _) => return Err(error.into()),
         }
-        let url = self.token_url.replace("/oauth/token", "/oauth/register");
-        let client = json!({"redirect_uris": ["none:"], "token_endpoint_auth_method": "unknown"});
-        Ok(self.post(&url, &client)?.0 != 404)
+        let (status, answer) = self.ask_to_register(&json!({
+            "redirect_uris": [self.redirect_uri],
+            "grant_types": ["none"],
+            "token_endpoint_auth_method": "none",
+        }))?;
+        if self.has_app() {
+            return Ok(status != 404);
+        }
+        let refused = match (status, answer["error"].as_str()) {
+            (404, _) => {
+                "this Postiz is too old to register clients (POST /oauth/register)".to_owned()
+            }
+            (400, Some("invalid_redirect_uri")) => {
+                format!("it refuses the callback {}", self.redirect_uri)
+            }
+            (400, _) => return Ok(true),
+            _ => {
+                return Err(PostizError::Failed(format!(
+                    "POST {}/oauth/register is answered {status}",
+                    self.api_url
+                ))
+                .into());
+            }
+        };
+        Err(PostizError::Unregistered(refused).into())
     }
 
-    fn post(&self, url: &str, body: &impl Serialize) -> Result<(u16, Vec<u8>), ExchangeError> {
+    /// Status and body of the answer to a request below the API's URL.
+    fn post(&self, path: &str, body: &impl Serialize) -> Result<(u16, Vec<u8>), PostizError> {
+        let url = format!("{}{path}", self.api_url);
         let body =
-            serde_json::to_vec(body).map_err(|error| ExchangeError::Failed(error.to_string()))?;
+            serde_json::to_vec(body).map_err(|error| PostizError::Failed(error.to_string()))?;
+        // The HTTP client looks names up in a thread, and panics where it gets none.
+        let posted = catch_unwind(AssertUnwindSafe(|| self.send(&url, &body)));
+        let no_thread = |_| Err(PostizError::Failed("no answer: out of threads".to_owned()));
+        posted.unwrap_or_else(no_thread)
+    }
+
+    fn send(&self, url: &str, body: &[u8]) -> Result<(u16, Vec<u8>), PostizError> {
         let sent = self
             .agent
             .post(url)
             .header("content-type", "application/json")
-            .send(&body);
+            .send(body);
         let failed = |error| no_answer(url, error);
         let mut answer = sent.map_err(failed)?;
         let status = answer.status().as_u16();
@@ -209,34 +327,33 @@ impl Postiz {
             .limit(ANSWER_BYTES_MAX)
             .read_to_vec();
         let body = read.map_err(failed)?;
-        self.check_proxy(status, &body)?;
+        self.check_proxy(url, status, &body)?;
         Ok((status, body))
     }
 
     /// An error where the answer is that of a proxy that refuses.
-    fn check_proxy(&self, status: u16, body: &[u8]) -> Result<(), ExchangeError> {
-        let Ok(uri) = self.token_url.parse::<Uri>() else {
+    fn check_proxy(&self, url: &str, status: u16, body: &[u8]) -> Result<(), PostizError> {
+        let Ok(uri) = url.parse::<Uri>() else {
             return Ok(());
         };
         let is_json = serde_json::from_slice::<Value>(body).is_ok();
         match http_client::refused_by_proxy(&self.proxies, &uri, status, is_json) {
-            Some(refusal) => Err(ExchangeError::Failed(format!(
+            Some(refusal) => Err(PostizError::Failed(format!(
                 "no answer from {uri}: {refusal}"
             ))),
             None => Ok(()),
         }
     }
+}
 
-    /// An upstream that is broken may echo what it was sent, and its words end up in the log.
-    fn without_secrets(&self, error: ExchangeError, code: &str) -> ExchangeError {
-        let ExchangeError::Failed(text) = error else {
-            return error;
-        };
-        let text = text
-            .replace(self.client_secret.expose(), MASK)
-            .replace(code, MASK);
-        ExchangeError::Failed(mask_what_looks_secret(&text))
-    }
+/// An upstream that is broken may echo what it was sent, and its words end up in the log.
+fn without(secrets: &[Option<&str>], error: PostizError) -> PostizError {
+    let PostizError::Failed(text) = error else {
+        return error;
+    };
+    let mask = |text: String, secret: &&str| text.replace(secret, MASK);
+    let text = secrets.iter().flatten().fold(text, mask);
+    PostizError::Failed(mask_what_looks_secret(&text))
 }
 
 /// What stands for a secret in a log.
@@ -268,8 +385,8 @@ fn mask_what_looks_secret(text: &str) -> String {
 }
 
 /// The grant in Postiz' answer, if it is one.
-fn understand(status: u16, body: &[u8]) -> Result<Grant, ExchangeError> {
-    let failed = |what: &str| ExchangeError::Failed(format!("Postiz answered {status} {what}"));
+fn understand(status: u16, body: &[u8]) -> Result<Grant, PostizError> {
+    let failed = |what: &str| PostizError::Failed(format!("Postiz answered {status} {what}"));
     let Ok(answer) = serde_json::from_slice::<Value>(body) else {
         return Err(failed(&format!(
             "and no JSON: {}",
@@ -278,13 +395,14 @@ fn understand(status: u16, body: &[u8]) -> Result<Grant, ExchangeError> {
     };
     if !(200..300).contains(&status) {
         return Err(match answer["error"].as_str() {
-            Some("invalid_grant") => ExchangeError::InvalidGrant,
-            Some("invalid_client") => ExchangeError::InvalidClient,
+            Some("invalid_grant") => PostizError::InvalidGrant,
+            Some("invalid_client") => PostizError::InvalidClient,
             // An error's body holds no token.
             _ => failed(&format!("{answer}")),
         });
     }
     match answer["access_token"].as_str() {
+        Some(token) if token.starts_with(RELAYED[1]) => Err(PostizError::Relayed),
         Some(token) if is_token(token) => Ok(Grant {
             access_token: Secret::new(token.to_owned()),
             organization_id: answer["id"].as_str().map(str::to_owned),
@@ -302,9 +420,9 @@ fn is_token(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-fn no_answer(url: &str, error: ureq::Error) -> ExchangeError {
+fn no_answer(url: &str, error: ureq::Error) -> PostizError {
     let why = match &error {
-        ureq::Error::Timeout(_) => return ExchangeError::TimedOut,
+        ureq::Error::Timeout(_) => return PostizError::TimedOut,
         ureq::Error::BodyExceedsLimit(limit) => format!("more than {limit} bytes"),
         other => match http_client::tls_error(other) {
             Some(rustls::Error::InvalidCertificate(reason)) => format!(
@@ -318,7 +436,7 @@ fn no_answer(url: &str, error: ureq::Error) -> ExchangeError {
             },
         },
     };
-    ExchangeError::Failed(format!("no answer from {url}: {why}"))
+    PostizError::Failed(format!("no answer from {url}: {why}"))
 }
 
 #[cfg(test)]
@@ -327,28 +445,38 @@ mod tests {
 
     #[test]
     fn the_return_url_is_the_whole_url_once() {
-        let url = |text| BaseUrl::parse(text).unwrap();
-        let secret = Secret::new("s".to_owned());
-        let postiz = Postiz::new(
-            url("https://p.example/x"),
-            &url("http://api.example"),
-            "a b&c".to_owned(),
-            secret,
-        );
+        let config = Config::from_vars([
+            ("POSTIZ_FRONTEND_URL", "https://p.example/x"),
+            ("POSTIZ_OAUTH_CLIENT_ID", "a b&c"),
+            ("POSTIZ_OAUTH_CLIENT_SECRET", "s"),
+        ]);
+        let server_url = BaseUrl::parse("https://auth.example").unwrap();
+        let postiz = Postiz::new(&config.unwrap(), &server_url);
+        let client = Client {
+            id: "pcd_1".to_owned(),
+            verifier: Secret::new("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".to_owned()),
+            redirect_uri: "https://auth.example/device/callback".to_owned(),
+        };
         let state = State::from_mac("0123456789abcdef".repeat(4));
-        let (plain, return_url) = (postiz.authorize_url(&state), "&returnUrl=");
-        let (before, after) = plain.split_once(return_url).unwrap();
-        let expected = format!(
-            "https://p.example/x/oauth/authorize?client_id=a%20b%26c&response_type=code&state={}",
-            state.expose()
-        );
-        assert_eq!(before, expected);
-        assert_eq!(
-            percent_encoding::percent_decode_str(after)
-                .decode_utf8()
-                .unwrap(),
-            expected
-        );
+        for (client, id, more) in [
+            (None, "a%20b%26c", ""),
+            (
+                Some(&client),
+                "pcd_1",
+                "&redirect_uri=https%3A%2F%2Fauth.example%2Fdevice%2Fcallback\
+                 &code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256",
+            ),
+        ] {
+            let url = postiz.authorize_url(&state, client);
+            let (before, after) = url.split_once("&returnUrl=").unwrap();
+            let expected = format!(
+                "https://p.example/x/oauth/authorize?client_id={id}&response_type=code&state={}{more}",
+                state.expose()
+            );
+            assert_eq!(before, expected);
+            let decoded = percent_encoding::percent_decode_str(after).decode_utf8();
+            assert_eq!(decoded.unwrap(), expected);
+        }
     }
 
     #[test]
@@ -375,11 +503,11 @@ mod tests {
         let error = |status, body: &str| understand(status, body.as_bytes()).unwrap_err();
         assert_eq!(
             error(400, r#"{"error":"invalid_grant"}"#),
-            ExchangeError::InvalidGrant
+            PostizError::InvalidGrant
         );
         assert_eq!(
             error(401, r#"{"error":"invalid_client"}"#),
-            ExchangeError::InvalidClient
+            PostizError::InvalidClient
         );
         for (status, body) in [
             (
@@ -402,11 +530,15 @@ mod tests {
             (200, r#"{"access_token":"pös"}"#),
         ] {
             assert!(
-                matches!(error(status, body), ExchangeError::Failed(_)),
+                matches!(error(status, body), PostizError::Failed(_)),
                 "{status} {body}"
             );
         }
+        assert_eq!(
+            error(201, r#"{"access_token":"psh_x"}"#),
+            PostizError::Relayed
+        );
         let long = format!(r#"{{"access_token":"{}"}}"#, "x".repeat(4_097));
-        assert!(matches!(error(200, &long), ExchangeError::Failed(_)));
+        assert!(matches!(error(200, &long), PostizError::Failed(_)));
     }
 }

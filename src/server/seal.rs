@@ -1,4 +1,5 @@
-//! Tokens at rest: encrypted, so that a stolen database or backup holds none that can be used.
+//! Tokens and PKCE verifiers at rest: encrypted, so that a stolen database or backup holds none that can be used. (The secret
+//! that an embedded store keeps beside its file does not protect against whoever takes both.)
 
 use std::sync::Arc;
 

@@ -9,6 +9,7 @@ pub mod trust;
 
 pub mod hash;
 pub mod pem;
+pub mod pkce;
 pub mod random;
 pub mod secret;
 pub mod text;

@@ -23,13 +23,13 @@ export const CLIENT = { id: 'pca_fake0client0id', secret: 'pcs_fake0client0secre
  * A server in front of a fake Postiz of its own.
  *
  * `database` is a URL, without which the store is the embedded file. `publicUrl` makes the address that people know from
- * the server's port, for a proxy or for https. `env` adds to the server's environment and overrides it. `log` is what the server
- * has said so far, line by line.
+ * the server's port, for a proxy or for https. `env` adds to the server's environment and overrides it. `registration` says who may
+ * register clients at Postiz, as fake-postiz takes it. `log` is what the server has said so far, line by line.
  */
-export async function startServer(t, { database, publicUrl = (port) => `http://localhost:${port}`, env = {} } = {}) {
+export async function startServer(t, { database, publicUrl = (port) => `http://localhost:${port}`, env = {}, registration = 'open' } = {}) {
   const port = await freePort();
   const url = publicUrl(port);
-  const postiz = await startPostiz(t, `${url}/device/callback`);
+  const postiz = await startPostiz(t, `${url}/device/callback`, registration);
   const dir = await temporaryFolder();
   const environment = {
     HOST: '127.0.0.1',
@@ -58,8 +58,8 @@ export async function waitUntil(isSo) {
   if (!isSo()) throw new Error(`it did not come to this: ${isSo}`);
 }
 
-async function startPostiz(t, callback) {
-  const args = ['--port', '0', '--callback', callback];
+async function startPostiz(t, callback, registration) {
+  const args = ['--port', '0', '--callback', callback, '--registration', registration];
   const { line } = await start(t, 'examples/fake-postiz', args, {}, ROOT);
   return { url: line.match(/http:\/\/[\w.:]+/)[0] };
 }

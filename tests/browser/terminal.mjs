@@ -6,9 +6,12 @@ import { request } from 'node:http';
 import { request as requestTls } from 'node:https';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** Starts a login at the server at `url`; `ca` is the certificate of a private authority, `agent` what the program calls itself. */
-export async function startLogin(url, { ca, agent = 'postiz/0.0.0 (browser tests)' } = {}) {
-  const { body } = await post(`${url}/device/code`, {}, { ca, agent });
+/**
+ * Starts a login at the server at `url`; `ca` is the certificate of a private authority, `agent` what the program calls itself, and
+ * `machine` what it calls its machine.
+ */
+export async function startLogin(url, { ca, agent = 'postiz/0.0.0 (browser tests)', machine } = {}) {
+  const { body } = await post(`${url}/device/code`, { machine }, { ca, agent });
   let token;
   return {
     /** As it stands in the terminal: `WDJB-MJHT`. */

@@ -1,4 +1,6 @@
-//! Runs the stand-in for Postiz alone, for the demo: `fake-postiz --port PORT --callback URL`, until it is ended.
+//! Runs the stand-in for Postiz alone, for the demo and the browser tests, until it is ended:
+//! `fake-postiz [--port PORT] [--callback URL] [--registration open|too-old|DOMAIN,…] [--relay]`. The callback is that of the
+//! hand-made app.
 
 // The tests link the same modules, and a program may say where it listens.
 #![allow(unreachable_pub, clippy::print_stderr)]
@@ -8,18 +10,30 @@ mod fake_postiz;
 
 use std::thread;
 
-use fake_postiz::FakePostiz;
+use fake_postiz::{FakePostiz, Registration};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = pico_args::Arguments::from_env();
     let port = args.opt_value_from_str("--port")?.unwrap_or(0);
-    let callback_url: String = args.value_from_str("--callback")?;
+    let callback_url: Option<String> = args.opt_value_from_str("--callback")?;
+    let registration: Option<String> = args.opt_value_from_str("--registration")?;
+    let relay = args.contains("--relay");
     let rest = args.finish();
     if !rest.is_empty() {
         return Err(format!("unexpected arguments: {rest:?}").into());
     }
     let postiz = FakePostiz::start_on(port)?;
-    postiz.set_callback_url(&callback_url);
+    postiz.set_callback_url(&callback_url.unwrap_or_default());
+    postiz.set_registration(match registration.as_deref() {
+        None | Some("open") => Registration::Open,
+        Some("too-old") => Registration::TooOld,
+        Some(domains) => {
+            Registration::VerifiedDomains(domains.split(',').map(str::to_owned).collect())
+        }
+    });
+    if relay {
+        postiz.offer_relay();
+    }
     eprintln!("fake Postiz listening on {}", postiz.url());
     loop {
         thread::park();

@@ -1,11 +1,12 @@
 //! A stand-in for Postiz, for the tests and the demo: sign-in, consent page, token endpoint, public API.
-//! It keeps a log of the requests it got, and misbehaves on command. The flow is `oauth.rs`, the API `api.rs` and
-//! `media.rs`.
+//! It keeps a log of the requests it got, and misbehaves on command. The flow is `oauth.rs`, its clients and how they
+//! register `clients.rs`, the API `api.rs` and `media.rs`.
 
 // The demo and the tests use different parts of it.
 #![allow(dead_code, unused_imports)]
 
 pub mod api;
+pub mod clients;
 pub mod http;
 pub mod media;
 pub mod oauth;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
+pub use clients::Registration;
 pub use http::{Delivery, Gate, HttpServer, Reply, Request, Response};
 
 use api::Api;
@@ -81,21 +83,53 @@ impl FakePostiz {
         self.server.url()
     }
 
-    /// Registers where browsers go after the consent page.
+    /// Sets where browsers go after the consent page of the hand-made app.
     pub fn set_callback_url(&self, url: &str) {
-        let callback_url = &self.postiz.oauth.callback_url;
-        url.clone_into(&mut callback_url.lock().expect("no handler panics"));
+        self.postiz.oauth.clients.set_callback_url(url);
+    }
+
+    /// Changes who may register clients; everybody, at first.
+    pub fn set_registration(&self, registration: Registration) {
+        self.postiz.oauth.clients.set_registration(registration);
+    }
+
+    /// Lets the consent page of registered clients offer a self-hosted instance, as the cloud's does.
+    pub fn offer_relay(&self) {
+        let offers = &self.postiz.oauth.offers_relay;
+        *offers.lock().expect("no handler panics") = true;
+    }
+
+    /// The ids of the clients that registered so far and were not forgotten.
+    pub fn registered_clients(&self) -> Vec<String> {
+        let clients = self.postiz.oauth.clients.registered();
+        clients.into_iter().map(|client| client.id).collect()
+    }
+
+    /// Deletes a registered client.
+    pub fn forget_client(&self, client_id: &str) {
+        self.postiz.oauth.clients.forget(client_id);
+    }
+
+    /// Makes every code that is out now too old.
+    pub fn expire_codes(&self) {
+        self.postiz.oauth.expire_codes();
+    }
+
+    /// The names under Settings > Approved Apps of `person`.
+    pub fn approved_apps(&self, person: &str) -> Vec<String> {
+        let apps = self.postiz.oauth.approved_apps(person);
+        apps.into_iter().map(|(_, name)| name).collect()
     }
 
     /// A code as the consent page gives it to `person`, for tests that need no browser.
     pub fn consent(&self, person: &str) -> String {
-        self.postiz.oauth.consent(person)
+        self.postiz.oauth.consent(CLIENT_ID, person)
     }
 
     /// A token of `person`, for tests that need no login.
     pub fn token_for(&self, person: &str) -> String {
         let code = self.consent(person);
-        self.postiz.oauth.token_for_code(&code)
+        self.postiz.oauth.token_for_code(CLIENT_ID, &code)
     }
 
     /// Does the API take this token now?
@@ -182,6 +216,9 @@ impl Postiz {
             ("POST", "/auth") => oauth::sign_in(request, &own_url(request)),
             ("GET", "/oauth/authorize") => self.oauth.consent_page(request),
             ("POST", "/oauth/authorize") => self.oauth.decide(request),
+            ("POST", "/oauth/register") => self.oauth.clients.register(request),
+            ("GET", "/settings/approved-apps") => self.oauth.approved_apps_page(request),
+            ("POST", "/settings/approved-apps") => self.oauth.revoke(request),
             ("POST", "/oauth/token") => self.oauth.exchange(request),
             _ => match path.strip_prefix("/public/v1/") {
                 Some(rest) => self.refusal(request).unwrap_or_else(|| {

@@ -1,5 +1,6 @@
-//! How Postiz signs people in and lets apps act for them: sign-in, consent page, token endpoint.
-//! Told from its source: its codes live 10 minutes and work once, and it keeps one authorization for each person and app.
+//! How Postiz signs people in and lets clients act for them: consent page, token endpoint, approved apps, sign-in.
+//! Its codes live 10 minutes and work once, and it keeps one authorization for each client and person. Which clients there
+//! are is clients.rs.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -9,85 +10,141 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use postiz::shared::random;
 use serde_json::{Value, json};
 
+use super::clients::{Client, Clients, Registration, base64_decode, s256};
 use super::http::{Request, Response};
 
 /// How long an authorization code can be exchanged.
 const CODE_LIFETIME: Duration = Duration::from_secs(600);
 /// Holds the name of the person who is signed in.
 const COOKIE: &str = "auth";
+/// What the consent page carries from its query to its decision.
+const CARRIED: [&str; 5] = [
+    "client_id",
+    "state",
+    "redirect_uri",
+    "code_challenge",
+    "code_challenge_method",
+];
 
-/// The one OAuth app of this Postiz, and who lets it act for them.
+/// The clients of this Postiz, and who lets them act for them.
 pub struct OAuth {
-    /// Public name of the app.
-    pub client_id: String,
-    /// What the app proves itself with.
-    pub client_secret: String,
-    /// Where browsers are sent after the consent page: the registered address, whatever a request says.
-    pub callback_url: Mutex<String>,
-    /// By person: consent overwrites what was there, as Postiz does.
-    authorizations: Mutex<HashMap<String, Authorization>>,
+    /// Hand-made and registered ones.
+    pub clients: Clients,
+    /// Does the consent page offer to connect a self-hosted instance instead, as the cloud's does?
+    pub offers_relay: Mutex<bool>,
+    /// By client and person: consent overwrites what was there, as Postiz does.
+    authorizations: Mutex<HashMap<(String, Holder), Authorization>>,
 }
 
-/// What one person has allowed.
+/// For whom a client acts.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Holder {
+    Person(String),
+    /// Somebody's self-hosted instance, connected through this Postiz; told apart by its code.
+    Instance(String),
+}
+
+/// What somebody has allowed.
 struct Authorization {
-    code: Option<(String, Instant)>,
+    code: Option<Code>,
     access_token: Option<String>,
 }
 
+/// A code, and what must come with it.
+struct Code {
+    text: String,
+    expires: Instant,
+    bound: Bound,
+}
+
+/// What a request for authorization binds its code to; nothing where the client was made by hand.
+#[derive(Clone, Default)]
+struct Bound {
+    code_challenge: Option<String>,
+    redirect_uri: Option<String>,
+}
+
 impl OAuth {
-    /// An app that nobody has allowed anything yet.
+    /// One hand-made app, which nobody has allowed anything yet.
     pub fn new(client_id: &str, client_secret: &str) -> OAuth {
         OAuth {
-            client_id: client_id.to_owned(),
-            client_secret: client_secret.to_owned(),
-            callback_url: Mutex::default(),
+            clients: Clients::new(client_id, client_secret),
+            offers_relay: Mutex::default(),
             authorizations: Mutex::default(),
         }
     }
 
-    /// Who holds this access token?
+    /// Who holds this access token? A self-hosted instance's is nobody's here: it works for MCP alone.
     pub fn person_of(&self, access_token: &str) -> Option<String> {
         let all = self.authorizations.lock().expect("no handler panics");
         let holds = |a: &Authorization| a.access_token.as_deref() == Some(access_token);
-        all.iter().find(|(_, a)| holds(a)).map(|(p, _)| p.clone())
+        let ((_, holder), _) = all.iter().find(|(_, a)| holds(a))?;
+        match holder {
+            Holder::Person(person) => Some(person.clone()),
+            Holder::Instance(_) => None,
+        }
     }
 
-    /// `GET /oauth/authorize`: asks whether the app may act for the person. Somebody who is signed out is sent to the
+    /// `GET /oauth/authorize`: asks whether the client may act for the person. Somebody who is signed out is sent to the
     /// sign-in with the query but without the path: this page is lost to them unless `returnUrl` says it again.
     pub fn consent_page(&self, request: &Request) -> Response {
         let Some(person) = request.cookie(COOKIE) else {
             let query = request.target.split_once('?').map_or("", |(_, q)| q);
             return Response::redirect(302, &format!("/auth?{query}"));
         };
-        if request.query("client_id").as_deref() != Some(&self.client_id) {
-            return Response::html(400, page("Invalid client_id", ""));
-        }
-        let state = escape(&request.query("state").unwrap_or_default());
-        let (person, client_id) = (escape(person), &self.client_id);
+        let client = match self.check_request(|name| request.query(name)) {
+            Ok((client, _)) => client,
+            Err(why) => return Response::html(400, page(why, "")),
+        };
+        let field = |name: &&str| {
+            let value = escape(&request.query(name).filter(|v| !v.is_empty())?);
+            Some(format!(
+                "<input type=\"hidden\" name=\"{name}\" value=\"{value}\">"
+            ))
+        };
+        let fields: String = CARRIED.iter().filter_map(field).collect();
+        let relay = if client.registered && *self.offers_relay.lock().expect("no handler panics") {
+            " <button name=\"action\" value=\"self-hosted\">Use a self-hosted instance</button>"
+        } else {
+            ""
+        };
+        let (person, name) = (escape(person), escape(&client.name));
         let body = format!(
-            "<p>Postiz CLI wants to act for <b>{person}</b>.</p>\
-             <form method=\"post\" action=\"/oauth/authorize\">\
-             <input type=\"hidden\" name=\"client_id\" value=\"{client_id}\">\
-             <input type=\"hidden\" name=\"state\" value=\"{state}\">\
+            "<p>{name} wants to act for <b>{person}</b>.</p>\
+             <form method=\"post\" action=\"/oauth/authorize\">{fields}\
              <button name=\"action\" value=\"approve\">Authorize</button> \
-             <button name=\"action\" value=\"deny\">Deny</button></form>"
+             <button name=\"action\" value=\"deny\">Deny</button>{relay}</form>"
         );
-        Response::html(200, page("Authorize Postiz CLI?", &body))
+        Response::html(200, page(&format!("Authorize {name}?"), &body))
     }
 
-    /// `POST /oauth/authorize`: sends the browser back to the app with a code, or with a denial.
+    /// `POST /oauth/authorize`: sends the browser back to the client with a code, or with a denial.
     pub fn decide(&self, request: &Request) -> Response {
         let Some(person) = request.cookie(COOKIE) else {
             return Response::redirect(302, "/auth");
         };
-        if request.form("client_id").as_deref() != Some(&self.client_id) {
-            return Response::html(400, page("Invalid client_id", ""));
-        }
+        let (client, bound) = match self.check_request(|name| request.form(name)) {
+            Ok(found) => found,
+            Err(why) => return Response::html(400, page(why, "")),
+        };
+        // A hand-made app's browsers go to the callback that it was made with, whatever a request says.
+        let mut url = bound
+            .redirect_uri
+            .clone()
+            .unwrap_or_else(|| client.redirect_uris[0].clone());
         let outcome = match request.form("action").as_deref() {
             Some("deny") => "error=access_denied".to_owned(),
-            _ => format!("code={}", self.consent(person)),
+            Some("self-hosted") if *self.offers_relay.lock().expect("no handler panics") => {
+                let code = format!("psc_{}", secure_id(32));
+                self.keep(&client.id, Holder::Instance(code.clone()), &code, bound);
+                format!("code={code}")
+            }
+            _ => {
+                let code = secure_id(32);
+                self.keep(&client.id, Holder::Person(person.to_owned()), &code, bound);
+                format!("code={code}")
+            }
         };
-        let mut url = self.callback_url.lock().expect("no handler panics").clone();
         url += if url.contains('?') { "&" } else { "?" };
         url += &outcome;
         if let Some(state) = request.form("state").filter(|s| !s.is_empty()) {
@@ -96,22 +153,69 @@ impl OAuth {
         Response::redirect(302, &url)
     }
 
-    /// A fresh code for `person`, whose earlier code and token end here.
-    pub fn consent(&self, person: &str) -> String {
-        let code = secure_id(32);
-        let authorization = Authorization {
-            code: Some((code.clone(), Instant::now() + CODE_LIFETIME)),
-            access_token: None,
+    /// The client that asks, and what its code is bound to. A registered one must name one of its own callbacks, and a
+    /// public one must use PKCE.
+    fn check_request(
+        &self,
+        value: impl Fn(&str) -> Option<String>,
+    ) -> Result<(Client, Bound), &'static str> {
+        let value = |name: &str| value(name).filter(|v| !v.is_empty());
+        let id = value("client_id").unwrap_or_default();
+        let client = self.clients.find(&id).ok_or("Invalid client_id")?;
+        if !client.registered {
+            return Ok((client, Bound::default()));
+        }
+        let bound = Bound {
+            code_challenge: value("code_challenge"),
+            redirect_uri: value("redirect_uri"),
         };
-        let mut all = self.authorizations.lock().expect("no handler panics");
-        all.insert(person.to_owned(), authorization);
+        let is_own = |uri: &String| client.redirect_uris.contains(uri);
+        if !bound.redirect_uri.as_ref().is_some_and(is_own) {
+            return Err("Invalid redirect_uri");
+        }
+        if client.secret.is_none() && bound.code_challenge.is_none() {
+            return Err("code_challenge is required for this client");
+        }
+        let method = value("code_challenge_method");
+        if bound.code_challenge.is_some() && method.is_some_and(|method| method != "S256") {
+            return Err("Only the S256 code_challenge_method is supported");
+        }
+        Ok((client, bound))
+    }
+
+    /// A fresh code of the hand-made app `client_id` for `person`, whose earlier code and token for it end here.
+    pub fn consent(&self, client_id: &str, person: &str) -> String {
+        let code = secure_id(32);
+        let holder = Holder::Person(person.to_owned());
+        self.keep(client_id, holder, &code, Bound::default());
         code
     }
 
-    /// The token for a code, without an app that asks for it.
-    pub fn token_for_code(&self, code: &str) -> String {
-        let answer: Value =
-            serde_json::from_slice(&self.redeem(code).body).expect("it was written as JSON");
+    fn keep(&self, client_id: &str, holder: Holder, code: &str, bound: Bound) {
+        let code = Code {
+            text: code.to_owned(),
+            expires: Instant::now() + CODE_LIFETIME,
+            bound,
+        };
+        let authorization = Authorization {
+            code: Some(code),
+            access_token: None,
+        };
+        let mut all = self.authorizations.lock().expect("no handler panics");
+        all.insert((client_id.to_owned(), holder), authorization);
+    }
+
+    /// Makes every code that is out now too old.
+    pub fn expire_codes(&self) {
+        let mut all = self.authorizations.lock().expect("no handler panics");
+        let codes = all.values_mut().filter_map(|a| a.code.as_mut());
+        codes.for_each(|code| code.expires = Instant::now());
+    }
+
+    /// The token for a code of the hand-made app, without an app that asks for it.
+    pub fn token_for_code(&self, client_id: &str, code: &str) -> String {
+        let answer = self.redeem(client_id, code, None, None);
+        let answer: Value = serde_json::from_slice(&answer.body).expect("it was written as JSON");
         let token = answer["access_token"].as_str();
         token.expect("the code is fresh").to_owned()
     }
@@ -119,43 +223,136 @@ impl OAuth {
     /// `POST /oauth/token`: a token for a code. Its checks come in Postiz' order.
     pub fn exchange(&self, request: &Request) -> Response {
         let body = request.json();
-        let field = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
-        let required = ["grant_type", "code", "client_id", "client_secret"];
+        let field = |name: &str| body[name].as_str();
+        let mut required = vec!["grant_type", "code", "client_id"];
+        if self.clients.registration() == Registration::TooOld {
+            required.push("client_secret");
+        }
         if let Some(name) = required.iter().find(|n| !body[**n].is_string()) {
             let message = format!("{name} must be a string");
             let error = json!({"statusCode": 400, "message": [message], "error": "Bad Request"});
             return Response::json(400, &error);
         }
-        if field("grant_type") != "authorization_code" {
+        if field("grant_type") != Some("authorization_code") {
             return Response::json(400, &json!({"error": "unsupported_grant_type"}));
         }
-        let app = (self.client_id.clone(), self.client_secret.clone());
-        if (field("client_id"), field("client_secret")) != app {
+        let id = field("client_id").unwrap_or_default();
+        let basic = basic_secret(request, id);
+        let secret = field("client_secret").or(basic.as_deref());
+        let client = self.clients.find(id);
+        let known = client.filter(|c| c.secret.is_none() || c.secret.as_deref() == secret);
+        if known.is_none() {
             return Response::json(401, &json!({"error": "invalid_client"}));
         }
-        self.redeem(&field("code"))
+        let code = field("code").unwrap_or_default();
+        self.redeem(id, code, field("code_verifier"), field("redirect_uri"))
     }
 
-    fn redeem(&self, code: &str) -> Response {
+    fn redeem(
+        &self,
+        client_id: &str,
+        code: &str,
+        verifier: Option<&str>,
+        redirect_uri: Option<&str>,
+    ) -> Response {
         let mut all = self.authorizations.lock().expect("no handler panics");
-        let holds = |a: &Authorization| a.code.as_ref().is_some_and(|(c, _)| c == code);
-        let Some((person, authorization)) = all.iter_mut().find(|(_, a)| holds(a)) else {
+        let holds = |a: &Authorization| a.code.as_ref().is_some_and(|c| c.text == code);
+        let found = all
+            .iter_mut()
+            .find(|((client, _), a)| client == client_id && holds(a));
+        let Some(((_, holder), authorization)) = found else {
             return Response::json(400, &json!({"error": "invalid_grant"}));
         };
-        let expires = authorization.code.as_ref().map(|(_, at)| *at);
-        if expires < Some(Instant::now()) {
-            let error = json!({"error": "invalid_grant", "error_description": "Code has expired"});
+        let refused = authorization
+            .code
+            .as_ref()
+            .and_then(|code| code.refusal(verifier, redirect_uri));
+        if let Some(why) = refused {
+            let error = json!({"error": "invalid_grant", "error_description": why});
             return Response::json(400, &error);
         }
-        let token = format!("pos_{}", secure_id(40));
+        let (prefix, mut answer) = match holder {
+            Holder::Person(person) => (
+                "pos_",
+                json!({"id": organization_of(person), "cus": null, "access_token": null}),
+            ),
+            Holder::Instance(_) => ("psh_", json!({"access_token": null})),
+        };
+        let token = format!("{prefix}{}", secure_id(40));
+        answer["access_token"] = json!(token);
+        answer["token_type"] = json!("bearer");
+        answer["scope"] = json!("mcp:read mcp:write");
         authorization.code = None;
-        authorization.access_token = Some(token.clone());
-        let answer = json!({
-            "id": organization_of(person), "cus": null, "access_token": token,
-            "token_type": "bearer", "scope": "mcp:read mcp:write",
-        });
+        authorization.access_token = Some(token);
         Response::json(201, &answer)
     }
+
+    /// The clients that act for `person`, id and name, by name: what Settings > Approved Apps lists.
+    pub fn approved_apps(&self, person: &str) -> Vec<(String, String)> {
+        let all = self.authorizations.lock().expect("no handler panics");
+        let theirs = |((_, holder), a): &(&(String, Holder), &Authorization)| {
+            *holder == Holder::Person(person.to_owned()) && a.access_token.is_some()
+        };
+        let named =
+            |((id, _), _): (&(String, Holder), _)| Some((id.clone(), self.clients.find(id)?.name));
+        let mut apps: Vec<_> = all.iter().filter(theirs).filter_map(named).collect();
+        apps.sort_by(|a, b| a.1.cmp(&b.1));
+        apps
+    }
+
+    /// `GET /settings/approved-apps`: who acts for the person, with a button to end each.
+    pub fn approved_apps_page(&self, request: &Request) -> Response {
+        let Some(person) = request.cookie(COOKIE) else {
+            return Response::redirect(302, "/auth");
+        };
+        let row = |(id, name): &(String, String)| {
+            let name = escape(name);
+            format!("<p><button name=\"client_id\" value=\"{id}\">Revoke {name}</button></p>")
+        };
+        let rows: String = self.approved_apps(person).iter().map(row).collect();
+        let body =
+            format!("<form method=\"post\" action=\"/settings/approved-apps\">{rows}</form>");
+        Response::html(200, page("Approved Apps", &body))
+    }
+
+    /// `POST /settings/approved-apps`: ends what one client may do for the person.
+    pub fn revoke(&self, request: &Request) -> Response {
+        if let (Some(person), Some(client_id)) = (request.cookie(COOKIE), request.form("client_id"))
+        {
+            let mut all = self.authorizations.lock().expect("no handler panics");
+            all.remove(&(client_id, Holder::Person(person.to_owned())));
+        }
+        Response::redirect(302, "/settings/approved-apps")
+    }
+}
+
+impl Code {
+    /// Why an exchange with this code is refused, if it is.
+    fn refusal(&self, verifier: Option<&str>, redirect_uri: Option<&str>) -> Option<&'static str> {
+        if self.expires <= Instant::now() {
+            return Some("Code has expired");
+        }
+        if let Some(challenge) = &self.bound.code_challenge {
+            match verifier {
+                None | Some("") => return Some("code_verifier is required"),
+                Some(verifier) if s256(verifier) != *challenge => {
+                    return Some("Invalid code_verifier");
+                }
+                Some(_) => {}
+            }
+        }
+        if self.bound.redirect_uri.is_some() && self.bound.redirect_uri.as_deref() != redirect_uri {
+            return Some("redirect_uri does not match the authorization request");
+        }
+        None
+    }
+}
+
+/// The secret in `Authorization: Basic`, if it is this client's.
+fn basic_secret(request: &Request, client_id: &str) -> Option<String> {
+    let pair = base64_decode(request.header("authorization")?.strip_prefix("Basic ")?)?;
+    let (id, secret) = pair.split_once(':')?;
+    (id == client_id).then(|| secret.to_owned())
 }
 
 /// The organisation that a person works for: here everybody has their own.
@@ -215,7 +412,8 @@ fn encode(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-fn secure_id(letters: usize) -> String {
+/// Random letters and digits, as Postiz makes its codes and tokens.
+pub fn secure_id(letters: usize) -> String {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     (0..letters)
         .map(|_| char::from(random::letter(alphabet)))

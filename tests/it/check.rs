@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use crate::database_roles::bring_to_version;
 use crate::fake_postiz::http::Response;
-use crate::fake_postiz::{CLIENT_SECRET, FakePostiz, Fault};
+use crate::fake_postiz::{CLIENT_SECRET, FakePostiz, Fault, Registration};
 use crate::pooler::{log_in, store};
 use crate::support::postgres::PASSWORD;
 use crate::support::server::ServerSetup;
@@ -247,6 +247,7 @@ fn check_leaves_the_embedded_file_as_it_is() {
 fn check_asks_postiz() {
     let postiz = FakePostiz::start();
     let setup = setup(&postiz);
+    postiz.set_registration(Registration::TooOld);
     assert_finds(
         &setup,
         0,
@@ -256,12 +257,9 @@ fn check_asks_postiz() {
             "too old to register clients",
         ],
     );
-    let refused = serde_json::json!({"error": "invalid_redirect_uri"});
-    postiz.misbehave(
-        "/oauth/register",
-        Fault::Answer(Response::json(400, &refused)),
-    );
+    postiz.set_registration(Registration::Open);
     assert_finds(&setup, 0, &["it registers clients"]);
+    assert!(postiz.registered_clients().is_empty());
     let wrong = setup.clone().var("POSTIZ_OAUTH_CLIENT_SECRET", "pcs_wrong");
     assert_finds(&wrong, 2, &["invalid_client", "POSTIZ_OAUTH_CLIENT_SECRET"]);
 

@@ -34,8 +34,8 @@ fn assert_told(output: &Output, exit_code: i32, words: &[&str]) {
 #[test]
 fn all_problems_of_a_configuration_at_once() {
     let output = TestServer::setup(Store::Embedded)
-        .without("POSTIZ_OAUTH_CLIENT_ID")
         .var("POSTIZ_OAUTH_CLIENT_SECRET", "  ")
+        .var("SERVER_SECRET", "short")
         .var("PORT", "3111x")
         .var("HOST", "nowhere at all")
         .var("SERVER_URL", "localhost:3111")
@@ -47,8 +47,8 @@ fn all_problems_of_a_configuration_at_once() {
         .var("TLS_CERT_FILE", "/nowhere/cert.pem")
         .run(&[]);
     let names = [
-        "POSTIZ_OAUTH_CLIENT_ID",
         "POSTIZ_OAUTH_CLIENT_SECRET",
+        "SERVER_SECRET",
         "PORT",
         "3111x",
         "HOST",

@@ -23,6 +23,7 @@ mod login;
 mod outbound;
 mod pooler;
 mod proxied;
+mod registration;
 mod rolling_upgrade;
 mod secrets;
 mod stand_in;

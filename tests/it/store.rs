@@ -205,6 +205,7 @@ fn new_login() -> NewLogin {
         key: DeviceCode::generate().hash(),
         user_code: UserCode::generate(),
         starter: Starter {
+            machine: "ada-laptop".to_owned(),
             address: "192.0.2.1".to_owned(),
             network: "192.0.2.0".to_owned(),
             agent: "agent/1 \"ü\"".to_owned(),

@@ -49,11 +49,7 @@ static WAIT: Flag = flag(
 
 pub(crate) fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let body = new_clipping(options)?.to_string();
-    answer_of(
-        context,
-        &Call::new(Method::POST, &["clipping"])?
-            .body(body),
-    )
+    answer_of(context, &Call::new(Method::POST, &["clipping"])?.body(body))
 }
 
 fn new_clipping(options: &Options) -> Result<Value, CliError> {

@@ -24,10 +24,10 @@ use crate::shared::secret::Secret;
 /// Everything that can be set, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `POSTIZ_OAUTH_CLIENT_ID`: the OAuth app made in Postiz.
-    pub client_id: String,
-    /// `POSTIZ_OAUTH_CLIENT_SECRET`: its secret, which never leaves but to Postiz.
-    pub client_secret: Secret<String>,
+    /// `POSTIZ_OAUTH_CLIENT_ID` and `POSTIZ_OAUTH_CLIENT_SECRET`. `None`: each login registers a client of its own.
+    pub oauth_app: Option<OAuthApp>,
+    /// `SERVER_SECRET`, if it is set.
+    pub server_secret: Option<Secret<String>>,
     /// `DATABASE_URL` or `DATA_DIR`: where logins are kept.
     pub store: StoreLocation,
     /// `DATABASE_POOL_SIZE`: most connections to PostgreSQL at once.
@@ -58,6 +58,15 @@ pub struct Config {
     pub limits: Limits,
     /// What looks like a mistake, but does not keep the server from starting. Holds no values.
     pub warnings: Vec<String>,
+}
+
+/// The OAuth app made in Postiz.
+#[derive(Clone, Debug)]
+pub struct OAuthApp {
+    /// Its public name.
+    pub id: String,
+    /// Its secret, which never leaves but to Postiz.
+    pub secret: Secret<String>,
 }
 
 /// Where logins are kept.
@@ -137,6 +146,12 @@ impl fmt::Display for ConfigProblems {
 }
 
 impl Config {
+    /// What the server's keys are derived from. `None`: the embedded store keeps a secret of its own.
+    pub fn root_secret(&self) -> Option<&Secret<String>> {
+        let app_secret = self.oauth_app.as_ref().map(|app| &app.secret);
+        self.server_secret.as_ref().or(app_secret)
+    }
+
     /// Most connections to PostgreSQL: what the URL says counts first.
     pub fn pool_size(&self) -> usize {
         match &self.store {
@@ -169,8 +184,10 @@ impl Reader {
     fn config(mut self) -> Result<Config, ConfigProblems> {
         let api_url = self.value("POSTIZ_API_URL", url);
         let config = Config {
-            client_id: self.credential("POSTIZ_OAUTH_CLIENT_ID", "pcs_"),
-            client_secret: Secret::new(self.credential("POSTIZ_OAUTH_CLIENT_SECRET", "pca_")),
+            oauth_app: self.oauth_app(),
+            server_secret: self
+                .optional("SERVER_SECRET", server_secret)
+                .map(Secret::new),
             store: self.store(),
             database_pool_size: self.number("DATABASE_POOL_SIZE"),
             host: self.value("HOST", host),
@@ -189,6 +206,9 @@ impl Reader {
             limits: self.limits(),
             warnings: self.warnings(),
         };
+        if config.oauth_app.is_none() {
+            self.check_registration(&config);
+        }
         self.outbound();
         match self.problems.is_empty() {
             true => Ok(config),
@@ -236,20 +256,53 @@ impl Reader {
         None
     }
 
-    /// The app's ID or secret; `other` is how the other one of them begins.
-    fn credential(&mut self, name: &'static str, other: &str) -> String {
-        let problems_before = self.problems.len();
-        let value = self.get(name).unwrap_or_default();
-        if value.is_empty() && self.problems.len() == problems_before {
-            self.problem(
-                name,
-                "is not set: take it from the OAuth app in Postiz (Settings > Developers)",
-            );
+    fn oauth_app(&mut self) -> Option<OAuthApp> {
+        let [id, secret] = APP.map(|(name, other)| {
+            let value = self.get(name);
+            if value.as_ref().is_some_and(|value| value.starts_with(other)) {
+                self.problem(name, format!("begins with {other}, but an ID begins with pca_ and a secret with pcs_: were they swapped?"));
+            }
+            value
+        });
+        match (id, secret.map(Secret::new)) {
+            (Some(id), Some(secret)) => return Some(OAuthApp { id, secret }),
+            (None, None) => {}
+            (id, _) => {
+                let [missing, set] = [id.is_some(), id.is_none()].map(|at| APP[usize::from(at)].0);
+                // What is wrong with its file is told already.
+                if !self.has_problem(missing) {
+                    self.problem(missing, format!("is not set, but {set} is: take both from the OAuth app in Postiz (Settings > Developers), or set neither"));
+                }
+            }
         }
-        if value.starts_with(other) {
-            self.problem(name, format!("begins with {other}, but an ID begins with pca_ and a secret with pcs_: were they swapped?"));
+        None
+    }
+
+    /// Is anything wrong with the variable, or with the one that names its file?
+    fn has_problem(&self, name: &str) -> bool {
+        let mut problems = self.problems.iter();
+        problems.any(|problem| problem.name.starts_with(name))
+    }
+
+    /// What keeps a server without an OAuth app from registering clients at Postiz.
+    fn check_registration(&mut self, config: &Config) {
+        if APP.iter().any(|(name, _)| self.has_problem(name)) {
+            return;
         }
-        value
+        let server_url = config.server_url.as_ref();
+        let https = server_url.map_or(config.tls.is_some(), BaseUrl::is_https);
+        let host = server_url
+            .map_or("localhost", BaseUrl::host)
+            .to_ascii_lowercase();
+        let loopback = !https && LOOPBACK_CALLBACKS.contains(&host.as_str());
+        if !loopback && config.api_url.host().eq_ignore_ascii_case(CLOUD_API) {
+            self.problem(APP[0].0, format!("is not set: {CLOUD_API} lets no server register clients, so make an OAuth app there (Settings > Developers) with the callback SERVER_URL/device/callback"));
+        } else if !loopback && !https {
+            self.problem("SERVER_URL", "is plain http, for which Postiz registers no clients: right would be https, or an OAuth app in POSTIZ_OAUTH_CLIENT_ID");
+        }
+        if config.server_secret.is_none() && matches!(config.store, StoreLocation::Postgres(_)) {
+            self.problem("SERVER_SECRET", "is not set: without an OAuth app, all instances on a database need the same one (openssl rand -hex 32 makes one)");
+        }
     }
 
     /// What `parse` makes of a variable that is set.
@@ -352,6 +405,21 @@ impl Reader {
     }
 }
 
+/// The app's ID and secret, and how the other one of them begins.
+const APP: [(&str, &str); 2] = [
+    ("POSTIZ_OAUTH_CLIENT_ID", "pcs_"),
+    ("POSTIZ_OAUTH_CLIENT_SECRET", "pca_"),
+];
+
+/// Postiz' cloud, which registers no https callbacks of strangers.
+const CLOUD_API: &str = "api.postiz.com";
+
+/// Where Postiz lets plain http callbacks lead.
+const LOOPBACK_CALLBACKS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+
+/// What is shorter can be guessed by whoever has a copy of the store.
+pub(crate) const SECRET_BYTES_MIN: usize = 16;
+
 /// Certificate and key.
 const TLS: [&str; 2] = ["TLS_CERT_FILE", "TLS_KEY_FILE"];
 
@@ -393,6 +461,15 @@ fn server_url(text: &str) -> Parsed<BaseUrl> {
             "ends in a route that the server adds; right would be {base}"
         )),
         None => Ok(url),
+    }
+}
+
+fn server_secret(text: &str) -> Parsed<String> {
+    match text.len() {
+        SECRET_BYTES_MIN.. => Ok(text.to_owned()),
+        _ => Err(format!(
+            "must have {SECRET_BYTES_MIN} characters or more (openssl rand -hex 32 makes one)"
+        )),
     }
 }
 
@@ -458,14 +535,14 @@ mod tests {
         Config::from_vars(vars.iter().copied())
     }
 
-    const APP: [(&str, &str); 2] = [
+    const APP_VARS: [(&str, &str); 2] = [
         ("POSTIZ_OAUTH_CLIENT_ID", "id"),
         ("POSTIZ_OAUTH_CLIENT_SECRET", "hunter2"),
     ];
 
     #[test]
     fn the_app_alone_is_enough() {
-        let config = read(&APP).unwrap();
+        let config = read(&APP_VARS).unwrap();
         assert_eq!((config.port, config.database_pool_size), (3111, 8));
         assert_eq!(config.public_api_url.as_str(), "https://api.postiz.com");
         assert_eq!(config.frontend_url.as_str(), "https://platform.postiz.com");
@@ -474,6 +551,111 @@ mod tests {
             matches!(config.store, StoreLocation::File(path) if path.ends_with("data/postiz-auth.redb"))
         );
         assert_eq!(config.limits, Limits::default());
+    }
+
+    const SELF_HOSTED: (&str, &str) = ("POSTIZ_API_URL", "https://postiz.example/api");
+
+    /// Neither the app's ID nor its secret: each login registers a client, where Postiz lets this server.
+    #[test]
+    fn without_an_app_the_callback_must_be_one_that_postiz_registers() {
+        let cloud = ("POSTIZ_API_URL", "https://API.postiz.com");
+        let url = |url| ("SERVER_URL", url);
+        for vars in [
+            &[][..],
+            &[url("http://localhost:3111")],
+            &[url("http://127.0.0.1:3111"), cloud],
+            &[url("http://[::1]/x"), SELF_HOSTED],
+            &[url("https://auth.example"), SELF_HOSTED],
+            &[url("https://localhost"), SELF_HOSTED],
+        ] {
+            let config = read(vars).unwrap();
+            assert!(
+                config.oauth_app.is_none() && config.root_secret().is_none(),
+                "{vars:?}"
+            );
+        }
+        for (vars, name, words) in [
+            (
+                &[url("https://auth.example")][..],
+                "POSTIZ_OAUTH_CLIENT_ID",
+                "make an OAuth app there",
+            ),
+            (
+                &[url("https://auth.example"), cloud],
+                "POSTIZ_OAUTH_CLIENT_ID",
+                "api.postiz.com lets no server register",
+            ),
+            (
+                &[url("http://auth.example"), cloud],
+                "POSTIZ_OAUTH_CLIENT_ID",
+                "make an OAuth app there",
+            ),
+            (
+                &[url("https://127.0.0.1")],
+                "POSTIZ_OAUTH_CLIENT_ID",
+                "make an OAuth app there",
+            ),
+            (
+                &[url("http://auth.example"), SELF_HOSTED],
+                "SERVER_URL",
+                "right would be https",
+            ),
+            (
+                &[url("http://127.0.0.2"), SELF_HOSTED],
+                "SERVER_URL",
+                "plain http",
+            ),
+            (
+                &[SELF_HOSTED, ("DATABASE_URL", "postgres://u@h/d")],
+                "SERVER_SECRET",
+                "all instances",
+            ),
+            (
+                &[("POSTIZ_OAUTH_CLIENT_ID", "pca_1")],
+                "POSTIZ_OAUTH_CLIENT_SECRET",
+                "POSTIZ_OAUTH_CLIENT_ID is",
+            ),
+            (
+                &[("POSTIZ_OAUTH_CLIENT_SECRET", "hunter2")],
+                "POSTIZ_OAUTH_CLIENT_ID",
+                "POSTIZ_OAUTH_CLIENT_SECRET is",
+            ),
+            (
+                &[
+                    ("POSTIZ_OAUTH_CLIENT_ID", "pca_1"),
+                    ("POSTIZ_OAUTH_CLIENT_SECRET_FILE", "/nowhere"),
+                ],
+                "POSTIZ_OAUTH_CLIENT_SECRET_FILE",
+                "cannot be read",
+            ),
+            (
+                &[("SERVER_SECRET", "hunter2")],
+                "SERVER_SECRET",
+                "16 characters",
+            ),
+            (
+                &[("SERVER_SECRET_FILE", "/nowhere")],
+                "SERVER_SECRET_FILE",
+                "cannot be read",
+            ),
+        ] {
+            let problems = read(vars).unwrap_err();
+            assert_eq!(problems.0.len(), 1, "{vars:?}: {problems}");
+            assert_eq!(problems.0[0].name, name, "{vars:?}");
+            assert!(problems.0[0].what.contains(words), "{vars:?}: {problems}");
+            assert!(!problems.to_string().contains("hunter2"), "{problems}");
+        }
+    }
+
+    #[test]
+    fn server_secret_comes_before_the_apps() {
+        let own = ("SERVER_SECRET", "0123456789abcdef");
+        let root =
+            |vars: &[(&str, &str)]| read(vars).unwrap().root_secret().unwrap().expose().clone();
+        assert_eq!(root(&APP_VARS), "hunter2");
+        assert_eq!(root(&[APP_VARS[0], APP_VARS[1], own]), "0123456789abcdef");
+        let database = ("DATABASE_URL", "postgres://u@h/d");
+        assert_eq!(root(&[own, SELF_HOSTED, database]), "0123456789abcdef");
     }
 
     #[test]
@@ -518,7 +700,9 @@ mod tests {
 
     #[test]
     fn stores_are_named_by_their_scheme() {
-        let store = |url| read(&[APP[0], APP[1], ("DATABASE_URL", url)]).map(|config| config.store);
+        let store = |url| {
+            read(&[APP_VARS[0], APP_VARS[1], ("DATABASE_URL", url)]).map(|config| config.store)
+        };
         for url in ["postgres://u@h/d", "postgresql://u@h/d?sslmode=verify-full"] {
             assert!(
                 matches!(store(url), Ok(StoreLocation::Postgres(_))),
@@ -554,7 +738,7 @@ mod tests {
 
     /// The only problem of the app with `vars`.
     fn problem(vars: &[(&str, &str)]) -> (&'static str, String) {
-        let mut problems = read(&[vars, &APP[..]].concat()).unwrap_err().0;
+        let mut problems = read(&[vars, &APP_VARS[..]].concat()).unwrap_err().0;
         assert_eq!(problems.len(), 1, "{problems:?}");
         let problem = problems.remove(0);
         (problem.name, problem.what)
@@ -563,8 +747,8 @@ mod tests {
     #[test]
     fn ranges_come_from_the_table() {
         let config = read(&[
-            APP[0],
-            APP[1],
+            APP_VARS[0],
+            APP_VARS[1],
             ("IDLE_TIMEOUT", "3600"),
             ("STOP_DELAY", "0"),
         ]);
@@ -639,12 +823,12 @@ mod tests {
         let secret = write("secret", b"\xef\xbb\xbf hunter2\r\n\r\n");
         let url = write("url", b"\xef\xbb\xbffile:/x\r\n");
         let vars = [
-            APP[0],
+            APP_VARS[0],
             ("POSTIZ_OAUTH_CLIENT_SECRET_FILE", &secret),
             ("DATABASE_URL_FILE", &url),
         ];
         let config = read(&vars).unwrap();
-        assert_eq!(config.client_secret.expose(), "hunter2");
+        assert_eq!(config.oauth_app.unwrap().secret.expose(), "hunter2");
         assert!(matches!(config.store, StoreLocation::File(file) if file.to_str() == Some("/x")));
         for (file, word) in [
             (
@@ -670,7 +854,7 @@ mod tests {
         for name in ["POSTIZ_OAUTH_CLIENT_SECRET", "DATABASE_URL", "DATA_DIR"] {
             let broken = OsStr::from_bytes(b"hunter\xff");
             let vars = [(name, broken)];
-            let rest = APP.map(|(name, value)| (name, OsStr::new(value)));
+            let rest = APP_VARS.map(|(name, value)| (name, OsStr::new(value)));
             let problems = Config::from_vars(vars.into_iter().chain(rest)).unwrap_err();
             assert_eq!(problems.0.len(), 1, "{problems}");
             assert_eq!(
@@ -685,30 +869,29 @@ mod tests {
         let vars = [
             ("TLS_CERT_FILE", "/nowhere/c"),
             ("TLS_KEY_FILE", "/nowhere/k"),
+            SELF_HOSTED,
         ];
         let problems = read(&vars).unwrap_err();
         let names: Vec<_> = problems.0.iter().map(|problem| problem.name).collect();
-        assert_eq!(
-            names,
-            [
-                "POSTIZ_OAUTH_CLIENT_ID",
-                "POSTIZ_OAUTH_CLIENT_SECRET",
-                "TLS_CERT_FILE",
-                "TLS_KEY_FILE"
-            ]
-        );
+        assert_eq!(names, ["TLS_CERT_FILE", "TLS_KEY_FILE"]);
     }
 
     #[test]
     fn misspelt_names_are_warnings() {
-        let config = read(&[APP[0], APP[1], ("TRUSTED_PROXYES", "hunter2"), ("X", "")]).unwrap();
+        let config = read(&[
+            APP_VARS[0],
+            APP_VARS[1],
+            ("TRUSTED_PROXYES", "hunter2"),
+            ("X", ""),
+        ])
+        .unwrap();
         assert_eq!(
             config.warnings,
             ["TRUSTED_PROXYES is set, but nothing reads it: is TRUSTED_PROXIES meant?"]
         );
         // Where there are problems, it may be why.
         let slip = ("POSTIZ_OAUTH_CLIENT_SECRETFILE", "/x");
-        let problems = read(&[APP[0], slip]).unwrap_err().to_string();
+        let problems = read(&[APP_VARS[0], slip]).unwrap_err().to_string();
         assert!(
             problems.contains("POSTIZ_OAUTH_CLIENT_SECRET_FILE meant?"),
             "{problems}"

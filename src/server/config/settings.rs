@@ -25,9 +25,10 @@ pub(super) enum Kind {
 const LIMIT: Kind = Number(0, 1_000_000_000);
 
 #[rustfmt::skip] // A table is read row by row.
-const SETTINGS: [Setting; 24] = [
-    ("POSTIZ_OAUTH_CLIENT_ID", "required", Text, "the OAuth app made in Postiz"),
-    ("POSTIZ_OAUTH_CLIENT_SECRET", "required", Secret("POSTIZ_OAUTH_CLIENT_SECRET_FILE"), "its secret"),
+const SETTINGS: [Setting; 25] = [
+    ("POSTIZ_OAUTH_CLIENT_ID", "none", Text, "the OAuth app made in Postiz; without one, each login registers a client of its own"),
+    ("POSTIZ_OAUTH_CLIENT_SECRET", "none", Secret("POSTIZ_OAUTH_CLIENT_SECRET_FILE"), "its secret"),
+    ("SERVER_SECRET", "the app's secret", Secret("SERVER_SECRET_FILE"), "what tokens at rest and cookies are protected with; without an app the embedded store makes its own beside its file, and instances on PostgreSQL must be given the same one"),
     ("SERVER_URL", "`http://localhost:{PORT}`", Url, "this server's public URL; a path is allowed"),
     ("HOST", "`::`", Address, "the address to listen on; `::` is all of them, IPv4 too"),
     ("PORT", "`3111`", Number(0, 65_535), "the port to listen on; 0 takes a free one, which the line \"listening on\" names"),

@@ -216,7 +216,7 @@ impl Front {
         request.id = self.next_request_id.fetch_add(1, Ordering::Relaxed);
         self.find_client(&mut request);
         let (routed, started) = (self.app.route(&request), Instant::now());
-        let deadline = started + routed.timeout();
+        let deadline = started + routed.timeout(&self.app);
         let open = self.watchdog.open(
             request.id,
             OpenRequest {

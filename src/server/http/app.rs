@@ -32,8 +32,10 @@ pub struct App {
     pub(super) logins: Budget,
     pub(super) guesses: Guesses,
     pub(super) callbacks: Budget,
-    /// How many callbacks wait for Postiz at this moment.
-    pub(super) exchanges: AtomicU32,
+    /// Clients that are registered at Postiz; as many as logins may be started.
+    pub(super) registrations: Budget,
+    /// How many requests wait for Postiz at this moment.
+    pub(super) waiting: AtomicU32,
     pub(super) polls: PollIntervals,
     pub(super) cookies: verify::CookieNames,
     stopping: AtomicBool,
@@ -54,6 +56,7 @@ impl App {
             verify_url: format!("{server_url}/device/verify"),
             server_host: server_url.authority().to_owned(),
             postiz_host: postiz_host.to_owned(),
+            has_app: flow.has_app(),
         };
         App {
             flow,
@@ -66,7 +69,8 @@ impl App {
                 limits.wrong_codes_per_minute_total,
             ),
             callbacks: Budget::per_network(limits.callbacks_per_minute),
-            exchanges: AtomicU32::new(0),
+            registrations: Budget::per_network(limits.logins_per_minute),
+            waiting: AtomicU32::new(0),
             polls: PollIntervals::default(),
             cookies: verify::CookieNames::of(&server_url),
             server_url,
@@ -107,7 +111,7 @@ impl App {
     pub(crate) fn timed_out(&self, routed: &Routed) -> Reply {
         let fields = [
             ("route", routed.name()),
-            ("timeout_s", &routed.timeout().as_secs().to_string()),
+            ("timeout_s", &routed.timeout(self).as_secs().to_string()),
         ];
         self.log.error("request_timed_out", &fields);
         self.with_hsts(self.unanswered(routed, &Page::Unavailable))
@@ -189,8 +193,9 @@ impl App {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server;
+    use crate::server::config::Config;
     use crate::server::log::Format;
-    use crate::server::postiz::Postiz;
     use crate::server::store::embedded::Embedded;
     use crate::shared::secret::Secret;
     use std::sync::Mutex;
@@ -206,21 +211,14 @@ mod tests {
             assert_ne!(now, bad_time, "a bug in the clock");
             now
         };
-        let url = BaseUrl::parse("https://auth.example").unwrap();
-        let secret = Secret::new("secret".to_owned());
-        let keys = Arc::new(Keys::new(&secret));
+        let keys = Arc::new(Keys::new(&Secret::new("secret".to_owned())));
         let log = Arc::new(Log::to(Format::Text, move |line| {
             log.0.lock().unwrap().extend_from_slice(line);
         }));
-        let flow = Flow::new(
-            Arc::new(Embedded::in_memory(Box::new(clock)).unwrap()),
-            Postiz::new(url.clone(), &url, "client".to_owned(), secret.clone()),
-            Arc::clone(&keys),
-            url.as_str().to_owned(),
-            0,
-            Arc::clone(&log),
-        );
-        App::new(flow, keys, url, "postiz.example", &Limits::default(), log)
+        let config = Config::from_vars([("LIMIT_LIVE_LOGINS", "0")]).unwrap();
+        let store = Arc::new(Embedded::in_memory(Box::new(clock)).unwrap());
+        let url = BaseUrl::parse("https://auth.example").unwrap();
+        server::app(&config, store, keys, url, &log)
     }
 
     #[test]

@@ -7,14 +7,14 @@ use crate::server::codes::State;
 use crate::server::flow::{Callback, Returning};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Params, Request};
-use crate::server::http::verify::{browser_key, old_browser_key};
-use crate::server::http::{App, Handled, whole_seconds};
+use crate::server::http::verify::{browser_key, old_browser_key, too_many_sign_ins};
+use crate::server::http::{App, Handled};
 use crate::server::pages::Page;
-use crate::server::postiz::ExchangeError;
+use crate::server::postiz::PostizError;
 use crate::server::store::StoreError;
 
-/// Exchanges at once, each waiting for Postiz in its connection's thread: there must be room for others.
-const EXCHANGES_MAX: u32 = 128;
+/// Requests at once that wait for Postiz, each in its connection's thread: there must be room for others.
+const WAITING_MAX: u32 = 128;
 
 /// Takes the browser back.
 pub(super) fn receive(app: &App, request: &Request) -> Handled {
@@ -31,9 +31,7 @@ pub(super) fn receive(app: &App, request: &Request) -> Handled {
     };
     // Charged here, since an image on another site's page comes without the cookie.
     if let Err(wait) = app.callbacks.take(request.client, Instant::now()) {
-        let retry_after_s = whole_seconds(wait);
-        let page = app.page(429, &Page::TooManyCallbacks { retry_after_s });
-        return Ok(page.with("Retry-After", retry_after_s));
+        return Ok(too_many_sign_ins(app, wait));
     }
     for (browser, is_old_cookie) in browsers.into_iter().zip([false, true]) {
         let Some(browser) = browser else { continue };
@@ -58,8 +56,8 @@ fn came_back(
 ) -> Result<Callback, StoreError> {
     match (error, code) {
         (Some(error), _) => app.flow.callback_error(from, error),
-        (None, Some(code)) => match Exchanging::begin(&app.exchanges) {
-            Some(_exchanging) => app.flow.callback_code(from, code),
+        (None, Some(code)) => match WaitsForPostiz::begin(&app.waiting) {
+            Some(_waits) => app.flow.callback_code(from, code),
             None => Ok(Callback::Busy),
         },
         (None, None) => Ok(Callback::Unknown),
@@ -75,25 +73,34 @@ fn reply(app: &App, callback: &Callback) -> Reply {
         Callback::Unknown => (400, Page::SessionLost),
         Callback::Over => (400, Page::LoginOver),
         Callback::AuthorizationFailed => (502, Page::AuthorizationFailed),
-        Callback::ExchangeFailed(ExchangeError::InvalidGrant) => (502, Page::ExchangeRefused),
-        Callback::ExchangeFailed(ExchangeError::InvalidClient) => (502, Page::ServerMisconfigured),
-        Callback::ExchangeFailed(ExchangeError::TimedOut) => (504, Page::PostizUnreachable),
-        Callback::ExchangeFailed(ExchangeError::Failed(_)) => (502, Page::PostizUnreachable),
+        Callback::ExchangeFailed(error) => failed_page(error),
     };
     app.page(status, &page)
 }
 
-/// One of [`EXCHANGES_MAX`], until it is dropped.
-struct Exchanging<'a>(&'a AtomicU32);
-
-impl Exchanging<'_> {
-    fn begin(count: &AtomicU32) -> Option<Exchanging<'_>> {
-        let (before, exchanging) = (count.fetch_add(1, Ordering::AcqRel), Exchanging(count));
-        (before < EXCHANGES_MAX).then_some(exchanging)
+/// What a person is told when Postiz gave nothing.
+pub(super) fn failed_page(error: &PostizError) -> (u16, Page<'static>) {
+    match error {
+        PostizError::InvalidGrant => (502, Page::ExchangeRefused),
+        PostizError::InvalidClient => (502, Page::ServerMisconfigured),
+        PostizError::Unregistered(_) => (502, Page::Unregistered),
+        PostizError::Relayed => (502, Page::Relayed),
+        PostizError::TimedOut => (504, Page::PostizUnreachable),
+        PostizError::Failed(_) => (502, Page::PostizUnreachable),
     }
 }
 
-impl Drop for Exchanging<'_> {
+/// One of [`WAITING_MAX`], until it is dropped.
+pub(super) struct WaitsForPostiz<'a>(&'a AtomicU32);
+
+impl WaitsForPostiz<'_> {
+    pub(super) fn begin(count: &AtomicU32) -> Option<WaitsForPostiz<'_>> {
+        let (before, waits) = (count.fetch_add(1, Ordering::AcqRel), WaitsForPostiz(count));
+        (before < WAITING_MAX).then_some(waits)
+    }
+}
+
+impl Drop for WaitsForPostiz<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }

@@ -22,22 +22,25 @@ pub(super) fn start(app: &App, request: &Request) -> Handled {
     if is_cross_site(app, request) {
         return Ok(Reply::plain_error(403, "cross_site_request"));
     }
-    if let Err(Malformed(description)) = check_body(request) {
-        return Ok(Reply::error(400, error::INVALID_REQUEST, description));
-    }
+    let machine = match machine_in_body(request) {
+        Ok(machine) => machine,
+        Err(Malformed(description)) => {
+            return Ok(Reply::error(400, error::INVALID_REQUEST, description));
+        }
+    };
     if let Err(wait) = app.logins.take(request.client, Instant::now()) {
         let description = "Too many logins were started from this address.";
         let reply = Reply::error(429, "too_many_requests", description);
         return Ok(reply.with("Retry-After", whole_seconds(wait)));
     }
-    match app.flow.start(starter(request)) {
+    match app.flow.start(starter(request, machine)) {
         Ok(started) => Ok(Reply::json(200, &codes(app, &started))),
         Err(StartError::Full) => Ok(Reply::unavailable(RETRY_AFTER_S)),
         Err(StartError::Store(error)) => Err(error),
     }
 }
 
-fn starter(request: &Request) -> Starter {
+fn starter(request: &Request, machine: String) -> Starter {
     let agent = request.header("user-agent").unwrap_or_default();
     Starter {
         address: request.client.to_string(),
@@ -47,6 +50,7 @@ fn starter(request: &Request) -> Starter {
             .chars()
             .take(AGENT_CHARACTERS_MAX)
             .collect(),
+        machine,
     }
 }
 
@@ -65,19 +69,75 @@ fn codes(app: &App, started: &Started) -> DeviceAuthorization {
     }
 }
 
-/// Nothing in the body matters here, but a client that sends a broken one is told now.
-fn check_body(request: &Request) -> Result<(), Malformed> {
+/// What the client calls its machine; nothing else in the body matters here, but a client that sends a broken one is told now.
+fn machine_in_body(request: &Request) -> Result<String, Malformed> {
     if request.body.trim_ascii().is_empty() {
-        return Ok(());
+        return Ok(String::new());
     }
-    if request.is_json() {
+    let machine = if request.is_json() {
         let object = serde_json::from_slice::<Map<String, Value>>(&request.body);
-        return object
-            .map(drop)
-            .map_err(|_| Malformed("The body is not a JSON object."));
-    }
-    match Params::parse(&request.body)?.has_repeated() {
-        true => Err(Malformed("A parameter is repeated.")),
-        false => Ok(()),
+        let object = object.map_err(|_| Malformed("The body is not a JSON object."))?;
+        object
+            .get(MACHINE)
+            .and_then(Value::as_str)
+            .map(machine_name)
+    } else {
+        let params = Params::parse(&request.body)?;
+        if params.has_repeated() {
+            return Err(Malformed("A parameter is repeated."));
+        }
+        params.given(MACHINE).map(machine_name)
+    };
+    Ok(machine.unwrap_or_default())
+}
+
+/// The member of the body that names the client's machine.
+const MACHINE: &str = "machine";
+
+/// `text` if it looks like a machine's name, without its domain: up to three words of ASCII letters and digits. Whatever else a
+/// stranger's program calls its machine could be a message to the user, and is not kept.
+fn machine_name(text: &str) -> String {
+    let name = text.split('.').next().unwrap_or_default().trim();
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | ' ');
+    let is_name = name.len() <= MACHINE_CHARACTERS_MAX
+        && name.chars().all(is_part)
+        && name.split(' ').count() <= 3;
+    if is_name { name } else { "" }.to_owned()
+}
+
+/// As long as one part of a host's name may be (RFC 1035 §2.3.4).
+const MACHINE_CHARACTERS_MAX: usize = 63;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_looks_like_a_machine_is_kept() {
+        let long = "a".repeat(63);
+        for (text, kept) in [
+            ("ada-laptop", "ada-laptop"),
+            ("Ada_s MacBook Pro", "Ada_s MacBook Pro"),
+            ("ada-laptop.fritz.box", "ada-laptop"),
+            (" web1 ", "web1"),
+            (&*long, &*long),
+            ("", ""),
+            (".", ""),
+            (&format!("{long}a"), ""),
+            (&"x ".repeat(2_500), ""),
+            ("<script>alert(1)</script>", ""),
+            ("a\"b'c&d", ""),
+            ("https://evil", ""),
+            ("Your account is locked", ""),
+            ("a\u{1b}[31mb", ""),
+            ("a\r\nb", ""),
+            ("a\tb", ""),
+            ("a\u{0}b", ""),
+            ("laptop\u{202e}gnp", ""),
+            ("büro", ""),
+            ("\u{1f4bb}", ""),
+        ] {
+            assert_eq!(machine_name(text), kept, "{text:?}");
+        }
     }
 }

@@ -32,25 +32,20 @@ impl Reply {
 
     /// An OAuth error (RFC 6749 §5.2).
     pub fn error(status: u16, error: &str, description: &str) -> Reply {
-        let error_description = Some(description.to_owned());
-        Reply::json(
-            status,
-            &OAuthError {
-                error: error.to_owned(),
-                error_description,
-            },
-        )
+        Reply::oauth_error(status, error, Some(description))
     }
 
     /// A bare `{"error":…}`, for what is not of OAuth.
     pub fn plain_error(status: u16, error: &str) -> Reply {
-        Reply::json(
-            status,
-            &OAuthError {
-                error: error.to_owned(),
-                error_description: None,
-            },
-        )
+        Reply::oauth_error(status, error, None)
+    }
+
+    fn oauth_error(status: u16, error: &str, description: Option<&str>) -> Reply {
+        let error = OAuthError {
+            error: error.to_owned(),
+            error_description: description.map(str::to_owned),
+        };
+        Reply::json(status, &error)
     }
 
     /// 503 for programs, in plain text: the npm CLI takes any JSON error for final, and what is not JSON for a hiccup.

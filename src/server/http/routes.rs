@@ -27,7 +27,11 @@ pub(super) enum Audience {
     Monitor,
 }
 
+const VERIFY: &str = "/device/verify";
 const METADATA: &str = "/.well-known/oauth-authorization-server";
+
+/// How much longer a confirmation may take that registers a client at Postiz.
+const REGISTRATION_S: u64 = 11;
 
 /// A handler that takes longer than its timeout is answered for by the watchdog. Readiness is promised within 2 s; a callback
 /// waits for Postiz, and for a store that was away; all else may have to wait for its turn to write to a busy disk.
@@ -36,8 +40,8 @@ const ROUTES: [Route; 9] = {
     [
         row("POST", "/device/code", device_code::start, 5, Program),
         row("POST", "/device/token", token::poll, 5, Program),
-        row("GET", "/device/verify", verify::show, 5, Person),
-        row("POST", "/device/verify", verify::submit, 5, Person),
+        row("GET", VERIFY, verify::show, 5, Person),
+        row("POST", VERIFY, verify::submit, 5, Person),
         row("GET", "/device/callback", callback::receive, 43, Person),
         row("GET", "/health", service::health, 2, Monitor),
         row("GET", "/ready", service::ready, 2, Monitor),
@@ -135,11 +139,13 @@ impl Routed {
     }
 
     /// How long its handler may take.
-    pub(crate) fn timeout(&self) -> Duration {
-        Duration::from_secs(match self.0 {
-            Target::Row(row) => row.timeout_s,
-            _ => 5,
-        })
+    pub(crate) fn timeout(&self, app: &App) -> Duration {
+        let (timeout_s, registers) = match self.0 {
+            Target::Row(row) => (row.timeout_s, row.method == "POST" && row.path == VERIFY),
+            _ => (5, false),
+        };
+        let registration_s = REGISTRATION_S * u64::from(registers && !app.flow.has_app());
+        Duration::from_secs(timeout_s + registration_s)
     }
 
     pub(super) fn audience(&self) -> Audience {

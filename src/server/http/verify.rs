@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use crate::server::client_address::wide_network;
 use crate::server::codes::{BrowserKey, UserCode};
+use crate::server::flow::Confirmed;
+use crate::server::http::callback::{WaitsForPostiz, failed_page};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Params, Request};
-use crate::server::http::{App, Handled, whole_seconds};
+use crate::server::http::{App, Handled, RETRY_AFTER_S, whole_seconds};
 use crate::server::login::{LIFETIME, Login, UnixMs};
 use crate::server::pages::{CodeProblem, Form, Page};
 use crate::server::store::StoreError;
@@ -61,7 +63,7 @@ pub(super) fn submit(app: &App, request: &Request) -> Handled {
     let decided = match (token, action, browser_key(app, request)) {
         (Some(_), _, None) => return again(CodeProblem::NoCookie),
         (Some(token), Some(action), Some(browser)) if app.keys.is_form_token(&browser, token) => {
-            decide(app, action, &found.0.user_code, &browser)?
+            decide(app, request, action, &found.0, &browser)?
         }
         // Of two tabs that had no cookie, the first one's form has the token of a cookie that the second one replaced.
         _ => return Ok(confirm_page(app, request, &typed, &found)),
@@ -73,16 +75,46 @@ pub(super) fn submit(app: &App, request: &Request) -> Handled {
 /// The user goes on, or refuses. `None`: the login does not wait for its user any more.
 fn decide(
     app: &App,
+    request: &Request,
     action: &str,
-    user_code: &UserCode,
+    login: &Login,
     browser: &BrowserKey,
 ) -> Result<Option<Reply>, StoreError> {
     if action == "deny" {
-        let refused = app.flow.refuse(user_code)?;
+        let refused = app.flow.refuse(&login.user_code)?;
         return Ok(refused.then(|| app.page(200, &Page::Refused)));
     }
-    let url = app.flow.confirm(user_code, browser)?;
-    Ok(url.map(|url| Reply::redirect(302, &url).with("Set-Cookie", app.cookies.set(browser))))
+    let mut waits = None;
+    if app.flow.must_register(login) {
+        // A stranger can start logins and confirm them: as many clients are registered as logins may be started.
+        if let Err(wait) = app.registrations.take(request.client, Instant::now()) {
+            return Ok(Some(too_many_sign_ins(app, wait)));
+        }
+        waits = WaitsForPostiz::begin(&app.waiting);
+        if waits.is_none() {
+            let page = app.page(503, &Page::Unavailable);
+            return Ok(Some(page.with("Retry-After", RETRY_AFTER_S)));
+        }
+    }
+    let confirmed = app.flow.confirm(login, browser)?;
+    drop(waits);
+    Ok(match confirmed {
+        Confirmed::GoOn(url) => {
+            Some(Reply::redirect(302, &url).with("Set-Cookie", app.cookies.set(browser)))
+        }
+        Confirmed::Gone => None,
+        Confirmed::RegistrationFailed(error) => {
+            let (status, page) = failed_page(&error);
+            Some(app.page(status, &page))
+        }
+    })
+}
+
+/// 429 for what was not wrong, but too much.
+pub(super) fn too_many_sign_ins(app: &App, wait: Duration) -> Reply {
+    let retry_after_s = whole_seconds(wait);
+    app.page(429, &Page::TooManyCallbacks { retry_after_s })
+        .with("Retry-After", retry_after_s)
 }
 
 /// The key in the browser's cookie. Two cookies of the name are none: a sibling domain has set one of them.
@@ -208,6 +240,7 @@ fn confirm_page(
         user_code: login.user_code.as_str(),
         client_address: &who.address,
         client_agent: &who.agent,
+        machine: &who.machine,
         age: Duration::from_millis(now.saturating_sub(login.created_at)),
     })
 }

@@ -21,6 +21,8 @@ pub struct Site {
     pub server_host: String,
     /// The host of the Postiz that the user is sent to.
     pub postiz_host: String,
+    /// Is there an OAuth app? Postiz keeps one token for each account in it, so that a login ends an earlier one.
+    pub has_app: bool,
 }
 
 /// One page, with all that varies in it. Texts from outside (`typed`, `client_agent`) are escaped when rendered.
@@ -45,6 +47,8 @@ pub enum Page<'a> {
         client_address: &'a str,
         /// That client's user agent, where it sent one.
         client_agent: &'a str,
+        /// What that client calls its machine, where it said so.
+        machine: &'a str,
         /// How long ago it started.
         age: Duration,
     },
@@ -68,6 +72,10 @@ pub enum Page<'a> {
     AuthorizationFailed,
     /// Postiz does not know this server's client ID or secret: a case for its administrator.
     ServerMisconfigured,
+    /// Postiz registers no client for this server: a case for its administrator.
+    Unregistered,
+    /// The user chose a self-hosted instance on the consent page of Postiz' cloud.
+    Relayed,
     /// Postiz did not answer, or not sensibly.
     PostizUnreachable,
     /// Too many wrong codes.
@@ -122,9 +130,10 @@ impl Page<'_> {
                 user_code,
                 client_address,
                 client_agent,
+                machine,
                 age,
             } => {
-                let who = who_asks(client_address, client_agent, *age);
+                let who = who_asks(client_address, client_agent, machine, *age);
                 confirm(form, user_code, who, site)
             }
             Page::SignedIn => notice(texts::SIGNED_IN, site),
@@ -137,6 +146,8 @@ impl Page<'_> {
             Page::ExchangeRefused => notice(texts::EXCHANGE_REFUSED, site),
             Page::AuthorizationFailed => notice(texts::AUTHORIZATION_FAILED, site),
             Page::ServerMisconfigured => notice(texts::SERVER_MISCONFIGURED, site),
+            Page::Unregistered => notice(texts::UNREGISTERED, site),
+            Page::Relayed => notice(texts::RELAYED, site),
             Page::PostizUnreachable => notice(texts::POSTIZ_UNREACHABLE, site),
             Page::TooManyTries { retry_after_s } => {
                 pause(texts::TOO_MANY_TRIES, *retry_after_s, site)
@@ -235,6 +246,10 @@ fn confirm(form: &Form, user_code: &str, who: Html, site: &Site) -> Parts {
             ("go_on", Html::markup(text::GO_ON)),
             ("refuse", Html::markup(text::REFUSE)),
             ("next", with_hosts(text::NEXT, site)),
+            (
+                "ends",
+                Html::markup(if site.has_app { text::ENDS } else { "" }),
+            ),
         ],
     );
     (text::TITLE, content)
@@ -258,16 +273,22 @@ fn hidden(form: &Form) -> Html {
 }
 
 /// The rows that let a person tell their own terminal from a stranger's; what is not known has no row.
-fn who_asks(client_address: &str, client_agent: &str, age: Duration) -> Html {
+fn who_asks(client_address: &str, client_agent: &str, machine: &str, age: Duration) -> Html {
     use texts::confirm as text;
     let started = texts::ago(age.as_secs());
-    let program = match is_program_name(client_agent) {
-        true => texts::calls_itself(client_agent),
-        false => String::new(),
+    let said = |name: &str| match name {
+        "" => String::new(),
+        name => texts::calls_itself(name),
     };
+    let program = said(if is_program_name(client_agent) {
+        client_agent
+    } else {
+        ""
+    });
     let rows = [
         (text::STARTED, started.as_str()),
         (text::PROGRAM, &program),
+        (text::MACHINE, &said(machine)),
         (text::ADDRESS, client_address),
     ];
     let known = rows.into_iter().filter(|(_, value)| !value.is_empty());
@@ -400,6 +421,7 @@ mod tests {
             verify_url: "https://cli-auth.example.com/cli-auth/device/verify".to_owned(),
             server_host: "cli-auth.example.com".to_owned(),
             postiz_host: "platform.postiz.com".to_owned(),
+            has_app: true,
         }
     }
 
@@ -416,11 +438,12 @@ mod tests {
             typed,
             problem,
         };
-        let confirm = |client_address, client_agent| Page::Confirm {
+        let confirm = |client_address, client_agent, machine| Page::Confirm {
             form: form(),
             user_code: "WDJB-MJHT",
             client_address,
             client_agent,
+            machine,
             age: Duration::from_secs(125),
         };
         let address_v6 = "2001:db8:85a3:8d3:1319:8a2e:370:7348";
@@ -431,10 +454,13 @@ mod tests {
             ("enter-code-unknown", enter("wdjb mjhh", unknown)),
             ("enter-code-hostile", enter(hostile, unknown)),
             ("no-cookie", enter("WDJB-MJHT", Some(CodeProblem::NoCookie))),
-            ("confirm", confirm("203.0.113.7", "postiz/1.0.0 (linux)")),
-            ("confirm-v6", confirm(address_v6, "node")),
-            ("confirm-nameless", confirm("", "")),
-            ("confirm-hostile", confirm(hostile, hostile)),
+            (
+                "confirm",
+                confirm("203.0.113.7", "postiz/1.0.0 (linux)", "ada-laptop"),
+            ),
+            ("confirm-v6", confirm(address_v6, "node", "")),
+            ("confirm-nameless", confirm("", "", "")),
+            ("confirm-hostile", confirm(hostile, hostile, &hostile[..63])),
             ("signed-in", Page::SignedIn),
             ("finishing", Page::Finishing),
             ("login-over", Page::LoginOver),
@@ -445,6 +471,8 @@ mod tests {
             ("exchange-refused", Page::ExchangeRefused),
             ("authorization-failed", Page::AuthorizationFailed),
             ("server-misconfigured", Page::ServerMisconfigured),
+            ("unregistered", Page::Unregistered),
+            ("relayed", Page::Relayed),
             ("postiz-unreachable", Page::PostizUnreachable),
             ("too-many-tries", Page::TooManyTries { retry_after_s: 60 }),
             (
@@ -503,7 +531,12 @@ mod tests {
 
     #[test]
     fn both_buttons_send_the_code() {
-        let who = who_asks("203.0.113.7", "node", Duration::from_secs(125));
+        let who = who_asks(
+            "203.0.113.7",
+            "node",
+            "ada-laptop",
+            Duration::from_secs(125),
+        );
         let html = confirm(&form(), "WDJB-MJHT", who, &site()).1.into_string();
         let form = html.split_once("<form ").expect("a form").1;
         for part in [
@@ -517,6 +550,17 @@ mod tests {
         }
         assert!(html.contains("WDJB-<wbr>MJHT") && html.contains("W D J B, M J H T"));
         assert!(html.contains("2 minutes ago") && html.contains("203.0.113.7"));
+        assert!(html.contains("<dt>Machine</dt><dd>calls itself ada-laptop</dd>"));
+    }
+
+    #[test]
+    fn earlier_logins_end_where_there_is_an_app_alone() {
+        for has_app in [true, false] {
+            let site = Site { has_app, ..site() };
+            let page = confirm(&form(), "WDJB-MJHT", Html::default(), &site);
+            let html = page.1.into_string();
+            assert_eq!(html.contains("ends an earlier login"), has_app, "{html}");
+        }
     }
 
     #[test]
@@ -524,7 +568,7 @@ mod tests {
         let html = confirm(
             &form(),
             "WDJB-MJHT",
-            who_asks("", "", Duration::ZERO),
+            who_asks("", "", "", Duration::ZERO),
             &site(),
         )
         .1;

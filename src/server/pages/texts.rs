@@ -46,12 +46,15 @@ pub(super) mod confirm {
     pub(in super::super) const ABOUT: &str = "The Postiz command line asks to use your account:";
     pub(in super::super) const STARTED: &str = "Started";
     pub(in super::super) const PROGRAM: &str = "Program";
+    pub(in super::super) const MACHINE: &str = "Machine";
     pub(in super::super) const ADDRESS: &str = "Address";
     pub(in super::super) const WARNING: &str = "Go on only if you started this yourself and the same code stands in your terminal. If not, refuse.";
     pub(in super::super) const GO_ON: &str = "Continue";
     pub(in super::super) const REFUSE: &str = "Refuse";
     pub(in super::super) const NEXT: &str =
         "Next, Postiz at <b>{postiz}</b> asks for your permission.";
+    pub(in super::super) const ENDS: &str =
+        " Signing in here ends an earlier login of the same account on another machine.";
 }
 
 pub(super) const SIGNED_IN: Notice = Notice {
@@ -122,6 +125,20 @@ pub(super) const SERVER_MISCONFIGURED: Notice = Notice {
     title: "This server is not set up correctly",
     text: "Postiz does not accept its client ID or secret. Please tell the person who runs <b>{server}</b>; until then nobody can sign in here.",
     link: None,
+};
+
+pub(super) const UNREGISTERED: Notice = Notice {
+    mark: Mark::Problem,
+    title: "This server is not set up correctly",
+    text: "Postiz at <b>{postiz}</b> does not let it register logins. Please tell the person who runs <b>{server}</b>; until then nobody can sign in here.",
+    link: None,
+};
+
+pub(super) const RELAYED: Notice = Notice {
+    mark: Mark::Problem,
+    title: "This permission is for another Postiz",
+    text: "You chose a self-hosted instance; what <b>{postiz}</b> gives for that works for MCP alone. Enter the code again, and allow your account there.",
+    link: Some(ENTER_AGAIN),
 };
 
 pub(super) const POSTIZ_UNREACHABLE: Notice = Notice {

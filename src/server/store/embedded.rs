@@ -5,8 +5,9 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::fs::TryLockError;
-use std::io::{ErrorKind, Read};
+use std::fmt;
+use std::fs::{File, TryLockError};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,7 @@ use redb::{
 use serde_json::Value;
 
 use crate::server::codes::{BrowserKeyHash, DeviceCodeHash, StateHash, UserCode};
+use crate::server::config::SECRET_BYTES_MIN;
 use crate::server::login::{
     EXPIRED_FOR, Login, Polled, SealedGrant, Starter, Status, UnixMs, as_ms,
 };
@@ -26,6 +28,9 @@ use crate::server::seal::SealedToken;
 use crate::server::store::{
     Inserted, Key, NewLogin, Purged, Store, StoreError, Transition, schema_plan,
 };
+use crate::shared::hash::hex;
+use crate::shared::random;
+use crate::shared::secret::Secret;
 
 /// From text to text, every one: the B-tree's code is then in the program once, not once for each pair of types.
 type Text = TableDefinition<'static, &'static str, &'static str>;
@@ -107,6 +112,44 @@ impl Embedded {
     }
 }
 
+/// The secret of a server that was given none. The first start makes it, in a file of its owner alone beside the store's.
+pub fn own_secret(path: &Path) -> Result<Secret<String>, StoreError> {
+    let file = beside(path, ".secret");
+    let unusable = |what: &dyn fmt::Display| {
+        StoreError::Unusable(format!(
+            "cannot keep a secret in {}: {what}",
+            file.display()
+        ))
+    };
+    match std::fs::read_to_string(&file) {
+        Ok(text) if text.trim().len() >= SECRET_BYTES_MIN => {
+            return Ok(Secret::new(text.trim().to_owned()));
+        }
+        Ok(_) => return Err(unusable(&"it is too short; without it a new one is made")),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(unusable(&error)),
+    }
+    let secret = hex(&random::bytes::<32>());
+    // Renamed when it is complete, so that a crash leaves no half of it.
+    let new = beside(path, ".secret.new");
+    let write = || {
+        let mut opened = private_file(&new)?;
+        opened.set_len(0)?;
+        opened.write_all(secret.as_bytes())?;
+        opened.sync_all()?;
+        std::fs::rename(&new, &file)
+    };
+    write().map_err(|error| unusable(&error))?;
+    Ok(Secret::new(secret))
+}
+
+/// The path whose name is that of `path` and `suffix`.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
 /// What a start would find at `path` and do, line by line. Changes nothing, and needs no right to.
 pub fn inspect(path: &Path) -> Result<Vec<String>, StoreError> {
     let file = path.display();
@@ -148,7 +191,7 @@ pub fn inspect(path: &Path) -> Result<Vec<String>, StoreError> {
 
 /// `None`: another process has it open.
 fn read_unlocked(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
-    let mut file = std::fs::File::open(path)?;
+    let mut file = File::open(path)?;
     match file.try_lock_shared() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(None),
@@ -190,14 +233,17 @@ impl Store for Embedded {
     fn read(&self, key: Key) -> Result<Option<(Login, UnixMs)>, StoreError> {
         let now = self.now();
         let found = self.snapshot(|snapshot| {
-            let found = match key {
-                Key::Device(key) => Some(key.as_str().to_owned()),
-                Key::User(code) => look_up(&snapshot.open_table(BY_USER_CODE)?, code.as_str())?,
-                Key::State(state) => look_up(&snapshot.open_table(BY_STATE)?, state.as_str())?,
-            };
-            match found {
-                Some(key) => read_login(&snapshot.open_table(REQUESTS)?, &key),
-                None => Ok(None),
+            let requests = snapshot.open_table(REQUESTS)?;
+            match key {
+                Key::Device(key) => read_login(&requests, key.as_str()),
+                Key::User(code) => read_login_by(
+                    &snapshot.open_table(BY_USER_CODE)?,
+                    code.as_str(),
+                    &requests,
+                ),
+                Key::State(state) => {
+                    read_login_by(&snapshot.open_table(BY_STATE)?, state.as_str(), &requests)
+                }
             }
         })?;
         Ok(found.map(|login| (login, now)))
@@ -336,14 +382,10 @@ impl Tables<'_> {
     }
 
     fn find(&self, key: Key) -> Result<Option<Login>, redb::Error> {
-        let found = match key {
-            Key::Device(key) => Some(key.as_str().to_owned()),
-            Key::User(user_code) => look_up(&self.by_user_code, user_code.as_str())?,
-            Key::State(state) => look_up(&self.by_state, state.as_str())?,
-        };
-        match found {
-            Some(key) => read_login(&self.requests, &key),
-            None => Ok(None),
+        match key {
+            Key::Device(key) => read_login(&self.requests, key.as_str()),
+            Key::User(code) => read_login_by(&self.by_user_code, code.as_str(), &self.requests),
+            Key::State(state) => read_login_by(&self.by_state, state.as_str(), &self.requests),
         }
     }
 
@@ -521,7 +563,7 @@ impl Source {
         builder.set_cache_size(CACHE_BYTES);
         let opened = match self {
             Source::File(path) => {
-                make_private_file(path).map_err(|error| cannot_open(path, &error.to_string()))?;
+                private_file(path).map_err(|error| cannot_open(path, &error.to_string()))?;
                 builder
                     .create(path)
                     .map_err(|error| cannot_open(path, &explain(&error)))?
@@ -600,6 +642,7 @@ fn from_version_1(key: &str, json: &str) -> Option<Login> {
         address: text("client_address").unwrap_or_default(),
         network: String::new(),
         agent: text("client_agent").unwrap_or_default(),
+        machine: String::new(),
     };
     let key = DeviceCodeHash::from_store(key.to_owned());
     let user_code = UserCode::from_store(text("user_code")?);
@@ -676,11 +719,16 @@ fn parse(json: &str) -> Result<Login, redb::Error> {
     serde_json::from_str(json).map_err(|error| redb::Error::Corrupted(error.to_string()))
 }
 
-fn look_up(
+/// The login whose key stands under `name` in an index.
+fn read_login_by(
+    index: &impl ReadableTable<&'static str, &'static str>,
+    name: &str,
     table: &impl ReadableTable<&'static str, &'static str>,
-    key: &str,
-) -> Result<Option<String>, redb::Error> {
-    Ok(table.get(key)?.map(|found| found.value().to_owned()))
+) -> Result<Option<Login>, redb::Error> {
+    match index.get(name)? {
+        Some(key) => read_login(table, key.value()),
+        None => Ok(None),
+    }
 }
 
 /// When a login expires, and which: of fixed width, so that text sorts as numbers do.
@@ -716,10 +764,10 @@ fn make_private_folder(folder: &Path) -> std::io::Result<()> {
 }
 
 /// Creates the file for its owner alone before redb opens it, since redb would leave that to the umask.
-fn make_private_file(path: &Path) -> std::io::Result<()> {
+fn private_file(path: &Path) -> std::io::Result<File> {
     let mut options = std::fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map(drop)
+    options.open(path)
 }

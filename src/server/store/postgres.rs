@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use crate::server::codes::{BrowserKeyHash, DeviceCodeHash, StateHash, UserCode};
 use crate::server::login::{
-    EXPIRED_FOR, LIFETIME, Lease, LeaseId, Login, Polled, SealedGrant, Starter, Status, UnixMs,
-    polled,
+    EXPIRED_FOR, LIFETIME, Lease, LeaseId, Login, Polled, SealedClient, SealedGrant, Starter,
+    Status, UnixMs, polled,
 };
 use crate::server::seal::{Seal, SealedToken};
 use crate::server::store::connect::Connector;
@@ -45,7 +45,8 @@ macro_rules! select_where {
                  state, browser, access_token, api_url, organization_id, scope, refused_codes, exchanged_codes,
                  client_address, client_network, client_agent,
                  (extract(epoch FROM created_at) * 1000)::bigint, (extract(epoch FROM expires_at) * 1000)::bigint,
-                 xmin::text, (extract(epoch FROM now()) * 1000)::bigint
+                 xmin::text, (extract(epoch FROM now()) * 1000)::bigint,
+                 client_machine, registered_client, registered_verifier, redirect_uri
              FROM device_requests WHERE ",
             $condition
         )
@@ -108,7 +109,7 @@ impl Postgres {
         let lease = login.lease.as_ref();
         let lease_until = lease.map(|lease| lease.until.to_string());
         let expires_at = login.expires_at.to_string();
-        let grant = login.grant.as_ref();
+        let (grant, client) = (login.grant.as_ref(), login.client.as_ref());
         let written = self.query(
             "UPDATE device_requests SET status = $3, lease = $4,
                  lease_until = timestamptz 'epoch' + $5::bigint * interval '1 millisecond',
@@ -116,7 +117,8 @@ impl Postgres {
                      timestamptz 'epoch' + $5::bigint * interval '1 millisecond' - interval '30 seconds' END,
                  state = $6, browser = $7, access_token = $8, api_url = $9, organization_id = $10, scope = $11,
                  refused_codes = $12, exchanged_codes = $13,
-                 expires_at = timestamptz 'epoch' + $14::bigint * interval '1 millisecond'
+                 expires_at = timestamptz 'epoch' + $14::bigint * interval '1 millisecond',
+                 registered_client = $15, registered_verifier = $16, redirect_uri = $17
              WHERE device_code = (
                  SELECT device_code FROM device_requests WHERE device_code = $1 AND xmin::text = $2
                  FOR UPDATE SKIP LOCKED)
@@ -136,6 +138,9 @@ impl Postgres {
                 Some(&login.refused_codes),
                 Some(&login.exchanged_codes),
                 Some(&expires_at),
+                client.map(|client| client.id.as_str()),
+                client.map(|client| client.verifier.as_str()),
+                client.map(|client| client.redirect_uri.as_str()),
             ],
         )?;
         Ok(!written.is_empty())
@@ -171,10 +176,10 @@ impl Store for Postgres {
         let records: Vec<_> = new.iter().map(as_json).collect();
         let rows = self.query(
             "INSERT INTO device_requests
-                 (device_code, user_code, client_address, client_network, client_agent, expires_at)
-             SELECT device_code, user_code, address, network, agent, now() + lifetime * interval '1 second'
-             FROM json_to_recordset($1::json)
-                 AS new (device_code text, user_code text, address text, network text, agent text, lifetime integer)
+                 (device_code, user_code, client_address, client_network, client_agent, client_machine, expires_at)
+             SELECT device_code, user_code, address, network, agent, machine, now() + lifetime * interval '1 second'
+             FROM json_to_recordset($1::json) AS new (device_code text, user_code text, address text, network text,
+                 agent text, machine text, lifetime integer)
              ON CONFLICT DO NOTHING RETURNING device_code",
             &[Some(&Value::from(records).to_string())],
         )?;
@@ -306,6 +311,7 @@ fn as_json(new: &NewLogin) -> Value {
         "address": new.starter.address,
         "network": new.starter.network,
         "agent": new.starter.agent,
+        "machine": new.starter.machine,
         "lifetime": LIFETIME.as_secs(),
     })
 }
@@ -333,6 +339,11 @@ fn record(row: &Row) -> Result<(Login, String, UnixMs), StoreError> {
         organization_id: text(9),
         scope: text(10),
     });
+    let client = text(21).map(|id| SealedClient {
+        id,
+        verifier: SealedToken::from_store(text(22).unwrap_or_default()),
+        redirect_uri: text(23).unwrap_or_default(),
+    });
     let login = Login {
         key: DeviceCodeHash::from_store(row.get(0)),
         user_code: UserCode::from_store(row.get(1)),
@@ -340,6 +351,7 @@ fn record(row: &Row) -> Result<(Login, String, UnixMs), StoreError> {
         lease,
         state: text(5).map(StateHash::from_store),
         browser: text(6).map(BrowserKeyHash::from_store),
+        client,
         grant,
         refused_codes: row.get(11),
         exchanged_codes: row.get(12),
@@ -347,6 +359,7 @@ fn record(row: &Row) -> Result<(Login, String, UnixMs), StoreError> {
             address: row.get(13),
             network: row.get(14),
             agent: row.get(15),
+            machine: row.get(20),
         },
         created_at: ms(16),
         expires_at: ms(17),

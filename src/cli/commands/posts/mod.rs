@@ -214,8 +214,7 @@ static NEW_SETTINGS: Flag = flag(
 );
 
 fn settings(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let call =
-        Call::new(Method::PUT, &["posts", options.positional(0)?, "settings"])?;
+    let call = Call::new(Method::PUT, &["posts", options.positional(0)?, "settings"])?;
     let body = json!({ "settings": object(&NEW_SETTINGS, options.required(&NEW_SETTINGS)?)? });
     answer_of(context, &call.body(body.to_string()))
 }

@@ -201,6 +201,8 @@ fn pause_before_retry(
     };
     let wanted = answer.retry_after(context.clock.date()).unwrap_or(usual);
     match answer.status {
+        // Permanent, though the status does not say so.
+        503 if String::from_utf8_lossy(&answer.body).contains(NO_CLIPPING) => None,
         502..=504 => Some(wanted.min(RETRY_PAUSE_MAX)),
         429 if wanted <= RETRY_AFTER_MAX => Some(wanted),
         _ => None,
@@ -244,6 +246,9 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
+
+/// What a Postiz says that was set up without the service.
+const NO_CLIPPING: &str = "Clipping is not available";
 
 /// How often an idempotent request is sent.
 const TRIES: u32 = 3;

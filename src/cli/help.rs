@@ -2,7 +2,6 @@
 
 use crate::cli::args::Topic;
 use crate::cli::command::{Command, Flag};
-use crate::cli::error::Exit;
 use crate::cli::table::{COMMANDS, group_of};
 
 /// The page about `topic`.
@@ -18,7 +17,7 @@ fn overview() -> String {
     let commands: String = COMMANDS.iter().copied().map(summary).collect();
     let codes: String = EXIT_CODES
         .iter()
-        .map(|(code, meaning)| format!("  {:<4} {meaning}\n", *code as u8))
+        .map(|(code, meaning)| format!("  {:<4} {meaning}\n", code))
         .collect();
     let variables: String = VARIABLES
         .iter()
@@ -131,16 +130,17 @@ fn two_columns(left: &str, right: &str) -> String {
 const LEFT_COLUMN: usize = 30;
 
 /// What each exit code means to a user.
-pub(crate) const EXIT_CODES: &[(Exit, &str)] = &[
-    (Exit::Done, "done"),
-    (Exit::Failed, "failed: network, API, file"),
-    (Exit::Usage, "wrong usage; nothing was sent"),
-    (Exit::Pending, "the login is still waiting for its user"),
+pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
+    (0, "done"),
+    (1, "failed: network, API, file"),
+    (2, "wrong usage; nothing was sent"),
+    (3, "the login is still waiting for its user"),
+    (4, "not signed in, or Postiz refused the credentials"),
     (
-        Exit::NotSignedIn,
-        "not signed in, or Postiz refused the credentials",
+        5,
+        "sent, but the outcome is unknown: look before you send it again",
     ),
-    (Exit::Interrupted, "interrupted"),
+    (130, "interrupted"),
 ];
 
 /// The environment's variables that count.

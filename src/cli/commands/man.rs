@@ -41,7 +41,7 @@ fn page() -> String {
     }
     page.section("EXIT STATUS");
     for (code, meaning) in EXIT_CODES {
-        page.entry(&(*code as u8).to_string(), meaning);
+        page.entry(&code.to_string(), meaning);
     }
     page.section("ENVIRONMENT");
     for (name, meaning) in VARIABLES {

@@ -7,6 +7,7 @@ use std::ffi::{OsStr, OsString};
 
 use crate::cli::command::{Command, Flag, Options, Takes};
 use crate::cli::error::CliError;
+use crate::cli::suggestions::{self, SEE_OVERVIEW};
 use crate::cli::table;
 
 /// What the user asks for.
@@ -289,7 +290,7 @@ impl Scan {
             .find(|(old, new)| *old == typed && command.flags.iter().any(|flag| flag.long == *new));
         match renamed
             .map(|(_, new)| *new)
-            .or_else(|| nearest(typed, names))
+            .or_else(|| suggestions::nearest_flag(&kebab(typed), names))
         {
             Some(name) => CliError::usage(message).hint(format!("did you mean --{name}?")),
             None => CliError::usage(message),
@@ -318,7 +319,7 @@ fn check_word(flag: &Flag, value: &OsStr) -> Result<(), CliError> {
 }
 
 /// `startDate` and `start-date` are one flag.
-fn kebab(name: &str) -> String {
+pub(crate) fn kebab(name: &str) -> String {
     let mut kebab = String::with_capacity(name.len() + 2);
     for c in name.chars() {
         if c.is_ascii_uppercase() {
@@ -330,47 +331,8 @@ fn kebab(name: &str) -> String {
 }
 
 fn unknown_command(typed: &str) -> CliError {
-    let error = CliError::usage(format!("there is no command `{typed}`"));
-    match nearest(typed, table::COMMANDS.iter().map(|command| command.name)) {
-        Some(name) => error.hint(format!("did you mean `postiz {name}`?")),
-        None => error.hint(SEE_OVERVIEW),
-    }
+    CliError::usage(format!("there is no command `{typed}`")).hint(suggestions::for_command(typed))
 }
-
-/// The name that `typed` was probably meant to be.
-fn nearest<'a>(typed: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let typed = kebab(typed);
-    let distance_max = 1 + typed.chars().count() / 4;
-    let scored = names.map(|name| {
-        let completes = typed.len() > 1 && kebab(name).starts_with(&typed);
-        let distance = if completes {
-            1
-        } else {
-            edit_distance(&typed, &kebab(name))
-        };
-        (distance, name)
-    });
-    let (distance, name) = scored.min_by_key(|(distance, _)| *distance)?;
-    (distance <= distance_max).then_some(name)
-}
-
-/// How many letters must be put in, left out or replaced to turn `a` into `b` (Levenshtein).
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
-const SEE_OVERVIEW: &str = "`postiz --help` lists the commands";
 
 #[cfg(test)]
 mod tests {
@@ -419,20 +381,6 @@ mod tests {
             (options.command.name, content),
             ("posts:create", "posts:list".as_ref())
         );
-    }
-
-    #[test]
-    fn near_misses_are_recognised() {
-        let names = ["posts:list", "posts:delete", "upload"];
-        for (typed, meant) in [
-            ("post:list", Some("posts:list")),
-            ("uplaod", Some("upload")),
-            ("up", Some("upload")),
-            ("xyz", None),
-            ("", None),
-        ] {
-            assert_eq!(nearest(typed, names.into_iter()), meant, "{typed}");
-        }
     }
 
     /// The table must make sense: no flag hides another, only the last positional repeats, all have help.

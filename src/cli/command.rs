@@ -15,7 +15,8 @@ pub(crate) struct Command {
     pub(crate) flags: &'static [&'static Flag],
     /// What the flags' lines do not say.
     pub(crate) notes: &'static str,
-    /// Command lines that work as they stand, with `$CHANNEL` and `$POST` set to IDs.
+    /// Command lines that work as they stand, with `$CHANNEL`, `$POST`, `$LOST` (a published post whose ID got lost)
+    /// and `$GROUP` set to IDs.
     pub(crate) examples: &'static [&'static str],
     pub(crate) run: fn(&mut Context, &Options) -> Result<Exit, CliError>,
 }

@@ -15,6 +15,14 @@ pub(crate) fn page(topic: Topic) -> String {
 
 fn overview() -> String {
     let commands: String = COMMANDS.iter().copied().map(summary).collect();
+    let codes: String = EXIT_CODES
+        .iter()
+        .map(|(code, meaning)| format!("  {:<4} {meaning}\n", code))
+        .collect();
+    let variables: String = VARIABLES
+        .iter()
+        .map(|(name, meaning)| format!("  {name:<24} {meaning}\n"))
+        .collect();
     format!(
         "\
 postiz: schedule social media posts with Postiz
@@ -26,15 +34,11 @@ Commands:
 Run `postiz <command> --help` for its flags and examples. `postiz posts create` means `postiz posts:create`.
 
 stdout carries the result alone, as JSON; everything meant for a person goes to stderr.
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 login still pending, 4 not signed in or refused, 130 interrupted.
 
+Exit codes:
+{codes}
 Environment:
-  POSTIZ_API_KEY           an API key, used when nobody is signed in
-  POSTIZ_API_URL           the API that goes with it (default: https://api.postiz.com; self-hosted: https://host/api)
-  POSTIZ_AUTH_SERVER       the auth server of auth:login (default: https://cli-auth.postiz.com)
-  POSTIZ_CREDENTIALS_FILE  where the login is kept (default: ~/.postiz/credentials.json)
-  BROWSER, NO_COLOR, HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE, NODE_EXTRA_CA_CERTS work as usual.
-
+{variables}
 Example:
   postiz auth:login
   postiz integrations:list | jq -r '.[] | \"\\(.id) \\(.name)\"'
@@ -89,7 +93,8 @@ fn command_page(command: &Command) -> String {
     page
 }
 
-fn usage(command: &Command) -> String {
+/// The line after "Usage:".
+pub(crate) fn usage(command: &Command) -> String {
     let mut line = format!("postiz {}", command.name);
     for positional in command.positionals {
         let more = if positional.many { "…" } else { "" };
@@ -103,7 +108,8 @@ fn usage(command: &Command) -> String {
     line
 }
 
-fn flag_names(flag: &Flag) -> String {
+/// `-p, --page N`.
+pub(crate) fn flag_names(flag: &Flag) -> String {
     let value = match flag.takes.value_name() {
         name if name.is_empty() => name,
         name => format!(" {name}"),
@@ -122,3 +128,47 @@ fn two_columns(left: &str, right: &str) -> String {
 }
 
 const LEFT_COLUMN: usize = 30;
+
+/// What each exit code means to a user.
+pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
+    (0, "done"),
+    (1, "failed: network, API, file"),
+    (2, "wrong usage; nothing was sent"),
+    (3, "the login is still waiting for its user"),
+    (4, "not signed in, or Postiz refused the credentials"),
+    (
+        5,
+        "sent, but the outcome is unknown: look before you send it again",
+    ),
+    (130, "interrupted"),
+];
+
+/// The environment's variables that count.
+pub(crate) const VARIABLES: &[(&str, &str)] = &[
+    (
+        "POSTIZ_API_KEY",
+        "an API key, used when nobody is signed in",
+    ),
+    (
+        "POSTIZ_API_URL",
+        "the API that goes with it (default: https://api.postiz.com; self-hosted: https://host/api)",
+    ),
+    (
+        "POSTIZ_AUTH_SERVER",
+        "the auth server of auth:login (default: https://cli-auth.postiz.com)",
+    ),
+    (
+        "POSTIZ_CREDENTIALS_FILE",
+        "where the login is kept (default: ~/.postiz/credentials.json)",
+    ),
+    ("BROWSER", "the browser to open; also over SSH"),
+    ("NO_COLOR", "no colour"),
+    (
+        "HTTPS_PROXY, NO_PROXY, …",
+        "the way out, as curl reads them",
+    ),
+    (
+        "SSL_CERT_FILE, …",
+        "which certificates to trust; NODE_EXTRA_CA_CERTS adds to them",
+    ),
+];

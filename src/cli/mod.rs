@@ -8,6 +8,7 @@ pub mod context;
 mod args;
 mod command;
 mod common;
+mod suggestions;
 mod table;
 
 mod commands;
@@ -68,9 +69,11 @@ fn act(asked: Asked, context: &mut Context) -> Result<Exit, CliError> {
             return (options.command.run)(context, &options);
         }
         Asked::Help(topic) => context.output.verbatim(&help::page(topic))?,
-        Asked::Version => context
-            .output
-            .line(concat!("postiz ", env!("CARGO_PKG_VERSION")))?,
+        Asked::Version => context.output.line(concat!(
+            "postiz ",
+            env!("CARGO_PKG_VERSION"),
+            " (npm 2.1.0 compatible)"
+        ))?,
         Asked::Nothing => {
             context.output.say_verbatim(&help::page(Topic::Overview));
             return Ok(Exit::Usage);

@@ -2,7 +2,10 @@
 //! all go by it.
 
 use crate::cli::command::Command;
-use crate::cli::commands::{analytics, api, auth, completions, integrations, posts, upload};
+use crate::cli::commands::{
+    analytics, api, auth, clipping, completions, integrations, man, media, notifications, posts,
+    skill, upload,
+};
 use crate::cli::login;
 
 /// Every command.
@@ -23,11 +26,20 @@ pub(crate) static COMMANDS: &[&Command] = &[
     &integrations::GROUPS,
     &integrations::SETTINGS,
     &integrations::TRIGGER,
+    &integrations::CONNECT,
+    &integrations::SLOT,
     &analytics::PLATFORM,
     &analytics::POST,
+    &notifications::NOTIFICATIONS,
+    &media::LIST,
+    &clipping::CREATE,
+    &clipping::STATUS,
+    &clipping::LIST,
     &upload::UPLOAD,
     &api::API,
     &completions::COMPLETIONS,
+    &skill::SKILL,
+    &man::MAN,
 ];
 
 /// The command with this exact name.

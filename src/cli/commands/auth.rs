@@ -289,7 +289,7 @@ pub(crate) static TOKEN: Command = Command {
     flags: &[],
     notes: "",
     examples: &[
-        "curl -s -H \"Authorization: $(postiz auth:token)\" \"$POSTIZ_API_URL/public/v1/integrations\" | jq length",
+        "curl -s -H \"Authorization: $(postiz auth:token)\" \"$(postiz auth:status --json | jq -r .api_url)/public/v1/integrations\" | jq length",
     ],
     run: token,
 };

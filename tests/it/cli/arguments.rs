@@ -7,7 +7,7 @@ use std::process::Command;
 use super::harness::{Cli, Server, each, postiz};
 
 /// Every command of the table.
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 30] = [
     "auth:login",
     "auth:status",
     "auth:logout",
@@ -24,11 +24,20 @@ const COMMANDS: [&str; 21] = [
     "integrations:groups",
     "integrations:settings",
     "integrations:trigger",
+    "integrations:connect",
+    "integrations:slot",
     "analytics:platform",
     "analytics:post",
+    "notifications",
+    "media:list",
+    "clipping:create",
+    "clipping:status",
+    "clipping:list",
     "upload",
     "api",
     "completions",
+    "skill",
+    "man",
 ];
 
 #[test]
@@ -72,7 +81,10 @@ fn help_is_on_every_level() {
 
 #[test]
 fn version_is_on_every_level() {
-    let expected = format!("postiz {}\n", env!("CARGO_PKG_VERSION"));
+    let expected = format!(
+        "postiz {} (npm 2.1.0 compatible)\n",
+        env!("CARGO_PKG_VERSION")
+    );
     for line in [
         "--version",
         "-v",
@@ -110,6 +122,36 @@ fn wrong_usage_says_what_and_what_instead() {
             "Posts:List",
             "there is no command `Posts:List`",
             "did you mean `postiz posts:list`?",
+        ),
+        (
+            "login",
+            "there is no command `login`",
+            "did you mean `postiz auth:login`?",
+        ),
+        (
+            "groups",
+            "there is no command `groups`",
+            "did you mean `postiz integrations:groups`?",
+        ),
+        (
+            "whoami",
+            "there is no command `whoami`",
+            "did you mean `postiz auth:status`?",
+        ),
+        (
+            "posts get p1",
+            "there is no command `posts:get`",
+            "did you mean `postiz posts:list`?",
+        ),
+        (
+            "posts:updat p1",
+            "there is no command `posts:updat`",
+            "did you mean `postiz posts:update`?",
+        ),
+        (
+            "posts:frobnicate",
+            "there is no command `posts:frobnicate`",
+            "`postiz posts --help` lists what can follow",
         ),
         (
             "uplaod x",

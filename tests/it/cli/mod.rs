@@ -17,6 +17,7 @@ mod errors;
 mod examples;
 mod login;
 mod login_in_two_calls;
+mod media_and_clips;
 mod networks;
 mod outcomes;
 mod posts;

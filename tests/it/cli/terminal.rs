@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::harness::{Cli, Reply, Server, postiz};
+use super::harness::{Cli, Reply, Server, postiz, until};
 
 /// Confirms the login at the third poll, so that the time left is seen to count down.
 fn auth_server() -> Server {
@@ -320,4 +320,53 @@ fn slow_answer_is_announced() {
         "{bytes:?}"
     );
     assert_eq!(screen(&bytes, 80), ["[]", ""]);
+}
+
+/// The page is opened only for a person at a terminal, and by no browser that is not wanted.
+#[test]
+fn connecting_a_channel_opens_its_page() {
+    for (line, words, is_opened) in [
+        (
+            "integrations:connect x",
+            "Your browser should open the page now.",
+            true,
+        ),
+        (
+            "integrations:connect x --no-browser",
+            "Open the page in a browser.",
+            false,
+        ),
+    ] {
+        let server = Server::always(200, r#"{"url":"https://x.example/oauth?state=s"}"#);
+        let cli = postiz(line).key_for(&server).var("PATH", "/usr/bin:/bin");
+        let log = cli.home.file("opened").display().to_string();
+        let browser = cli.home.script("browser", &format!("echo \"$@\" >> {log}"));
+        let cli = cli.var("BROWSER", browser);
+        let bytes = on_terminal(&cli, 80);
+        assert!(
+            bytes.contains(words) && bytes.contains("https://x.example/oauth?state=s"),
+            "{bytes}"
+        );
+        if is_opened {
+            until("the browser writes", || cli.home.file("opened").exists());
+            until("the address is there", || {
+                !cli.home.read("opened").is_empty()
+            });
+            assert_eq!(cli.home.read("opened"), "https://x.example/oauth?state=s\n");
+        }
+        assert_eq!(cli.home.file("opened").exists(), is_opened);
+    }
+}
+
+/// An address that is no web page is shown, and never opened.
+#[test]
+fn connecting_opens_web_pages_alone() {
+    let server = Server::always(200, r#"{"url":"file:///etc/passwd"}"#);
+    let cli = postiz("integrations:connect x")
+        .key_for(&server)
+        .var("PATH", "/usr/bin:/bin");
+    let log = cli.home.file("opened").display().to_string();
+    let browser = cli.home.script("browser", &format!("echo \"$@\" >> {log}"));
+    let bytes = on_terminal(&cli.var("BROWSER", browser), 80);
+    assert!(bytes.contains("Open the page in a browser."), "{bytes}");
 }

@@ -225,7 +225,7 @@ pub(crate) static MISSING: Command = Command {
     positionals: &[POST_ID],
     flags: &[],
     notes: "",
-    examples: &["postiz posts:missing \"$POST\" | jq -r '.[].id'"],
+    examples: &["postiz posts:missing \"$LOST\" | jq -r '.[].id'"],
     run: missing,
 };
 
@@ -242,7 +242,7 @@ pub(crate) static CONNECT: Command = Command {
     positionals: &[POST_ID],
     flags: &[&RELEASE_ID],
     notes: "",
-    examples: &["postiz posts:connect \"$POST\" --release-id 7321456789012345678"],
+    examples: &["postiz posts:connect \"$LOST\" --release-id 7321456789012345678"],
     run: connect,
 };
 

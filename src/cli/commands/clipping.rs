@@ -1,0 +1,181 @@
+//! `clipping:create`, `:status`, `:list`: short clips that Postiz cuts from a long video.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use ureq::http::Method;
+
+use crate::cli::api::{Api, Call};
+use crate::cli::command::{Command, Flag, Options, Takes, flag, one, repeatable, utf8};
+use crate::cli::commands::media::PAGE;
+use crate::cli::commands::{answer_of, page};
+use crate::cli::context::{Context, sleep};
+use crate::cli::error::{CliError, Exit};
+
+pub(crate) static CREATE: Command = Command {
+    name: "clipping:create",
+    about: "have short clips cut from a long video",
+    positionals: &[one("url", "the video's URL")],
+    flags: &[&CHANNELS, &CLIPS, &FIT],
+    notes: "Prints the job's id. It takes minutes: `postiz clipping:status <id> --wait` waits for it.",
+    examples: &["postiz clipping:create https://example.com/talk.mp4 -n 3 --fit crop | jq -r .id"],
+    run: create,
+};
+
+static CHANNELS: Flag = repeatable(flag(
+    "integrations",
+    Some('i'),
+    Takes::Value("IDS"),
+    "comma-separated channel IDs that the clips are meant for; may be repeated",
+));
+static CLIPS: Flag = flag(
+    "clips",
+    Some('n'),
+    Takes::Value("1-10"),
+    "how many clips to cut",
+);
+static FIT: Flag = flag(
+    "fit",
+    Some('f'),
+    Takes::OneOf(&["blur", "crop"]),
+    "how a wide picture becomes a tall one",
+);
+static WAIT: Flag = flag(
+    "wait",
+    None,
+    Takes::Nothing,
+    "ask again until the clips are completed or failed",
+);
+
+pub(crate) fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+    let body = new_clipping(options)?.to_string();
+    answer_of(context, &Call::new(Method::POST, &["clipping"])?.body(body))
+}
+
+fn new_clipping(options: &Options) -> Result<Value, CliError> {
+    let url = options.positional(0)?;
+    if !(url.starts_with("https://") || url.starts_with("http://")) {
+        let message = format!("`{url}` is not the video's URL, which begins with https://");
+        return Err(CliError::usage(message));
+    }
+    let mut body = Map::from_iter([("url".to_owned(), json!(url))]);
+    let channels = channels(options)?;
+    if !channels.is_empty() {
+        body.insert("integrations".to_owned(), json!(channels));
+    }
+    if let Some(clips) = options.text(&CLIPS)? {
+        let number = clips
+            .parse()
+            .ok()
+            .filter(|number| (1..=10).contains(number));
+        let number: u8 = number.ok_or_else(|| {
+            CliError::usage(format!(
+                "--clips must be a number from 1 to 10, not `{clips}`"
+            ))
+        })?;
+        body.insert("clips".to_owned(), json!(number));
+    }
+    if let Some(fit) = options.text(&FIT)? {
+        body.insert("fit".to_owned(), json!(fit));
+    }
+    Ok(Value::Object(body))
+}
+
+/// The channels of all `-i`.
+fn channels(options: &Options) -> Result<Vec<&str>, CliError> {
+    let mut channels = Vec::new();
+    for (flag, value) in options.given() {
+        if std::ptr::eq(flag, &CHANNELS) {
+            channels.extend(utf8(flag, value)?.split(',').map(str::trim));
+        }
+    }
+    if channels.contains(&"") {
+        return Err(CliError::usage("--integrations has an empty part"));
+    }
+    Ok(channels)
+}
+
+pub(crate) static LIST: Command = Command {
+    name: "clipping:list",
+    about: "list the clipping jobs",
+    positionals: &[],
+    flags: &[&PAGE],
+    notes: "",
+    examples: &["postiz clipping:list | jq .pages"],
+    run: list,
+};
+
+pub(crate) fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+    let mut call = Call::get(&["clipping"])?;
+    if let Some(page) = page(options, &PAGE, 1)? {
+        call = call.query("page", page);
+    }
+    answer_of(context, &call)
+}
+
+pub(crate) static STATUS: Command = Command {
+    name: "clipping:status",
+    about: "show a clipping job and its clips",
+    positionals: &[one("id", "the job's ID")],
+    flags: &[&WAIT],
+    notes: "\
+Its status is analysing, transcribing, picking, rendering, completed or failed. --wait asks again after 2 s, then less
+often, up to every 30 s, and ends with exit code 1 when the job failed.",
+    examples: &[
+        "CLIP=$(postiz clipping:create https://example.com/talk.mp4 | jq -r .id); postiz clipping:status \"$CLIP\" | jq -r .status",
+    ],
+    run: status,
+};
+
+pub(crate) fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+    let call = Call::get(&["clipping", options.positional(0)?])?;
+    if !options.has(&WAIT) {
+        return answer_of(context, &call);
+    }
+    wait(context, &call)
+}
+
+/// Asks until the job has ended. stdout gets its last state alone; each new state is said on stderr.
+fn wait(context: &mut Context, call: &Call) -> Result<Exit, CliError> {
+    let api = Api::connect(context)?;
+    let start = context.clock.now();
+    let mut pause = PAUSE_FIRST;
+    let mut said = String::new();
+    loop {
+        let answer = api.json(context, call)?;
+        let job: Value = serde_json::from_str(answer.as_str()).unwrap_or_default();
+        let state = job["status"].as_str().unwrap_or("unknown").to_owned();
+        match state.as_str() {
+            "completed" => {
+                context.output.json(&answer)?;
+                return Ok(Exit::Done);
+            }
+            "failed" => {
+                context.output.json(&answer)?;
+                let why = job["error"].as_str().unwrap_or("Postiz does not say why");
+                return Err(CliError::failed(format!("the clipping failed: {why}")));
+            }
+            _ => {}
+        }
+        if context.clock.now() - start + pause > WAIT_MAX {
+            let hours = WAIT_MAX.as_secs() / 3_600;
+            let message = format!("the clipping is still {state} after {hours} hours");
+            return Err(CliError::failed(message).hint("Postiz goes on with it: ask again later"));
+        }
+        if state != said {
+            context.output.say(&format!("{state} …"));
+            said = state;
+        }
+        sleep(context.clock.as_ref(), pause)?;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Before the second question; each pause is twice the one before.
+const PAUSE_FIRST: Duration = Duration::from_secs(2);
+
+/// Cutting takes minutes: nobody needs to know it sooner.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// A job that takes longer than this is stuck.
+const WAIT_MAX: Duration = Duration::from_secs(2 * 3_600);

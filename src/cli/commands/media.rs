@@ -1,0 +1,42 @@
+//! `media:list`: the files that were uploaded.
+
+use crate::cli::api::Call;
+use crate::cli::command::{Command, Flag, Options, Takes, flag};
+use crate::cli::commands::{answer_of, page};
+use crate::cli::context::Context;
+use crate::cli::error::{CliError, Exit};
+
+pub(crate) static LIST: Command = Command {
+    name: "media:list",
+    about: "list the media library, 18 files a page",
+    positionals: &[],
+    flags: &[&SEARCH, &PAGE],
+    notes: "--search looks at the original name, which files sent by `postiz upload` do not have.",
+    examples: &[
+        "postiz media:list | jq -r '.results[].path'",
+        "postiz media:list --search photo --page 1 | jq .pages",
+    ],
+    run: list,
+};
+
+pub(crate) static PAGE: Flag = flag(
+    "page",
+    Some('p'),
+    Takes::Value("N"),
+    "which page, from 1 (default: 1)",
+);
+static SEARCH: Flag = flag(
+    "search",
+    Some('s'),
+    Takes::Value("TEXT"),
+    "only files with this in their original name",
+);
+
+pub(crate) fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+    let page = page(options, &PAGE, 1)?.unwrap_or("1");
+    let mut call = Call::get(&["media"])?.query("page", page);
+    if let Some(search) = options.text(&SEARCH)? {
+        call = call.query("search", search);
+    }
+    answer_of(context, &call)
+}

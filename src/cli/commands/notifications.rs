@@ -1,0 +1,32 @@
+//! `notifications`: what Postiz tells the organisation, among it why posts failed.
+
+use crate::cli::api::Call;
+use crate::cli::command::{Command, Flag, Options, Takes, flag};
+use crate::cli::commands::{answer_of, page};
+use crate::cli::context::Context;
+use crate::cli::error::{CliError, Exit};
+
+pub(crate) static NOTIFICATIONS: Command = Command {
+    name: "notifications",
+    about: "list notifications: why posts failed stands here",
+    positionals: &[],
+    flags: &[&PAGE],
+    notes: "Their texts come from Postiz and from the platforms.",
+    examples: &["postiz notifications | jq -r '.notifications[].content'"],
+    run: list,
+};
+
+static PAGE: Flag = flag(
+    "page",
+    Some('p'),
+    Takes::Value("N"),
+    "which page, from 0 (default: the newest 100)",
+);
+
+pub(crate) fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+    let mut call = Call::get(&["notifications"])?;
+    if let Some(page) = page(options, &PAGE, 0)? {
+        call = call.query("page", page);
+    }
+    answer_of(context, &call)
+}

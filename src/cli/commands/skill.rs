@@ -1,0 +1,31 @@
+//! `skill`: prints the file that AI agents load to learn this CLI (SKILL.md's form). skill.md is its text; the list of
+//! commands comes from the table.
+
+use crate::cli::command::{Command, Options};
+use crate::cli::context::Context;
+use crate::cli::error::{CliError, Exit};
+use crate::cli::table::COMMANDS;
+
+pub(crate) static SKILL: Command = Command {
+    name: "skill",
+    about: "print the file that AI agents load to use this CLI",
+    positionals: &[],
+    flags: &[],
+    notes: "It has the form of SKILL.md: put it into a folder `postiz` among your agent's skills.",
+    examples: &[
+        "mkdir -p ~/.claude/skills/postiz && postiz skill | tee ~/.claude/skills/postiz/SKILL.md",
+    ],
+    run: print,
+};
+
+pub(crate) fn print(context: &mut Context, _: &Options) -> Result<Exit, CliError> {
+    let commands: String = COMMANDS
+        .iter()
+        .map(|command| format!("- `{}`: {}\n", command.name, command.about))
+        .collect();
+    let skill = include_str!("skill.md").replace(COMMANDS_GO_HERE, commands.trim_end());
+    context.output.verbatim(&skill)?;
+    Ok(Exit::Done)
+}
+
+const COMMANDS_GO_HERE: &str = "<!-- commands -->";

@@ -1,0 +1,288 @@
+//! What a mistyped command or flag was probably meant to be. A command that changes something is offered only for a
+//! misspelling of its own name: people and agents run what a hint says.
+
+use crate::cli::table::{COMMANDS, group_of, is_group};
+
+/// The hint for a command that does not exist.
+pub(crate) fn for_command(typed: &str) -> String {
+    let typed = typed.to_lowercase();
+    let mut parts: Vec<&str> = typed.split(':').map(meaning_of).collect();
+    if let Some(whole) = parts.iter().find(|part| part.contains(':')) {
+        return did_you_mean(&[whole]);
+    }
+    // `channels`: what lists them.
+    if parts.len() == 1 && is_group(parts[0]) {
+        parts.push("list");
+    }
+    let mut groups = COMMANDS.iter().filter_map(|command| group_of(command.name));
+    let group = groups.find(|group| misspelt(parts[0], group, MISSPELT_MAX).is_some());
+    let found = likeliest(&parts);
+    match group {
+        // `post` is half a command rather than another group's `post`.
+        Some(group) if parts.len() == 1 || found.is_empty() => {
+            format!("`postiz {group} --help` lists what can follow")
+        }
+        _ if found.is_empty() => SEE_OVERVIEW.to_owned(),
+        _ => did_you_mean(&found),
+    }
+}
+
+/// The flag of `names` that `typed` was probably meant to be.
+pub(crate) fn nearest_flag<'a>(
+    typed: &str,
+    names: impl Iterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let letters_max = letters_max(typed);
+    let near = names.filter_map(|name| {
+        let kebab = super::args::kebab(name);
+        misspelt(typed, &kebab, letters_max).map(|letters| (letters, name))
+    });
+    near.min_by_key(|(letters, _)| *letters)
+        .map(|(_, name)| name)
+}
+
+/// The commands that are as near as any: those that only read, if there are some.
+fn likeliest(parts: &[&str]) -> Vec<&'static str> {
+    let scored: Vec<(usize, &str)> = COMMANDS
+        .iter()
+        .filter_map(|command| Some((score(parts, command.name)?, command.name)))
+        .collect();
+    let Some(best) = scored.iter().map(|(score, _)| *score).min() else {
+        return Vec::new();
+    };
+    let mut names: Vec<&str> = scored
+        .into_iter()
+        .filter(|(score, _)| *score == best)
+        .map(|(_, name)| name)
+        .collect();
+    if names.iter().any(|name| READ_ONLY.contains(name)) {
+        names.retain(|name| READ_ONLY.contains(name));
+    }
+    names
+}
+
+/// How far what was typed is from `name`, if that is near at all.
+fn score(parts: &[&str], name: &str) -> Option<usize> {
+    let (group, action) = name.split_once(':').unwrap_or(("", name));
+    let only_reads = READ_ONLY.contains(&name);
+    let near = |typed: &str| {
+        let letters_max = if only_reads {
+            letters_max(typed)
+        } else {
+            MISSPELT_MAX
+        };
+        misspelt(typed, action, letters_max)
+    };
+    match parts {
+        [] => None,
+        [only] => near(only),
+        [first, .., last] => {
+            let by_group = misspelt(first, group, MISSPELT_MAX).unwrap_or(OTHER_GROUP);
+            let by_last = near(last).map(|letters| letters + by_group);
+            // `groups:list` means `integrations:groups` rather than another group's list.
+            let by_first = OTHER_GROUP - usize::from(only_reads);
+            let first_names_it = || near(first).filter(|_| !is_group(first));
+            by_last.or_else(|| first_names_it().map(|letters| letters + by_first))
+        }
+    }
+}
+
+/// How many letters of `typed` are wrong, if it is `word` misspelt or its beginning.
+fn misspelt(typed: &str, word: &str, letters_max: usize) -> Option<usize> {
+    if typed.chars().count() > 1 && word.starts_with(typed) {
+        return Some(usize::from(typed != word));
+    }
+    Some(edit_distance(typed, word)).filter(|letters| *letters <= letters_max && !typed.is_empty())
+}
+
+fn letters_max(typed: &str) -> usize {
+    MISSPELT_MAX + typed.chars().count() / 4
+}
+
+/// How many letters must be put in, left out, replaced or swapped with the next to turn `a` into `b` (Damerau and
+/// Levenshtein, each letter touched once).
+fn edit_distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+fn did_you_mean(names: &[&str]) -> String {
+    let names: Vec<String> = names
+        .iter()
+        .map(|name| format!("`postiz {name}`"))
+        .collect();
+    format!("did you mean {}?", names.join(" or "))
+}
+
+/// What a word means that is no word of ours.
+fn meaning_of(word: &str) -> &str {
+    let meant = MEANINGS.iter().find(|(other, _)| *other == word);
+    meant.map_or(word, |(_, ours)| *ours)
+}
+
+const MEANINGS: &[(&str, &str)] = &[
+    ("whoami", "auth:status"),
+    ("me", "auth:status"),
+    ("signin", "auth:login"),
+    ("signout", "auth:logout"),
+    ("stats", "analytics:post"),
+    ("channels", "integrations"),
+    ("accounts", "integrations"),
+    ("channel", "integrations"),
+    ("customers", "groups"),
+    ("get", "list"),
+    ("show", "list"),
+    ("view", "list"),
+    ("search", "list"),
+    ("ls", "list"),
+    ("edit", "update"),
+    ("remove", "delete"),
+    ("rm", "delete"),
+    ("new", "create"),
+    ("schedule", "create"),
+    ("publish", "create"),
+];
+
+/// The commands that change nothing in Postiz and nothing of the login. All others count as ones that do.
+const READ_ONLY: &[&str] = &[
+    "auth:status",
+    "auth:token",
+    "posts:list",
+    "posts:missing",
+    "integrations:list",
+    "integrations:groups",
+    "integrations:settings",
+    "integrations:connect",
+    "integrations:slot",
+    "analytics:platform",
+    "analytics:post",
+    "media:list",
+    "clipping:list",
+    "clipping:status",
+    "notifications",
+    "completions",
+    "skill",
+    "man",
+];
+
+/// Wrong letters of a name that is still that name misspelt, also where it is one that writes.
+const MISSPELT_MAX: usize = 1;
+
+/// What another group counts, in letters: more than any misspelling of the right one.
+const OTHER_GROUP: usize = 4;
+
+/// Where all commands stand.
+pub(crate) const SEE_OVERVIEW: &str = "`postiz --help` lists the commands";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suggestions_name_what_was_meant() {
+        for (typed, hint) in [
+            ("post:list", "did you mean `postiz posts:list`?"),
+            ("posts:lst", "did you mean `postiz posts:list`?"),
+            ("Posts:List", "did you mean `postiz posts:list`?"),
+            ("uplaod", "did you mean `postiz upload`?"),
+            ("up", "did you mean `postiz upload`?"),
+            ("posts:upload", "did you mean `postiz upload`?"),
+            ("login", "did you mean `postiz auth:login`?"),
+            ("posts:login", "did you mean `postiz auth:login`?"),
+            ("whoami", "did you mean `postiz auth:status`?"),
+            ("groups", "did you mean `postiz integrations:groups`?"),
+            ("groups:list", "did you mean `postiz integrations:groups`?"),
+            ("posts:groups", "did you mean `postiz integrations:groups`?"),
+            ("channels", "did you mean `postiz integrations:list`?"),
+            (
+                "channels:settings",
+                "did you mean `postiz integrations:settings`?",
+            ),
+            ("posts:craete", "did you mean `postiz posts:create`?"),
+            ("posts:rm", "did you mean `postiz posts:delete`?"),
+            ("post:status", "did you mean `postiz posts:status`?"),
+            (
+                "posts:frobnicate",
+                "`postiz posts --help` lists what can follow",
+            ),
+            ("post", "`postiz posts --help` lists what can follow"),
+            ("foo:bar", SEE_OVERVIEW),
+            ("", SEE_OVERVIEW),
+            (":", SEE_OVERVIEW),
+            ("a:b:c:d", SEE_OVERVIEW),
+        ] {
+            assert_eq!(for_command(typed), hint, "{typed}");
+        }
+    }
+
+    /// Whoever asks to be shown something, or for a command that is not there, is never led to one that changes something.
+    #[test]
+    fn suggestions_for_reading_never_write() {
+        let words = "status settings connect get posts:get posts:show posts:read posts:stats posts:state posts:relate \
+                     posts:credits posts:date posts:meet list delte:list posts:context upload:list clipping:get \
+                     posts:whoami integrations:get posts:select posts:listing posts:settle auth:logs";
+        for typed in words.split_whitespace() {
+            let hint = for_command(typed);
+            let named = COMMANDS
+                .iter()
+                .filter(|command| hint.contains(&format!("`postiz {}`", command.name)));
+            for command in named {
+                assert!(READ_ONLY.contains(&command.name), "{typed}: {hint}");
+            }
+        }
+    }
+
+    /// A misspelling of one writing command must not lead to another.
+    #[test]
+    fn suggestions_keep_writing_commands_apart() {
+        let writing: Vec<&str> = COMMANDS
+            .iter()
+            .map(|command| command.name)
+            .filter(|name| !READ_ONLY.contains(name))
+            .collect();
+        for one in &writing {
+            for other in writing.iter().filter(|other| *other != one) {
+                let parts: Vec<&str> = one.split(':').collect();
+                let same_action = one.split(':').next_back() == other.split(':').next_back();
+                let score = score(&parts, other);
+                assert!(
+                    score.is_none_or(|score| score >= OTHER_GROUP && same_action),
+                    "{one} {other}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn suggestions_know_every_command_that_only_reads() {
+        for name in READ_ONLY {
+            assert!(crate::cli::table::command(name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn edit_distance_counts_letters() {
+        for (a, b, letters) in [
+            ("", "", 0),
+            ("a", "", 1),
+            ("list", "lst", 1),
+            ("uplaod", "upload", 1),
+            ("create", "update", 3),
+        ] {
+            assert_eq!(edit_distance(a, b), letters, "{a} {b}");
+        }
+    }
+}

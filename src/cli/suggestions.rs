@@ -198,7 +198,7 @@ mod tests {
             ("posts:lst", "did you mean `postiz posts:list`?"),
             ("Posts:List", "did you mean `postiz posts:list`?"),
             ("uplaod", "did you mean `postiz upload`?"),
-            ("up", "did you mean `postiz upload`?"),
+            ("upl", "did you mean `postiz upload`?"),
             ("posts:upload", "did you mean `postiz upload`?"),
             ("login", "did you mean `postiz auth:login`?"),
             ("posts:login", "did you mean `postiz auth:login`?"),

@@ -30,7 +30,8 @@ fn on_terminal(cli: &Cli, columns: u32) -> String {
     let mut script = Command::new("script");
     script.args([
         "-qec",
-        &format!("stty cols {columns}; exec {}", words.join(" ")),
+        // A browser that was just opened must outlive this terminal.
+        &format!("trap '' HUP; stty cols {columns}; exec {}", words.join(" ")),
         "/dev/null",
     ]);
     script

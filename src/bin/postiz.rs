@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     let context = Context {
         arguments: std::env::args_os().skip(1).collect(),
         vars,
+        host_name: host_name(),
         home: std::env::home_dir().filter(|home| !home.as_os_str().is_empty()),
         stdin: Box::new(io::stdin()),
         output: Output::new(Box::new(io::stdout()), Box::new(io::stderr()), screen),
@@ -28,6 +29,17 @@ fn main() -> ExitCode {
         common: Common::default(),
     };
     ExitCode::from(postiz::cli::run(context).code())
+}
+
+#[cfg(unix)]
+fn host_name() -> Option<String> {
+    let system = rustix::system::uname();
+    Some(system.nodename().to_string_lossy().into_owned())
+}
+
+#[cfg(not(unix))]
+fn host_name() -> Option<String> {
+    std::env::var("COMPUTERNAME").ok()
 }
 
 /// Ctrl-C ends the program with its own exit code: at once, unless something must be finished or tidied up first.

@@ -32,10 +32,7 @@ pub(crate) fn may_open(wanted: bool, vars: &Vars, has_terminal: bool) -> Result<
             Ok(())
         };
     }
-    if ["SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY"]
-        .iter()
-        .any(|name| vars.is_set(name))
-    {
+    if is_over_ssh(vars) {
         return Err(Closed::OverSsh);
     }
     // macOS and Windows have a display without saying so.
@@ -46,6 +43,12 @@ pub(crate) fn may_open(wanted: bool, vars: &Vars, has_terminal: bool) -> Result<
     } else {
         Err(Closed::NobodyHere)
     }
+}
+
+/// Is this program run over SSH, so that its user sits at another machine?
+pub(crate) fn is_over_ssh(vars: &Vars) -> bool {
+    let names = ["SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY"];
+    names.iter().any(|name| vars.is_set(name))
 }
 
 /// The first of `BROWSER`'s commands decides. (Postiz' own pages need JavaScript, which these browsers do not have.)

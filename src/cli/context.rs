@@ -17,6 +17,8 @@ pub struct Context {
     pub arguments: Vec<OsString>,
     /// The environment, read once.
     pub vars: Vars,
+    /// This machine's name, where one is known.
+    pub host_name: Option<String>,
     /// The user's home folder, where one is known.
     pub home: Option<PathBuf>,
     /// Standard input.

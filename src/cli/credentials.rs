@@ -315,7 +315,8 @@ pub(crate) fn is_sendable(secret: &str) -> bool {
     secret.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
-fn api_url_from_environment(context: &Context) -> Result<BaseUrl, CliError> {
+/// `POSTIZ_API_URL`, else the cloud's.
+pub(crate) fn api_url_from_environment(context: &Context) -> Result<BaseUrl, CliError> {
     let url = context
         .vars
         .text(API_URL_VARIABLE)

@@ -80,21 +80,24 @@ impl AuthServer {
         &self.trust.server
     }
 
-    /// Starts a login.
-    pub(crate) fn ask_for_codes(&self) -> Result<Codes, CliError> {
-        let answer = self
-            .post("/device/code", Sent::Nothing)
-            .map_err(|no_answer| {
-                let message = format!(
-                    "cannot reach the auth server at {}: {}",
-                    self.base(),
-                    no_answer.why
-                );
-                let hint = no_answer
-                    .hint
-                    .unwrap_or("check the network, and --auth-server or POSTIZ_AUTH_SERVER");
-                CliError::failed(message).word("unreachable").hint(hint)
-            })?;
+    /// Starts a login on `machine`, which may be empty. The reference server ignores its name.
+    pub(crate) fn ask_for_codes(&self, machine: &str) -> Result<Codes, CliError> {
+        let body = json!({ "machine": machine }).to_string();
+        let body = match machine {
+            "" => Sent::Nothing,
+            _ => Sent::Bytes(body.as_bytes()),
+        };
+        let answer = self.post("/device/code", body).map_err(|no_answer| {
+            let message = format!(
+                "cannot reach the auth server at {}: {}",
+                self.base(),
+                no_answer.why
+            );
+            let hint = no_answer
+                .hint
+                .unwrap_or("check the network, and --auth-server or POSTIZ_AUTH_SERVER");
+            CliError::failed(message).word("unreachable").hint(hint)
+        })?;
         let body = json_object(&answer);
         if answer.is_success()
             && let Some(body) = &body

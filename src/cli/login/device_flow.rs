@@ -1,8 +1,6 @@
 //! The device flow from the user's side (RFC 8628 §3): shows the code and the page's address, waits until the code is
 //! confirmed. In one go, or for agents as `--start` and `--finish`, with the device code kept in a file in between.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use crate::cli::command::Options;
@@ -11,9 +9,13 @@ use crate::cli::context::{Context, sleep};
 use crate::cli::credentials::{AUTH_SERVER_VARIABLE, CredentialsFile, Stored};
 use crate::cli::error::{CliError, Exit};
 use crate::cli::login::auth_server::{AuthServer, Codes, Trust};
+use crate::cli::login::machine::machine_name;
 use crate::cli::login::started_login::StartedLogin;
 use crate::cli::login::wait::{Wait, wait_for_token};
-use crate::cli::login::{ALLOW_HTTP, AUTH_SERVER, NO_WAIT, QR, ignore_closed, keep, open_browser};
+use crate::cli::login::{
+    ALLOW_HTTP, AUTH_SERVER, NO_WAIT, QR, ignore_closed, keep, minutes, open_browser,
+    warn_if_not_encrypted,
+};
 use crate::cli::qr;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::secret::Secret;
@@ -162,15 +164,10 @@ fn begin(
     if base.as_str() != DEFAULT_AUTH_SERVER {
         context.output.say(&format!("Auth server: {base}"));
     }
-    if !base.is_https() && !base.is_loopback() {
-        let warning = format!(
-            "{base} is not encrypted: others on the network can take this login over; use https"
-        );
-        context.output.warn(&warning);
-    }
+    warn_if_not_encrypted(context, &base);
     context.output.say("Signing in here ends an earlier login of the same account on another machine: Postiz keeps one.");
     let server = AuthServer::connect(trust(base, options), context)?;
-    let codes = server.ask_for_codes()?;
+    let codes = server.ask_for_codes(&machine_name(context, options)?)?;
     Ok((server, codes))
 }
 
@@ -255,12 +252,6 @@ fn wait_with_countdown(
     );
     output.clear_line();
     waited
-}
-
-/// `9:05`, a second that has begun counted as whole.
-fn minutes(time: Duration) -> String {
-    let seconds = time.as_millis().div_ceil(1000);
-    format!("{}:{:02}", seconds / 60, seconds % 60)
 }
 
 const DEFAULT_AUTH_SERVER: &str = "https://cli-auth.postiz.com";

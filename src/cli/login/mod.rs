@@ -1,12 +1,22 @@
-//! `auth:login`: a browser confirms, the token is kept. device_flow.rs is the way by an auth server: it talks to it through
-//! auth_server.rs, waits by wait.rs, and keeps a login between `--start` and `--finish` by started_login.rs.
+//! `auth:login`: a browser confirms, the token is kept.
+//!
+//! device_flow.rs is the way by an auth server: it talks to it through auth_server.rs, waits by wait.rs, and keeps a login
+//! between `--start` and `--finish` by started_login.rs. direct.rs is the way without one: it talks to Postiz through
+//! postiz_oauth.rs, waits for the browser by callback.rs, and keeps its client by registered_client.rs.
 
 mod auth_server;
+mod callback;
 mod device_flow;
+mod direct;
+mod machine;
+mod postiz_oauth;
+mod registered_client;
 mod started_login;
 mod wait;
 
 pub(crate) use started_login::StartedLogin;
+
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -15,23 +25,47 @@ use crate::cli::browser::{Closed, may_open};
 use crate::cli::command::{Command, Flag, Options, Takes, flag};
 use crate::cli::commands::auth::{AS_JSON, names, not_used, organization};
 use crate::cli::context::Context;
-use crate::cli::credentials::{CredentialsFile, Stored};
+use crate::cli::credentials::{
+    API_URL_VARIABLE, AUTH_SERVER_VARIABLE, CredentialsFile, Stored, api_url_from_environment,
+};
 use crate::cli::error::{CliError, Exit};
+use crate::shared::base_url::BaseUrl;
+use machine::MACHINE;
 
 pub(crate) static LOGIN: Command = Command {
     name: "auth:login",
     about: "sign in with a browser, here or on another device",
     positionals: &[],
-    flags: &[&AUTH_SERVER, &NO_BROWSER, &QR, &AS_JSON, &START, &FINISH, &NO_WAIT, &ALLOW_HTTP, &CLIENT_ID, &CLIENT_SECRET],
+    flags: &[
+        &AUTH_SERVER,
+        &DIRECT,
+        &MACHINE,
+        &NEW_CLIENT,
+        &NO_BROWSER,
+        &QR,
+        &AS_JSON,
+        &START,
+        &FINISH,
+        &NO_WAIT,
+        &ALLOW_HTTP,
+        &CLIENT_ID,
+        &CLIENT_SECRET,
+    ],
     notes: "\
-Shows a code and a page's address, opens the page, and waits until you have confirmed the code there.
+By an auth server: shows a code and a page's address, opens the page, and waits until you have confirmed the code
+there, on any device. Directly: opens Postiz' own page in a browser on this machine and waits until you allow it.
+
+It goes by --auth-server or POSTIZ_AUTH_SERVER if one is named, directly with --direct or where POSTIZ_API_URL names
+a Postiz of your own, and else by https://cli-auth.postiz.com.
+
 The credentials go to ~/.postiz/credentials.json, or where POSTIZ_CREDENTIALS_FILE says.
 
 For agents: --start prints the code as JSON and ends; --finish waits for the user and signs in. With --json,
---start and --finish, stdout gets one JSON object a line: the events code, pending, done and error.",
+--start and --finish, stdout gets one JSON object a line: the events code (directly: open), pending, done and error.",
     examples: &[
         "postiz auth:login",
         "postiz auth:login --auth-server https://auth.example.com --no-browser",
+        "postiz auth:login --direct",
         "postiz auth:login --start && postiz auth:login --finish --no-wait",
     ],
     run: login,
@@ -42,6 +76,20 @@ pub(crate) static AUTH_SERVER: Flag = flag(
     None,
     Takes::Value("URL"),
     "the auth server; else POSTIZ_AUTH_SERVER, else https://cli-auth.postiz.com",
+);
+
+pub(crate) static DIRECT: Flag = flag(
+    "direct",
+    None,
+    Takes::Nothing,
+    "sign in at Postiz itself, without an auth server (newer than v2.23.0)",
+);
+
+pub(crate) static NEW_CLIENT: Flag = flag(
+    "new-client",
+    None,
+    Takes::Nothing,
+    "directly: register this machine anew (if its old entry was revoked)",
 );
 
 pub(crate) static NO_BROWSER: Flag =
@@ -99,9 +147,17 @@ pub(crate) fn login(context: &mut Context, options: &Options) -> Result<Exit, Cl
             .output
             .say("--client-id and --client-secret are ignored: signing in needs neither.");
     }
+    let way = way(context, options)?;
+    if options.has(&NEW_CLIENT) && way != Way::Direct {
+        return Err(CliError::usage(
+            "--new-client goes with --direct: an auth server has its own",
+        ));
+    }
     let in_two_calls = options.has(&START) || options.has(&FINISH);
     let events = options.has(&AS_JSON) || in_two_calls;
-    let done = if options.has(&FINISH) {
+    let done = if way == Way::Direct {
+        direct::sign_in(context, options)
+    } else if options.has(&FINISH) {
         device_flow::finish(context, options)
     } else if options.has(&START) {
         device_flow::start(context, options)
@@ -119,8 +175,43 @@ pub(crate) fn login(context: &mut Context, options: &Options) -> Result<Exit, Cl
     }
 }
 
+/// How to sign in.
+#[derive(PartialEq, Eq)]
+enum Way {
+    /// By a device code (RFC 8628).
+    AuthServer,
+    /// At Postiz itself.
+    Direct,
+}
+
+/// The way that was asked for. Whoever names a Postiz of their own must never end up at the cloud.
+fn way(context: &Context, options: &Options) -> Result<Way, CliError> {
+    let names_auth_server = options.has(&AUTH_SERVER) || options.has(&FINISH);
+    if options.has(&DIRECT) {
+        return Ok(Way::Direct);
+    }
+    if names_auth_server || context.vars.text(AUTH_SERVER_VARIABLE).is_some() {
+        return Ok(Way::AuthServer);
+    }
+    let api_url = api_url_from_environment(context)?;
+    if direct::is_cloud(&api_url) {
+        return Ok(Way::AuthServer);
+    }
+    let other_device = [&START, &QR];
+    if let Some(flag) = other_device.into_iter().find(|flag| options.has(flag)) {
+        let why = format!("--{} needs an auth server", flag.long);
+        return Err(direct::impossible(&format!(
+            "{why}, and {API_URL_VARIABLE} names {api_url}"
+        )));
+    }
+    Ok(Way::Direct)
+}
+
 fn check_flags(options: &Options) -> Result<(), CliError> {
-    let wrong = if options.has(&START) && options.has(&FINISH) {
+    let without_auth_server = [&AUTH_SERVER, &QR, &START, &FINISH];
+    let wrong = if options.has(&DIRECT) && without_auth_server.into_iter().any(|f| options.has(f)) {
+        "--direct needs no auth server: it goes without --auth-server, --qr, --start and --finish"
+    } else if options.has(&START) && options.has(&FINISH) {
         "--start and --finish cannot be combined"
     } else if options.has(&NO_WAIT) && !options.has(&FINISH) {
         "--no-wait goes with --finish"
@@ -130,6 +221,21 @@ fn check_flags(options: &Options) -> Result<(), CliError> {
         return Ok(());
     };
     Err(CliError::usage(wrong).hint("`postiz auth:login --help` says how it is used"))
+}
+
+/// Says that others can read along, where they can.
+fn warn_if_not_encrypted(context: &mut Context, base: &BaseUrl) {
+    if !base.is_https() && !base.is_loopback() {
+        context.output.warn(&format!(
+            "{base} is not encrypted: others on the network can take this login over; use https"
+        ));
+    }
+}
+
+/// `9:05`, a second that has begun counted as whole.
+fn minutes(time: Duration) -> String {
+    let seconds = time.as_millis().div_ceil(1000);
+    format!("{}:{:02}", seconds / 60, seconds % 60)
 }
 
 /// Opens `address`, or says why not and what to do.
@@ -176,6 +282,11 @@ fn keep(
     stored: &Stored,
     events: bool,
 ) -> Result<Exit, CliError> {
+    save(context, file, stored)?;
+    tell(context, file, stored, events)
+}
+
+fn save(context: &Context, file: &CredentialsFile, stored: &Stored) -> Result<(), CliError> {
     let mut saved = Ok(());
     context
         .clock
@@ -184,7 +295,16 @@ fn keep(
         CliError::failed(format!("the login is approved, but {} cannot be written: {error}", file.shown()))
             .word("cannot_save")
             .hint("the token is lost: set POSTIZ_CREDENTIALS_FILE to a file that can be written, then run `postiz auth:login` again")
-    })?;
+    })
+}
+
+/// Says that the login is saved, and whose it is.
+fn tell(
+    context: &mut Context,
+    file: &CredentialsFile,
+    stored: &Stored,
+    events: bool,
+) -> Result<Exit, CliError> {
     context.output.say(&format!(
         "Signed in. The credentials are in {}",
         file.shown()

@@ -1,5 +1,5 @@
 //! What the user sees in the browser: every page, whole and in one answer, needing no script. When a page is shown is
-//! http's business. The words are in texts.rs, the layout in *.html and style.css.
+//! http's business. The words are in texts.rs, the layout in *.html and shared/style.css.
 
 mod html;
 mod policy;

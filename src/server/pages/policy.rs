@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use ring::digest::{SHA256, digest};
 
 /// The style sheet, as it stands between `<style>` and `</style>`: the hash below is over these very bytes.
-pub(super) const STYLE: &str = include_str!("style.css");
+pub(super) const STYLE: &str = include_str!("../../shared/style.css");
 
 /// No `form-action`: Chromium applies it to every redirect that follows a form, and Postiz may well stand behind a
 /// sign-on at a third host that we cannot name. Nothing needs it while no foreign text can become markup (html.rs).

@@ -12,6 +12,7 @@ mod arguments;
 mod auth;
 mod browser;
 mod credentials;
+mod direct;
 mod early_answers;
 mod errors;
 mod examples;

@@ -1,0 +1,223 @@
+//! Signs in at Postiz itself, with neither an auth server nor an OAuth app (RFC 8252): registers a client for this machine,
+//! opens the consent page, waits for the browser to come back, exchanges the code. callback.rs is the waiting,
+//! postiz_oauth.rs what is said to Postiz.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::cli::browser::{Closed, is_over_ssh, may_open};
+use crate::cli::command::Options;
+use crate::cli::commands::auth::AS_JSON;
+use crate::cli::context::Context;
+use crate::cli::credentials::{CredentialsFile, Stored, api_url_from_environment};
+use crate::cli::error::{CliError, Exit};
+use crate::cli::login::callback::{Callback, CallbackListener, Ending, Outcome};
+use crate::cli::login::machine::machine_name;
+use crate::cli::login::postiz_oauth::{Postiz, Request};
+use crate::cli::login::registered_client::RegisteredClient;
+use crate::cli::login::{NEW_CLIENT, NO_BROWSER, minutes, save, tell, warn_if_not_encrypted};
+use crate::shared::base_url::BaseUrl;
+use crate::shared::hash::hex;
+use crate::shared::pkce;
+use crate::shared::random;
+use crate::shared::text::printable_cut;
+
+/// Signs in.
+pub(super) fn sign_in(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+    let api_url = api_url_from_environment(context)?;
+    check_browser(context, options)?;
+    let frontend_url = frontend_url(context, &api_url)?;
+    let file = CredentialsFile::locate(context)?;
+    file.check_writable()?;
+    context.output.say(&format!("Postiz: {api_url}"));
+    warn_if_not_encrypted(context, &api_url);
+    let postiz = Postiz::connect(api_url, frontend_url, context)?;
+    let (listener, client) = client(context, options, &postiz, &file)?;
+    let request = Request {
+        client_id: client.id,
+        redirect_uri: listener.redirect_uri(),
+        state: hex(&random::bytes::<32>()),
+        verifier: pkce::verifier(),
+    };
+    show(context, options, &postiz.consent_url(&request))?;
+    let callback = wait(context, listener, &request.state)?;
+    let saved = finish(context, &postiz, &request, &callback, &file);
+    callback.answer(match &saved {
+        Ok(_) => Ending::SignedIn,
+        Err(error) if error.word == REFUSED => Ending::Refused,
+        Err(_) => Ending::Failed,
+    });
+    tell(context, &file, &saved?, options.has(&AS_JSON))
+}
+
+/// The browser must run on this machine, where its way back leads: elsewhere, 127.0.0.1 is another machine.
+fn check_browser(context: &Context, options: &Options) -> Result<(), CliError> {
+    let has_terminal = context.output.screen().stderr_is_terminal;
+    let why = if is_over_ssh(&context.vars) {
+        "this is an SSH session, and the browser would come back to the wrong machine"
+    } else if options.has(&NO_BROWSER) {
+        // Whoever says so opens the page, on this machine.
+        return Ok(());
+    } else {
+        match may_open(true, &context.vars, has_terminal) {
+            Err(Closed::NobodyHere) => "there is no display for a browser on this machine",
+            Err(Closed::InThisTerminal) => {
+                "the browser in BROWSER runs no scripts, which Postiz' pages need"
+            }
+            _ => return Ok(()),
+        }
+    };
+    Err(impossible(why))
+}
+
+/// Why direct login cannot be, and what can.
+pub(super) fn impossible(why: &str) -> CliError {
+    CliError::failed(format!("cannot sign in to Postiz directly: {why}"))
+        .word("no_browser")
+        .hint(WAYS)
+}
+
+/// Where the API's users see their pages: beside it, except in the cloud.
+fn frontend_url(context: &Context, api_url: &BaseUrl) -> Result<BaseUrl, CliError> {
+    let url = match context.vars.text(FRONTEND_VARIABLE) {
+        Some(url) => url,
+        None if is_cloud(api_url) => CLOUD_FRONTEND_URL.to_owned(),
+        None => {
+            let url = api_url.as_str();
+            url.strip_suffix("/api").unwrap_or(url).to_owned()
+        }
+    };
+    BaseUrl::parse(&url)
+        .map_err(|wrong| CliError::usage(format!("{FRONTEND_VARIABLE} `{url}` {wrong}")))
+}
+
+/// Is this the API of Postiz' cloud?
+pub(super) fn is_cloud(api_url: &BaseUrl) -> bool {
+    api_url.authority().eq_ignore_ascii_case(CLOUD_HOST)
+}
+
+/// The client of an earlier login where its port is free and Postiz knows it, else a new one; and the port it waits on,
+/// which is bound before the registration that names it.
+fn client(
+    context: &mut Context,
+    options: &Options,
+    postiz: &Postiz,
+    file: &CredentialsFile,
+) -> Result<(CallbackListener, RegisteredClient), CliError> {
+    let name = match machine_name(context, options)?.as_str() {
+        "" => CLIENT_NAME.to_owned(),
+        machine => format!("{CLIENT_NAME} on {machine}"),
+    };
+    let client_file = RegisteredClient::file_beside(file);
+    let kept = RegisteredClient::load(&client_file, &postiz.api_url, &name);
+    if let Some(client) = kept.filter(|_| !options.has(&NEW_CLIENT))
+        && let Ok(listener) = CallbackListener::bind(client.port)
+        && postiz.knows(&client.id)?
+    {
+        return Ok((listener, client));
+    }
+    let listener = CallbackListener::bind(0).map_err(|error| {
+        CliError::failed(format!("cannot wait for the browser on 127.0.0.1: {error}"))
+    })?;
+    let client = RegisteredClient {
+        id: postiz.register(&name, &listener.redirect_uri())?,
+        port: listener.port(),
+    };
+    if let Err(error) = client.save(&client_file, &postiz.api_url, &name) {
+        context.output.warn(&format!(
+            "cannot write {}: {error}; the next login will register this machine anew",
+            client_file.shown()
+        ));
+    }
+    Ok((listener, client))
+}
+
+/// Shows the consent page's address, alone on its line, and opens it.
+fn show(context: &mut Context, options: &Options, url: &str) -> Result<(), CliError> {
+    if options.has(&AS_JSON) {
+        context
+            .output
+            .event(&json!({ "event": "open", "url": url }))?;
+    } else {
+        let output = &mut context.output;
+        output.say("");
+        output.say("Allow the login on this page, in a browser on this machine:");
+        output.say("");
+        output.say(url);
+        output.say("");
+    }
+    if options.has(&NO_BROWSER) {
+        return Ok(());
+    }
+    if !(context.open_browser)(url) {
+        return Err(impossible("no browser could be opened on this machine"));
+    }
+    context.output.say("Your browser should open it now.");
+    Ok(())
+}
+
+fn wait(
+    context: &mut Context,
+    listener: CallbackListener,
+    state: &str,
+) -> Result<Callback, CliError> {
+    let Context { clock, output, .. } = context;
+    if !output.can_change_lines() {
+        output.say("Waiting for you to allow the login …");
+    }
+    let waited = listener.wait(state, LOGIN_TIMEOUT, clock.as_ref(), |left| {
+        output.line_in_place(&format!("Waiting for you … {} left", minutes(left)));
+    });
+    output.clear_line();
+    waited?.ok_or_else(|| {
+        CliError::failed("nobody allowed the login within 15 minutes")
+            .word("expired")
+            .hint(
+                "run `postiz auth:login` again; with --new-client if Postiz' page did not know the client, and with \
+                 POSTIZ_FRONTEND_URL set if there was no such page",
+            )
+    })
+}
+
+/// From the browser's return to the saved login.
+fn finish(
+    context: &Context,
+    postiz: &Postiz,
+    request: &Request,
+    callback: &Callback,
+    file: &CredentialsFile,
+) -> Result<Stored, CliError> {
+    match &callback.outcome {
+        Outcome::Code(code) => {
+            let stored = postiz.exchange(code, request)?;
+            save(context, file, &stored)?;
+            Ok(stored)
+        }
+        Outcome::Error(error) if error == REFUSED => {
+            Err(CliError::failed("the login was refused in the browser").word(REFUSED))
+        }
+        Outcome::Error(error) => Err(CliError::failed(format!(
+            "Postiz ended the login: {}",
+            printable_cut(error, 100)
+        ))
+        .hint("run `postiz auth:login` again")),
+    }
+}
+
+/// What to do where direct login cannot be.
+pub(super) const WAYS: &str = "three ways work: a Postiz newer than v2.23.0 and a browser on this machine; \
+    `postiz auth:login --auth-server URL` with an auth server for your Postiz; or POSTIZ_API_KEY set to a key from Settings > Public API";
+
+const CLIENT_NAME: &str = "Postiz CLI";
+
+const FRONTEND_VARIABLE: &str = "POSTIZ_FRONTEND_URL";
+
+const CLOUD_HOST: &str = "api.postiz.com";
+
+const CLOUD_FRONTEND_URL: &str = "https://platform.postiz.com";
+
+/// RFC 6749 §4.1.2.1.
+const REFUSED: &str = "access_denied";
+
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(15 * 60);

@@ -1,0 +1,262 @@
+//! What direct login says to Postiz: registers a client (RFC 7591), names the consent page, exchanges the code with PKCE
+//! (RFC 6749 §4.1, RFC 7636). Each refusal becomes words here. The order of things is direct.rs.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+use ureq::http::{Method, Uri};
+
+use crate::cli::context::Context;
+use crate::cli::credentials::{Stored, is_sendable};
+use crate::cli::error::CliError;
+use crate::cli::http::{Answer, Http, Outgoing, Sent};
+use crate::cli::login::direct::WAYS;
+use crate::shared::base_url::BaseUrl;
+use crate::shared::pkce;
+use crate::shared::secret::Secret;
+use crate::shared::text::printable_cut;
+
+/// A Postiz: its API, and the pages that its users see.
+pub(super) struct Postiz {
+    http: Http,
+    pub(super) api_url: BaseUrl,
+    frontend_url: BaseUrl,
+}
+
+/// What one login asks the consent page for, and proves itself with afterwards.
+pub(super) struct Request {
+    pub(super) client_id: String,
+    pub(super) redirect_uri: String,
+    pub(super) state: String,
+    pub(super) verifier: Secret<String>,
+}
+
+impl Postiz {
+    pub(super) fn connect(
+        api_url: BaseUrl,
+        frontend_url: BaseUrl,
+        context: &mut Context,
+    ) -> Result<Postiz, CliError> {
+        Ok(Postiz {
+            http: Http::connect(&api_url, context)?,
+            api_url,
+            frontend_url,
+        })
+    }
+
+    /// Registers a public client with this one callback; its id.
+    pub(super) fn register(&self, name: &str, redirect_uri: &str) -> Result<String, CliError> {
+        let answer = self.post(
+            "/oauth/register",
+            &json!({
+                "redirect_uris": [redirect_uri],
+                "client_name": name,
+                "token_endpoint_auth_method": "none",
+            }),
+        )?;
+        let body = object_in(&answer);
+        match body["client_id"].as_str() {
+            Some(id) if answer.is_success() && is_plain(id, ID_BYTES_MAX) => Ok(id.to_owned()),
+            _ => Err(self.registration_error(&answer, &body)),
+        }
+    }
+
+    fn registration_error(&self, answer: &Answer, body: &Value) -> CliError {
+        let api_url = &self.api_url;
+        match (answer.status, body["error"].as_str()) {
+            (404, _) if !body.is_null() => CliError::failed(format!(
+                "the Postiz at {api_url} is too old to sign in to directly: that came after v2.23.0"
+            ))
+            .word("too_old")
+            .hint(WAYS),
+            (400, Some("invalid_redirect_uri")) => CliError::failed(format!(
+                "the Postiz at {api_url} takes no login from this machine (DCR_VERIFIED_DOMAINS is set there): {}",
+                reason_in(body)
+            ))
+            .word("registration_refused")
+            .hint(WAYS),
+            (400..=499, Some(_)) => CliError::failed(format!(
+                "the Postiz at {api_url} refused to register this machine: {}",
+                reason_in(body)
+            ))
+            .word("registration_refused")
+            .hint(WAYS),
+            _ => self.unexpected(answer),
+        }
+    }
+
+    /// Does Postiz still know this client? It is asked for a token by a code that was never given, which changes nothing.
+    pub(super) fn knows(&self, client_id: &str) -> Result<bool, CliError> {
+        let answer = self.post(
+            "/oauth/token",
+            &json!({"grant_type": "authorization_code", "code": "none", "client_id": client_id}),
+        )?;
+        Ok(object_in(&answer)["error"] == "invalid_grant")
+    }
+
+    /// The consent page for `request` (RFC 6749 §4.1.1). A person who is signed out loses it unless `returnUrl` leads back
+    /// to it: Postiz keeps the query, drops the path, and goes there after the sign-in.
+    pub(super) fn consent_url(&self, request: &Request) -> String {
+        let encoded = |text| utf8_percent_encode(text, QUERY_VALUE);
+        let url = format!(
+            "{}/oauth/authorize?client_id={}&response_type=code&state={}&redirect_uri={}&code_challenge={}\
+             &code_challenge_method=S256",
+            self.frontend_url,
+            encoded(&request.client_id),
+            encoded(&request.state),
+            encoded(&request.redirect_uri),
+            pkce::challenge(&request.verifier),
+        );
+        let return_url = encoded(&url);
+        format!("{url}&returnUrl={return_url}")
+    }
+
+    /// The login for an authorization code (RFC 6749 §4.1.3).
+    pub(super) fn exchange(
+        &self,
+        code: &Secret<String>,
+        request: &Request,
+    ) -> Result<Stored, CliError> {
+        if code.expose().starts_with(RELAYED_CODE) {
+            return Err(relayed());
+        }
+        let answer = self.post(
+            "/oauth/token",
+            &json!({
+                "grant_type": "authorization_code",
+                "code": code.expose(),
+                "client_id": request.client_id,
+                "code_verifier": request.verifier.expose(),
+                "redirect_uri": request.redirect_uri,
+            }),
+        )?;
+        let body = object_in(&answer);
+        if !answer.is_success() {
+            return Err(self.exchange_error(&answer, &body));
+        }
+        match body["access_token"].as_str() {
+            Some(token) if token.starts_with(RELAYED_TOKEN) => Err(relayed()),
+            Some(token) if is_plain(token, TOKEN_BYTES_MAX) => Ok(Stored {
+                access_token: Secret::new(token.to_owned()),
+                api_url: Some(self.api_url.to_string()),
+                organization_id: body.get("id").cloned(),
+            }),
+            _ => Err(CliError::failed(
+                "Postiz said the login is done, but sent no usable access token",
+            )
+            .word("no_token")
+            .hint(RUN_AGAIN)),
+        }
+    }
+
+    fn exchange_error(&self, answer: &Answer, body: &Value) -> CliError {
+        match body["error"].as_str() {
+            Some("invalid_client") => {
+                CliError::failed("Postiz does not know this machine's client any more")
+                    .word("invalid_client")
+                    .hint("run `postiz auth:login --direct --new-client`")
+            }
+            Some(error) if answer.status < 500 => CliError::failed(format!(
+                "Postiz refused the code that it gave: {}",
+                reason_in(body)
+            ))
+            .word(printable_cut(error, 100))
+            .hint(RUN_AGAIN),
+            _ => self.unexpected(answer),
+        }
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Result<Answer, CliError> {
+        let unreachable = |why: String, hint: Option<&'static str>| {
+            CliError::failed(format!("cannot reach Postiz at {}: {why}", self.api_url))
+                .word("unreachable")
+                .hint(hint.unwrap_or("check the network, and POSTIZ_API_URL"))
+        };
+        let uri: Uri = format!("{}{path}", self.api_url)
+            .parse()
+            .map_err(|_| unreachable("its address is too long".to_owned(), None))?;
+        let body = body.to_string();
+        self.http
+            .send(Outgoing {
+                method: Method::POST,
+                uri,
+                authorization: None,
+                content_type: Some("application/json"),
+                body: Sent::Bytes(body.as_bytes()),
+            })
+            .map_err(|no_answer| unreachable(no_answer.why, no_answer.hint))
+    }
+
+    /// An answer that no Postiz gives: from a Postiz in trouble, or from something else at this address.
+    fn unexpected(&self, answer: &Answer) -> CliError {
+        let (api_url, status) = (&self.api_url, answer.status);
+        if status == 429 || status >= 500 {
+            return CliError::failed(format!(
+                "the Postiz at {api_url} is in trouble (HTTP {status})"
+            ))
+            .word("unavailable")
+            .hint("try again in a minute");
+        }
+        CliError::failed(format!(
+            "{api_url} does not look like Postiz' API: it answered HTTP {status}"
+        ))
+        .word("not_postiz")
+        .hint("check POSTIZ_API_URL: a self-hosted Postiz usually wants https://host/api")
+    }
+}
+
+/// The cloud's consent page lets people name a Postiz of their own instead; what that gives is of no use here.
+fn relayed() -> CliError {
+    CliError::failed("a self-hosted instance was chosen on the consent page: such a login works for MCP alone, not here")
+        .word("self_hosted_relay")
+        .hint(
+            "run `postiz auth:login` again and allow it there without choosing one; for a Postiz of your own, set POSTIZ_API_URL to \
+             its https://host/api",
+        )
+}
+
+/// What an error says: `error_description`, or else its `message`, with the error's code.
+fn reason_in(body: &Value) -> String {
+    let error = printable_cut(body["error"].as_str().unwrap_or_default(), 100);
+    let message = match (&body["error_description"], &body["message"]) {
+        (Value::String(text), _) | (_, Value::String(text)) => text.clone(),
+        (_, Value::Array(list)) => {
+            let texts: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
+            texts.join("; ")
+        }
+        _ => return error,
+    };
+    format!("{} ({error})", printable_cut(&message, 300))
+}
+
+/// The JSON object of an answer; null when it is none.
+fn object_in(answer: &Answer) -> Value {
+    let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    if value.is_object() {
+        value
+    } else {
+        Value::Null
+    }
+}
+
+fn is_plain(text: &str, bytes_max: usize) -> bool {
+    !text.is_empty() && text.len() <= bytes_max && is_sendable(text)
+}
+
+/// What stays as it is in a query value (RFC 3986 §2.3).
+const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// How the codes and tokens begin that the cloud gives for a self-hosted instance.
+const RELAYED_CODE: &str = "psc_";
+const RELAYED_TOKEN: &str = "psh_";
+
+/// Longer than any client id of Postiz.
+const ID_BYTES_MAX: usize = 256;
+
+/// Longer than any token of Postiz, shorter than what HTTP servers take as a header.
+const TOKEN_BYTES_MAX: usize = 4096;
+
+const RUN_AGAIN: &str = "run `postiz auth:login` again";

@@ -151,7 +151,11 @@ pub(crate) const VARIABLES: &[(&str, &str)] = &[
     ),
     (
         "POSTIZ_API_URL",
-        "the API that goes with it (default: https://api.postiz.com; self-hosted: https://host/api)",
+        "the API that goes with it, and where auth:login signs in (default: https://api.postiz.com; self-hosted: https://host/api)",
+    ),
+    (
+        "POSTIZ_FRONTEND_URL",
+        "where that Postiz shows its pages, for auth:login --direct (default: the API's URL without /api)",
     ),
     (
         "POSTIZ_AUTH_SERVER",

@@ -29,7 +29,7 @@ export const CLIENT = { id: 'pca_fake0client0id', secret: 'pcs_fake0client0secre
 export async function startServer(t, { database, publicUrl = (port) => `http://localhost:${port}`, env = {}, registration = 'open' } = {}) {
   const port = await freePort();
   const url = publicUrl(port);
-  const postiz = await startPostiz(t, `${url}/device/callback`, registration);
+  const postiz = await startPostiz(t, { callback: `${url}/device/callback`, registration });
   const dir = await temporaryFolder();
   const environment = {
     HOST: '127.0.0.1',
@@ -58,8 +58,9 @@ export async function waitUntil(isSo) {
   if (!isSo()) throw new Error(`it did not come to this: ${isSo}`);
 }
 
-async function startPostiz(t, callback, registration) {
-  const args = ['--port', '0', '--callback', callback, '--registration', registration];
+/** A fake Postiz. `callback` is that of its hand-made app; with `relay`, consent pages offer a self-hosted instance instead. */
+export async function startPostiz(t, { callback = '', registration = 'open', relay = false } = {}) {
+  const args = ['--port', '0', '--callback', callback, '--registration', registration, ...(relay ? ['--relay'] : [])];
   const { line } = await start(t, 'examples/fake-postiz', args, {}, ROOT);
   return { url: line.match(/http:\/\/[\w.:]+/)[0] };
 }
@@ -92,6 +93,31 @@ export async function startPostgres() {
 /** Runs a program of ours to its end, which must be a good one, with a promise of what it prints and its `child`. */
 export function run(program, args, env = {}) {
   return promisify(execFile)(path.join(BUILT, program), args, { env });
+}
+
+/** Starts the CLI, whose stdout is one JSON object a line. */
+export function startCli(t, args, env) {
+  const child = spawn(path.join(BUILT, 'postiz'), args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
+  running.add(child);
+  let said = '';
+  child.stderr.setEncoding('utf8').on('data', (text) => (said += text));
+  const ended = once(child, 'close').then(([code]) => {
+    running.delete(child);
+    return code;
+  });
+  t.after(async () => {
+    child.kill('SIGKILL');
+    await ended;
+  });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  return {
+    async next() {
+      const { value, done } = await lines.next();
+      if (done) throw new Error(`postiz ended:\n${said}`);
+      return JSON.parse(value);
+    },
+    exitCode: () => ended,
+  };
 }
 
 /** Starts a program of ours and waits for the line in which it says that it listens. */

@@ -27,10 +27,7 @@ export async function startLogin(url, { ca, agent = 'postiz/0.0.0 (browser tests
       return token?.startsWith('pos_') ? 'signed in' : answer.body.error;
     },
     /** Does Postiz take the token that the last poll brought? */
-    async tokenWorksAt(postiz) {
-      const { status } = await send(`${postiz}/public/v1/is-connected`, { headers: { Authorization: token } });
-      return status === 200;
-    },
+    tokenWorksAt: (postiz) => tokenWorks(postiz, token),
     /** What polling ends with. A token that is just being handed over, or exchanged, counts as pending. */
     async outcome() {
       for (let tries = 0; tries < 50; tries++) {
@@ -41,6 +38,12 @@ export async function startLogin(url, { ca, agent = 'postiz/0.0.0 (browser tests
       return 'authorization_pending';
     },
   };
+}
+
+/** Does the Postiz at `url` take this token? */
+export async function tokenWorks(url, token) {
+  const { status } = await send(`${url}/public/v1/is-connected`, { headers: { Authorization: token } });
+  return status === 200;
 }
 
 /**

@@ -161,11 +161,13 @@ fn begin(
 ) -> Result<(AuthServer, Codes), CliError> {
     let base = auth_server(context, options)?;
     file.check_writable()?;
-    if base.as_str() != DEFAULT_AUTH_SERVER {
+    warn_if_not_encrypted(context, &base);
+    if base.as_str() == DEFAULT_AUTH_SERVER {
+        // It has an OAuth app, for which Postiz keeps one token of each account. Our own server's page says so where it has one.
+        context.output.say("Signing in by Postiz' own auth server ends an earlier login of the same account by it, on any machine.");
+    } else {
         context.output.say(&format!("Auth server: {base}"));
     }
-    warn_if_not_encrypted(context, &base);
-    context.output.say("Signing in here ends an earlier login of the same account on another machine: Postiz keeps one.");
     let server = AuthServer::connect(trust(base, options), context)?;
     let codes = server.ask_for_codes(&machine_name(context, options)?)?;
     Ok((server, codes))

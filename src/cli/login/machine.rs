@@ -29,8 +29,9 @@ fn clean(name: &str) -> String {
     cut.trim_end().to_owned()
 }
 
-/// With what stands before it, the name stays below the 100 characters that Postiz takes.
-const NAME_CHARACTERS_MAX: usize = 64;
+/// As long as one part of a host's name may be (RFC 1035 §2.3.4), which is also what our auth server takes. Postiz takes 100,
+/// with what stands before it.
+const NAME_CHARACTERS_MAX: usize = 63;
 
 #[cfg(test)]
 mod tests {
@@ -40,7 +41,7 @@ mod tests {
     fn names_are_one_short_line() {
         assert_eq!(clean("  ada-laptop\n"), "ada-laptop");
         assert_eq!(clean("a\u{1b}[31m\u{202e}b\tc"), "a[31mb c");
-        assert_eq!(clean(&"ä".repeat(100)), "ä".repeat(64));
+        assert_eq!(clean(&"ä".repeat(100)), "ä".repeat(63));
         assert_eq!(clean(" \n"), "");
     }
 }

@@ -58,6 +58,9 @@ there, on any device. Directly: opens Postiz' own page in a browser on this mach
 It goes by --auth-server or POSTIZ_AUTH_SERVER if one is named, directly with --direct or where POSTIZ_API_URL names
 a Postiz of your own, and else by https://cli-auth.postiz.com.
 
+Postiz lists the login under Settings > Approved Apps by this machine's name. An auth server takes up to three words of
+ASCII letters, digits, - and _ as one; without an OAuth app of its own, it passes the name on.
+
 The credentials go to ~/.postiz/credentials.json, or where POSTIZ_CREDENTIALS_FILE says.
 
 For agents: --start prints the code as JSON and ends; --finish waits for the user and signs in. With --json,

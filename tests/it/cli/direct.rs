@@ -203,7 +203,7 @@ fn machine_names_the_client_and_an_empty_one_does_not() {
         ("", "Postiz CLI"),
         (
             &"x".repeat(200),
-            &format!("Postiz CLI on {}", "x".repeat(64)),
+            &format!("Postiz CLI on {}", "x".repeat(63)),
         ),
     ] {
         sign_in(&Home::new(), &fake, machine);
@@ -414,11 +414,14 @@ fn ctrl_c_ends_with_130_and_keeps_the_client_alone() {
     assert!(home.credentials().exists());
 }
 
+/// What makes a stand-in refuse.
+type Preparation = Box<dyn Fn(&FakePostiz) + Send>;
+
 /// Each way in which Postiz refuses has its word, its message and what to do.
 #[test]
 fn registration_that_fails_is_told_in_words() {
     const THREE: &str = "three ways work";
-    let cases: Vec<(Box<dyn Fn(&FakePostiz) + Send>, &str, &str, &str)> = vec![
+    let cases: Vec<(Preparation, &str, &str, &str)> = vec![
         (
             Box::new(|fake| fake.set_registration(Registration::TooOld)),
             "too_old",
@@ -680,10 +683,11 @@ fn text_for_people_shows_the_address_alone_on_its_line() {
     let mut rest = String::new();
     stderr.read_to_string(&mut rest).unwrap();
     assert!(
-        rest.contains("Signed in. Organization: org-ada"),
+        rest.contains("Signed in. The credentials are in"),
         "{rest}{}",
         done.stderr
     );
+    assert!(rest.contains("Organization: Ada Works"), "{rest}");
     assert!(!rest.contains("earlier login"), "{rest}");
 }
 
@@ -753,9 +757,13 @@ fn way_to_sign_in_follows_what_is_named() {
                 _ => cli.var("POSTIZ_API_URL", "https://API.postiz.com/"),
             };
         }
-        cli.run().code(1);
+        let done = cli.run().code(1);
         let lines = [proxy.lines(), server.lines()].concat();
         assert_eq!(lines, expected, "{arguments} {vars:?}");
+        // True of the one auth server that is known to have an OAuth app.
+        let is_default = expected[0].contains("cli-auth.postiz.com");
+        let is_said = done.stderr.contains("ends an earlier login");
+        assert_eq!(is_said, is_default, "{}", done.stderr);
     });
 }
 

@@ -299,7 +299,7 @@ impl Trust {
 }
 
 /// Text or a number of a sensible length, or null.
-fn is_plain_id(id: &Value) -> bool {
+pub(super) fn is_plain_id(id: &Value) -> bool {
     match id {
         Value::Null => true,
         Value::String(id) => id.chars().count() <= ORGANIZATION_ID_CHARACTERS_MAX,

@@ -13,7 +13,7 @@ use crate::cli::login::machine::machine_name;
 use crate::cli::login::started_login::StartedLogin;
 use crate::cli::login::wait::{Wait, wait_for_token};
 use crate::cli::login::{
-    ALLOW_HTTP, AUTH_SERVER, NO_WAIT, QR, ignore_closed, keep, minutes, open_browser,
+    ALLOW_HTTP, AUTH_SERVER, NO_WAIT, QR, ignore_closed, keep, minutes, open_browser, show_event,
     warn_if_not_encrypted,
 };
 use crate::cli::qr;
@@ -201,14 +201,7 @@ fn show_code_event(context: &mut Context, codes: &Codes) -> Result<(), CliError>
         "verification_uri_complete": codes.verification_uri_complete,
         "expires_in": codes.expires_in.as_secs(),
     });
-    let shown = context.output.event(&event);
-    shown.map_err(|error| match error.exit {
-        Exit::Done => {
-            CliError::failed("nobody reads the code on stdout, so that nobody can confirm it")
-                .hint("read all of stdout, or leave --json away to read the code on stderr")
-        }
-        _ => error,
-    })
+    show_event(context, &event)
 }
 
 /// Code and address stand alone on their lines, so that a double click takes the one and a click follows the other.

@@ -16,7 +16,9 @@ use crate::cli::login::callback::{Callback, CallbackListener, Ending, Outcome};
 use crate::cli::login::machine::machine_name;
 use crate::cli::login::postiz_oauth::{Postiz, Request};
 use crate::cli::login::registered_client::RegisteredClient;
-use crate::cli::login::{NEW_CLIENT, NO_BROWSER, minutes, save, tell, warn_if_not_encrypted};
+use crate::cli::login::{
+    NEW_CLIENT, NO_BROWSER, minutes, save, show_event, tell, warn_if_not_encrypted,
+};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::hash::hex;
 use crate::shared::pkce;
@@ -94,7 +96,7 @@ fn frontend_url(context: &Context, api_url: &BaseUrl) -> Result<BaseUrl, CliErro
 
 /// Is this the API of Postiz' cloud?
 pub(super) fn is_cloud(api_url: &BaseUrl) -> bool {
-    api_url.authority().eq_ignore_ascii_case(CLOUD_HOST)
+    api_url.host().eq_ignore_ascii_case(CLOUD_HOST)
 }
 
 /// The client of an earlier login where its port is free and Postiz knows it, else a new one; and the port it waits on,
@@ -136,9 +138,7 @@ fn client(
 /// Shows the consent page's address, alone on its line, and opens it.
 fn show(context: &mut Context, options: &Options, url: &str) -> Result<(), CliError> {
     if options.has(&AS_JSON) {
-        context
-            .output
-            .event(&json!({ "event": "open", "url": url }))?;
+        show_event(context, &json!({ "event": "open", "url": url }))?;
     } else {
         let output = &mut context.output;
         output.say("");

@@ -18,7 +18,7 @@ pub(crate) use started_login::StartedLogin;
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::api::Api;
 use crate::cli::browser::{Closed, may_open};
@@ -218,8 +218,8 @@ fn check_flags(options: &Options) -> Result<(), CliError> {
         "--start and --finish cannot be combined"
     } else if options.has(&NO_WAIT) && !options.has(&FINISH) {
         "--no-wait goes with --finish"
-    } else if options.has(&FINISH) && options.has(&AUTH_SERVER) {
-        "--finish knows the auth server from --start"
+    } else if options.has(&FINISH) && (options.has(&AUTH_SERVER) || options.has(&MACHINE)) {
+        "--finish knows the auth server and the machine from --start"
     } else {
         return Ok(());
     };
@@ -268,6 +268,20 @@ fn open_browser(context: &mut Context, options: &Options, address: &str, is_trus
     output.say("");
     output.say(address);
     output.say("");
+}
+
+/// Prints the event without which nobody can go on: a login that its reader did not wait for is none.
+fn show_event(context: &mut Context, event: &Value) -> Result<(), CliError> {
+    context
+        .output
+        .event(event)
+        .map_err(|error| match error.exit {
+            Exit::Done => CliError::failed(
+                "nobody reads what to open on stdout, so that nobody can confirm it",
+            )
+            .hint("read all of stdout, or leave --json away to read it on stderr"),
+            _ => error,
+        })
 }
 
 /// A reader of stdout that has gone does not change what happened.

@@ -9,6 +9,7 @@ use crate::cli::context::Context;
 use crate::cli::credentials::{Stored, is_sendable};
 use crate::cli::error::CliError;
 use crate::cli::http::{Answer, Http, Outgoing, Sent};
+use crate::cli::login::auth_server::is_plain_id;
 use crate::cli::login::direct::WAYS;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::pkce;
@@ -138,7 +139,7 @@ impl Postiz {
             Some(token) if is_plain(token, TOKEN_BYTES_MAX) => Ok(Stored {
                 access_token: Secret::new(token.to_owned()),
                 api_url: Some(self.api_url.to_string()),
-                organization_id: body.get("id").cloned(),
+                organization_id: body.get("id").filter(|id| is_plain_id(id)).cloned(),
             }),
             _ => Err(CliError::failed(
                 "Postiz said the login is done, but sent no usable access token",

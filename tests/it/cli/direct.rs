@@ -715,6 +715,19 @@ fn frontend_is_found_or_named() {
         .stderr_has("POSTIZ_FRONTEND_URL `nonsense`");
 }
 
+/// Only its reader knows where to allow the login: without one, nothing was done, and that is no success.
+#[test]
+fn direct_login_whose_address_nobody_reads_fails() {
+    let (fake, home) = (FakePostiz::start(), Home::new());
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let child = direct(&home, &fake).command().stdout(writer).spawn();
+    let done = Done::from(child.unwrap().wait_with_output().unwrap());
+    done.code(1)
+        .stderr_has("nobody reads what to open on stdout");
+    assert!(!home.credentials().exists());
+}
+
 /// A login that cannot be kept is told before anyone is asked, and before anything is registered.
 #[test]
 fn direct_login_checks_the_file_first() {
@@ -790,6 +803,7 @@ fn flags_that_contradict_direct_are_refused() {
         "--direct --start",
         "--direct --finish",
         "--new-client --auth-server https://a",
+        "--finish --machine m",
     ] {
         let cli = postiz("auth:login").args(arguments.split_whitespace());
         cli.run().code(2);

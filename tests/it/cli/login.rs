@@ -246,7 +246,7 @@ fn a_code_that_nobody_reads_is_no_login() {
         drop(reader);
         let output = command.stdout(writer).spawn().unwrap().wait_with_output();
         let done = Done::from(output.unwrap()).code(1);
-        done.stderr_has("nobody reads the code on stdout");
+        done.stderr_has("nobody reads what to open on stdout");
         assert_eq!(server.lines(), ["POST /device/code"]);
         assert!(cli.home.credentials_folder().is_empty());
     }

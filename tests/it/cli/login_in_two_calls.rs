@@ -148,7 +148,7 @@ fn finish_without_start_says_so() {
     finish(&home, "--auth-server http://a")
         .run()
         .code(2)
-        .stderr_has("--finish knows the auth server from --start");
+        .stderr_has("--finish knows the auth server and the machine from --start");
 }
 
 #[test]

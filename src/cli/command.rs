@@ -50,6 +50,14 @@ pub(crate) static CREDENTIALS: Flag = flag(
     "the credentials file (default: POSTIZ_CREDENTIALS_FILE, else ~/.postiz/credentials.json)",
 );
 
+/// What scripts add out of habit, where a command has no such flag of its own.
+static JSON: Flag = flag(
+    "json",
+    None,
+    Takes::Nothing,
+    "taken and ignored: results are JSON",
+);
+
 pub(crate) static TIMEOUT: Flag = flag(
     "timeout",
     None,
@@ -155,7 +163,10 @@ pub(crate) struct Options {
 impl Command {
     /// The command's own flags and those of every command.
     pub(crate) fn all_flags(&self) -> impl Iterator<Item = &'static Flag> {
-        self.flags.iter().chain(COMMON_FLAGS).copied()
+        let has_json = self.flags.iter().any(|flag| flag.long == JSON.long);
+        let json = (!has_json).then_some(&JSON);
+        let all = self.flags.iter().chain(COMMON_FLAGS).copied();
+        all.chain(json)
     }
 }
 
@@ -225,6 +236,7 @@ impl Options {
         let is_common = |flag: &&Flag| {
             COMMON_FLAGS
                 .iter()
+                .chain(&[&JSON])
                 .any(|common| std::ptr::eq(*common, *flag))
         };
         let given = self.given.iter().filter(|(flag, _)| !is_common(flag));

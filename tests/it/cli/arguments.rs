@@ -40,6 +40,20 @@ const COMMANDS: [&str; 30] = [
     "man",
 ];
 
+/// Scripts add it out of habit. (posts:create has a --json of its own.)
+#[test]
+fn json_flag_is_taken_by_every_command() {
+    each(COMMANDS, |command| {
+        let page = postiz(command).arg("--help").run().code(0).stdout;
+        assert!(page.contains("--json"), "{page}");
+    });
+    let server = Server::always(200, "[]");
+    let lists = ["integrations:list --json", "--json posts:list"];
+    each(lists, |line| {
+        postiz(line).key_for(&server).run().code(0).stderr("");
+    });
+}
+
 #[test]
 fn help_is_on_every_level() {
     let overview = postiz("--help").run().code(0).stderr("").stdout;

@@ -1,7 +1,7 @@
 //! The device flow (RFC 8628): what programs and browsers ask of a login. It knows the store and Postiz, no HTTP, no SQL. What a
 //! login may become is `login.rs`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::server::codes::{BrowserKey, DeviceCode, DeviceCodeHash, State, UserCode};
@@ -14,7 +14,7 @@ use crate::server::login::{
 use crate::server::postiz::{Client, Grant, Postiz, PostizError};
 use crate::server::seal::Seal;
 use crate::server::store::gather::Gather;
-use crate::server::store::{Inserted, Key, NewLogin, Store, StoreError, apply};
+use crate::server::store::{Inserted, Key, NewLogin, PoolCounts, Store, StoreError, apply};
 use crate::shared::secret::Secret;
 
 /// User codes drawn before giving up: one collision is rare, five in a row mean that something is broken.
@@ -553,6 +553,21 @@ impl Flow {
         }
     }
 
+    /// Postiz, as this server meets it.
+    pub(crate) fn postiz(&self) -> &Postiz {
+        &self.postiz
+    }
+
+    /// About how many logins the store keeps.
+    pub(crate) fn logins(&self) -> u64 {
+        *self.room.estimate()
+    }
+
+    /// The store's connections to a database, if it has any.
+    pub(crate) fn pool(&self) -> Option<PoolCounts> {
+        self.store.pool()
+    }
+
     /// Does the store answer?
     pub fn ping(&self) -> Result<(), StoreError> {
         self.store.ping()
@@ -608,20 +623,23 @@ impl Room {
                 break;
             }
         }
-        let mut estimate = self.estimate.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut estimate = self.estimate();
         let room = self.max.saturating_sub(*estimate).min(wanted);
         *estimate += room;
         Ok(room as usize)
     }
 
     fn left(&self) -> u64 {
-        let estimate = self.estimate.lock().unwrap_or_else(PoisonError::into_inner);
-        self.max.saturating_sub(*estimate)
+        self.max.saturating_sub(*self.estimate())
     }
 
     fn count(&self, store: &dyn Store) -> Result<(), StoreError> {
         let count = store.count()?;
-        *self.estimate.lock().unwrap_or_else(PoisonError::into_inner) = count;
+        *self.estimate() = count;
         Ok(())
+    }
+
+    fn estimate(&self) -> MutexGuard<'_, u64> {
+        self.estimate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -32,6 +32,7 @@ mod healthcheck;
 mod janitor;
 pub mod limits;
 pub mod log;
+pub(crate) mod metrics;
 
 pub use check::{Findings, check};
 pub use healthcheck::healthcheck;
@@ -40,7 +41,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::server::config::{Config, StoreLocation};
 use crate::server::flow::Flow;
@@ -48,6 +49,7 @@ use crate::server::front::{Front, FrontSettings};
 use crate::server::http::App;
 use crate::server::keys::Keys;
 use crate::server::log::Log;
+use crate::server::metrics::Sources;
 use crate::server::postiz::Postiz;
 use crate::server::seal::Seal;
 use crate::server::store::embedded::{self, Embedded};
@@ -108,6 +110,8 @@ impl Server {
         let listening_at = listener
             .local_addr()
             .map_err(|error| StartError(error.to_string()))?;
+        let metrics_listener = config.metrics_listen.map(metrics::bind).transpose();
+        let metrics_listener = metrics_listener.map_err(StartError)?;
         let local_url = local_url(listening_at, tls.is_some());
         let server_url = server_url(&config, listening_at);
 
@@ -126,9 +130,19 @@ impl Server {
         let failed =
             |error: &dyn fmt::Display| StartError(format!("cannot start serving: {error}"));
         let front = Front::start(settings, Arc::clone(&app)).map_err(|error| failed(&error))?;
-        janitor::start(app).map_err(|error| failed(&error))?;
+        janitor::start(Arc::clone(&app)).map_err(|error| failed(&error))?;
 
         log.listening(&local_url);
+        if let Some(listener) = metrics_listener {
+            let front = Arc::clone(&front);
+            let started = SystemTime::now();
+            let sources = Sources {
+                app,
+                front,
+                started,
+            };
+            metrics::start(listener, sources).map_err(|error| failed(&error))?;
+        }
         let accepting = Arc::clone(&front);
         thread::Builder::new()
             .name("accept".to_owned())

@@ -20,6 +20,7 @@ mod database_url;
 mod faults;
 mod lifecycle;
 mod login;
+mod metrics;
 mod outbound;
 mod pooler;
 mod proxied;

@@ -9,6 +9,7 @@
 //! restart). There is no other way in, so requests are read here (request_reader.rs, with httparse).
 
 mod admission;
+pub(crate) mod one_request;
 mod stream;
 mod watchdog;
 mod writer;
@@ -27,7 +28,7 @@ use std::time::{Duration, Instant};
 use rustls::ServerConfig;
 
 use crate::server::client_address::TrustedProxies;
-use crate::server::front::admission::{Admission, Admitted};
+use crate::server::front::admission::{Admission, Admitted, ConnectionCounts};
 use crate::server::front::request_reader::{End, Framing, Problem, RequestReader};
 use crate::server::front::stream::Stream;
 use crate::server::front::watchdog::{OpenRequest, Watchdog};
@@ -147,6 +148,11 @@ impl Front {
         self.wait_for_connections(stopped_at + STOP_TIMEOUT)
     }
 
+    /// How many connections there are.
+    pub(crate) fn connections(&self) -> ConnectionCounts {
+        self.admission.counts()
+    }
+
     /// Waits until no connection is open, at most until `deadline`. True: none is.
     fn wait_for_connections(&self, deadline: Instant) -> bool {
         while !self.admission.is_empty() {
@@ -167,6 +173,7 @@ impl Front {
         let (socket, is_proxy) = (Arc::new(socket), self.settings.trusted_proxies.trusts(peer));
         let Some(admitted) = self.admission.admit(&socket, peer, is_proxy) else {
             // Closed at once: who opens too many is owed no answer.
+            self.admission.count_refused();
             return;
         };
         let admitted = Arc::new(admitted);

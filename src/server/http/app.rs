@@ -14,6 +14,7 @@ use crate::server::http::{RETRY_AFTER_S, service, verify};
 use crate::server::keys::Keys;
 use crate::server::limits::{Budget, Guesses, PollIntervals};
 use crate::server::log::Log;
+use crate::server::metrics::{Outcome, RequestCounts};
 use crate::server::pages::{Page, Site};
 use crate::server::store::StoreError;
 use crate::shared::base_url::BaseUrl;
@@ -37,6 +38,8 @@ pub struct App {
     /// How many requests wait for Postiz at this moment.
     pub(super) waiting: AtomicU32,
     pub(super) polls: PollIntervals,
+    /// How many requests were answered, and how.
+    pub(crate) requests: RequestCounts,
     pub(super) cookies: verify::CookieNames,
     stopping: AtomicBool,
 }
@@ -72,6 +75,7 @@ impl App {
             registrations: Budget::per_network(limits.logins_per_minute),
             waiting: AtomicU32::new(0),
             polls: PollIntervals::default(),
+            requests: RequestCounts::default(),
             cookies: verify::CookieNames::of(&server_url),
             server_url,
             stopping: AtomicBool::new(false),
@@ -135,6 +139,11 @@ impl App {
         status: u16,
         started: Instant,
     ) {
+        self.requests.add(
+            routed.name(),
+            Outcome { status, result: "" },
+            started.elapsed(),
+        );
         // In whole numbers: the code that prints others is larger than this file.
         let tenths = started.elapsed().as_micros() / 100;
         let fields = [
@@ -155,6 +164,11 @@ impl App {
         } else {
             reply
         }
+    }
+
+    /// How many requests wait for Postiz at this moment.
+    pub(crate) fn waiting_for_postiz(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// `/ready` says from now on that the server stops.

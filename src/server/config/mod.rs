@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::server::client_address::TrustedProxies;
 use crate::server::config::settings::{Kind, setting};
 use crate::server::front::tls;
-use crate::server::log::Format;
+use crate::server::log::{Format, Level};
 use crate::server::store::connect;
 use crate::server::store::database_url::DatabaseUrl;
 use crate::shared::base_url::BaseUrl;
@@ -50,6 +50,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// `LOG_FORMAT`.
     pub log_format: Format,
+    /// `LOG_LEVEL`: the least urgent lines that are written.
+    pub log_level: Level,
     /// `METRICS_LISTEN`: where Prometheus reads metrics.
     pub metrics_listen: Option<SocketAddr>,
     /// `IDLE_TIMEOUT`: how long a connection may idle between requests.
@@ -203,6 +205,7 @@ impl Reader {
             trusted_proxies: self.value("TRUSTED_PROXIES", trusted_proxies),
             tls: self.tls(),
             log_format: self.value("LOG_FORMAT", log_format),
+            log_level: self.value("LOG_LEVEL", log_level),
             metrics_listen: self.optional("METRICS_LISTEN", socket_address),
             idle_timeout: Duration::from_secs(self.number("IDLE_TIMEOUT")),
             stop_delay: Duration::from_secs(self.number("STOP_DELAY")),
@@ -537,6 +540,11 @@ fn log_format(text: &str) -> Parsed<Format> {
     }
 }
 
+fn log_level(text: &str) -> Parsed<Level> {
+    let level = Level::from_name(text);
+    level.ok_or_else(|| "must be error, warn, info or debug".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -684,6 +692,7 @@ mod tests {
             ("TRUSTED_PROXIES", "10.0.0.0/99"),
             ("TLS_KEY_FILE", "/k"),
             ("LOG_FORMAT", "xml"),
+            ("LOG_LEVEL", "loud"),
             ("LIMIT_CONNECTIONS", "-1"),
         ];
         let problems = read(&vars).unwrap_err();
@@ -701,6 +710,7 @@ mod tests {
             "TRUSTED_PROXIES",
             "TLS_CERT_FILE",
             "LOG_FORMAT",
+            "LOG_LEVEL",
             "LIMIT_CONNECTIONS",
         ] {
             assert!(names.contains(&name), "{name} is missing in {problems}");

@@ -12,7 +12,7 @@ use crate::server::http::{Reply, Request};
 /// How long a connection may be silent before its request.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Reads a request within the limits of the public socket, and answers it. It must need no time.
+/// Reads a request, within the public socket's limits on size and time, and answers it.
 pub(crate) fn serve(socket: TcpStream, peer: IpAddr, answer: impl FnOnce(&Request) -> Reply) {
     let Ok(mut stream) = Stream::new(Arc::new(socket), None) else {
         return;

@@ -32,7 +32,7 @@ type Series = (Labels<'static>, &'static [&'static str]);
 
 /// They begin at 0, so that `increase()` sees the first event.
 #[rustfmt::skip] // A table is read row by row.
-const EVENT_COUNTERS: [EventCounter; 12] = [
+const EVENT_COUNTERS: [EventCounter; 13] = [
     ("postiz_auth_logins_started_total", "Logins started.", &[(&[], &["login_started"])]),
     ("postiz_auth_logins_confirmed_total", "Confirmations on the verify page; a login may be confirmed more than once.", &[(&[], &["login_confirmed"])]),
     ("postiz_auth_logins_completed_total", "Logins for which Postiz gave a token.", &[(&[], &["login_completed"])]),
@@ -44,6 +44,7 @@ const EVENT_COUNTERS: [EventCounter; 12] = [
     ("postiz_auth_request_timeouts_total", "Requests that the watchdog answered because their handler took too long.", &[(&[], &["request_timed_out"])]),
     ("postiz_auth_bad_requests_total", "Requests that were malformed, too large or too slow to be read.", &[(&[], &["bad_request"])]),
     ("postiz_auth_logins_max_reached_total", "Times that LIMIT_LIVE_LOGINS was reached, so that logins were deleted to make room.", &[(&[], &["too_many_live_logins"])]),
+    ("postiz_auth_log_lines_dropped_total", "Lines of the log that were dropped because nobody read stderr.", &[(&[], &["log_lines_dropped"])]),
     ("postiz_auth_panics_total", "Panics. Each is a bug, and cost one request or one round of a background task.", &[(&[], &["panicked"])]),
 ];
 
@@ -76,7 +77,7 @@ impl Sources {
     fn print(&self) -> String {
         let mut text = Text::default();
         print_build(&mut text);
-        print_events(&mut text, &BTreeMap::new());
+        print_events(&mut text, &self.app.log.counts());
         self.app.requests.print(&mut text, &HTTP);
         self.app.flow.postiz().requests.print(&mut text, &POSTIZ);
         self.print_connections(&mut text);

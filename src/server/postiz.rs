@@ -19,9 +19,6 @@ use crate::shared::http_client::{self, ClientSettings, Outbound, Proxies};
 use crate::shared::pkce;
 use crate::shared::secret::Secret;
 
-/// Longest time for one request, the connection included.
-pub const TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Most bytes of an answer that are read.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
@@ -38,6 +35,7 @@ const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC
 /// The Postiz that this server logs people in to.
 pub struct Postiz {
     agent: Agent,
+    timeout: Duration,
     proxies: Arc<Proxies>,
     frontend_url: BaseUrl,
     api_url: BaseUrl,
@@ -86,8 +84,8 @@ pub enum PostizError {
     Unregistered(String),
     /// The user chose a self-hosted instance on the consent page of Postiz' cloud: what that gives works for MCP alone.
     Relayed,
-    /// Postiz did not answer in time.
-    TimedOut,
+    /// Postiz did not answer within this time.
+    TimedOut(Duration),
     /// Postiz could not be reached, or its answer makes no sense.
     Failed(String),
 }
@@ -119,7 +117,7 @@ impl fmt::Display for PostizError {
             PostizError::Relayed => {
                 f.write_str("the user chose a self-hosted instance, whose codes (psc_) and tokens (psh_) work for MCP alone")
             }
-            PostizError::TimedOut => write!(f, "Postiz did not answer within {} s", TIMEOUT.as_secs()),
+            PostizError::TimedOut(timeout) => write!(f, "Postiz did not answer within {} s", timeout.as_secs()),
             PostizError::Failed(cause) => f.write_str(cause),
         }
     }
@@ -144,14 +142,15 @@ impl Postiz {
     pub fn new(config: &Config, server_url: &BaseUrl) -> Postiz {
         let settings = ClientSettings {
             user_agent: concat!("postiz-auth-server/", env!("CARGO_PKG_VERSION")),
-            connect_timeout: TIMEOUT,
-            total_timeout: Some(TIMEOUT),
+            connect_timeout: config.times.postiz,
+            total_timeout: Some(config.times.postiz),
         };
         // A server with problems there has not started.
         let outbound = Outbound::new(&http_client::environment, config.api_url.is_https());
         Postiz {
             proxies: Arc::clone(&outbound.proxies),
             agent: http_client::agent(&settings, outbound),
+            timeout: config.times.postiz,
             frontend_url: config.frontend_url.clone(),
             api_url: config.api_url.clone(),
             app: config.oauth_app.clone(),
@@ -318,7 +317,7 @@ impl Postiz {
             .post(url)
             .header("content-type", "application/json")
             .send(body);
-        let failed = |error| no_answer(url, error);
+        let failed = |error| no_answer(url, error, self.timeout);
         let mut answer = sent.map_err(failed)?;
         let status = answer.status().as_u16();
         let read = answer
@@ -420,9 +419,9 @@ fn is_token(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-fn no_answer(url: &str, error: ureq::Error) -> PostizError {
+fn no_answer(url: &str, error: ureq::Error, timeout: Duration) -> PostizError {
     let why = match &error {
-        ureq::Error::Timeout(_) => return PostizError::TimedOut,
+        ureq::Error::Timeout(_) => return PostizError::TimedOut(timeout),
         ureq::Error::BodyExceedsLimit(limit) => format!("more than {limit} bytes"),
         other => match http_client::tls_error(other) {
             Some(rustls::Error::InvalidCertificate(reason)) => format!(

@@ -85,7 +85,7 @@ pub(super) fn failed_page(error: &PostizError) -> (u16, Page<'static>) {
         PostizError::InvalidClient => (502, Page::ServerMisconfigured),
         PostizError::Unregistered(_) => (502, Page::Unregistered),
         PostizError::Relayed => (502, Page::Relayed),
-        PostizError::TimedOut => (504, Page::PostizUnreachable),
+        PostizError::TimedOut(_) => (504, Page::PostizUnreachable),
         PostizError::Failed(_) => (502, Page::PostizUnreachable),
     }
 }

@@ -5,10 +5,10 @@
 
 use std::ffi::{OsStr, OsString};
 
-use crate::cli::command::{Command, Flag, Options, Takes};
+use crate::cli::command::{Command, Commands, Flag, Options, Takes, kebab};
 use crate::cli::error::CliError;
+use crate::cli::help::Topic;
 use crate::cli::suggestions::{self, SEE_OVERVIEW};
-use crate::cli::table;
 
 /// What the user asks for.
 pub(crate) enum Asked {
@@ -20,42 +20,33 @@ pub(crate) enum Asked {
     Nothing,
 }
 
-/// What help is about.
-#[derive(Clone, Copy)]
-pub(crate) enum Topic {
-    Overview,
-    /// `posts`: all commands that begin with it.
-    Group(&'static str),
-    Command(&'static Command),
-}
-
 /// Reads the whole command line, without the program's name.
-pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Asked, CliError> {
+pub(crate) fn parse(commands: Commands, arguments: Vec<OsString>) -> Result<Asked, CliError> {
     if arguments.is_empty() {
         return Ok(Asked::Nothing);
     }
     let mut words = pico_args::Arguments::from_vec(arguments);
     match words.subcommand() {
-        Ok(Some(word)) => parse_after(&word, words.finish()),
-        Ok(None) => parse_flags_first(&words.finish()),
+        Ok(Some(word)) => parse_after(commands, &word, words.finish()),
+        Ok(None) => parse_flags_first(commands, &words.finish()),
         Err(_) => Err(CliError::usage("the command is not valid UTF-8").hint(SEE_OVERVIEW)),
     }
 }
 
 /// `word` stands first: a command, the first half of one, or `help`.
-fn parse_after(word: &str, rest: Vec<OsString>) -> Result<Asked, CliError> {
-    if let Some(command) = table::command(word) {
-        return read(command, &rest);
+fn parse_after(commands: Commands, word: &str, rest: Vec<OsString>) -> Result<Asked, CliError> {
+    if let Some(command) = commands.named(word) {
+        return read(commands, command, &rest);
     }
     let second = rest.first().and_then(|next| next.to_str());
     if word == "help" {
-        return help_about(second, &rest);
+        return help_about(commands, second, &rest);
     }
-    if !table::is_group(word) {
-        return Err(unknown_command(word));
+    if commands.group(word).is_none() {
+        return Err(unknown_command(commands, word));
     }
     match second {
-        Some("-h" | "--help") => help_about(Some(word), &[]),
+        Some("-h" | "--help") => help_about(commands, Some(word), &[]),
         Some("-v" | "--version") => Ok(Asked::Version),
         None | Some("") => {
             let message = format!("`{word}` is only half of a command");
@@ -64,14 +55,15 @@ fn parse_after(word: &str, rest: Vec<OsString>) -> Result<Asked, CliError> {
         }
         Some(second) => {
             let name = format!("{word}:{second}");
-            let command = table::command(&name).ok_or_else(|| unknown_command(&name))?;
-            read(command, &rest[1..])
+            let command = commands.named(&name);
+            let command = command.ok_or_else(|| unknown_command(commands, &name))?;
+            read(commands, command, &rest[1..])
         }
     }
 }
 
 /// `help`, `help posts`, `help posts:create`, `help posts create`.
-fn help_about(word: Option<&str>, rest: &[OsString]) -> Result<Asked, CliError> {
+fn help_about(commands: Commands, word: Option<&str>, rest: &[OsString]) -> Result<Asked, CliError> {
     let Some(word) = word else {
         return Ok(Asked::Help(Topic::Overview));
     };
@@ -79,34 +71,29 @@ fn help_about(word: Option<&str>, rest: &[OsString]) -> Result<Asked, CliError> 
         .get(1)
         .map(|next| format!("{word}:{}", next.to_string_lossy()));
     let name = with_next.as_deref().unwrap_or(word);
-    if let Some(command) = table::command(name) {
-        return Ok(Asked::Help(Topic::Command(command)));
-    }
-    let groups = table::COMMANDS
-        .iter()
-        .filter_map(|command| table::group_of(command.name));
-    match groups.into_iter().find(|group| *group == name) {
-        Some(group) => Ok(Asked::Help(Topic::Group(group))),
-        None => Err(unknown_command(name)),
+    match (commands.named(name), commands.group(name)) {
+        (Some(command), _) => Ok(Asked::Help(Topic::Command(command))),
+        (None, Some(group)) => Ok(Asked::Help(Topic::Group(group))),
+        (None, None) => Err(unknown_command(commands, name)),
     }
 }
 
 /// Flags stand before the command (`--json auth:status`): the command is the first word that is one, with all before it
 /// readable as its flags.
-fn parse_flags_first(arguments: &[OsString]) -> Result<Asked, CliError> {
+fn parse_flags_first(commands: Commands, arguments: &[OsString]) -> Result<Asked, CliError> {
     match arguments.first().and_then(|first| first.to_str()) {
         Some("-h" | "--help") => return Ok(Asked::Help(Topic::Overview)),
         Some("-v" | "--version") => return Ok(Asked::Version),
         _ => {}
     }
     for (place, word) in arguments.iter().enumerate() {
-        let Some(command) = word.to_str().and_then(table::command) else {
+        let Some(command) = word.to_str().and_then(|word| commands.named(word)) else {
             continue;
         };
         let before = &arguments[..place];
-        if Scan::new(command).take_all(before).is_ok() {
+        if Scan::new(commands, command).take_all(before).is_ok() {
             let all = [before, &arguments[place + 1..]].concat();
-            return read(command, &all);
+            return read(commands, command, &all);
         }
     }
     let first = arguments
@@ -116,8 +103,12 @@ fn parse_flags_first(arguments: &[OsString]) -> Result<Asked, CliError> {
     Err(CliError::usage(format!("no command follows `{first}`")).hint(SEE_OVERVIEW))
 }
 
-fn read(command: &'static Command, arguments: &[OsString]) -> Result<Asked, CliError> {
-    let mut scan = Scan::new(command);
+fn read(
+    commands: Commands,
+    command: &'static Command,
+    arguments: &[OsString],
+) -> Result<Asked, CliError> {
+    let mut scan = Scan::new(commands, command);
     let read = scan.take_all(arguments).and_then(|()| scan.finish());
     read.map_err(|error| match error.hint {
         Some(_) => error,
@@ -136,9 +127,10 @@ struct Scan {
 }
 
 impl Scan {
-    fn new(command: &'static Command) -> Scan {
+    fn new(commands: Commands, command: &'static Command) -> Scan {
         Scan {
             options: Options {
+                commands,
                 command,
                 positionals: Vec::new(),
                 given: Vec::new(),
@@ -318,20 +310,9 @@ fn check_word(flag: &Flag, value: &OsStr) -> Result<(), CliError> {
     )))
 }
 
-/// `startDate` and `start-date` are one flag.
-pub(crate) fn kebab(name: &str) -> String {
-    let mut kebab = String::with_capacity(name.len() + 2);
-    for c in name.chars() {
-        if c.is_ascii_uppercase() {
-            kebab.push('-');
-        }
-        kebab.push(c.to_ascii_lowercase());
-    }
-    kebab
-}
-
-fn unknown_command(typed: &str) -> CliError {
-    CliError::usage(format!("there is no command `{typed}`")).hint(suggestions::for_command(typed))
+fn unknown_command(commands: Commands, typed: &str) -> CliError {
+    CliError::usage(format!("there is no command `{typed}`"))
+        .hint(suggestions::for_command(commands, typed))
 }
 
 #[cfg(test)]
@@ -340,7 +321,7 @@ mod tests {
     use crate::cli::table::COMMANDS;
 
     fn options(arguments: &[&str]) -> Options {
-        match parse(arguments.iter().map(Into::into).collect()) {
+        match parse(COMMANDS, arguments.iter().map(Into::into).collect()) {
             Ok(Asked::Run(options)) => options,
             _ => panic!("{arguments:?} is no command to run"),
         }
@@ -386,7 +367,7 @@ mod tests {
     /// The table must make sense: no flag hides another, only the last positional repeats, all have help.
     #[test]
     fn the_table_is_sound() {
-        for command in COMMANDS {
+        for command in COMMANDS.iter() {
             let flags: Vec<_> = command.all_flags().collect();
             for (place, flag) in flags.iter().enumerate() {
                 for other in &flags[place + 1..] {
@@ -439,7 +420,7 @@ mod tests {
             let line: Vec<OsString> = (0..next(7))
                 .map(|_| OsString::from(&words[next(words.len())]))
                 .collect();
-            drop(parse(line));
+            drop(parse(COMMANDS, line));
         }
     }
 }

@@ -21,6 +21,28 @@ pub(crate) struct Command {
     pub(crate) run: fn(&mut Context, &Options) -> Result<Exit, CliError>,
 }
 
+/// All commands, in the order of the overview. The list is table.rs; who writes about all commands gets it as an argument.
+#[derive(Clone, Copy)]
+pub(crate) struct Commands(pub(crate) &'static [&'static Command]);
+
+impl Commands {
+    pub(crate) fn iter(self) -> impl Iterator<Item = &'static Command> {
+        self.0.iter().copied()
+    }
+
+    /// The command with this exact name.
+    pub(crate) fn named(self, name: &str) -> Option<&'static Command> {
+        self.iter().find(|command| command.name == name)
+    }
+
+    /// The group with this exact name.
+    pub(crate) fn group(self, name: &str) -> Option<&'static str> {
+        self.iter()
+            .filter_map(Command::group)
+            .find(|group| *group == name)
+    }
+}
+
 /// An argument known by its place.
 pub(crate) struct Positional {
     pub(crate) name: &'static str,
@@ -77,6 +99,14 @@ pub(crate) static AGAIN: Flag = flag(
     None,
     Takes::Nothing,
     "send it although the same was sent within a day and not answered",
+);
+
+/// `--json` of the commands that print for people otherwise.
+pub(crate) static AS_JSON: Flag = flag(
+    "json",
+    None,
+    Takes::Nothing,
+    "print JSON for programs on stdout",
 );
 
 /// What follows a flag.
@@ -155,12 +185,18 @@ pub(crate) const fn many(name: &'static str, about: &'static str) -> Positional 
 
 /// The arguments of one command, in the order they were typed.
 pub(crate) struct Options {
+    pub(crate) commands: Commands,
     pub(crate) command: &'static Command,
     pub(crate) positionals: Vec<OsString>,
     pub(crate) given: Vec<(&'static Flag, OsString)>,
 }
 
 impl Command {
+    /// What stands before the colon in its name: `auth`, `posts`, …
+    pub(crate) fn group(&self) -> Option<&'static str> {
+        self.name.split_once(':').map(|(group, _)| group)
+    }
+
     /// The command's own flags and those of every command.
     pub(crate) fn all_flags(&self) -> impl Iterator<Item = &'static Flag> {
         let has_json = self.flags.iter().any(|flag| flag.long == JSON.long);
@@ -260,4 +296,16 @@ impl Options {
 pub(crate) fn utf8<'a>(flag: &Flag, raw: &'a OsStr) -> Result<&'a str, CliError> {
     raw.to_str()
         .ok_or_else(|| CliError::usage(format!("the value of --{} is not valid UTF-8", flag.long)))
+}
+
+/// `startDate` and `start-date` are one flag.
+pub(crate) fn kebab(name: &str) -> String {
+    let mut kebab = String::with_capacity(name.len() + 2);
+    for c in name.chars() {
+        if c.is_ascii_uppercase() {
+            kebab.push('-');
+        }
+        kebab.push(c.to_ascii_lowercase());
+    }
+    kebab
 }

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::cli::error::CliError;
-use crate::cli::http::AnswerTimeout;
 use crate::cli::output::Output;
 
 /// What one run of the CLI may touch.
@@ -41,6 +40,16 @@ pub struct Common {
     pub(crate) again: bool,
     /// What was asked for: the command line, and the files that it names. Two equal ones are one request, said twice.
     pub(crate) asked: Vec<u8>,
+}
+
+/// How long an answer may take, as the user chose it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum AnswerTimeout {
+    /// 60 s; for [`Http::send_and_wait`], as long as it takes.
+    #[default]
+    Usual,
+    After(Duration),
+    Never,
 }
 
 /// The environment's variables.

@@ -9,7 +9,7 @@ use rustls::CertificateError;
 use ureq::http::{HeaderMap, Method, Request, Uri};
 use ureq::{Agent, AsSendBody, SendBody};
 
-use crate::cli::context::Context;
+use crate::cli::context::{AnswerTimeout, Context};
 use crate::cli::error::CliError;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::http_client::{
@@ -22,16 +22,6 @@ pub(crate) struct Http {
     proxies: Arc<Proxies>,
     sending: Arc<Sending>,
     timeout: AnswerTimeout,
-}
-
-/// How long an answer may take, as the user chose it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum AnswerTimeout {
-    /// 60 s; for [`Http::send_and_wait`], as long as it takes.
-    #[default]
-    Usual,
-    After(Duration),
-    Never,
 }
 
 impl AnswerTimeout {

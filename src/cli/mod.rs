@@ -7,7 +7,7 @@ pub mod context;
 
 mod args;
 mod command;
-mod common;
+mod common_flags;
 mod suggestions;
 mod table;
 
@@ -26,7 +26,6 @@ mod browser;
 pub(crate) mod credentials;
 mod private_file;
 
-mod completions;
 mod dates;
 mod help;
 mod progress;
@@ -37,16 +36,17 @@ pub mod output;
 
 pub use browser::open as open_browser;
 
-use args::{Asked, Topic};
+use args::Asked;
 use command::CREDENTIALS;
 use context::{Common, Context};
 use error::{CliError, Exit};
+use help::Topic;
 
 /// Runs one command line to its end.
 pub fn run(mut context: Context) -> Exit {
     let arguments = std::mem::take(&mut context.arguments);
-    let as_json = common::wants_json_errors(&arguments);
-    let done = args::parse(arguments).and_then(|asked| act(asked, &mut context));
+    let as_json = common_flags::wants_json_errors(&arguments);
+    let done = args::parse(table::COMMANDS, arguments).and_then(|asked| act(asked, &mut context));
     match done {
         Ok(exit) => exit,
         Err(error) => {
@@ -68,14 +68,14 @@ fn act(asked: Asked, context: &mut Context) -> Result<Exit, CliError> {
             context.common = Common::read(&options, &context.vars)?;
             return (options.command.run)(context, &options);
         }
-        Asked::Help(topic) => context.output.verbatim(&help::page(topic))?,
+        Asked::Help(topic) => context.output.verbatim(&help::page(table::COMMANDS, topic))?,
         Asked::Version => context.output.line(concat!(
             "postiz ",
             env!("CARGO_PKG_VERSION"),
             " (npm 2.1.0 compatible)"
         ))?,
         Asked::Nothing => {
-            context.output.say_verbatim(&help::page(Topic::Overview));
+            context.output.say_verbatim(&help::page(table::COMMANDS, Topic::Overview));
             return Ok(Exit::Usage);
         }
     }

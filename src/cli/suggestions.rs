@@ -1,22 +1,22 @@
 //! What a mistyped command or flag was probably meant to be. A command that changes something is offered only for a
 //! misspelling of its own name: people and agents run what a hint says.
 
-use crate::cli::table::{COMMANDS, group_of, is_group};
+use crate::cli::command::{Command, Commands, kebab};
 
 /// The hint for a command that does not exist.
-pub(crate) fn for_command(typed: &str) -> String {
+pub(crate) fn for_command(commands: Commands, typed: &str) -> String {
     let typed = typed.to_lowercase();
     let mut parts: Vec<&str> = typed.split(':').map(meaning_of).collect();
     if let Some(whole) = parts.iter().find(|part| part.contains(':')) {
         return did_you_mean(&[whole]);
     }
     // `channels`: what lists them.
-    if parts.len() == 1 && is_group(parts[0]) {
+    if parts.len() == 1 && commands.group(parts[0]).is_some() {
         parts.push("list");
     }
-    let mut groups = COMMANDS.iter().filter_map(|command| group_of(command.name));
+    let mut groups = commands.iter().filter_map(Command::group);
     let group = groups.find(|group| misspelt(parts[0], group, MISSPELT_MAX).is_some());
-    let found = likeliest(&parts);
+    let found = likeliest(commands, &parts);
     match group {
         // `post` is half a command rather than another group's `post`.
         Some(group) if parts.len() == 1 || found.is_empty() => {
@@ -34,18 +34,17 @@ pub(crate) fn nearest_flag<'a>(
 ) -> Option<&'a str> {
     let letters_max = letters_max(typed);
     let near = names.filter_map(|name| {
-        let kebab = super::args::kebab(name);
-        misspelt(typed, &kebab, letters_max).map(|letters| (letters, name))
+        misspelt(typed, &kebab(name), letters_max).map(|letters| (letters, name))
     });
     near.min_by_key(|(letters, _)| *letters)
         .map(|(_, name)| name)
 }
 
 /// The commands that are as near as any: those that only read, if there are some.
-fn likeliest(parts: &[&str]) -> Vec<&'static str> {
-    let scored: Vec<(usize, &str)> = COMMANDS
+fn likeliest(commands: Commands, parts: &[&str]) -> Vec<&'static str> {
+    let scored: Vec<(usize, &str)> = commands
         .iter()
-        .filter_map(|command| Some((score(parts, command.name)?, command.name)))
+        .filter_map(|command| Some((score(commands, parts, command.name)?, command.name)))
         .collect();
     let Some(best) = scored.iter().map(|(score, _)| *score).min() else {
         return Vec::new();
@@ -62,7 +61,7 @@ fn likeliest(parts: &[&str]) -> Vec<&'static str> {
 }
 
 /// How far what was typed is from `name`, if that is near at all.
-fn score(parts: &[&str], name: &str) -> Option<usize> {
+fn score(commands: Commands, parts: &[&str], name: &str) -> Option<usize> {
     let (group, action) = name.split_once(':').unwrap_or(("", name));
     let only_reads = READ_ONLY.contains(&name);
     let near = |typed: &str| {
@@ -81,7 +80,7 @@ fn score(parts: &[&str], name: &str) -> Option<usize> {
             let by_last = near(last).map(|letters| letters + by_group);
             // `groups:list` means `integrations:groups` rather than another group's list.
             let by_first = OTHER_GROUP - usize::from(only_reads);
-            let first_names_it = || near(first).filter(|_| !is_group(first));
+            let first_names_it = || near(first).filter(|_| commands.group(first).is_none());
             by_last.or_else(|| first_names_it().map(|letters| letters + by_first))
         }
     }
@@ -190,6 +189,7 @@ pub(crate) const SEE_OVERVIEW: &str = "`postiz --help` lists the commands";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::table::COMMANDS;
 
     #[test]
     fn suggestions_name_what_was_meant() {
@@ -224,7 +224,7 @@ mod tests {
             (":", SEE_OVERVIEW),
             ("a:b:c:d", SEE_OVERVIEW),
         ] {
-            assert_eq!(for_command(typed), hint, "{typed}");
+            assert_eq!(for_command(COMMANDS, typed), hint, "{typed}");
         }
     }
 
@@ -235,7 +235,7 @@ mod tests {
                      posts:credits posts:date posts:meet list delte:list posts:context upload:list clipping:get \
                      posts:whoami integrations:get posts:select posts:listing posts:settle auth:logs";
         for typed in words.split_whitespace() {
-            let hint = for_command(typed);
+            let hint = for_command(COMMANDS, typed);
             let named = COMMANDS
                 .iter()
                 .filter(|command| hint.contains(&format!("`postiz {}`", command.name)));
@@ -257,7 +257,7 @@ mod tests {
             for other in writing.iter().filter(|other| *other != one) {
                 let parts: Vec<&str> = one.split(':').collect();
                 let same_action = one.split(':').next_back() == other.split(':').next_back();
-                let score = score(&parts, other);
+                let score = score(COMMANDS, &parts, other);
                 assert!(
                     score.is_none_or(|score| score >= OTHER_GROUP && same_action),
                     "{one} {other}"
@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn suggestions_know_every_command_that_only_reads() {
         for name in READ_ONLY {
-            assert!(crate::cli::table::command(name).is_some(), "{name}");
+            assert!(COMMANDS.named(name).is_some(), "{name}");
         }
     }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cli::api::{Api, Call};
-use crate::cli::command::{Command, Flag, Options, Takes, flag};
+use crate::cli::command::{AS_JSON, Command, Options};
 use crate::cli::context::{Context, Vars};
 use crate::cli::credentials::{
     API_KEY_VARIABLE, API_URL_VARIABLE, AUTH_SERVER_VARIABLE, By, CredentialsFile, SignedIn,
@@ -38,13 +38,6 @@ pub(crate) static STATUS: Command = Command {
     ],
     run: status,
 };
-
-pub(crate) static AS_JSON: Flag = flag(
-    "json",
-    None,
-    Takes::Nothing,
-    "print JSON for programs on stdout",
-);
 
 /// Says who is signed in, and asks Postiz whether that is so.
 pub(crate) fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {

@@ -1,10 +1,9 @@
 //! `man`: prints the manual page (roff with the man macros), written from the table.
 
-use crate::cli::command::{Command, Options};
+use crate::cli::command::{Command, Commands, Options};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::help::{EXIT_CODES, VARIABLES, flag_names, usage};
-use crate::cli::table::COMMANDS;
 
 pub(crate) static MAN: Command = Command {
     name: "man",
@@ -16,12 +15,12 @@ pub(crate) static MAN: Command = Command {
     run: print,
 };
 
-pub(crate) fn print(context: &mut Context, _: &Options) -> Result<Exit, CliError> {
-    context.output.verbatim(&page())?;
+pub(crate) fn print(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+    context.output.verbatim(&page(options.commands))?;
     Ok(Exit::Done)
 }
 
-fn page() -> String {
+fn page(commands: Commands) -> String {
     let mut page = Page::default();
     let title = concat!(
         "TH POSTIZ 1 \"\" \"postiz ",
@@ -36,7 +35,7 @@ fn page() -> String {
     page.section("DESCRIPTION");
     page.text(DESCRIPTION);
     page.section("COMMANDS");
-    for command in COMMANDS {
+    for command in commands.iter() {
         page.command(command);
     }
     page.section("EXIT STATUS");

@@ -3,8 +3,7 @@
 
 use serde_json::json;
 
-use crate::cli::command::Options;
-use crate::cli::commands::auth::AS_JSON;
+use crate::cli::command::{AS_JSON, Options};
 use crate::cli::context::{Context, sleep};
 use crate::cli::credentials::{AUTH_SERVER_VARIABLE, CredentialsFile, Stored};
 use crate::cli::error::{CliError, Exit};

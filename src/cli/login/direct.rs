@@ -7,8 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::cli::browser::{Closed, is_over_ssh, may_open};
-use crate::cli::command::Options;
-use crate::cli::commands::auth::AS_JSON;
+use crate::cli::command::{AS_JSON, Options};
 use crate::cli::context::Context;
 use crate::cli::credentials::{CredentialsFile, Stored, api_url_from_environment};
 use crate::cli::error::{CliError, Exit};

@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 
 use crate::cli::api::Api;
 use crate::cli::browser::{Closed, may_open};
-use crate::cli::command::{Command, Flag, Options, Takes, flag};
-use crate::cli::commands::auth::{AS_JSON, names, not_used, organization};
+use crate::cli::command::{AS_JSON, Command, Flag, Options, Takes, flag};
+use crate::cli::commands::auth::{names, not_used, organization};
 use crate::cli::context::Context;
 use crate::cli::credentials::{
     API_URL_VARIABLE, AUTH_SERVER_VARIABLE, CredentialsFile, Stored, api_url_from_environment,

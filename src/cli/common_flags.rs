@@ -4,9 +4,8 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use crate::cli::command::{AGAIN, JSON_ERRORS, Options, TIMEOUT};
-use crate::cli::context::{Common, Vars};
+use crate::cli::context::{AnswerTimeout, Common, Vars};
 use crate::cli::error::CliError;
-use crate::cli::http::AnswerTimeout;
 
 impl Common {
     /// Reads the flags, and the variables that stand for them.

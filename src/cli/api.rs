@@ -4,16 +4,15 @@
 use std::io::Read;
 use std::time::Duration;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::Value;
 use ureq::http::{Method, Uri};
 
 use crate::cli::api_error;
+use crate::cli::call::Call;
 use crate::cli::context::{Context, sleep};
-use crate::cli::credentials::SignedIn;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::http::{Answer, Http, NoAnswer, Outgoing, Reached, Sent, is_idempotent, is_read};
 use crate::cli::json::Json;
+use crate::cli::signed_in::SignedIn;
 use crate::cli::unanswered::{self, Remembered};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::text::printable_cut;
@@ -22,85 +21,6 @@ use crate::shared::text::printable_cut;
 pub(crate) struct Api {
     http: Http,
     pub(crate) signed_in: SignedIn,
-}
-
-/// One request to the API.
-pub(crate) struct Call {
-    pub(crate) method: Method,
-    /// Path and query under the API URL, encoded.
-    pub(crate) path: String,
-    body: Option<String>,
-    /// Its answer may take as long as it likes.
-    is_slow: bool,
-    /// Its answer is nice to have, and nobody waits for another try.
-    once: bool,
-}
-
-impl Call {
-    /// A request under `/public/v1`; each of `segments` is one segment of the path, whatever characters it has.
-    pub(crate) fn new(method: Method, segments: &[&str]) -> Result<Call, CliError> {
-        let mut path = String::from("/public/v1");
-        for segment in segments {
-            if matches!(*segment, "" | "." | "..") {
-                return Err(CliError::usage(format!("`{segment}` is not an ID")));
-            }
-            path.push('/');
-            path.extend(utf8_percent_encode(segment, SEGMENT));
-        }
-        Ok(Call::verbatim(method, &path, None))
-    }
-
-    pub(crate) fn get(segments: &[&str]) -> Result<Call, CliError> {
-        Call::new(Method::GET, segments)
-    }
-
-    /// A request whose path and query the user wrote.
-    pub(crate) fn verbatim(method: Method, path: &str, body: Option<String>) -> Call {
-        let slash = if path.starts_with('/') { "" } else { "/" };
-        Call {
-            method,
-            path: format!("{slash}{path}"),
-            body,
-            is_slow: false,
-            once: false,
-        }
-    }
-
-    /// Waits for the answer without a limit, unless the user set one.
-    pub(crate) fn slow(mut self) -> Call {
-        self.is_slow = true;
-        self
-    }
-
-    pub(crate) fn query(mut self, name: &str, value: &str) -> Call {
-        let separator = if self.path.contains('?') { "&" } else { "?" };
-        self.path.extend([separator, name, "="]);
-        self.path.extend(utf8_percent_encode(value, SEGMENT));
-        self
-    }
-
-    pub(crate) fn body(mut self, json: impl Into<String>) -> Call {
-        self.body = Some(json.into());
-        self
-    }
-
-    /// Is not tried again.
-    pub(crate) fn once(mut self) -> Call {
-        self.once = true;
-        self
-    }
-
-    /// Elsewhere, a redirected request would lose its body or change its method.
-    fn follows_redirects(&self) -> bool {
-        is_read(&self.method)
-    }
-
-    /// What the channel at `place` of a new post is known by.
-    pub(crate) fn channel_of_post(&self, place: usize) -> Option<String> {
-        let body: Value = serde_json::from_str(self.body.as_deref()?).ok()?;
-        let id = &body["posts"][place]["integration"]["id"];
-        id.as_str().map(str::to_owned)
-    }
 }
 
 impl Api {
@@ -390,13 +310,6 @@ fn redirected(call: &Call, uri: &Uri, target: &str) -> CliError {
     .word("redirected")
     .hint("if that is where Postiz lives now, name it in POSTIZ_API_URL or sign in again")
 }
-
-/// What may stand unencoded in a segment of a path (RFC 3986 §2.3, the unreserved characters).
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
 
 /// How often a request is sent at most.
 const TRIES: u32 = 3;

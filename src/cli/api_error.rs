@@ -6,12 +6,13 @@ use serde_json::Value;
 
 use ureq::http::Method;
 
-use crate::cli::api::Call;
+use crate::cli::call::Call;
 use crate::cli::context::Vars;
-use crate::cli::credentials::{API_KEY_VARIABLE, By, DEFAULT_API_URL, SignedIn};
+use crate::cli::credentials::DEFAULT_API_URL;
 use crate::cli::error::{Answered, CliError};
 use crate::cli::http::{Answer, NoAnswer, is_read};
 use crate::cli::json::Json;
+use crate::cli::signed_in::{API_KEY_VARIABLE, SignInMethod, SignedIn};
 use crate::cli::unanswered;
 use crate::shared::text::printable_cut;
 
@@ -19,13 +20,20 @@ use crate::shared::text::printable_cut;
 pub(crate) fn of(
     answer: &Answer,
     call: &Call,
-    by: &SignedIn,
+    signed_in: &SignedIn,
     vars: &Vars,
     now: SystemTime,
 ) -> CliError {
     let said = message_of(answer);
     let channel = channel(answer, call, said.as_deref());
-    let mut error = in_words(answer, said.as_deref(), channel.as_deref(), by, vars, now);
+    let mut error = in_words(
+        answer,
+        said.as_deref(),
+        channel.as_deref(),
+        signed_in,
+        vars,
+        now,
+    );
     let below = call.path.strip_prefix("/public/v1/");
     match (answer.status, below) {
         (401 | 403 | 404, None) if !call.path.starts_with("/api/") => {
@@ -38,7 +46,7 @@ pub(crate) fn of(
             if let Some(version) = needed_version(&call.method, below) {
                 error = error.hint(format!(
                     "this needs Postiz {version}, and {} is older",
-                    by.api_url
+                    signed_in.api_url
                 ));
             }
         }
@@ -56,13 +64,13 @@ fn in_words(
     answer: &Answer,
     said: Option<&str>,
     channel: Option<&str>,
-    by: &SignedIn,
+    signed_in: &SignedIn,
     vars: &Vars,
     now: SystemTime,
 ) -> CliError {
     let reason = reason(answer, said);
     let said = said.unwrap_or_default();
-    let api_url = &by.api_url;
+    let api_url = &signed_in.api_url;
     let refused = CliError::failed(match channel {
         Some(channel) => format!("Postiz refused the post for {channel}: {reason}"),
         None => format!("Postiz refused: {reason}"),
@@ -74,7 +82,7 @@ fn in_words(
         401 if said.contains(CHANNEL_DISCONNECTED) => {
             refused.hint("the credentials are fine: reconnect the channel in Postiz")
         }
-        401 => refused_credentials(&reason, by, vars),
+        401 => refused_credentials(&reason, signed_in, vars),
         402 => CliError::failed(format!("Postiz wants a bigger plan: {reason}"))
             .hint(where_to_pay(answer)),
         403 if answer.is_html() => {
@@ -85,7 +93,7 @@ fn in_words(
         403 => CliError::failed(format!("Postiz does not allow it: {reason}")),
         404 if is_missing_path(answer, said) => {
             let message = format!("{api_url} has no such path: {reason}");
-            with_api_hint(CliError::failed(message), by)
+            with_api_hint(CliError::failed(message), signed_in)
         }
         404 => CliError::failed(format!("not found: {reason}")),
         413 => refused.hint("it is larger than Postiz, or a proxy in front of it, takes"),
@@ -93,7 +101,7 @@ fn in_words(
             .hint(when_to_try_again(answer.retry_after(now))),
         500.. => CliError::failed(format!("Postiz failed: {reason}"))
             .hint("try again later; a Postiz of your own has more in its log"),
-        _ if answer.is_html() => with_api_hint(refused, by),
+        _ if answer.is_html() => with_api_hint(refused, signed_in),
         _ => refused,
     }
 }
@@ -148,19 +156,19 @@ pub(crate) fn leads_to_sign_in(target: &str) -> bool {
 }
 
 /// The web page of Postiz answered instead of its API.
-pub(crate) fn not_the_api(answer: &Answer, target: &str, by: &SignedIn) -> CliError {
+pub(crate) fn not_the_api(answer: &Answer, target: &str, signed_in: &SignedIn) -> CliError {
     let message = format!(
         "{} answered with its sign-in page instead of the API (HTTP {} to {})",
-        by.api_url,
+        signed_in.api_url,
         answer.status,
         printable_cut(target, 200)
     );
-    with_api_hint(CliError::failed(message).word("not_the_api"), by)
+    with_api_hint(CliError::failed(message).word("not_the_api"), signed_in)
 }
 
 /// There was no answer.
-pub(crate) fn unreachable(no_answer: NoAnswer, by: &SignedIn) -> CliError {
-    let message = format!("cannot reach {}: {}", by.api_url, no_answer.why);
+pub(crate) fn unreachable(no_answer: NoAnswer, signed_in: &SignedIn) -> CliError {
+    let message = format!("cannot reach {}: {}", signed_in.api_url, no_answer.why);
     let hint = no_answer
         .hint
         .unwrap_or("check the network and the API URL");
@@ -168,15 +176,19 @@ pub(crate) fn unreachable(no_answer: NoAnswer, by: &SignedIn) -> CliError {
 }
 
 /// The JSON of a success.
-pub(crate) fn json_of(answer: &Answer, call: &Call, by: &SignedIn) -> Result<Json, CliError> {
-    let api_url = &by.api_url;
+pub(crate) fn json_of(
+    answer: &Answer,
+    call: &Call,
+    signed_in: &SignedIn,
+) -> Result<Json, CliError> {
+    let api_url = &signed_in.api_url;
     if answer.body.trim_ascii().is_empty() {
         return Ok(Json::null());
     }
     if answer.is_html() {
         let message = format!("{api_url} answered with a web page instead of JSON");
         let error = CliError::failed(message).word("not_json");
-        return Err(with_api_hint(error, by));
+        return Err(with_api_hint(error, signed_in));
     }
     let text = str::from_utf8(&answer.body).map_err(|_| match answer.header("content-encoding") {
         Some(coding) => format!("it is compressed ({coding}), which nobody asked for"),
@@ -233,13 +245,13 @@ fn words(value: &Value) -> Option<String> {
     }
 }
 
-fn refused_credentials(reason: &str, by: &SignedIn, vars: &Vars) -> CliError {
+fn refused_credentials(reason: &str, signed_in: &SignedIn, vars: &Vars) -> CliError {
     let error = CliError::refused(format!("Postiz refused the credentials: {reason}"));
-    match &by.by {
-        By::ApiKey => {
+    match &signed_in.method {
+        SignInMethod::ApiKey => {
             error.hint("check POSTIZ_API_KEY and POSTIZ_API_URL, or run `postiz auth:login`")
         }
-        By::Login { .. } => {
+        SignInMethod::Login { .. } => {
             // Postiz keeps one login of an account for an app.
             let hint =
                 "run `postiz auth:login`: a later login on another machine may have ended this one";
@@ -269,14 +281,14 @@ fn is_missing_path(answer: &Answer, said: &str) -> bool {
 }
 
 /// The most common mistake of people with a Postiz of their own.
-fn with_api_hint(error: CliError, by: &SignedIn) -> CliError {
-    let url = &by.api_url;
+fn with_api_hint(error: CliError, signed_in: &SignedIn) -> CliError {
+    let url = &signed_in.api_url;
     if url.as_str() == DEFAULT_API_URL || url.path().ends_with("/api") {
         return error.hint("check the API URL: `postiz auth:status` shows it");
     }
-    let setting = match by.by {
-        By::ApiKey => "POSTIZ_API_URL",
-        By::Login { .. } => "the auth server's POSTIZ_API_URL",
+    let setting = match signed_in.method {
+        SignInMethod::ApiKey => "POSTIZ_API_URL",
+        SignInMethod::Login { .. } => "the auth server's POSTIZ_API_URL",
     };
     error.hint(format!(
         "a self-hosted Postiz usually has its API under /api: try {url}/api as {setting}"

@@ -63,7 +63,11 @@ fn parse_after(commands: Commands, word: &str, rest: Vec<OsString>) -> Result<As
 }
 
 /// `help`, `help posts`, `help posts:create`, `help posts create`.
-fn help_about(commands: Commands, word: Option<&str>, rest: &[OsString]) -> Result<Asked, CliError> {
+fn help_about(
+    commands: Commands,
+    word: Option<&str>,
+    rest: &[OsString],
+) -> Result<Asked, CliError> {
     let Some(word) = word else {
         return Ok(Asked::Help(Topic::Overview));
     };

@@ -9,7 +9,7 @@ use crate::cli::context::Vars;
 
 /// Why no browser is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Closed {
+pub(crate) enum NoBrowser {
     /// `--no-browser`.
     NotWanted,
     /// A browser would open on the machine at the other end.
@@ -21,19 +21,19 @@ pub(crate) enum Closed {
 }
 
 /// May a browser be opened? The user's own `BROWSER` decides where nothing else is known.
-pub(crate) fn may_open(wanted: bool, vars: &Vars, has_terminal: bool) -> Result<(), Closed> {
+pub(crate) fn may_open(wanted: bool, vars: &Vars, has_terminal: bool) -> Result<(), NoBrowser> {
     if !wanted {
-        return Err(Closed::NotWanted);
+        return Err(NoBrowser::NotWanted);
     }
     if let Some(browser) = vars.text("BROWSER") {
         return if is_for_terminals(&browser) {
-            Err(Closed::InThisTerminal)
+            Err(NoBrowser::InThisTerminal)
         } else {
             Ok(())
         };
     }
     if is_over_ssh(vars) {
-        return Err(Closed::OverSsh);
+        return Err(NoBrowser::OverSsh);
     }
     // macOS and Windows have a display without saying so.
     let has_display =
@@ -41,7 +41,7 @@ pub(crate) fn may_open(wanted: bool, vars: &Vars, has_terminal: bool) -> Result<
     if has_display || has_terminal {
         Ok(())
     } else {
-        Err(Closed::NobodyHere)
+        Err(NoBrowser::NobodyHere)
     }
 }
 
@@ -104,7 +104,7 @@ mod tests {
     /// Only the system's browser, and only where its user sits.
     #[test]
     fn a_browser_opens_only_where_its_user_sits() {
-        type Row<'a> = (bool, &'a [&'a str], bool, Result<(), Closed>);
+        type Row<'a> = (bool, &'a [&'a str], bool, Result<(), NoBrowser>);
         let rows: [Row; 9] = [
             (true, &["DISPLAY"], true, Ok(())),
             (true, &["DISPLAY"], false, Ok(())),
@@ -114,17 +114,22 @@ mod tests {
                 true,
                 &["DISPLAY", "SSH_CONNECTION"],
                 true,
-                Err(Closed::OverSsh),
+                Err(NoBrowser::OverSsh),
             ),
-            (true, &["SSH_TTY"], true, Err(Closed::OverSsh)),
+            (true, &["SSH_TTY"], true, Err(NoBrowser::OverSsh)),
             (true, &["SSH_CONNECTION", "BROWSER"], true, Ok(())),
             (true, &["BROWSER"], false, Ok(())),
-            (false, &["DISPLAY", "BROWSER"], true, Err(Closed::NotWanted)),
+            (
+                false,
+                &["DISPLAY", "BROWSER"],
+                true,
+                Err(NoBrowser::NotWanted),
+            ),
         ];
         let text_browser = |value: &str| Vars::new([("BROWSER".into(), value.into())]);
         for value in ["w3m", "/usr/bin/lynx -accept_all_cookies %s:firefox"] {
-            let closed = may_open(true, &text_browser(value), true);
-            assert_eq!(closed, Err(Closed::InThisTerminal), "{value}");
+            let no_browser = may_open(true, &text_browser(value), true);
+            assert_eq!(no_browser, Err(NoBrowser::InThisTerminal), "{value}");
         }
         for (wanted, names, terminal, expected) in rows {
             assert_eq!(
@@ -134,7 +139,10 @@ mod tests {
             );
         }
         if cfg!(target_os = "linux") {
-            assert_eq!(may_open(true, &vars(&[]), false), Err(Closed::NobodyHere));
+            assert_eq!(
+                may_open(true, &vars(&[]), false),
+                Err(NoBrowser::NobodyHere)
+            );
         }
     }
 

@@ -91,7 +91,7 @@ pub(crate) static JSON_ERRORS: Flag = flag(
     "json-errors",
     None,
     Takes::Nothing,
-    "end stderr with one JSON object when it fails: error, status, channel, body",
+    "end stderr with one JSON object when it fails: error, status, channel, body, reference",
 );
 
 pub(crate) static AGAIN: Flag = flag(

@@ -37,6 +37,8 @@ pub(crate) struct CliError {
     /// Empty when there is nobody to tell: the reader of stdout has gone.
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
+    /// What the auth server's log calls the login that failed.
+    pub(crate) reference: Option<String>,
     /// What Postiz answered, for `--json-errors`.
     pub(crate) answered: Option<Box<Answered>>,
 }
@@ -57,6 +59,7 @@ impl CliError {
             word: word.to_owned(),
             message,
             hint: None,
+            reference: None,
             answered: None,
         }
     }
@@ -102,12 +105,21 @@ impl CliError {
             "status": answered.map(|answered| answered.status),
             "channel": answered.and_then(|answered| answered.channel.as_deref()),
             "body": answered.map(Answered::body_as_json),
+            "reference": self.reference,
         })
     }
 
     /// What to do now.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> CliError {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// By what the operator of the auth server finds the login. Who interrupts a login needs none.
+    pub(crate) fn reference(mut self, reference: String) -> CliError {
+        if self.exit != Exit::Interrupted {
+            self.reference = Some(reference);
+        }
         self
     }
 
@@ -136,6 +148,9 @@ impl Answered {
         })
     }
 }
+
+/// The hint of a login that ended without a token.
+pub(crate) const RUN_AGAIN: &str = "run `postiz auth:login` again";
 
 /// As much of a web page as a program is given.
 const BODY_CHARACTERS_MAX: usize = 2_000;

@@ -13,17 +13,22 @@ mod table;
 
 mod commands;
 
+mod account;
 mod api;
 mod api_error;
+mod call;
+mod signed_in;
 mod unanswered;
 
 mod login;
 
 mod http;
+mod input;
 mod json;
 
 mod browser;
 pub(crate) mod credentials;
+pub(crate) mod json_file;
 mod private_file;
 
 mod dates;
@@ -68,14 +73,18 @@ fn act(asked: Asked, context: &mut Context) -> Result<Exit, CliError> {
             context.common = Common::read(&options, &context.vars)?;
             return (options.command.run)(context, &options);
         }
-        Asked::Help(topic) => context.output.verbatim(&help::page(table::COMMANDS, topic))?,
+        Asked::Help(topic) => context
+            .output
+            .verbatim(&help::page(table::COMMANDS, topic))?,
         Asked::Version => context.output.line(concat!(
             "postiz ",
             env!("CARGO_PKG_VERSION"),
             " (npm 2.1.0 compatible)"
         ))?,
         Asked::Nothing => {
-            context.output.say_verbatim(&help::page(table::COMMANDS, Topic::Overview));
+            context
+                .output
+                .say_verbatim(&help::page(table::COMMANDS, Topic::Overview));
             return Ok(Exit::Usage);
         }
     }

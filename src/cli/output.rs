@@ -191,6 +191,9 @@ impl Output {
             let label = self.coloured("36", "hint:");
             self.write_stderr(&format!("{label} {}\n", printable(hint)));
         }
+        if let Some(reference) = &error.reference {
+            self.write_stderr(&format!("Reference: {reference}\n"));
+        }
     }
 
     /// Text of our own for the person, of several lines: a QR code, the overview for who typed no command.

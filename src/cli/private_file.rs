@@ -89,6 +89,19 @@ pub(crate) fn remove(path: &Path) -> io::Result<bool> {
     }
 }
 
+/// Can other users of this machine read the file?
+#[cfg(unix)]
+pub(crate) fn is_open_to_others(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
+}
+
+/// Windows keeps a home folder's files to its user.
+#[cfg(not(unix))]
+pub(crate) fn is_open_to_others(_: &Path) -> bool {
+    false
+}
+
 fn find(path: &Path) -> io::Result<Found> {
     match fs::metadata(path) {
         Ok(found) if found.len() > BYTES_MAX as u64 && found.is_file() => Err(too_large()),

@@ -6,11 +6,13 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::{Map, Value};
 use ureq::http::Method;
 
-use crate::cli::api::Call;
+use crate::cli::call::Call;
 use crate::cli::context::Context;
-use crate::cli::credentials::{CredentialsFile, SignedIn};
+use crate::cli::credentials;
 use crate::cli::error::CliError;
 use crate::cli::http::is_idempotent;
+use crate::cli::json_file::JsonFile;
+use crate::cli::signed_in::SignedIn;
 use crate::shared::hash::sha256_hex;
 
 /// What may have happened when a request's answer was lost, and which command shows whether it did.
@@ -66,16 +68,16 @@ fn may_have_been(method: &Method, path: &str) -> (String, &'static str) {
 /// One request, as it is remembered.
 pub(crate) struct Remembered {
     hash: String,
-    file: CredentialsFile,
+    file: JsonFile,
 }
 
 impl Remembered {
     /// What `call` is known by; `None` where repeating it does no harm, or where there is no folder to remember it in.
-    pub(crate) fn of(context: &Context, call: &Call, by: &SignedIn) -> Option<Remembered> {
+    pub(crate) fn of(context: &Context, call: &Call, signed_in: &SignedIn) -> Option<Remembered> {
         if is_idempotent(&call.method) || is_upload(call) {
             return None;
         }
-        let credentials = CredentialsFile::locate(context).ok()?;
+        let credentials = credentials::locate(context).ok()?;
         // Beside `/dev/null` and its like nothing is written.
         let is_usual = std::fs::metadata(credentials.path()).map_or(true, |found| found.is_file());
         if !is_usual {
@@ -84,8 +86,8 @@ impl Remembered {
         // Not by its body: IDs of media and the present time differ each time that the same thing is asked for.
         let asked = &context.common.asked;
         let parts = [
-            by.api_url.as_str().as_bytes(),
-            by.secret.expose().as_bytes(),
+            signed_in.api_url.as_str().as_bytes(),
+            signed_in.secret.expose().as_bytes(),
             call.method.as_str().as_bytes(),
             call.path.as_bytes(),
             asked.as_slice(),
@@ -117,7 +119,7 @@ impl Remembered {
         let now = seconds(context);
         let mut all = self.load(now);
         all.insert(self.hash.clone(), now.into());
-        let _ = self.file.write_object(all);
+        let _ = self.file.save(all);
     }
 
     /// Forgets it: the user has looked.
@@ -125,13 +127,13 @@ impl Remembered {
         let mut all = self.load(seconds(context));
         if all.remove(&self.hash).is_some() {
             // As above.
-            let _ = self.file.write_object(all);
+            let _ = self.file.save(all);
         }
     }
 
     /// All of the last day.
     fn load(&self, now: u64) -> Map<String, Value> {
-        let mut all = self.file.load_object().ok().flatten().unwrap_or_default();
+        let mut all = self.file.load().ok().flatten().unwrap_or_default();
         all.retain(|_, at| {
             at.as_u64()
                 .is_some_and(|at| now.saturating_sub(at) < KEPT_S)

@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
 
-use crate::cli::api::{Api, Call};
+use crate::cli::api::Api;
+use crate::cli::call::Call;
 use crate::cli::command::{Command, Flag, Options, Takes, flag, one, repeatable, utf8};
-use crate::cli::commands::media::PAGE;
-use crate::cli::commands::{answer_of, page};
+use crate::cli::commands::common::{PAGE, answer_of, page};
 use crate::cli::context::{Context, sleep};
 use crate::cli::error::{CliError, Exit};
 

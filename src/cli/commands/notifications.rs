@@ -1,8 +1,8 @@
 //! `notifications`: what Postiz tells the organisation, among it why posts failed.
 
-use crate::cli::api::Call;
+use crate::cli::call::Call;
 use crate::cli::command::{Command, Flag, Options, Takes, flag};
-use crate::cli::commands::{answer_of, page};
+use crate::cli::commands::common::{answer_of, page};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 

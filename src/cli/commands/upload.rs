@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use ureq::http::Method;
 
-use crate::cli::api::{self, Api, Call};
+use crate::cli::api::{self, Api};
 use crate::cli::api_error;
+use crate::cli::call::Call;
 use crate::cli::command::{Command, Flag, Options, Takes, flag, many};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};

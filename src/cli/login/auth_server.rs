@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use ureq::http::{Method, Uri};
 
 use crate::cli::context::Context;
-use crate::cli::credentials::{DEFAULT_API_URL, Stored, is_sendable};
+use crate::cli::credentials::{DEFAULT_API_URL, Stored, is_organization_id, is_token};
 use crate::cli::error::CliError;
 use crate::cli::http::{Answer, Http, NoAnswer, Outgoing, Sent};
 use crate::shared::base_url::BaseUrl;
+use crate::shared::hash::sha256_hex;
 use crate::shared::secret::Secret;
 use crate::shared::text::printable_cut;
 use crate::shared::wire::{self, DEFAULT_INTERVAL_S};
@@ -68,6 +69,11 @@ pub(crate) enum Poll {
         why: String,
         retry_after: Option<Duration>,
     },
+}
+
+/// What our auth server's log and pages call the login: the first 8 hex digits of the device code's SHA-256.
+pub(super) fn reference(device_code: &Secret<String>) -> String {
+    sha256_hex(device_code.expose().as_bytes())[..8].to_owned()
 }
 
 impl AuthServer {
@@ -260,7 +266,7 @@ impl Trust {
             Value::String(token) if !token.is_empty() => token,
             _ => return no_token("it sent no access token"),
         };
-        if token.len() > TOKEN_BYTES_MAX || !is_sendable(token) {
+        if !is_token(token) {
             return no_token("its access token holds characters that cannot be sent");
         }
         let api_url = match body["api_url"].as_str() {
@@ -271,7 +277,7 @@ impl Trust {
             return Poll::NoToken(why);
         }
         let organization_id = body.get("organization_id");
-        if !organization_id.is_none_or(is_plain_id) {
+        if !organization_id.is_none_or(is_organization_id) {
             return no_token("its organization_id is no ID");
         }
         Poll::Granted(Stored {
@@ -295,16 +301,6 @@ impl Trust {
         Err(format!(
             "its api_url {shown} is not encrypted: others on the network could read the token (--allow-http takes it)"
         ))
-    }
-}
-
-/// Text or a number of a sensible length, or null.
-pub(super) fn is_plain_id(id: &Value) -> bool {
-    match id {
-        Value::Null => true,
-        Value::String(id) => id.chars().count() <= ORGANIZATION_ID_CHARACTERS_MAX,
-        Value::Number(id) => id.as_str().len() <= ORGANIZATION_ID_CHARACTERS_MAX,
-        _ => false,
     }
 }
 
@@ -345,12 +341,6 @@ const URL_CHARACTERS_MAX: usize = 2048;
 
 /// Goes out with each poll, and must fit the file of a started login.
 const DEVICE_CODE_CHARACTERS_MAX: usize = 1024;
-
-/// Longer than any ID of Postiz.
-const ORGANIZATION_ID_CHARACTERS_MAX: usize = 256;
-
-/// Longer than any token of Postiz, shorter than what HTTP servers take as a header.
-const TOKEN_BYTES_MAX: usize = 4096;
 
 #[cfg(test)]
 pub(crate) mod tests {

@@ -71,13 +71,13 @@ impl CallbackListener {
     ) -> Result<Option<Callback>, CliError> {
         let end = clock.now() + time;
         let mut next_tick = clock.now();
-        let mut visitors = Vec::new();
+        let mut connections = Vec::new();
         while clock.now() < end {
             if clock.now() >= next_tick {
                 tick(end - clock.now());
                 next_tick += TICK;
             }
-            if let Some(callback) = self.serve_once(&mut visitors, state) {
+            if let Some(callback) = self.serve_once(&mut connections, state) {
                 return Ok(Some(callback));
             }
             sleep(clock, PAUSE)?;
@@ -86,33 +86,33 @@ impl CallbackListener {
     }
 
     /// Takes in what is there now, without waiting for anyone.
-    fn serve_once(&self, visitors: &mut Vec<Visitor>, state: &str) -> Option<Callback> {
-        for _ in 0..VISITORS_MAX {
+    fn serve_once(&self, connections: &mut Vec<Connection>, state: &str) -> Option<Callback> {
+        for _ in 0..CONNECTIONS_MAX {
             let Ok((stream, _)) = self.listener.accept() else {
                 break;
             };
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }
-            if visitors.len() == VISITORS_MAX {
+            if connections.len() == CONNECTIONS_MAX {
                 // The oldest has had the longest time to send its request.
-                visitors.remove(0);
+                connections.remove(0);
             }
-            visitors.push(Visitor {
+            connections.push(Connection {
                 stream,
                 head: Vec::new(),
             });
         }
         let mut at = 0;
-        while at < visitors.len() {
-            match visitors[at].read(state) {
-                Progress::Waiting => at += 1,
-                Progress::Gone => drop(visitors.remove(at)),
-                Progress::Other(status) => visitors.remove(at).turn_away(status),
-                Progress::Callback(outcome) => {
+        while at < connections.len() {
+            match connections[at].read(state) {
+                ReadState::Waiting => at += 1,
+                ReadState::Gone => drop(connections.remove(at)),
+                ReadState::Other(status) => connections.remove(at).turn_away(status),
+                ReadState::Callback(outcome) => {
                     return Some(Callback {
                         outcome,
-                        browser: visitors.remove(at).stream,
+                        browser: connections.remove(at).stream,
                     });
                 }
             }
@@ -122,13 +122,13 @@ impl CallbackListener {
 }
 
 /// A connection whose request is not complete yet.
-struct Visitor {
+struct Connection {
     stream: TcpStream,
     head: Vec<u8>,
 }
 
 /// How far a visitor's request has come.
-enum Progress {
+enum ReadState {
     Waiting,
     Gone,
     /// It is complete or will never be, and is to be answered with this status.
@@ -136,19 +136,19 @@ enum Progress {
     Callback(Outcome),
 }
 
-impl Visitor {
+impl Connection {
     /// Reads what has arrived, and looks whether the request is complete.
-    fn read(&mut self, state: &str) -> Progress {
+    fn read(&mut self, state: &str) -> ReadState {
         let mut chunk = [0; 4096];
         loop {
             match self.stream.read(&mut chunk) {
-                Ok(0) => return Progress::Gone,
+                Ok(0) => return ReadState::Gone,
                 Ok(count) => self.head.extend_from_slice(&chunk[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Progress::Waiting;
+                    return ReadState::Waiting;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => return Progress::Gone,
+                Err(_) => return ReadState::Gone,
             }
             let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
             let mut request = httparse::Request::new(&mut headers);
@@ -157,15 +157,15 @@ impl Visitor {
                     let method = request.method.unwrap_or_default();
                     let target = request.path.unwrap_or_default();
                     return match outcome(method, target, state) {
-                        Some(outcome) => Progress::Callback(outcome),
-                        None => Progress::Other("404 Not Found"),
+                        Some(outcome) => ReadState::Callback(outcome),
+                        None => ReadState::Other("404 Not Found"),
                     };
                 }
                 Ok(httparse::Status::Partial) if self.head.len() > HEAD_BYTES_MAX => {
-                    return Progress::Other("431 Request Header Fields Too Large");
+                    return ReadState::Other("431 Request Header Fields Too Large");
                 }
                 Ok(httparse::Status::Partial) => {}
-                Err(_) => return Progress::Other("400 Bad Request"),
+                Err(_) => return ReadState::Other("400 Bad Request"),
             }
         }
     }
@@ -254,7 +254,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 const TICK: Duration = Duration::from_secs(1);
 
 /// Connections at once. A browser opens a few; more than this at a time are others', and the oldest gives way.
-const VISITORS_MAX: usize = 64;
+const CONNECTIONS_MAX: usize = 64;
 
 /// Longest request head. A callback has some 1 KiB, a browser's cookies for 127.0.0.1 may add a few.
 const HEAD_BYTES_MAX: usize = 64 * 1024;

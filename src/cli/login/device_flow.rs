@@ -5,23 +5,26 @@ use serde_json::json;
 
 use crate::cli::command::{AS_JSON, Options};
 use crate::cli::context::{Context, sleep};
-use crate::cli::credentials::{AUTH_SERVER_VARIABLE, CredentialsFile, Stored};
+use crate::cli::credentials::{self, Stored};
 use crate::cli::error::{CliError, Exit};
-use crate::cli::login::auth_server::{AuthServer, Codes, Trust};
+use crate::cli::json_file::JsonFile;
+use crate::cli::login::auth_server::{AuthServer, Codes, Trust, reference};
+use crate::cli::login::flags::{ALLOW_HTTP, AUTH_SERVER, NO_WAIT, QR};
+use crate::cli::login::keep::keep;
 use crate::cli::login::machine::machine_name;
+use crate::cli::login::show::{
+    ignore_closed, minutes, open_browser, show_event, warn_if_not_encrypted,
+};
 use crate::cli::login::started_login::StartedLogin;
 use crate::cli::login::wait::{Wait, wait_for_token};
-use crate::cli::login::{
-    ALLOW_HTTP, AUTH_SERVER, NO_WAIT, QR, ignore_closed, keep, minutes, open_browser, show_event,
-    warn_if_not_encrypted,
-};
 use crate::cli::qr;
+use crate::cli::signed_in::AUTH_SERVER_VARIABLE;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::secret::Secret;
 
 /// Shows the codes, opens the browser, waits, and keeps the token.
 pub(super) fn in_one_go(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let file = CredentialsFile::locate(context)?;
+    let file = credentials::locate(context)?;
     let (server, codes) = begin(context, options, &file)?;
     let events = options.has(&AS_JSON);
     if events {
@@ -45,13 +48,14 @@ pub(super) fn in_one_go(context: &mut Context, options: &Options) -> Result<Exit
         codes.expires_in,
         first_pause,
     );
-    let stored = wait_with_countdown(context, &server, &codes.device_code, &mut wait)?;
-    keep(context, &file, &stored, events)
+    let stored = wait_with_countdown(context, &server, &codes.device_code, &mut wait);
+    let kept = stored.and_then(|stored| keep(context, &file, &stored, events));
+    kept.map_err(|error| error.reference(reference(&codes.device_code)))
 }
 
 /// `--start`: asks for codes, keeps the device code, and ends.
 pub(super) fn start(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let file = CredentialsFile::locate(context)?;
+    let file = credentials::locate(context)?;
     let (server, codes) = begin(context, options, &file)?;
     let started = StartedLogin::begin(server.base(), &codes, context.clock.date());
     let login_file = StartedLogin::file_beside(&file);
@@ -75,7 +79,7 @@ pub(super) fn start(context: &mut Context, options: &Options) -> Result<Exit, Cl
 
 /// `--finish`: goes on where `--start` ended.
 pub(super) fn finish(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let file = CredentialsFile::locate(context)?;
+    let file = credentials::locate(context)?;
     file.check_writable()?;
     let login_file = StartedLogin::file_beside(&file);
     let mut started = StartedLogin::load(&login_file)?;
@@ -94,7 +98,8 @@ pub(super) fn finish(context: &mut Context, options: &Options) -> Result<Exit, C
         Ok(Some(stored)) => {
             // Spent, whether or not the token can be saved.
             discard(context, &started, &login_file);
-            keep(context, &file, &stored, true)
+            let kept = keep(context, &file, &stored, true);
+            kept.map_err(|error| error.reference(reference(started.device_code())))
         }
         Ok(None) => {
             let is_current = started.is_at(&login_file);
@@ -113,13 +118,13 @@ pub(super) fn finish(context: &mut Context, options: &Options) -> Result<Exit, C
             if is_over {
                 discard(context, &started, &login_file);
             }
-            Err(error)
+            Err(error.reference(reference(started.device_code())))
         }
     }
 }
 
 /// A login that is over must not be found by the next `--finish`.
-fn discard(context: &mut Context, login: &StartedLogin, login_file: &CredentialsFile) {
+fn discard(context: &mut Context, login: &StartedLogin, login_file: &JsonFile) {
     if !login.is_at(login_file) {
         return;
     }
@@ -156,7 +161,7 @@ fn ask_once(
 fn begin(
     context: &mut Context,
     options: &Options,
-    file: &CredentialsFile,
+    file: &JsonFile,
 ) -> Result<(AuthServer, Codes), CliError> {
     let base = auth_server(context, options)?;
     file.check_writable()?;

@@ -6,18 +6,20 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::cli::browser::{Closed, is_over_ssh, may_open};
+use crate::cli::browser::{NoBrowser, is_over_ssh, may_open};
 use crate::cli::command::{AS_JSON, Options};
 use crate::cli::context::Context;
-use crate::cli::credentials::{CredentialsFile, Stored, api_url_from_environment};
-use crate::cli::error::{CliError, Exit};
+use crate::cli::credentials::{self, Stored};
+use crate::cli::error::{CliError, Exit, RUN_AGAIN};
+use crate::cli::json_file::JsonFile;
 use crate::cli::login::callback::{Callback, CallbackListener, Ending, Outcome};
+use crate::cli::login::flags::{NEW_CLIENT, NO_BROWSER};
+use crate::cli::login::keep::{save, tell};
 use crate::cli::login::machine::machine_name;
-use crate::cli::login::postiz_oauth::{Postiz, Request};
+use crate::cli::login::postiz_oauth::{LoginRequest, Postiz, WAYS};
 use crate::cli::login::registered_client::RegisteredClient;
-use crate::cli::login::{
-    NEW_CLIENT, NO_BROWSER, minutes, save, show_event, tell, warn_if_not_encrypted,
-};
+use crate::cli::login::show::{minutes, show_event, warn_if_not_encrypted};
+use crate::cli::signed_in::api_url_from_environment;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::hash::hex;
 use crate::shared::pkce;
@@ -29,13 +31,13 @@ pub(super) fn sign_in(context: &mut Context, options: &Options) -> Result<Exit, 
     let api_url = api_url_from_environment(context)?;
     check_browser(context, options)?;
     let frontend_url = frontend_url(context, &api_url)?;
-    let file = CredentialsFile::locate(context)?;
+    let file = credentials::locate(context)?;
     file.check_writable()?;
     context.output.say(&format!("Postiz: {api_url}"));
     warn_if_not_encrypted(context, &api_url);
     let postiz = Postiz::connect(api_url, frontend_url, context)?;
     let (listener, client) = client(context, options, &postiz, &file)?;
-    let request = Request {
+    let request = LoginRequest {
         client_id: client.id,
         redirect_uri: listener.redirect_uri(),
         state: hex(&random::bytes::<32>()),
@@ -62,8 +64,8 @@ fn check_browser(context: &Context, options: &Options) -> Result<(), CliError> {
         return Ok(());
     } else {
         match may_open(true, &context.vars, has_terminal) {
-            Err(Closed::NobodyHere) => "there is no display for a browser on this machine",
-            Err(Closed::InThisTerminal) => {
+            Err(NoBrowser::NobodyHere) => "there is no display for a browser on this machine",
+            Err(NoBrowser::InThisTerminal) => {
                 "the browser in BROWSER runs no scripts, which Postiz' pages need"
             }
             _ => return Ok(()),
@@ -104,7 +106,7 @@ fn client(
     context: &mut Context,
     options: &Options,
     postiz: &Postiz,
-    file: &CredentialsFile,
+    file: &JsonFile,
 ) -> Result<(CallbackListener, RegisteredClient), CliError> {
     let name = match machine_name(context, options)?.as_str() {
         "" => CLIENT_NAME.to_owned(),
@@ -183,9 +185,9 @@ fn wait(
 fn finish(
     context: &Context,
     postiz: &Postiz,
-    request: &Request,
+    request: &LoginRequest,
     callback: &Callback,
-    file: &CredentialsFile,
+    file: &JsonFile,
 ) -> Result<Stored, CliError> {
     match &callback.outcome {
         Outcome::Code(code) => {
@@ -200,13 +202,9 @@ fn finish(
             "Postiz ended the login: {}",
             printable_cut(error, 100)
         ))
-        .hint("run `postiz auth:login` again")),
+        .hint(RUN_AGAIN)),
     }
 }
-
-/// What to do where direct login cannot be.
-pub(super) const WAYS: &str = "three ways work: a Postiz newer than v2.23.0 and a browser on this machine; \
-    `postiz auth:login --auth-server URL` with an auth server for your Postiz; or POSTIZ_API_KEY set to a key from Settings > Public API";
 
 const CLIENT_NAME: &str = "Postiz CLI";
 

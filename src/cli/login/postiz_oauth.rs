@@ -6,11 +6,9 @@ use serde_json::{Value, json};
 use ureq::http::{Method, Uri};
 
 use crate::cli::context::Context;
-use crate::cli::credentials::{Stored, is_sendable};
-use crate::cli::error::CliError;
+use crate::cli::credentials::{Stored, is_organization_id, is_sendable, is_token};
+use crate::cli::error::{CliError, RUN_AGAIN};
 use crate::cli::http::{Answer, Http, Outgoing, Sent};
-use crate::cli::login::auth_server::is_plain_id;
-use crate::cli::login::direct::WAYS;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::pkce;
 use crate::shared::secret::Secret;
@@ -24,7 +22,7 @@ pub(super) struct Postiz {
 }
 
 /// What one login asks the consent page for, and proves itself with afterwards.
-pub(super) struct Request {
+pub(super) struct LoginRequest {
     pub(super) client_id: String,
     pub(super) redirect_uri: String,
     pub(super) state: String,
@@ -56,7 +54,7 @@ impl Postiz {
         )?;
         let body = object_in(&answer);
         match body["client_id"].as_str() {
-            Some(id) if answer.is_success() && is_plain(id, ID_BYTES_MAX) => Ok(id.to_owned()),
+            Some(id) if answer.is_success() && is_client_id(id) => Ok(id.to_owned()),
             _ => Err(self.registration_error(&answer, &body)),
         }
     }
@@ -96,7 +94,7 @@ impl Postiz {
 
     /// The consent page for `request` (RFC 6749 §4.1.1). A person who is signed out loses it unless `returnUrl` leads back
     /// to it: Postiz keeps the query, drops the path, and goes there after the sign-in.
-    pub(super) fn consent_url(&self, request: &Request) -> String {
+    pub(super) fn consent_url(&self, request: &LoginRequest) -> String {
         let encoded = |text| utf8_percent_encode(text, QUERY_VALUE);
         let url = format!(
             "{}/oauth/authorize?client_id={}&response_type=code&state={}&redirect_uri={}&code_challenge={}\
@@ -115,7 +113,7 @@ impl Postiz {
     pub(super) fn exchange(
         &self,
         code: &Secret<String>,
-        request: &Request,
+        request: &LoginRequest,
     ) -> Result<Stored, CliError> {
         if code.expose().starts_with(RELAYED_CODE) {
             return Err(relayed());
@@ -136,10 +134,10 @@ impl Postiz {
         }
         match body["access_token"].as_str() {
             Some(token) if token.starts_with(RELAYED_TOKEN) => Err(relayed()),
-            Some(token) if is_plain(token, TOKEN_BYTES_MAX) => Ok(Stored {
+            Some(token) if is_token(token) => Ok(Stored {
                 access_token: Secret::new(token.to_owned()),
                 api_url: Some(self.api_url.to_string()),
-                organization_id: body.get("id").filter(|id| is_plain_id(id)).cloned(),
+                organization_id: body.get("id").filter(|id| is_organization_id(id)).cloned(),
             }),
             _ => Err(CliError::failed(
                 "Postiz said the login is done, but sent no usable access token",
@@ -239,8 +237,8 @@ fn object_in(answer: &Answer) -> Value {
     }
 }
 
-fn is_plain(text: &str, bytes_max: usize) -> bool {
-    !text.is_empty() && text.len() <= bytes_max && is_sendable(text)
+fn is_client_id(id: &str) -> bool {
+    !id.is_empty() && id.len() <= ID_BYTES_MAX && is_sendable(id)
 }
 
 /// What stays as it is in a query value (RFC 3986 §2.3).
@@ -257,7 +255,6 @@ const RELAYED_TOKEN: &str = "psh_";
 /// Longer than any client id of Postiz.
 const ID_BYTES_MAX: usize = 256;
 
-/// Longer than any token of Postiz, shorter than what HTTP servers take as a header.
-const TOKEN_BYTES_MAX: usize = 4096;
-
-const RUN_AGAIN: &str = "run `postiz auth:login` again";
+/// What to do where direct login cannot be.
+pub(super) const WAYS: &str = "three ways work: a Postiz newer than v2.23.0 and a browser on this machine; \
+    `postiz auth:login --auth-server URL` with an auth server for your Postiz; or POSTIZ_API_KEY set to a key from Settings > Public API";

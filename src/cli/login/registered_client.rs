@@ -3,7 +3,7 @@
 
 use serde_json::Map;
 
-use crate::cli::credentials::CredentialsFile;
+use crate::cli::json_file::JsonFile;
 use crate::shared::base_url::BaseUrl;
 
 /// A client at the Postiz of one API URL, under one name.
@@ -15,18 +15,18 @@ pub(super) struct RegisteredClient {
 
 impl RegisteredClient {
     /// Where the client is kept whose logins end in `file`.
-    pub(super) fn file_beside(file: &CredentialsFile) -> CredentialsFile {
+    pub(super) fn file_beside(file: &JsonFile) -> JsonFile {
         file.beside(".client")
     }
 
     /// The client that is kept, if it is of this Postiz and has this name. A file that cannot be used is none: the next
     /// registration writes it anew.
     pub(super) fn load(
-        client_file: &CredentialsFile,
+        client_file: &JsonFile,
         api_url: &BaseUrl,
         name: &str,
     ) -> Option<RegisteredClient> {
-        let fields = client_file.load_object().ok()??;
+        let fields = client_file.load().ok()??;
         let text = |field: &str| fields.get(field)?.as_str();
         if text("apiUrl")? != api_url.as_str() || text("clientName")? != name {
             return None;
@@ -40,7 +40,7 @@ impl RegisteredClient {
 
     pub(super) fn save(
         &self,
-        client_file: &CredentialsFile,
+        client_file: &JsonFile,
         api_url: &BaseUrl,
         name: &str,
     ) -> std::io::Result<()> {
@@ -49,6 +49,6 @@ impl RegisteredClient {
         fields.insert("clientName".into(), name.into());
         fields.insert("clientId".into(), self.id.as_str().into());
         fields.insert("port".into(), self.port.into());
-        client_file.write_object(fields)
+        client_file.save(fields)
     }
 }

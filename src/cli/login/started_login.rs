@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Map;
 
-use crate::cli::credentials::CredentialsFile;
 use crate::cli::error::CliError;
+use crate::cli::json_file::JsonFile;
 use crate::cli::login::auth_server::Codes;
 use crate::cli::login::wait::Wait;
 use crate::shared::base_url::BaseUrl;
@@ -38,7 +38,7 @@ impl StartedLogin {
     }
 
     /// Where the login is kept that will end in `file`.
-    pub(crate) fn file_beside(file: &CredentialsFile) -> CredentialsFile {
+    pub(crate) fn file_beside(file: &JsonFile) -> JsonFile {
         file.beside(".login")
     }
 
@@ -68,7 +68,7 @@ impl StartedLogin {
         self.ask_again_at = unix_seconds(date) + Wait::usual_pause(interval).as_secs() + 1;
     }
 
-    pub(crate) fn save(&self, login_file: &CredentialsFile) -> Result<(), CliError> {
+    pub(crate) fn save(&self, login_file: &JsonFile) -> Result<(), CliError> {
         let mut fields = Map::new();
         fields.insert("authServer".into(), self.server.as_str().into());
         fields.insert(
@@ -78,24 +78,24 @@ impl StartedLogin {
         fields.insert("interval".into(), self.interval.as_secs_f64().into());
         fields.insert("expiresAt".into(), self.expires_at.into());
         fields.insert("askAgainAt".into(), self.ask_again_at.into());
-        login_file.write_object(fields).map_err(|error| {
+        login_file.save(fields).map_err(|error| {
             let message = format!("cannot write {}: {error}", login_file.shown());
             CliError::failed(message).word("cannot_save")
         })
     }
 
     /// Does the file still hold this login? A later `--start` has put its own there.
-    pub(crate) fn is_at(&self, login_file: &CredentialsFile) -> bool {
+    pub(crate) fn is_at(&self, login_file: &JsonFile) -> bool {
         StartedLogin::load(login_file).is_ok_and(|found| found.device_code == self.device_code)
     }
 
-    pub(crate) fn load(login_file: &CredentialsFile) -> Result<StartedLogin, CliError> {
+    pub(crate) fn load(login_file: &JsonFile) -> Result<StartedLogin, CliError> {
         let not_started = |message: String| {
             CliError::failed(message)
                 .word("not_started")
                 .hint("run `postiz auth:login --start` first")
         };
-        let Some(fields) = login_file.load_object()? else {
+        let Some(fields) = login_file.load()? else {
             return Err(not_started("no login has been started".to_owned()));
         };
         let read = || {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::cli::context::{Clock, sleep};
 use crate::cli::credentials::Stored;
-use crate::cli::error::CliError;
+use crate::cli::error::{CliError, RUN_AGAIN};
 use crate::cli::login::auth_server::Poll;
 use crate::shared::wire::SLOW_DOWN_S;
 
@@ -187,8 +187,6 @@ const CLOCK_ERROR: f64 = 0.3;
 const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 const TICK: Duration = Duration::from_secs(1);
-
-const RUN_AGAIN: &str = "run `postiz auth:login` again";
 
 #[cfg(test)]
 mod tests {

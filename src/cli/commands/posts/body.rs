@@ -4,7 +4,8 @@ use serde::Serialize;
 use serde_json::{Map, Number, Value};
 use ureq::http::Method;
 
-use crate::cli::api::{Api, Call};
+use crate::cli::api::Api;
+use crate::cli::call::Call;
 use crate::cli::command::{Flag, Options, Takes, flag};
 use crate::cli::commands::posts::media::{Image, Uploaded};
 use crate::cli::commands::posts::parts::Part;

@@ -3,10 +3,11 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::cli::api::{Api, Call};
+use crate::cli::api::Api;
+use crate::cli::call::Call;
 use crate::cli::command::{Flag, Options, Takes, flag, repeatable, utf8};
-use crate::cli::commands::posts::object;
 use crate::cli::commands::posts::parts::{Part, split_list};
+use crate::cli::commands::posts::settings::object;
 use crate::cli::commands::posts::text::characters;
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};

@@ -4,17 +4,17 @@ use serde_json::Value;
 
 use crate::cli::api::Api;
 use crate::cli::command::{Command, Flag, Options, Takes, flag};
-use crate::cli::commands::api::read_text;
+use crate::cli::commands::common::{IGNORED, say_ignored};
 use crate::cli::commands::posts::body::{
     Body, ChannelPost, DRY_RUN, Integration, PartBody, SHORT_LINK, send,
 };
 use crate::cli::commands::posts::channels::{INTEGRATIONS, SETTINGS, Wanted, check_lengths};
 use crate::cli::commands::posts::media::Files;
 use crate::cli::commands::posts::parts::{self, CONTENT, CONTENT_FILE, DELAY, HTML, MEDIA};
-use crate::cli::commands::posts::say_ignored;
 use crate::cli::commands::posts::schedule::{DATE, Past, TZ, When};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
+use crate::cli::input::read_json;
 use crate::cli::json::Json;
 
 pub(crate) static CREATE: Command = Command {
@@ -76,12 +76,7 @@ static POST_FILE: Flag = flag(
     "send this JSON file as it is (- is stdin); excludes all but --dry-run",
 );
 
-static PROVIDER: Flag = flag(
-    "provider",
-    Some('p'),
-    Takes::Value("NAME"),
-    "taken and ignored, as the npm CLI does",
-);
+static PROVIDER: Flag = flag("provider", Some('p'), Takes::Value("NAME"), IGNORED);
 
 fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     if options.has(&POST_FILE) {
@@ -156,13 +151,13 @@ fn whole_file(context: &mut Context, options: &Options) -> Result<Json, CliError
         return Err(CliError::usage(message));
     }
     let path = options.raw(&POST_FILE).unwrap_or_default();
-    let name = path.to_string_lossy();
-    let text = read_text(context, path)?;
-    let json = Json::parse(&text)
-        .map_err(|wrong| CliError::failed(format!("{name} does not hold JSON: {wrong}")))?;
+    let json = read_json(context, path)?;
     match wrong_shape(json.as_str()) {
         None => Ok(json),
-        Some(wrong) => Err(CliError::usage(format!("{name} {wrong}")).hint(RIGHT_SHAPE)),
+        Some(wrong) => {
+            let message = format!("{} {wrong}", path.to_string_lossy());
+            Err(CliError::usage(message).hint(RIGHT_SHAPE))
+        }
     }
 }
 

@@ -5,10 +5,10 @@ use std::ffi::OsStr;
 use serde_json::Number;
 
 use crate::cli::command::{Flag, Options, Takes, flag, repeatable, utf8};
-use crate::cli::commands::api::read_text;
 use crate::cli::commands::posts::text::{self, Reading};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
+use crate::cli::input::read_text;
 
 pub(super) static CONTENT: Flag = repeatable(flag(
     "content",

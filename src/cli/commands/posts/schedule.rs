@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::cli::api::{Api, Call};
+use crate::cli::api::Api;
+use crate::cli::call::Call;
 use crate::cli::command::{Flag, Options, Takes, flag};
 use crate::cli::context::Context;
 use crate::cli::dates::{self, Zone};

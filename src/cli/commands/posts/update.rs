@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::cli::api::{Api, Call};
+use crate::cli::api::Api;
+use crate::cli::call::Call;
 use crate::cli::command::{Command, Flag, Options, Takes, flag};
-use crate::cli::commands::POST_ID;
+use crate::cli::commands::common::POST_ID;
 use crate::cli::commands::posts::body::{
     Body, ChannelPost, DRY_RUN, Integration, PartBody, SHORT_LINK, send,
 };
@@ -15,7 +16,7 @@ use crate::cli::commands::posts::channels::{Channel, check_lengths};
 use crate::cli::commands::posts::media::Files;
 use crate::cli::commands::posts::parts::{self, CONTENT, CONTENT_FILE, DELAY, HTML, MEDIA, Part};
 use crate::cli::commands::posts::schedule::{DATE, Past, TZ, When};
-use crate::cli::commands::posts::{NEW_SETTINGS, object};
+use crate::cli::commands::posts::settings::{NEW_SETTINGS, object};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::shared::utc;

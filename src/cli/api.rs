@@ -1,5 +1,5 @@
-//! The Postiz API: requests with the user's credential, what is sent again, and where redirects may lead. What an answer
-//! that is no success means is api_error.rs.
+//! The Postiz API: sends calls with the user's credential, retries them, and follows redirects within the API's origin.
+//! api_error.rs turns answers that are not a success into words.
 
 use std::io::Read;
 use std::time::Duration;
@@ -10,7 +10,9 @@ use crate::cli::api_error;
 use crate::cli::call::Call;
 use crate::cli::context::{Context, sleep};
 use crate::cli::error::{CliError, Exit};
-use crate::cli::http::{Answer, Http, NoAnswer, Outgoing, Reached, Sent, is_idempotent, is_read};
+use crate::cli::http::{
+    Answer, Http, NoAnswer, Outgoing, Reached, RequestBody, is_idempotent, is_read,
+};
 use crate::cli::json::Json;
 use crate::cli::signed_in::SignedIn;
 use crate::cli::unanswered::{self, Remembered};
@@ -24,23 +26,24 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// The API of whoever is signed in.
+    /// The API of the user who is signed in.
     pub(crate) fn connect(context: &mut Context) -> Result<Api, CliError> {
         let mut signed_in = SignedIn::find(context)?;
-        // Documents show the address with it.
+        // Documents show the API's URL with it.
         signed_in.api_url = signed_in.api_url.without_end("/public/v1");
         let http = Http::connect(&signed_in.api_url, context)?;
         Ok(Api { http, signed_in })
     }
 
-    /// Sends `call`; its answer, if it is a success, is JSON.
+    /// Sends `call`: the JSON of its success.
     pub(crate) fn json(&self, context: &mut Context, call: &Call) -> Result<Json, CliError> {
         let answer = self.answer(context, call)?;
         let json = api_error::json_of(&answer, call, &self.signed_in);
         self.remember_unknown(context, call, json)
     }
 
-    /// Sends `call` and follows it where it may go; any success will do.
+    /// Sends `call`, with retries and redirects: the answer of its success. A call that was sent before and got no answer is
+    /// refused, unless `--again` allows it.
     pub(crate) fn answer(&self, context: &mut Context, call: &Call) -> Result<Answer, CliError> {
         if let Some(remembered) = Remembered::of(context, call, &self.signed_in) {
             match context.common.again {
@@ -52,14 +55,14 @@ impl Api {
         self.remember_unknown(context, call, answer)
     }
 
-    /// Sends `call`, and prints the JSON of its success.
+    /// Sends `call` and prints the JSON of its success.
     pub(crate) fn print(&self, context: &mut Context, call: &Call) -> Result<Exit, CliError> {
         let json = self.json(context, call)?;
         let printed = context.output.json(&json);
         self.printed(context, call, printed)
     }
 
-    /// What it means for `call`, which has succeeded, that its result is printed, or could not be.
+    /// The end of a command whose `call` succeeded, after its result was `printed`.
     pub(crate) fn printed(
         &self,
         context: &Context,
@@ -109,29 +112,30 @@ impl Api {
         Err(redirected(call, &uri, "one place after another"))
     }
 
-    /// What an answer that is no success means.
+    /// The error for an answer that is not a success.
     pub(crate) fn refused(&self, context: &Context, call: &Call, answer: &Answer) -> CliError {
         let now = context.clock.date();
         api_error::of(answer, call, &self.signed_in, &context.vars, now)
     }
 
-    /// Sends `call` as often as it takes and may be sent. An error after an answer was lost is no news of what came of it.
+    /// Sends `call` until it is answered or must not be sent again. Once a try has left the outcome unknown, the error of a
+    /// later try does not make it known.
     fn send_with_retries(
         &self,
         context: &mut Context,
         call: &Call,
         uri: &Uri,
     ) -> Result<Answer, CliError> {
-        let (mut tries, mut was_lost) = (0, false);
+        let (mut tries, mut is_unknown) = (0, false);
         loop {
             let sent = self.send_once(context, call, uri.clone());
             tries += 1;
-            was_lost |= is_lost(call, &sent);
+            is_unknown |= leaves_outcome_unknown(call, &sent);
             let goes_on = match &sent {
                 Ok(answer) => self.waits_after(context, call, answer, tries)?,
                 Err(no_answer) => {
                     let may_repeat =
-                        no_answer.connection && is_idempotent(&call.method) && !call.once;
+                        no_answer.is_retryable && is_idempotent(&call.method) && !call.once;
                     let goes_on = may_repeat && tries < TRIES;
                     if goes_on {
                         let words = format!("{}; trying again …", no_answer.why);
@@ -145,9 +149,9 @@ impl Api {
                 continue;
             }
             let error = match sent {
-                Ok(answer) if answer.is_success() || !was_lost => return Ok(answer),
+                Ok(answer) if answer.is_success() || !is_unknown => return Ok(answer),
                 Ok(answer) => self.refused(context, call, &answer),
-                Err(no_answer) if !was_lost => {
+                Err(no_answer) if !is_unknown => {
                     return Err(api_error::unreachable(no_answer, &self.signed_in));
                 }
                 Err(no_answer) => {
@@ -171,7 +175,9 @@ impl Api {
             uri,
             authorization: Some(self.signed_in.secret.expose()),
             content_type: body.map(|_| "application/json"),
-            body: body.map_or(Sent::Nothing, |body| Sent::Bytes(body.as_bytes())),
+            body: body.map_or(RequestBody::Empty, |body| {
+                RequestBody::Bytes(body.as_bytes())
+            }),
         };
         let words = format!("Waiting for {} …", self.signed_in.api_url);
         context.output.while_waiting(&words, || match call.is_slow {
@@ -180,7 +186,7 @@ impl Api {
         })
     }
 
-    /// Waits where `answer` (a 429) asks for it; `true` when the same may be sent again now.
+    /// Waits before a retry; `false` when there is to be none.
     pub(crate) fn waits_after(
         &self,
         context: &mut Context,
@@ -209,7 +215,7 @@ impl Api {
         });
     }
 
-    /// Sends a form to `POST /upload`, once, whatever happens.
+    /// Sends a form to `POST /upload`, without retries.
     pub(crate) fn upload(
         &self,
         content_type: &str,
@@ -224,7 +230,7 @@ impl Api {
             uri,
             authorization: Some(self.signed_in.secret.expose()),
             content_type: Some(content_type),
-            body: Sent::Stream { reader, length },
+            body: RequestBody::Stream { reader, length },
         })
     }
 
@@ -237,7 +243,7 @@ impl Api {
     }
 }
 
-/// The same result, where it could not be printed: what changed in Postiz stays changed.
+/// The error for a result that could not be printed. What `call` changed in Postiz stays changed.
 pub(crate) fn unprinted(call: &Call, error: CliError) -> CliError {
     if is_read(&call.method) {
         return error;
@@ -249,19 +255,19 @@ pub(crate) fn unprinted(call: &Call, error: CliError) -> CliError {
     unanswered::outcome_unknown(call, &format!("it was answered, but {why}"))
 }
 
-/// Was the request sent, and is it unknown what came of it?
-pub(crate) fn is_lost(call: &Call, sent: &Result<Answer, NoAnswer>) -> bool {
+/// Was the request sent without an answer that says what came of it?
+pub(crate) fn leaves_outcome_unknown(call: &Call, sent: &Result<Answer, NoAnswer>) -> bool {
     match sent {
         _ if is_read(&call.method) => false,
         Err(no_answer) => no_answer.reached == Reached::Whole,
-        // A gateway lost the answer. What is idempotent is repeated, and then answered for.
+        // A gateway got no answer. An idempotent request is retried, so that its last answer counts.
         Ok(answer) => {
             !is_idempotent(&call.method) && matches!(answer.status, 502 | 504 | 520 | 524)
         }
     }
 }
 
-/// How long to wait before `call` may be sent again; `None` when it may not, or would get the same answer.
+/// The pause before the next try of `call`; `None` when there is to be none.
 fn pause_after_answer(
     call: &Call,
     answer: &Answer,
@@ -275,17 +281,17 @@ fn pause_after_answer(
     let may_repeat = is_idempotent(&call.method);
     let wanted = answer.retry_after(context.clock.date());
     match (answer.status, wanted) {
-        // Permanent, though the status does not say so.
+        // This 503 is permanent.
         (503, _) if answer.says("Clipping is not available") => None,
         (502..=504, _) if may_repeat => Some(wanted.unwrap_or(usual).min(RETRY_PAUSE_MAX)),
-        // What was refused so was not done, so that this holds for POST too.
+        // A request that got a 429 was not processed, so that a POST may be retried too.
         (429, Some(wanted)) => (wanted <= RETRY_AFTER_MAX).then_some(wanted),
         (429, None) => (tries == 1).then_some(RETRY_AFTER_USUAL),
         _ => None,
     }
 }
 
-/// Where a redirect from `uri` to `target` leads, if that is within the same origin: the credential goes nowhere else.
+/// Where a redirect from `uri` to `target` leads; `None` for another origin, which must not get the credential.
 fn within_origin(uri: &Uri, target: &str) -> Option<Uri> {
     let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
     let absolute = if target.starts_with("//") {
@@ -311,18 +317,18 @@ fn redirected(call: &Call, uri: &Uri, target: &str) -> CliError {
     .hint("if that is where Postiz lives now, name it in POSTIZ_API_URL or sign in again")
 }
 
-/// How often a request is sent at most.
+/// Most tries of one request.
 const TRIES: u32 = 3;
 
 const REDIRECTS_MAX: u32 = 5;
 
-/// Before the second try; twice that before the third.
+/// The pause before the second try; the third waits twice as long.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Longest pause that a 502, 503 or 504 may ask for.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// After a 429 that does not say how long to wait.
+/// The pause after a 429 that names none.
 const RETRY_AFTER_USUAL: Duration = Duration::from_secs(5);
 
 /// A 429 that asks for more than this is an error at once.

@@ -1,4 +1,4 @@
-//! Answers that are no success, in words that their user can act on: Postiz' own, a proxy's, and none at all.
+//! Turns answers that are not a success into words that the user can act on: Postiz' own, a proxy's, and a missing one.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +16,7 @@ use crate::cli::signed_in::{API_KEY_VARIABLE, SignInMethod, SignedIn};
 use crate::cli::unanswered;
 use crate::shared::text::printable_cut;
 
-/// What an answer to `call` that is no success means.
+/// The error for an answer to `call` that is not a success.
 pub(crate) fn of(
     answer: &Answer,
     call: &Call,
@@ -106,7 +106,7 @@ fn in_words(
     }
 }
 
-/// Which channel a 400 is about: Postiz names it, or its place among the posts that were sent (`posts.1.settings …`).
+/// The channel that a 400 is about. Postiz names it, or its place among the posts of the request (`posts.1.settings …`).
 fn channel(answer: &Answer, call: &Call, said: Option<&str>) -> Option<String> {
     if answer.status != 400 {
         return None;
@@ -124,12 +124,12 @@ fn channel(answer: &Answer, call: &Call, said: Option<&str>) -> Option<String> {
     }
 }
 
-/// The router's own words for a path that it does not have.
+/// Does Postiz' router say that it does not have the path?
 fn is_missing_route(said: Option<&str>) -> bool {
     said.is_some_and(|said| said.starts_with("Cannot "))
 }
 
-/// The first version of Postiz that has the path `below` /public/v1, for those that not every Postiz has.
+/// The version of Postiz that added the path `below` /public/v1, where that is known.
 fn needed_version(method: &Method, below: &str) -> Option<&'static str> {
     let path = below.split('?').next().unwrap_or_default();
     let segments: Vec<&str> = path.split('/').collect();
@@ -144,10 +144,10 @@ fn needed_version(method: &Method, below: &str) -> Option<&'static str> {
     Some(version)
 }
 
-/// Does a redirect lead to the page where people sign in? That is what a Postiz answers outside its API.
+/// Does a redirect lead to the sign-in page? Postiz answers so outside its API.
 pub(crate) fn leads_to_sign_in(target: &str) -> bool {
     let path = match target.split_once("//") {
-        // With a host, and perhaps a scheme before it.
+        // A URL with a host.
         Some(("" | "http:" | "https:", rest)) => rest.find('/').map_or("", |at| &rest[at..]),
         _ => target,
     };
@@ -155,7 +155,7 @@ pub(crate) fn leads_to_sign_in(target: &str) -> bool {
     first == Some("auth")
 }
 
-/// The web page of Postiz answered instead of its API.
+/// The error where Postiz' pages answered instead of its API.
 pub(crate) fn not_the_api(answer: &Answer, target: &str, signed_in: &SignedIn) -> CliError {
     let message = format!(
         "{} answered with its sign-in page instead of the API (HTTP {} to {})",
@@ -166,7 +166,7 @@ pub(crate) fn not_the_api(answer: &Answer, target: &str, signed_in: &SignedIn) -
     with_api_hint(CliError::failed(message).word("not_the_api"), signed_in)
 }
 
-/// There was no answer.
+/// The error where there was no answer.
 pub(crate) fn unreachable(no_answer: NoAnswer, signed_in: &SignedIn) -> CliError {
     let message = format!("cannot reach {}: {}", signed_in.api_url, no_answer.why);
     let hint = no_answer
@@ -212,7 +212,7 @@ fn reason(answer: &Answer, said: Option<&str>) -> String {
     }
 }
 
-/// What the API says went wrong: its error bodies come in five shapes.
+/// The API's own words for what went wrong. Its error bodies come in five shapes.
 fn message_of(answer: &Answer) -> Option<String> {
     let text = String::from_utf8_lossy(&answer.body);
     let text = text.trim();
@@ -220,12 +220,12 @@ fn message_of(answer: &Answer) -> Option<String> {
         return None;
     }
     let Ok(body) = serde_json::from_str::<Value>(text) else {
-        // A proxy's plain text, or a body that was cut off.
+        // A proxy's plain text, or a body that was cut short.
         return Some(printable_cut(text, MESSAGE_CHARACTERS_MAX));
     };
     let fields = ["error_description", "message", "msg", "error"];
     let said = fields.iter().find_map(|field| words(&body[*field]));
-    // A body of another shape is shown as it is: better than to keep it back.
+    // A body of another shape is shown as it is.
     let said = said.unwrap_or_else(|| body.to_string());
     Some(printable_cut(&said, MESSAGE_CHARACTERS_MAX))
 }
@@ -252,7 +252,7 @@ fn refused_credentials(reason: &str, signed_in: &SignedIn, vars: &Vars) -> CliEr
             error.hint("check POSTIZ_API_KEY and POSTIZ_API_URL, or run `postiz auth:login`")
         }
         SignInMethod::Login { .. } => {
-            // Postiz keeps one login of an account for an app.
+            // Postiz keeps one login per account and app.
             let hint =
                 "run `postiz auth:login`: a later login on another machine may have ended this one";
             let ignored = if vars.is_set(API_KEY_VARIABLE) {
@@ -273,14 +273,14 @@ fn where_to_pay(answer: &Answer) -> String {
     }
 }
 
-/// A 404 for a path that this server does not have, rather than for an ID: Postiz itself speaks of IDs in `msg`.
+/// Is a 404 about the path rather than about an ID? Postiz' own words about an ID are in `msg`.
 fn is_missing_path(answer: &Answer, said: &str) -> bool {
     let body: Option<Value> = serde_json::from_slice(&answer.body).ok();
     let speaks_of_an_id = body.is_some_and(|body| body["msg"].is_string());
     said.starts_with("Cannot ") || !(speaks_of_an_id || said.contains("not found"))
 }
 
-/// The most common mistake of people with a Postiz of their own.
+/// The hint for the most common mistake with a self-hosted Postiz.
 fn with_api_hint(error: CliError, signed_in: &SignedIn) -> CliError {
     let url = &signed_in.api_url;
     if url.as_str() == DEFAULT_API_URL || url.path().ends_with("/api") {
@@ -303,9 +303,9 @@ fn when_to_try_again(retry_after: Option<Duration>) -> String {
     }
 }
 
-/// 401s that are not about the credentials, in Postiz' own words.
+/// Postiz' own words in a 401 that is not about the credentials.
 const NO_SUBSCRIPTION: &str = "No subscription";
 const CHANNEL_DISCONNECTED: &str = "Channel disconnected";
 
-/// As much of the API's own words as one line bears.
+/// Longest message of the API that is shown.
 const MESSAGE_CHARACTERS_MAX: usize = 500;

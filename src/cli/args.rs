@@ -1,7 +1,7 @@
-//! Reads a command line against the table: what was typed, checked, and nothing done yet.
+//! Parses a command line against the table of commands. Nothing is done yet.
 //!
-//! pico-args takes the command off the front. The rest is read here, once, from left to right, because it looks for a
-//! flag anywhere, also inside another flag's value (`-c "-m"`), and loses the order in which `-c` and `-m` came.
+//! pico-args takes the command off the front. The rest is parsed here, once, from left to right: pico-args would find a flag
+//! inside another flag's value (`-c "-m"`), and lose the order in which `-c` and `-m` came.
 
 use std::ffi::{OsStr, OsString};
 
@@ -20,23 +20,27 @@ pub(crate) enum Asked {
     Nothing,
 }
 
-/// Reads the whole command line, without the program's name.
+/// Parses the whole command line, without the program's name.
 pub(crate) fn parse(commands: Commands, arguments: Vec<OsString>) -> Result<Asked, CliError> {
     if arguments.is_empty() {
         return Ok(Asked::Nothing);
     }
     let mut words = pico_args::Arguments::from_vec(arguments);
     match words.subcommand() {
-        Ok(Some(word)) => parse_after(commands, &word, words.finish()),
+        Ok(Some(word)) => parse_word_first(commands, &word, words.finish()),
         Ok(None) => parse_flags_first(commands, &words.finish()),
         Err(_) => Err(CliError::usage("the command is not valid UTF-8").hint(SEE_OVERVIEW)),
     }
 }
 
-/// `word` stands first: a command, the first half of one, or `help`.
-fn parse_after(commands: Commands, word: &str, rest: Vec<OsString>) -> Result<Asked, CliError> {
+/// `word` comes first: a command, a group (`posts create`), or `help`.
+fn parse_word_first(
+    commands: Commands,
+    word: &str,
+    rest: Vec<OsString>,
+) -> Result<Asked, CliError> {
     if let Some(command) = commands.named(word) {
-        return read(commands, command, &rest);
+        return parse_arguments(commands, command, &rest);
     }
     let second = rest.first().and_then(|next| next.to_str());
     if word == "help" {
@@ -57,7 +61,7 @@ fn parse_after(commands: Commands, word: &str, rest: Vec<OsString>) -> Result<As
             let name = format!("{word}:{second}");
             let command = commands.named(&name);
             let command = command.ok_or_else(|| unknown_command(commands, &name))?;
-            read(commands, command, &rest[1..])
+            parse_arguments(commands, command, &rest[1..])
         }
     }
 }
@@ -82,8 +86,8 @@ fn help_about(
     }
 }
 
-/// Flags stand before the command (`--json auth:status`): the command is the first word that is one, with all before it
-/// readable as its flags.
+/// Flags come before the command (`--json auth:status`): the command is the first word that names one and whose flags the
+/// words before it can be.
 fn parse_flags_first(commands: Commands, arguments: &[OsString]) -> Result<Asked, CliError> {
     match arguments.first().and_then(|first| first.to_str()) {
         Some("-h" | "--help") => return Ok(Asked::Help(Topic::Overview)),
@@ -95,9 +99,9 @@ fn parse_flags_first(commands: Commands, arguments: &[OsString]) -> Result<Asked
             continue;
         };
         let before = &arguments[..place];
-        if Scan::new(commands, command).take_all(before).is_ok() {
+        if Parser::new(commands, command).take_all(before).is_ok() {
             let all = [before, &arguments[place + 1..]].concat();
-            return read(commands, command, &all);
+            return parse_arguments(commands, command, &all);
         }
     }
     let first = arguments
@@ -107,32 +111,29 @@ fn parse_flags_first(commands: Commands, arguments: &[OsString]) -> Result<Asked
     Err(CliError::usage(format!("no command follows `{first}`")).hint(SEE_OVERVIEW))
 }
 
-fn read(
+fn parse_arguments(
     commands: Commands,
     command: &'static Command,
     arguments: &[OsString],
 ) -> Result<Asked, CliError> {
-    let mut scan = Scan::new(commands, command);
-    let read = scan.take_all(arguments).and_then(|()| scan.finish());
-    read.map_err(|error| match error.hint {
+    let mut parser = Parser::new(commands, command);
+    let parsed = parser.take_all(arguments).and_then(|()| parser.finish());
+    parsed.map_err(|error| match error.hint {
         Some(_) => error,
-        None => error.hint(format!(
-            "`postiz {} --help` says how it is used",
-            command.name
-        )),
+        None => error.hint(command.see_help()),
     })
 }
 
-/// One pass over a command's arguments.
-struct Scan {
+/// One pass over the arguments of a command.
+struct Parser {
     options: Options,
-    /// `-h` or `-v` was met: nothing after it counts.
+    /// `-h` or `-v` was found: nothing after it counts.
     instead: Option<Asked>,
 }
 
-impl Scan {
-    fn new(commands: Commands, command: &'static Command) -> Scan {
-        Scan {
+impl Parser {
+    fn new(commands: Commands, command: &'static Command) -> Parser {
+        Parser {
             options: Options {
                 commands,
                 command,
@@ -237,7 +238,7 @@ impl Scan {
                 None => return Err(CliError::usage(format!("--{name} needs a value"))),
             },
         };
-        check_word(flag, &value)?;
+        check_value(flag, &value)?;
         self.keep(flag, value)
     }
 
@@ -294,10 +295,10 @@ impl Scan {
     }
 }
 
-/// What documents call flags that have another name.
+/// Flags that documents call by another name.
 const RENAMED: [(&str, &str); 2] = [("image", "media"), ("comments", "content")];
 
-fn check_word(flag: &Flag, value: &OsStr) -> Result<(), CliError> {
+fn check_value(flag: &Flag, value: &OsStr) -> Result<(), CliError> {
     let words: &[&str] = match flag.takes {
         Takes::OneOf(words) => words,
         Takes::YesNo => &["true", "false"],
@@ -327,7 +328,7 @@ mod tests {
     fn options(arguments: &[&str]) -> Options {
         match parse(COMMANDS, arguments.iter().map(Into::into).collect()) {
             Ok(Asked::Run(options)) => options,
-            _ => panic!("{arguments:?} is no command to run"),
+            _ => panic!("{arguments:?} run no command"),
         }
     }
 
@@ -357,9 +358,9 @@ mod tests {
         );
     }
 
-    /// The word that names the command may also be some flag's value.
+    /// A word that names a command may also be a flag's value.
     #[test]
-    fn a_command_is_found_behind_its_flags() {
+    fn command_is_found_behind_its_flags() {
         let options = options(&["-c", "posts:list", "posts:create"]);
         let (_, content) = options.given().next().unwrap();
         assert_eq!(
@@ -368,9 +369,9 @@ mod tests {
         );
     }
 
-    /// The table must make sense: no flag hides another, only the last positional repeats, all have help.
+    /// No flag hides another, only the last positional repeats, and everything has help.
     #[test]
-    fn the_table_is_sound() {
+    fn table_is_consistent() {
         for command in COMMANDS.iter() {
             let flags: Vec<_> = command.all_flags().collect();
             for (place, flag) in flags.iter().enumerate() {
@@ -394,9 +395,9 @@ mod tests {
         }
     }
 
-    /// Any vector of arguments is read or refused, and none panics.
+    /// Any list of arguments is parsed or refused.
     #[test]
-    fn no_arguments_panic() {
+    fn arguments_never_panic() {
         let mut words: Vec<String> = COMMANDS
             .iter()
             .map(|command| command.name.to_owned())

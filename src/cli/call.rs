@@ -13,14 +13,14 @@ pub(crate) struct Call {
     /// Path and query under the API URL, encoded.
     pub(crate) path: String,
     pub(crate) body: Option<String>,
-    /// Its answer may take as long as it likes.
+    /// Its answer has no time limit, unless the user set one.
     pub(crate) is_slow: bool,
-    /// Its answer is nice to have, and nobody waits for another try.
+    /// It is not retried.
     pub(crate) once: bool,
 }
 
 impl Call {
-    /// A request under `/public/v1`; each of `segments` is one segment of the path, whatever characters it has.
+    /// A request under `/public/v1`. Each of `segments` is one segment of the path, and is encoded.
     pub(crate) fn new(method: Method, segments: &[&str]) -> Result<Call, CliError> {
         let mut path = String::from("/public/v1");
         for segment in segments {
@@ -49,7 +49,7 @@ impl Call {
         }
     }
 
-    /// Waits for the answer without a limit, unless the user set one.
+    /// Without a time limit for the answer, unless the user set one.
     pub(crate) fn slow(mut self) -> Call {
         self.is_slow = true;
         self
@@ -67,18 +67,18 @@ impl Call {
         self
     }
 
-    /// Is not tried again.
+    /// Without retries.
     pub(crate) fn once(mut self) -> Call {
         self.once = true;
         self
     }
 
-    /// Elsewhere, a redirected request would lose its body or change its method.
+    /// Only reads do: another request would lose its body or change its method (RFC 9110 §15.4).
     pub(crate) fn follows_redirects(&self) -> bool {
         is_read(&self.method)
     }
 
-    /// What the channel at `place` of a new post is known by.
+    /// The ID of the channel at `place` in the body of a new post.
     pub(crate) fn channel_of_post(&self, place: usize) -> Option<String> {
         let body: Value = serde_json::from_str(self.body.as_deref()?).ok()?;
         let id = &body["posts"][place]["integration"]["id"];

@@ -1,4 +1,4 @@
-//! Help, written from the table.
+//! The pages of `--help`, written from the table of commands.
 
 use crate::cli::command::{Command, Commands, Flag};
 
@@ -135,7 +135,7 @@ fn two_columns(left: &str, right: &str) -> String {
 
 const LEFT_COLUMN: usize = 30;
 
-/// What each exit code means to a user.
+/// The exit codes, for users.
 pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (0, "done"),
     (1, "failed: network, API, file"),
@@ -149,7 +149,7 @@ pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (130, "interrupted"),
 ];
 
-/// The environment's variables that count.
+/// The environment's variables that have an effect, for users.
 pub(crate) const VARIABLES: &[(&str, &str)] = &[
     (
         "POSTIZ_API_KEY",
@@ -173,10 +173,7 @@ pub(crate) const VARIABLES: &[(&str, &str)] = &[
     ),
     ("BROWSER", "the browser to open; also over SSH"),
     ("NO_COLOR", "no colour"),
-    (
-        "HTTPS_PROXY, NO_PROXY, …",
-        "the way out, as curl reads them",
-    ),
+    ("HTTPS_PROXY, NO_PROXY, …", "the proxy, as curl reads them"),
     (
         "SSL_CERT_FILE, …",
         "which certificates to trust; NODE_EXTRA_CA_CERTS adds to them",

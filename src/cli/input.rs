@@ -22,7 +22,10 @@ pub(crate) fn read_text(context: &mut Context, path: impl AsRef<Path>) -> Result
     if bytes.len() as u64 > TEXT_BYTES_MAX {
         return Err(CliError::failed(format!("{name} is larger than 64 MiB")));
     }
-    context.common.asked.extend(sha256_hex(&bytes).into_bytes());
+    context
+        .common
+        .identity
+        .extend(sha256_hex(&bytes).into_bytes());
     String::from_utf8(bytes).map_err(|_| CliError::failed(format!("{name} is not valid UTF-8")))
 }
 

@@ -1,38 +1,36 @@
-//! The `postiz` command line: arguments are read against one table of commands, a command runs, its result is printed.
+//! The `postiz` command line: it parses the arguments against one table of commands, runs a command, and prints its result.
 //!
-//! In the order data flows: [`context`] is what comes from outside, `table` and `args` say what was asked, `commands` do
-//! it by way of `api` or `login`, [`output`] prints, [`error`] is how it ends.
+//! In the order data flows: [`context`] is what comes from outside; `args` parses it against `table`; `commands` run, by way
+//! of `api` or `login`; [`output`] prints results, and [`error`] is how a command fails.
 
 pub mod context;
 
 mod args;
 mod command;
 mod common_flags;
+mod help;
 mod suggestions;
 mod table;
 
 mod commands;
+mod login;
 
 mod account;
 mod api;
 mod api_error;
 mod call;
-mod signed_in;
+mod http;
 mod unanswered;
 
-mod login;
-
-mod http;
-mod input;
-mod json;
-
-mod browser;
 pub(crate) mod credentials;
 pub(crate) mod json_file;
 mod private_file;
+mod signed_in;
 
+mod browser;
 mod dates;
-mod help;
+mod input;
+mod json;
 mod progress;
 mod qr;
 
@@ -43,7 +41,7 @@ pub use browser::open as open_browser;
 
 use args::Asked;
 use command::CREDENTIALS;
-use context::{Common, Context};
+use context::{CommonFlags, Context};
 use error::{CliError, Exit};
 use help::Topic;
 
@@ -70,7 +68,7 @@ fn act(asked: Asked, context: &mut Context) -> Result<Exit, CliError> {
             if let Some(file) = options.raw(&CREDENTIALS) {
                 context.vars.set("POSTIZ_CREDENTIALS_FILE", file);
             }
-            context.common = Common::read(&options, &context.vars)?;
+            context.common = CommonFlags::read(&options, &context.vars)?;
             return (options.command.run)(context, &options);
         }
         Asked::Help(topic) => context

@@ -1,5 +1,5 @@
-//! The list of all commands, in the order of the overview. Reading a command line (args.rs), help.rs and completions.rs
-//! all go by it.
+//! The list of all commands, in the order of the overview. The parser, help, completions, the manual page and the skill get
+//! it as an argument.
 
 use crate::cli::command::Commands;
 use crate::cli::commands::{
@@ -8,7 +8,7 @@ use crate::cli::commands::{
 };
 use crate::cli::login;
 
-/// Every command.
+/// All commands.
 pub(crate) const COMMANDS: Commands = Commands(&[
     &login::LOGIN,
     &auth::STATUS,

@@ -1,4 +1,4 @@
-//! `analytics:platform` and `analytics:post`: numbers of the last days.
+//! `analytics:platform` and `analytics:post`: the numbers of the last days.
 
 use crate::cli::call::Call;
 use crate::cli::command::{Command, Flag, Options, Takes, flag};

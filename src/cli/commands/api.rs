@@ -1,4 +1,4 @@
-//! `api`: any request, for what has no command of its own.
+//! `api`: sends any request, for what has no command of its own.
 
 use ureq::http::Method;
 
@@ -23,7 +23,7 @@ pub(crate) static API: Command = Command {
         "postiz api GET /public/v1/is-connected",
         "postiz api PUT \"/public/v1/posts/$POST/status\" -d '{\"status\":\"draft\"}' | jq -r .state",
     ],
-    run: any,
+    run: send,
 };
 
 pub(crate) static BODY: Flag = flag(
@@ -33,11 +33,11 @@ pub(crate) static BODY: Flag = flag(
     "the request's body: JSON, @FILE, or - for stdin",
 );
 
-pub(crate) fn any(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+pub(crate) fn send(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let method = method(options.positional(0)?)?;
     let path = options.positional(1)?;
     if path.contains("://") && !path.starts_with('/') {
-        // The token must not go wherever an argument says.
+        // No argument may send the token to another host.
         let message = format!("`{path}` is a whole URL; only the path under the API URL is wanted");
         return Err(
             CliError::usage(message).hint("example: postiz api GET /public/v1/integrations")
@@ -76,7 +76,7 @@ fn method(word: &str) -> Result<Method, CliError> {
         })
 }
 
-/// The JSON that `data` is, that is in `@FILE`, or on stdin for `-`.
+/// The request's body: `data` itself, the content of `@FILE`, or stdin for `-`.
 fn read_body(context: &mut Context, data: &str) -> Result<String, CliError> {
     let json = match data.strip_prefix('@') {
         Some(path) => read_json(context, path)?,

@@ -1,4 +1,4 @@
-//! `auth:status`, `auth:logout`, `auth:token`. Signing in is login/.
+//! `auth:status`, `auth:logout`, `auth:token`. `auth:login` is in login/.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use crate::cli::json_file::JsonFile;
 use crate::cli::login::StartedLogin;
 use crate::cli::signed_in::{API_KEY_VARIABLE, SignInMethod, SignedIn};
 
-/// What Postiz says about a credential that it takes.
+/// What Postiz says about a valid credential.
 struct Confirmed {
     integrations: usize,
     account: Account,
@@ -32,19 +32,19 @@ pub(crate) static STATUS: Command = Command {
     run: status,
 };
 
-/// Says who is signed in, and asks Postiz whether that is so.
+/// Prints who is signed in, and checks it with Postiz.
 pub(crate) fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let as_json = options.has(&AS_JSON);
     let api = match Api::connect(context) {
         Ok(api) => api,
-        Err(error) if as_json => return report(context, None, Err(error)),
+        Err(error) if as_json => return print_json(context, None, Err(error)),
         Err(error) => return Err(error),
     };
     if as_json {
         let confirmed = confirm(&api, context);
-        return report(context, Some(&api.signed_in), confirmed);
+        return print_json(context, Some(&api.signed_in), confirmed);
     }
-    describe(context, &api.signed_in)?;
+    print_credential(context, &api.signed_in)?;
     let confirmed = confirm(&api, context);
     print_account(context, &api.signed_in, confirmed.as_ref().ok())?;
     let count = match confirmed {
@@ -61,8 +61,8 @@ pub(crate) fn status(context: &mut Context, options: &Options) -> Result<Exit, C
     Ok(Exit::Done)
 }
 
-/// What is known without asking Postiz.
-fn describe(context: &mut Context, signed_in: &SignedIn) -> Result<(), CliError> {
+/// Prints what is known without asking Postiz.
+fn print_credential(context: &mut Context, signed_in: &SignedIn) -> Result<(), CliError> {
     let output = &mut context.output;
     let start = signed_in.secret_start();
     match &signed_in.method {
@@ -92,7 +92,7 @@ fn describe(context: &mut Context, signed_in: &SignedIn) -> Result<(), CliError>
     Ok(())
 }
 
-/// The organisation and the person, as far as they are known.
+/// Prints the organisation and the person, as far as they are known.
 fn print_account(
     context: &mut Context,
     signed_in: &SignedIn,
@@ -118,7 +118,7 @@ fn print_account(
     Ok(())
 }
 
-/// Asks Postiz whether it takes the credential, and whose it is.
+/// Asks Postiz whether the credential is valid, and whose it is.
 fn confirm(api: &Api, context: &mut Context) -> Result<Confirmed, CliError> {
     let json = api.json(context, &Call::get(&["integrations"])?)?;
     let Ok(Value::Array(integrations)) = serde_json::from_str(json.as_str()) else {
@@ -132,13 +132,13 @@ fn confirm(api: &Api, context: &mut Context) -> Result<Confirmed, CliError> {
     })
 }
 
-/// The answer for programs. What a person reads on stderr comes after it.
-fn report(
+/// Prints the result for programs. An error is printed on stderr as well.
+fn print_json(
     context: &mut Context,
     signed_in: Option<&SignedIn>,
     confirmed: Result<Confirmed, CliError>,
 ) -> Result<Exit, CliError> {
-    // Not to know is neither yes nor no.
+    // Null when Postiz could not be asked.
     let authenticated = match &confirmed {
         Ok(_) => Some(true),
         Err(error) if error.exit == Exit::NotSignedIn => Some(false),
@@ -175,7 +175,7 @@ fn report(
         }
     }
     let printed = context.output.json(&answer.into());
-    // What was found out decides the exit code, even where nobody reads the answer any more.
+    // What Postiz said decides the exit code, even when nobody reads the result.
     confirmed.and_then(|_| printed.map(|()| Exit::Done))
 }
 
@@ -192,7 +192,7 @@ pub(crate) static LOGOUT: Command = Command {
 /// Removes the token, and the login that `--start` began.
 pub(crate) fn logout(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let file = credentials::locate(context)?;
-    // What is there and holds no login is not ours to remove; what is broken may hold a part of one.
+    // A file without a login is not ours to remove. A broken file may hold a part of a login.
     let removed = !matches!(Stored::load(&file), Ok(None)) && remove(&file)?;
     let started_removed = remove(&StartedLogin::file_beside(&file))?;
     let key_is_set = context.vars.is_set(API_KEY_VARIABLE);
@@ -244,7 +244,7 @@ pub(crate) static TOKEN: Command = Command {
     run: token,
 };
 
-/// Prints the credential in use, alone.
+/// Prints the credential in use, and nothing else.
 pub(crate) fn token(context: &mut Context, _: &Options) -> Result<Exit, CliError> {
     let signed_in = SignedIn::find(context)?;
     context.output.line(signed_in.secret.expose())?;

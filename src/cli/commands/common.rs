@@ -1,4 +1,4 @@
-//! What the commands of several families need.
+//! What several families of commands use.
 
 use crate::cli::api::Api;
 use crate::cli::call::Call;
@@ -9,7 +9,7 @@ use crate::cli::error::{CliError, Exit};
 pub(super) const POST_ID: Positional = one("id", "the post's ID");
 pub(super) const INTEGRATION_ID: Positional = one("id", "the channel's ID");
 
-/// Sends `call` and prints the answer: what most commands come down to.
+/// Sends `call` and prints the answer.
 pub(super) fn answer_of(context: &mut Context, call: &Call) -> Result<Exit, CliError> {
     Api::connect(context)?.print(context, call)
 }
@@ -21,7 +21,7 @@ pub(super) static PAGE: Flag = flag(
     "which page, from 1 (default: 1)",
 );
 
-/// The page that `flag` asks for, of pages that are counted from `first`.
+/// The page number that `flag` names; pages are counted from `first`.
 pub(super) fn page<'a>(
     options: &'a Options,
     flag: &'static Flag,
@@ -39,7 +39,7 @@ pub(super) fn page<'a>(
     }
 }
 
-/// Says that flags of old documents, which the npm CLI passes over in silence, change nothing.
+/// Warns of flags that old documents show and that have no effect. The npm CLI ignores them without a word.
 pub(super) fn say_ignored(context: &mut Context, options: &Options, flags: &[&'static Flag]) {
     for flag in flags.iter().filter(|flag| options.has(flag)) {
         let words = format!("--{} changes nothing: Postiz has no such thing", flag.long);

@@ -1,5 +1,5 @@
-//! `completions`: prints a shell's script, written from the table. The scripts know every command and flag, and ask nobody
-//! for values that only Postiz knows (IDs): a Tab must not wait for a network.
+//! `completions`: prints a shell's completion script, written from the table of commands. The scripts do not complete IDs,
+//! which only Postiz knows: a Tab must not wait for the network.
 
 use crate::cli::command::{Command, Commands, Flag, Options, Takes, one};
 use crate::cli::context::Context;
@@ -190,7 +190,7 @@ fn value_words(flag: &Flag) -> Option<String> {
     }
 }
 
-/// `text` as one word of any of the three shells.
+/// `text` as one quoted word, in any of the three shells.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }

@@ -67,7 +67,7 @@ pub(crate) fn list(context: &mut Context, options: &Options) -> Result<Exit, Cli
     Ok(Exit::Done)
 }
 
-/// The channels of this name and platform, and the names of the others.
+/// The channels with this name and platform, and the names of the others.
 fn partition(
     channels: &Json,
     name: Option<&str>,

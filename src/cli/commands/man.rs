@@ -1,4 +1,4 @@
-//! `man`: prints the manual page (roff with the man macros), written from the table.
+//! `man`: prints the manual page (roff with the man macros), written from the table of commands.
 
 use crate::cli::command::{Command, Commands, Options};
 use crate::cli::context::Context;
@@ -55,7 +55,7 @@ const DESCRIPTION: &str = "\
 stdout carries the result alone, as JSON; everything meant for a person goes to stderr. Flags may be written in \
 camelCase or kebab-case, before or after the other arguments; -- ends them. `postiz posts create` means `postiz posts:create`.";
 
-/// A page being written. All text is escaped on its way in.
+/// A page that is being written. It escapes all text.
 #[derive(Default)]
 struct Page {
     text: String,
@@ -93,7 +93,7 @@ impl Page {
         self.literal(command.examples.iter().copied());
     }
 
-    /// A term, and what it means, indented.
+    /// A term and its meaning, indented.
     fn entry(&mut self, term: &str, meaning: &str) {
         self.request("TP");
         self.text(term);
@@ -109,7 +109,7 @@ impl Page {
 
     fn text(&mut self, text: &str) {
         for line in text.lines() {
-            // At the start of a line these two begin a request.
+            // A line that begins with one of these would be a request.
             let guard = if line.starts_with(['.', '\'']) {
                 "\\&"
             } else {
@@ -120,7 +120,7 @@ impl Page {
     }
 }
 
-/// Backslashes, and the characters that groff would turn into typographic ones.
+/// Escapes backslashes, and the characters that groff would replace by typographic ones.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + 8);
     for c in text.chars() {

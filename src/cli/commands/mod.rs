@@ -1,4 +1,4 @@
-//! The commands, one file a family: read the options, do it, print the result.
+//! The commands, one file for each family. A command reads its options, sends its requests, and prints the result.
 
 pub(crate) mod analytics;
 pub(crate) mod api;

@@ -1,5 +1,5 @@
-//! `skill`: prints the file that AI agents load to learn this CLI (SKILL.md's form). skill.md is its text; the list of
-//! commands comes from the table.
+//! `skill`: prints the file that AI agents load to use this CLI, in the form of SKILL.md. Its text is skill.md, and its list
+//! of commands comes from the table.
 
 use crate::cli::command::{Command, Options};
 use crate::cli::context::Context;

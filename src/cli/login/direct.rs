@@ -1,6 +1,6 @@
 //! Signs in at Postiz itself, with neither an auth server nor an OAuth app (RFC 8252): registers a client for this machine,
-//! opens the consent page, waits for the browser to come back, exchanges the code. callback.rs is the waiting,
-//! postiz_oauth.rs what is said to Postiz.
+//! opens the consent page, waits for the callback, and exchanges the code. callback.rs waits; postiz_oauth.rs speaks to
+//! Postiz.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use crate::shared::pkce;
 use crate::shared::random;
 use crate::shared::text::printable_cut;
 
-/// Signs in.
+/// Opens the consent page, waits, and saves the token.
 pub(super) fn sign_in(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let api_url = api_url_from_environment(context)?;
     check_browser(context, options)?;
@@ -54,17 +54,17 @@ pub(super) fn sign_in(context: &mut Context, options: &Options) -> Result<Exit, 
     tell(context, &file, &saved?, options.has(&AS_JSON))
 }
 
-/// The browser must run on this machine, where its way back leads: elsewhere, 127.0.0.1 is another machine.
+/// Checks that a browser can run on this machine: the callback goes to 127.0.0.1, which elsewhere is another machine.
 fn check_browser(context: &Context, options: &Options) -> Result<(), CliError> {
     let has_terminal = context.output.screen().stderr_is_terminal;
     let why = if is_over_ssh(&context.vars) {
         "this is an SSH session, and the browser would come back to the wrong machine"
     } else if options.has(&NO_BROWSER) {
-        // Whoever says so opens the page, on this machine.
+        // The user opens the page on this machine.
         return Ok(());
     } else {
         match may_open(true, &context.vars, has_terminal) {
-            Err(NoBrowser::NobodyHere) => "there is no display for a browser on this machine",
+            Err(NoBrowser::NoDisplay) => "there is no display for a browser on this machine",
             Err(NoBrowser::InThisTerminal) => {
                 "the browser in BROWSER runs no scripts, which Postiz' pages need"
             }
@@ -74,14 +74,14 @@ fn check_browser(context: &Context, options: &Options) -> Result<(), CliError> {
     Err(impossible(why))
 }
 
-/// Why direct login cannot be, and what can.
+/// The error where direct login is impossible, with the ways that work.
 pub(super) fn impossible(why: &str) -> CliError {
     CliError::failed(format!("cannot sign in to Postiz directly: {why}"))
         .word("no_browser")
         .hint(WAYS)
 }
 
-/// Where the API's users see their pages: beside it, except in the cloud.
+/// The URL of Postiz' pages: the API's without `/api`, except in the cloud.
 fn frontend_url(context: &Context, api_url: &BaseUrl) -> Result<BaseUrl, CliError> {
     let url = match context.vars.text(FRONTEND_VARIABLE) {
         Some(url) => url,
@@ -100,8 +100,8 @@ pub(super) fn is_cloud(api_url: &BaseUrl) -> bool {
     api_url.host().eq_ignore_ascii_case(CLOUD_HOST)
 }
 
-/// The client of an earlier login where its port is free and Postiz knows it, else a new one; and the port it waits on,
-/// which is bound before the registration that names it.
+/// The client of an earlier login, if its port is free and Postiz knows it, else a new one; and its port, which is bound
+/// before a registration names it.
 fn client(
     context: &mut Context,
     options: &Options,
@@ -136,7 +136,7 @@ fn client(
     Ok((listener, client))
 }
 
-/// Shows the consent page's address, alone on its line, and opens it.
+/// Shows the consent page's address, alone on its line, and opens the page.
 fn show(context: &mut Context, options: &Options, url: &str) -> Result<(), CliError> {
     if options.has(&AS_JSON) {
         show_event(context, &json!({ "event": "open", "url": url }))?;
@@ -181,7 +181,7 @@ fn wait(
     })
 }
 
-/// From the browser's return to the saved login.
+/// Exchanges the callback's code, and saves the login.
 fn finish(
     context: &Context,
     postiz: &Postiz,

@@ -1,4 +1,4 @@
-//! How a login ends well: it is saved, and the user is told whose it is.
+//! Saves a login, and tells the user whose it is.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::cli::error::{CliError, Exit};
 use crate::cli::json_file::JsonFile;
 use crate::cli::login::show::ignore_closed;
 
-/// Saves the login and says so.
+/// Saves the login, and says so.
 pub(super) fn keep(
     context: &mut Context,
     file: &JsonFile,
@@ -25,7 +25,7 @@ pub(super) fn save(context: &Context, file: &JsonFile, stored: &Stored) -> Resul
     let mut saved = Ok(());
     context
         .clock
-        .finish_first(&mut || saved = stored.save(file));
+        .defer_interrupt(&mut || saved = stored.save(file));
     saved.map_err(|error| {
         CliError::failed(format!("the login is approved, but {} cannot be written: {error}", file.shown()))
             .word("cannot_save")
@@ -33,7 +33,7 @@ pub(super) fn save(context: &Context, file: &JsonFile, stored: &Stored) -> Resul
     })
 }
 
-/// Says that the login is saved, and whose it is.
+/// Says that the login is saved, which variables it makes useless, and whose it is.
 pub(super) fn tell(
     context: &mut Context,
     file: &JsonFile,
@@ -59,7 +59,7 @@ pub(super) fn tell(
         let printed = context.output.event(&event);
         ignore_closed(printed)?;
     }
-    // Last, since it may take a while where the API cannot be reached.
+    // This comes last, since it takes long where the API cannot be reached.
     let account = Account::ask(&api, context);
     let organization = account.organization_or(stored.organization_id.as_ref());
     context.output.say(&format!("Organization: {organization}"));

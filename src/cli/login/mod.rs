@@ -1,8 +1,11 @@
-//! `auth:login`: a browser confirms, the token is kept.
+//! `auth:login`, in two ways. This file chooses the way.
 //!
-//! device_flow.rs is the way by an auth server: it talks to it through auth_server.rs, waits by wait.rs, and keeps a login
-//! between `--start` and `--finish` by started_login.rs. direct.rs is the way without one: it talks to Postiz through
-//! postiz_oauth.rs, waits for the browser by callback.rs, and keeps its client by registered_client.rs.
+//! - device_flow.rs signs in by an auth server. auth_server.rs sends its requests, wait.rs schedules the polls, and
+//!   started_login.rs saves a login between `--start` and `--finish`.
+//! - direct.rs signs in at Postiz itself. postiz_oauth.rs sends its requests, callback.rs waits for the browser, and
+//!   registered_client.rs saves the client.
+//!
+//! Both use flags.rs, machine.rs, show.rs while they go on, and keep.rs at the end.
 
 mod auth_server;
 mod callback;
@@ -97,12 +100,12 @@ pub(crate) fn login(context: &mut Context, options: &Options) -> Result<Exit, Cl
     } else if options.has(&START) {
         device_flow::start(context, options)
     } else {
-        device_flow::in_one_go(context, options)
+        device_flow::sign_in(context, options)
     };
     match done {
         Err(error) if events && error.exit != Exit::Done => {
             let event = json!({ "event": "error", "error": error.word, "message": error.message });
-            // The failure counts, whether or not anyone still reads about it on stdout.
+            // The failure counts, whether or not anyone reads the event.
             let _ = context.output.event(&event);
             Err(error)
         }
@@ -110,7 +113,7 @@ pub(crate) fn login(context: &mut Context, options: &Options) -> Result<Exit, Cl
     }
 }
 
-/// How to sign in.
+/// The way to sign in.
 #[derive(PartialEq, Eq)]
 enum Way {
     /// By a device code (RFC 8628).
@@ -119,7 +122,7 @@ enum Way {
     Direct,
 }
 
-/// The way that was asked for. Whoever names a Postiz of their own must never end up at the cloud.
+/// The way that the flags and variables ask for. A user who names a self-hosted Postiz must never sign in to the cloud.
 fn way(context: &Context, options: &Options) -> Result<Way, CliError> {
     let names_auth_server = options.has(&AUTH_SERVER) || options.has(&FINISH);
     if options.has(&DIRECT) {
@@ -155,5 +158,5 @@ fn check_flags(options: &Options) -> Result<(), CliError> {
     } else {
         return Ok(());
     };
-    Err(CliError::usage(wrong).hint("`postiz auth:login --help` says how it is used"))
+    Err(options.wrong_usage(wrong))
 }

@@ -1,26 +1,26 @@
-//! The client that this machine registered at Postiz, kept beside the credentials with its port: used again by the next
-//! login, so that the list under Settings > Approved Apps does not grow. It holds no secret.
+//! The client that this machine registered at Postiz, saved with its port beside the credentials. The next login uses it
+//! again, so that the list under Settings > Approved Apps does not grow. It holds no secret.
 
 use serde_json::Map;
 
 use crate::cli::json_file::JsonFile;
 use crate::shared::base_url::BaseUrl;
 
-/// A client at the Postiz of one API URL, under one name.
+/// A registered client.
 pub(super) struct RegisteredClient {
     pub(super) id: String,
-    /// Its callback's.
+    /// The port of its callback.
     pub(super) port: u16,
 }
 
 impl RegisteredClient {
-    /// Where the client is kept whose logins end in `file`.
+    /// The file for the client, beside the credentials in `file`.
     pub(super) fn file_beside(file: &JsonFile) -> JsonFile {
         file.beside(".client")
     }
 
-    /// The client that is kept, if it is of this Postiz and has this name. A file that cannot be used is none: the next
-    /// registration writes it anew.
+    /// The saved client, if it is of this Postiz and has this name. A file that cannot be used is ignored, and the next
+    /// registration overwrites it.
     pub(super) fn load(
         client_file: &JsonFile,
         api_url: &BaseUrl,

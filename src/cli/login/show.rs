@@ -1,4 +1,4 @@
-//! What both ways of signing in show while they go on: warnings, the browser, events for programs.
+//! What both ways of signing in show on their way: a warning, the page, events for programs.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::cli::error::{CliError, Exit};
 use crate::cli::login::flags::NO_BROWSER;
 use crate::shared::base_url::BaseUrl;
 
-/// Says that others can read along, where they can.
+/// Warns where others on the network can read the login.
 pub(super) fn warn_if_not_encrypted(context: &mut Context, base: &BaseUrl) {
     if !base.is_https() && !base.is_loopback() {
         context.output.warn(&format!(
@@ -20,13 +20,13 @@ pub(super) fn warn_if_not_encrypted(context: &mut Context, base: &BaseUrl) {
     }
 }
 
-/// `9:05`, a second that has begun counted as whole.
+/// Minutes and seconds: `9:05`. A part of a second counts as a whole one.
 pub(super) fn minutes(time: Duration) -> String {
     let seconds = time.as_millis().div_ceil(1000);
     format!("{}:{:02}", seconds / 60, seconds % 60)
 }
 
-/// Opens `address`, or says why not and what to do.
+/// Opens `address`, or shows it and says why it is not opened.
 pub(super) fn open_browser(
     context: &mut Context,
     options: &Options,
@@ -43,7 +43,7 @@ pub(super) fn open_browser(
         }
         Ok(()) => "No browser could be opened",
         Err(NoBrowser::OverSsh) => "This is an SSH session",
-        Err(NoBrowser::NobodyHere) => "There is no display",
+        Err(NoBrowser::NoDisplay) => "There is no display",
         Err(NoBrowser::InThisTerminal) => "The browser in BROWSER would take this terminal over",
         Err(NoBrowser::NotWanted) => "No browser is opened",
     };
@@ -60,7 +60,7 @@ pub(super) fn open_browser(
     output.say("");
 }
 
-/// Prints the event without which nobody can go on: a login that its reader did not wait for is none.
+/// Prints the event that says what to open. It is an error when nobody reads it, since then nobody can confirm the login.
 pub(super) fn show_event(context: &mut Context, event: &Value) -> Result<(), CliError> {
     context
         .output
@@ -74,7 +74,7 @@ pub(super) fn show_event(context: &mut Context, event: &Value) -> Result<(), Cli
         })
 }
 
-/// A reader of stdout that has gone does not change what happened.
+/// Makes a gone reader of stdout no error, where what happened is done all the same.
 pub(super) fn ignore_closed(printed: Result<(), CliError>) -> Result<(), CliError> {
     match printed {
         Err(error) if error.exit == Exit::Done => Ok(()),

@@ -307,7 +307,7 @@ pub struct ProxyError {
     /// A whole sentence in lower case; names the proxy, and no credentials.
     text: String,
     /// Whether the same request may succeed when it is sent again.
-    pub may_pass: bool,
+    pub is_retryable: bool,
 }
 
 impl ProxyError {
@@ -326,8 +326,8 @@ impl ProxyError {
             }
             (_, None) => format!("the proxy {proxy}, or a server behind it, refused ({words})"),
         };
-        let may_pass = matches!(status, 502..=504);
-        ProxyError { text, may_pass }
+        let is_retryable = matches!(status, 502..=504);
+        ProxyError { text, is_retryable }
     }
 }
 
@@ -341,7 +341,7 @@ impl std::error::Error for ProxyError {}
 
 /// Says that it was the proxy that failed; a timeout stays one.
 fn proxy_failed(proxy: &ProxyServer, error: Error) -> Error {
-    let (text, may_pass) = match (tls_error(&error), &error) {
+    let (text, is_retryable) = match (tls_error(&error), &error) {
         (Some(rustls::Error::InvalidCertificate(reason)), _) => (
             format!(
                 "the certificate of the proxy {proxy} is not trusted: {}",
@@ -357,7 +357,7 @@ fn proxy_failed(proxy: &ProxyServer, error: Error) -> Error {
         ),
         (None, other) => (format!("the proxy {proxy} failed: {other}"), true),
     };
-    Error::Other(Box::new(ProxyError { text, may_pass }))
+    Error::Other(Box::new(ProxyError { text, is_retryable }))
 }
 
 /// A tunnel through a proxy: the transport may be TLS to the proxy, and is not yet TLS to the server.

@@ -43,8 +43,7 @@ fn delete(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
         (Some(id), None) => Call::new(Method::DELETE, &["posts", id])?,
         (None, Some(group)) => Call::new(Method::DELETE, &["posts", "group", group])?,
         _ => {
-            return Err(CliError::usage("posts:delete needs either <id> or --group")
-                .hint("`postiz posts:delete --help` says how it is used"));
+            return Err(options.wrong_usage("posts:delete needs either <id> or --group"));
         }
     };
     answer_of(context, &call)

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use postiz::server::config::{self, Config};
 use postiz::server::log::Log;
+use postiz::server::notify::Notify;
 use postiz::server::{self, Server};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
@@ -100,14 +101,17 @@ fn run(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let server = match Server::start(config, log) {
+    let notify = Notify::new(std::env::var_os("NOTIFY_SOCKET"));
+    let server = match Server::start(config, Arc::clone(&log)) {
         Ok(server) => server,
         Err(error) => {
             eprintln!("postiz-auth-server: {error}");
             return ExitCode::FAILURE;
         }
     };
+    notify.ready(server.local_url(), &log);
     signals.forever().next();
+    notify.stopping(&log);
     std::thread::spawn(move || {
         if signals.forever().next().is_some() {
             std::process::exit(1);

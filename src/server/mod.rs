@@ -32,6 +32,7 @@ mod healthcheck;
 mod janitor;
 pub mod limits;
 pub mod log;
+pub mod notify;
 
 pub use check::{Findings, check};
 pub use healthcheck::healthcheck;
@@ -63,6 +64,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Server {
     front: Arc<Front>,
     listening_at: SocketAddr,
+    local_url: String,
     stop_delay: Duration,
     log: Arc<Log>,
 }
@@ -137,9 +139,15 @@ impl Server {
         Ok(Server {
             front,
             listening_at,
+            local_url,
             stop_delay: config.stop_delay,
             log,
         })
+    }
+
+    /// Where this machine reaches it.
+    pub fn local_url(&self) -> &str {
+        &self.local_url
     }
 
     /// Takes no more connections and answers the requests that are open or come on open connections, within 10 s.

@@ -111,12 +111,12 @@ fn run(config: Config) -> ExitCode {
     };
     notify.ready(server.local_url(), &log);
     signals.forever().next();
-    notify.stopping(&log);
     std::thread::spawn(move || {
         if signals.forever().next().is_some() {
             std::process::exit(1);
         }
     });
+    notify.stopping(&log);
     server.stop();
     ExitCode::SUCCESS
 }

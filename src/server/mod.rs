@@ -62,9 +62,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A server that is running.
 pub struct Server {
+    local_url: String,
     front: Arc<Front>,
     listening_at: SocketAddr,
-    local_url: String,
     stop_delay: Duration,
     log: Arc<Log>,
 }
@@ -137,17 +137,12 @@ impl Server {
             .spawn(move || accepting.run(&listener))
             .map_err(|error| failed(&error))?;
         Ok(Server {
+            local_url,
             front,
             listening_at,
-            local_url,
             stop_delay: config.stop_delay,
             log,
         })
-    }
-
-    /// Where this machine reaches it.
-    pub fn local_url(&self) -> &str {
-        &self.local_url
     }
 
     /// Takes no more connections and answers the requests that are open or come on open connections, within 10 s.
@@ -158,6 +153,11 @@ impl Server {
         } else {
             self.log.warn("stopped_with_requests_unfinished", &[]);
         }
+    }
+
+    /// Where this machine reaches it.
+    pub fn local_url(&self) -> &str {
+        &self.local_url
     }
 }
 

@@ -19,6 +19,7 @@ mod database_tls;
 mod database_url;
 mod faults;
 mod lifecycle;
+mod log;
 mod login;
 mod outbound;
 mod pooler;

@@ -33,6 +33,7 @@ mod healthcheck;
 mod janitor;
 pub mod limits;
 pub mod log;
+pub mod notify;
 
 pub use check::{Findings, check};
 pub use healthcheck::healthcheck;
@@ -59,6 +60,7 @@ use crate::shared::secret::Secret;
 
 /// A server that is running.
 pub struct Server {
+    local_url: String,
     front: Arc<Front>,
     listening_at: SocketAddr,
     stop_delay: Duration,
@@ -134,6 +136,7 @@ impl Server {
             .spawn(move || accepting.run(&listener))
             .map_err(|error| failed(&error))?;
         Ok(Server {
+            local_url,
             front,
             listening_at,
             stop_delay: config.stop_delay,
@@ -149,6 +152,11 @@ impl Server {
         } else {
             self.log.warn("stopped_with_requests_unfinished", &[]);
         }
+    }
+
+    /// Where this machine reaches it.
+    pub fn local_url(&self) -> &str {
+        &self.local_url
     }
 }
 

@@ -6,25 +6,32 @@ use std::time::Duration;
 
 use crate::server::front::request_reader::{End, Framing, RequestReader};
 use crate::server::front::stream::Stream;
-use crate::server::front::{UNREAD_BYTES_MAX, UNREAD_TIMEOUT, writer};
+use crate::server::front::{UNREAD_BYTES_MAX, writer};
 use crate::server::http::{Reply, Request};
+use crate::server::times::Times;
 
-/// How long a connection may be silent before its request.
-const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Reads a request, within the public socket's limits on size and time, and answers it.
-pub(crate) fn serve(socket: TcpStream, peer: IpAddr, answer: impl FnOnce(&Request) -> Reply) {
-    let Ok(mut stream) = Stream::new(Arc::new(socket), None) else {
+/// Reads a request, within the public socket's limits on size, and answers it. Each step may take `timeout`.
+pub(crate) fn serve(
+    socket: TcpStream,
+    peer: IpAddr,
+    timeout: Duration,
+    answer: impl FnOnce(&Request) -> Reply,
+) {
+    let times = Times {
+        write: timeout,
+        ..Times::DEFAULT
+    };
+    let Ok(mut stream) = Stream::new(Arc::new(socket), None, &times) else {
         return;
     };
-    match RequestReader::new(peer, FIRST_BYTE_TIMEOUT).next(&mut stream) {
+    match RequestReader::new(peer, timeout, timeout).next(&mut stream) {
         Ok((request, framing)) => {
             send(&mut stream, answer(&request), framing);
         }
         Err(End::Bad((status, error))) => {
             let reply = Reply::plain_error(status, error);
             if send(&mut stream, reply, Framing::CLOSE) {
-                stream.close_gently(UNREAD_BYTES_MAX, UNREAD_TIMEOUT);
+                stream.close_gently(UNREAD_BYTES_MAX, timeout);
             }
         }
         Err(End::Closed) => {}

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::server::codes::DeviceCodeHash;
-use crate::server::config::Limits;
+use crate::server::config::Config;
 use crate::server::flow::Flow;
 use crate::server::http::reply::{Reply, Token};
 use crate::server::http::request::{Request, RequestId};
@@ -18,6 +18,7 @@ use crate::server::log::{Level, Log};
 use crate::server::metrics::{Outcome, RequestCounts};
 use crate::server::pages::{Page, Site};
 use crate::server::store::StoreError;
+use crate::server::times::Times;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::wire::error;
 
@@ -43,6 +44,7 @@ pub struct App {
     /// How many requests were answered, and how.
     pub(crate) requests: RequestCounts,
     pub(super) cookies: verify::CookieNames,
+    pub(crate) times: Times,
     stopping: AtomicBool,
 }
 
@@ -52,15 +54,15 @@ impl App {
         flow: Flow,
         keys: Arc<Keys>,
         server_url: BaseUrl,
-        postiz_host: &str,
-        limits: &Limits,
+        config: &Config,
         log: Arc<Log>,
     ) -> App {
+        let limits = &config.limits;
         let site = Site {
             verify_path: format!("{}/device/verify", server_url.path()),
             verify_url: format!("{server_url}/device/verify"),
             server_host: server_url.authority().to_owned(),
-            postiz_host: postiz_host.to_owned(),
+            postiz_host: config.frontend_url.authority().to_owned(),
             has_app: flow.has_app(),
         };
         App {
@@ -80,6 +82,7 @@ impl App {
             requests: RequestCounts::default(),
             cookies: verify::CookieNames::of(&server_url),
             server_url,
+            times: config.times,
             stopping: AtomicBool::new(false),
         }
     }
@@ -297,7 +300,6 @@ fn level_of(routed: &Routed, reply: &Reply) -> Level {
 mod tests {
     use super::*;
     use crate::server;
-    use crate::server::config::Config;
     use crate::server::log::Format;
     use crate::server::store::embedded::Embedded;
     use crate::shared::secret::Secret;

@@ -14,7 +14,7 @@ use crate::server::metrics::Sources;
 use crate::server::metrics::text::CONTENT_TYPE;
 
 /// How long to wait when the system has no descriptor for a connection.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Listens on `METRICS_LISTEN`.
 pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener, String> {
@@ -27,11 +27,12 @@ pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 pub(crate) fn start(listener: TcpListener, sources: Sources) -> io::Result<()> {
     let url = format!("http://{}/metrics", listener.local_addr()?);
     let log = Arc::clone(&sources.app.log);
+    let timeout = sources.app.times.metrics;
     let serve = move || loop {
         match listener.accept() {
             Ok((socket, peer)) => {
                 let answer = |request: &Request| answer(&sources, request);
-                let serve = || one_request::serve(socket, peer.ip(), answer);
+                let serve = || one_request::serve(socket, peer.ip(), timeout, answer);
                 // A bug costs one answer; the log has the panic.
                 let _ = catch_unwind(AssertUnwindSafe(serve));
             }

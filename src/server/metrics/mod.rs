@@ -21,9 +21,9 @@ pub(crate) use listener::{bind, start};
 
 /// What the metrics of a running server are read from.
 pub(crate) struct Sources {
-    pub(crate) app: Arc<App>,
-    pub(crate) front: Arc<Front>,
-    pub(crate) started: SystemTime,
+    app: Arc<App>,
+    front: Arc<Front>,
+    started: SystemTime,
 }
 
 /// A counter's name and help, and its series: labels, and the events of the log that each counts.
@@ -73,6 +73,15 @@ const POSTIZ: Names = Names {
 };
 
 impl Sources {
+    /// Those of a server that starts now.
+    pub(crate) fn new(app: Arc<App>, front: Arc<Front>) -> Sources {
+        Sources {
+            app,
+            front,
+            started: SystemTime::now(),
+        }
+    }
+
     /// All metrics.
     fn print(&self) -> String {
         let mut text = Text::default();

@@ -24,6 +24,7 @@ use crate::server::store::pool::Pool;
 use crate::server::store::{
     Inserted, Key, NewLogin, PoolCounts, Purged, Store, StoreError, Transition,
 };
+use crate::server::times::Times;
 
 /// The table's name in the statements below.
 const TABLE: &str = "device_requests";
@@ -65,7 +66,12 @@ pub struct Postgres {
 impl Postgres {
     /// A store on up to `pool_size` connections. Connects to nothing yet: a database that is not there is a normal event.
     /// The schema is brought up on the first connection. `seal` is for the tokens that the reference server left in clear.
-    pub fn new(url: &DatabaseUrl, pool_size: usize, seal: Seal) -> Result<Postgres, String> {
+    pub fn new(
+        url: &DatabaseUrl,
+        pool_size: usize,
+        seal: Seal,
+        times: &Times,
+    ) -> Result<Postgres, String> {
         let connector = Connector::new(url)?;
         let schema = quoted_schema(url);
         let qualified = schema.as_ref().map(|schema| format!("{schema}.{TABLE}"));
@@ -79,7 +85,13 @@ impl Postgres {
             Ok(())
         };
         Ok(Postgres {
-            pool: Pool::new(connector, pool_size, url.pooler == Some(true), prepare),
+            pool: Pool::new(
+                connector,
+                pool_size,
+                times,
+                url.pooler == Some(true),
+                prepare,
+            ),
             qualified,
         })
     }

@@ -29,6 +29,7 @@ pub mod seal;
 
 mod check;
 pub mod client_address;
+pub(crate) mod counts;
 mod healthcheck;
 mod janitor;
 pub mod limits;

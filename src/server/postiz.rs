@@ -14,7 +14,7 @@ use ureq::http::Uri;
 
 use crate::server::codes::State;
 use crate::server::config::{Config, OAuthApp};
-use crate::server::metrics::{Outcome, RequestCounts};
+use crate::server::counts::{Outcome, RequestCounts};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::http_client::{self, ClientSettings, Outbound, Proxies};
 use crate::shared::pkce;

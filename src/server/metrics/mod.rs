@@ -1,10 +1,10 @@
 //! Metrics for Prometheus, on a listener of their own (`METRICS_LISTEN`). Events are counted by the log, requests by
-//! [`RequestCounts`]; gauges are read when the metrics are asked for. All labels are known when the program is compiled, so
+//! `counts.rs`; gauges are read when the metrics are asked for. All labels are known when the program is compiled, so
 //! nothing of a client or a user is in the text.
 
-mod counts;
 mod listener;
 mod process;
+mod requests;
 mod text;
 
 use std::collections::BTreeMap;
@@ -13,10 +13,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::server::front::Front;
 use crate::server::http::App;
-use crate::server::metrics::counts::Names;
+use crate::server::metrics::requests::Names;
 use crate::server::metrics::text::{Labels, Text};
 
-pub(crate) use counts::{Outcome, RequestCounts};
 pub(crate) use listener::{bind, start};
 
 /// What the metrics of a running server are read from.
@@ -87,8 +86,9 @@ impl Sources {
         let mut text = Text::default();
         print_build(&mut text);
         print_events(&mut text, &self.app.log.counts());
-        self.app.requests.print(&mut text, &HTTP);
-        self.app.flow.postiz().requests.print(&mut text, &POSTIZ);
+        requests::print(&mut text, &self.app.requests.read(), &HTTP);
+        let to_postiz = self.app.flow.postiz().requests.read();
+        requests::print(&mut text, &to_postiz, &POSTIZ);
         self.print_connections(&mut text);
         self.print_logins(&mut text);
         self.print_pool(&mut text);

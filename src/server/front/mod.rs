@@ -28,7 +28,7 @@ use rustls::ServerConfig;
 
 use crate::server::client_address::TrustedProxies;
 use crate::server::front::admission::{Admission, Admitted};
-use crate::server::front::request_reader::{End, Framing, Problem, RequestReader};
+use crate::server::front::request_reader::{End, Framing, Rejection, RequestReader};
 use crate::server::front::stream::Stream;
 use crate::server::front::watchdog::{OpenRequest, Watchdog};
 use crate::server::http::{App, Reply, Request, RequestId};
@@ -265,7 +265,7 @@ impl Front {
     }
 
     /// Answers what cannot be read as a request, and closes.
-    fn reject(&self, stream: &mut Stream, client: IpAddr, (status, error): Problem) {
+    fn reject(&self, stream: &mut Stream, client: IpAddr, (status, error): Rejection) {
         let fields = [
             ("status", &*status.to_string()),
             ("reason", error),

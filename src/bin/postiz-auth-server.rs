@@ -15,7 +15,7 @@ use std::sync::Arc;
 use postiz::server::config::{self, Config};
 use postiz::server::log::Log;
 use postiz::server::{self, Server};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 const HELP: &str = include_str!("postiz-auth-server.help");
@@ -82,7 +82,8 @@ fn healthcheck(config: Config) -> ExitCode {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, then finishes what is in flight; a second signal ends it at once.
+/// Serves until SIGTERM or SIGINT, then finishes what is in flight; a second one ends it at once. SIGHUP, a terminal's end
+/// included, makes it read its certificate again.
 fn run(config: Config) -> ExitCode {
     let log = Arc::new(Log::stderr(config.log_format));
     log_panics(Arc::clone(&log));
@@ -92,7 +93,7 @@ fn run(config: Config) -> ExitCode {
     // Caught before anything is started, so that no signal finds the process half-way up. A file that may not grow any
     // further (`ulimit -f`) is an error of the write then, and not the end of the process.
     let caught = signal_hook::flag::register(SIGXFSZ, Arc::default())
-        .and_then(|_| Signals::new([SIGTERM, SIGINT]));
+        .and_then(|_| Signals::new([SIGTERM, SIGINT, SIGHUP]));
     let mut signals = match caught {
         Ok(signals) => signals,
         Err(error) => {
@@ -107,9 +108,10 @@ fn run(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    signals.forever().next();
+    let reloads = signals.forever().take_while(|signal| *signal == SIGHUP);
+    reloads.for_each(|_| server.reload());
     std::thread::spawn(move || {
-        if signals.forever().next().is_some() {
+        if signals.forever().any(|signal| signal != SIGHUP) {
             std::process::exit(1);
         }
     });

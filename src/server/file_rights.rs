@@ -1,6 +1,7 @@
 //! Words for files that the server may not use: whose they are, who the server is, what to do.
 
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{Access, access};
@@ -61,9 +62,7 @@ fn nearest(path: &Path) -> Option<(&Path, String)> {
     })
 }
 
-#[cfg(unix)]
 fn owner(path: &Path) -> Option<String> {
-    use std::os::unix::fs::MetadataExt;
     let found = path.metadata().ok()?;
     let (user, group, mode) = (found.uid(), found.gid(), found.mode() & 0o7777);
     Some(format!(

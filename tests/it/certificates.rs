@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConnection, StreamOwned};
 
 use crate::attack::tls::{EC, Files};
+use crate::fake_postiz::FakePostiz;
 use crate::support::{Store, TestServer, eventually};
 
 type Client = StreamOwned<ClientConnection, TcpStream>;
@@ -150,6 +151,23 @@ fn changed_files_are_found_without_a_signal() {
     assert!(scene.serves("new"));
 }
 
+/// Its operator is told, and its clients are the ones to refuse it.
+#[test]
+fn expired_certificate_is_served_and_told() {
+    let file = |name: &str| format!("{}/tests/certificates/{name}", env!("CARGO_MANIFEST_DIR"));
+    let postiz = FakePostiz::start();
+    let setup = TestServer::setup(Store::Embedded)
+        .postiz(&postiz)
+        .var("TLS_CERT_FILE", &file("old.crt"))
+        .var("TLS_KEY_FILE", &file("old.key"));
+    let log = setup.start().log();
+    let line = "error certificate expired not_after=2026-03-01T00:00:00.000Z";
+    assert!(log.contains(line), "{log}");
+    let checked = setup.run(&["--check"]);
+    assert_eq!(checked.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&checked.stderr).contains("it has expired"));
+}
+
 #[test]
 fn sighup_ends_no_server() {
     let mut server = TestServer::setup(Store::Embedded).start();
@@ -166,5 +184,5 @@ fn sighup_ends_no_server() {
     server.signal("HUP");
     drop(kept);
     assert_eq!(server.wait().code(), Some(0));
-    assert!(server.log().contains("info stopped"));
+    eventually("it says so", || server.log().contains("info stopped"));
 }

@@ -69,7 +69,7 @@ struct Account {
 
 impl Account {
     /// `None`: only root can be another.
-    fn new() -> Option<Account> {
+    fn new(postiz: &FakePostiz) -> Option<Account> {
         if !rustix::process::getuid().is_root() {
             eprintln!("SKIPPED: only root can run the server as another user");
             return None;
@@ -77,7 +77,7 @@ impl Account {
         let folder = tempfile::tempdir().unwrap();
         open_to_all(folder.path());
         fs::copy(program("postiz-auth-server"), folder.path().join("server")).unwrap();
-        let setup = TestServer::setup(Store::Embedded);
+        let setup = TestServer::setup(Store::Embedded).postiz(postiz);
         open_to_all(setup.data_dir().parent().unwrap());
         Some(Account { folder, setup })
     }
@@ -114,7 +114,8 @@ fn open_to_all(folder: &Path) {
 
 #[test]
 fn files_of_another_user_are_told() {
-    let Some(account) = Account::new() else {
+    let postiz = FakePostiz::start();
+    let Some(account) = Account::new(&postiz) else {
         return;
     };
     let data = account.setup.data_dir();
@@ -142,14 +143,42 @@ fn files_of_another_user_are_told() {
         let owner = format!("postiz-auth.redb belongs to user 0 and group 0 (mode {mode:o})");
         account.assert_told(&[&runs_as, &owner, &give]);
     }
-    // What was said mends it.
+    // What was said mends it, but for the secret beside it.
     chown(&file, Some(STRANGER), None).unwrap();
+    let secret = data.join("postiz-auth.redb.secret");
+    fs::write(&secret, "s".repeat(64)).unwrap();
+    fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
+    let setup = account.setup.clone().without("POSTIZ_OAUTH_CLIENT_ID");
+    let setup = setup.without("POSTIZ_OAUTH_CLIENT_SECRET");
+    let account = Account { setup, ..account };
+    let give = format!("chown {STRANGER} {}", secret.display());
+    assert_refused(
+        &account.run(&[]),
+        &["cannot keep a secret in", &runs_as, &give],
+    );
     let checked = account.run(&["--check"]);
     assert!(
         !told(&checked).contains("WARNING: a start"),
         "{}",
         told(&checked)
     );
+}
+
+#[test]
+fn read_only_folders_are_told() {
+    let postiz = FakePostiz::start();
+    let setup = TestServer::setup(Store::Embedded).postiz(&postiz);
+    fs::create_dir(setup.data_dir()).unwrap();
+    let setup = setup.in_own_mounts("mount -t tmpfs -o ro none \"$DATA_DIR\"");
+    let output = setup.run(&[]);
+    if told(&output).starts_with("unshare") {
+        eprintln!("SKIPPED: only root can mount: {}", told(&output));
+        return;
+    }
+    let words = ["Read-only file system", "DATA_DIR", "a volume"];
+    assert_refused(&output, &words);
+    let checked = told(&setup.run(&["--check"]));
+    assert!(words.iter().all(|word| checked.contains(word)), "{checked}");
 }
 
 /// Set for the run of a test within its network.
@@ -193,7 +222,7 @@ fn is_inside(test: &str, network: &str) -> bool {
 #[test]
 fn all_addresses_are_those_of_ipv4_too() {
     let test = "machine::all_addresses_are_those_of_ipv4_too";
-    if !is_inside(test, "sysctl -qw net.ipv6.bindv6only=1") {
+    if !is_inside(test, "echo 1 >/proc/sys/net/ipv6/bindv6only") {
         return;
     }
     let health = http::request("GET", "/health", &[], b"");
@@ -225,20 +254,29 @@ fn stand_alone_https_on_a_public_name() {
     if !is_inside("machine::stand_alone_https_on_a_public_name", &network) {
         return;
     }
-    let (account, authority) = (Account::new().unwrap(), Authority::new());
-    let postiz = FakePostiz::start();
+    let (postiz, authority) = (FakePostiz::start(), Authority::new());
+    let account = Account::new(&postiz).unwrap();
     postiz.set_callback_url("https://postiz.test/device/callback");
     open_to_all(authority.file("").as_path());
-    chown(authority.file("server.key"), Some(STRANGER), None).unwrap();
+    let key = authority.file("server.key");
     let data = account.setup.data_dir();
     fs::create_dir(&data).unwrap();
     chown(&data, Some(STRANGER), None).unwrap();
-    let setup = account.setup.clone().postiz(&postiz).https(&authority);
+    let setup = account.setup.clone().https(&authority);
     let setup = setup
         .without("HOST")
         .var("PORT", "443")
         .var("SERVER_URL", "https://postiz.test");
     let account = Account { setup, ..account };
+    let (output, runs_as) = (
+        account.run(&[]),
+        format!("the server runs as user {STRANGER}"),
+    );
+    assert_eq!(output.status.code(), Some(2));
+    for words in ["TLS_KEY_FILE", &runs_as, "server.key belongs to user 0"] {
+        assert!(told(&output).contains(words), "{}", told(&output));
+    }
+    chown(&key, Some(STRANGER), None).unwrap();
     assert_refused(
         &account.run(&[]),
         &["cannot listen on [::]:443", "CAP_NET_BIND_SERVICE"],
@@ -265,6 +303,14 @@ fn stand_alone_https_on_a_public_name() {
     for word in ["is not for", "TRUSTED_PROXIES", "plain http"] {
         assert!(!checked.contains(word), "{checked}");
     }
+    log_in_at("https://postiz.test", &authority);
+    // As a tool for renewal that runs as root leaves it.
+    chown(&key, Some(0), None).unwrap();
+    server.signal("HUP");
+    eventually("it says whose the key is", || {
+        let log = server.log();
+        log.contains("certificate rejected") && log.contains("server.key belongs to user 0")
+    });
     log_in_at("https://postiz.test", &authority);
 }
 

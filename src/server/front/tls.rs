@@ -420,39 +420,39 @@ mod tests {
     fn what_stays_the_same_is_logged_once() {
         let scene = Scene::new(OLD);
         let certificate = scene.open();
-        let look = |day| {
+        let reload_twice = |day| {
             certificate.reload_if_changed(day);
             certificate.reload_if_changed(day);
             scene.logged()
         };
         certificate.reload(day(10));
         scene.logged();
-        assert!(look(day(10)).is_empty());
+        assert!(reload_twice(day(10)).is_empty());
         starts(
-            &look(day(50)),
+            &reload_twice(day(50)),
             &["warn certificate expires soon not_after=2026-03-01"],
         );
         scene.write([NEW[0], OLD[1]]);
         starts(
-            &look(day(50)),
+            &reload_twice(day(50)),
             &["error certificate rejected error=\"TLS_KEY_FILE "],
         );
         scene.write(["", OLD[1]]);
         starts(
-            &look(day(51)),
+            &reload_twice(day(51)),
             &["error certificate rejected error=\"TLS_CERT_FILE "],
         );
         assert_eq!(certificate.expires_at(), day(59));
         scene.write(OLD);
         starts(
-            &look(day(51)),
+            &reload_twice(day(51)),
             &["info certificate loaded names=\"localhost auth.example"],
         );
-        starts(&look(day(60)), &["error certificate expired"]);
+        starts(&reload_twice(day(60)), &["error certificate expired"]);
         scene.write(NEW);
         let names =
             "info certificate loaded names=*.auth.example not_after=2026-05-01T00:00:00.000Z";
-        starts(&look(day(60)), &[names]);
+        starts(&reload_twice(day(60)), &[names]);
         assert_eq!(certificate.expires_at(), day(120));
         certificate.reload(day(60));
         starts(&scene.logged(), &[names]);

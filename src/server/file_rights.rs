@@ -23,26 +23,25 @@ pub(crate) fn explain(path: &Path, error: &io::Error) -> String {
 
 /// The same for the store's file, with what gives it to the server.
 pub(crate) fn explain_store(file: &Path, error: &io::Error) -> String {
-    let what = explain(file, error);
-    let user = geteuid().as_raw();
-    let folder = file.parent().unwrap_or(file).display();
-    match error.kind() {
-        ErrorKind::ReadOnlyFilesystem => {
-            format!(
-                "{what}; set DATA_DIR to a folder that can be written to (in a container: a volume)"
-            )
+    let (what, user) = (explain(file, error), geteuid().as_raw());
+    let folder = file.parent().filter(|folder| *folder != Path::new(""));
+    let (name, folder) = (file.display(), folder.unwrap_or(Path::new(".")).display());
+    let hint = match (error.kind(), file.metadata()) {
+        (ErrorKind::ReadOnlyFilesystem, _) => {
+            "set DATA_DIR to a folder that can be written to (in a container: a volume)".to_owned()
         }
-        ErrorKind::PermissionDenied if file.exists() => {
-            format!(
-                "{what}; chown {user} {} gives it to the server",
-                file.display()
-            )
+        (ErrorKind::PermissionDenied, Ok(found)) if found.uid() == user => {
+            format!("chmod u+rw {name}, if it is not SELinux or AppArmor that forbids it")
         }
-        ErrorKind::PermissionDenied => format!(
-            "{what}; a folder of the server's own is made by: install -d -m 700 -o {user} {folder}"
-        ),
-        _ => what,
-    }
+        (ErrorKind::PermissionDenied, Ok(_)) => {
+            format!("chown {user} {name} gives it to the server")
+        }
+        (ErrorKind::PermissionDenied, Err(_)) => {
+            format!("a folder of the server's own is made by: install -d -m 700 -o {user} {folder}")
+        }
+        _ => return what,
+    };
+    format!("{what}; {hint}")
 }
 
 /// Why the store's file at `file` cannot be written to, or made; nothing is touched. `None`: it can.

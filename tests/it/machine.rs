@@ -143,8 +143,11 @@ fn files_of_another_user_are_told() {
         let owner = format!("postiz-auth.redb belongs to user 0 and group 0 (mode {mode:o})");
         account.assert_told(&[&runs_as, &owner, &give]);
     }
-    // What was said mends it, but for the secret beside it.
     chown(&file, Some(STRANGER), None).unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o400)).unwrap();
+    account.assert_told(&[&runs_as, &format!("chmod u+rw {}", file.display())]);
+    // What was said mends it, but for the secret beside it.
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
     let secret = data.join("postiz-auth.redb.secret");
     fs::write(&secret, "s".repeat(64)).unwrap();
     fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();

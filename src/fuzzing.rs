@@ -15,7 +15,7 @@ use crate::server::front::request_reader::{Client, End, RequestReader};
 use crate::server::http::request::{HEADERS, Params};
 use crate::server::http::{App, Reply, Request};
 use crate::server::keys::Keys;
-use crate::server::log::{Format, Log};
+use crate::server::log::{Format, Level, Log};
 use crate::server::login::{Login, Polled, Starter, UnixMs};
 use crate::server::store::{Inserted, Key, NewLogin, Purged, Store, StoreError, Transition};
 use crate::shared::base_url::BaseUrl;
@@ -160,7 +160,7 @@ fn new_app() -> App {
     let config = Config::from_vars(variables).expect("a good configuration");
     let keys = Arc::new(Keys::new(&Secret::new("secret".to_owned())));
     let url = BaseUrl::parse("https://auth.example").expect("a URL");
-    let log = Arc::new(Log::to(Format::Json, |_| ()));
+    let log = Arc::new(Log::to(Format::Json, Level::Debug, |_| ()));
     server::app(&config, Arc::new(Oblivious), keys, url, &log)
 }
 

@@ -20,6 +20,7 @@ mod database_tls;
 mod database_url;
 mod faults;
 mod lifecycle;
+mod log;
 mod login;
 mod machine;
 mod outbound;

@@ -20,7 +20,7 @@ pub(crate) mod tls;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,9 +31,9 @@ use crate::server::front::request_reader::{End, Framing, Problem, RequestReader}
 use crate::server::front::stream::Stream;
 use crate::server::front::tls::Certificate;
 use crate::server::front::watchdog::{OpenRequest, Watchdog};
-use crate::server::http::request::Request;
-use crate::server::http::{App, Reply};
+use crate::server::http::{App, Reply, Request, RequestId};
 use crate::server::log::Log;
+use crate::shared::random;
 
 /// How long to see whether a client takes its token: long enough for the answer's way there and the end of the connection's way
 /// back.
@@ -71,7 +71,7 @@ pub(crate) struct Front {
     app: Arc<App>,
     admission: Arc<Admission>,
     watchdog: Arc<Watchdog>,
-    next_request_id: AtomicU64,
+    next_request_id: AtomicU32,
     /// No more connections are accepted.
     closing: AtomicBool,
     /// The one warning about a proxy that is not trusted was written.
@@ -95,7 +95,7 @@ impl Front {
             app,
             admission: Admission::new(max, max_per_address),
             watchdog,
-            next_request_id: AtomicU64::new(1),
+            next_request_id: AtomicU32::new(u32::from_le_bytes(random::bytes())),
             closing: AtomicBool::new(false),
             warned_of_proxy: AtomicBool::new(false),
             failure_logged: Mutex::new(None),
@@ -121,7 +121,7 @@ impl Front {
     }
 
     /// The system has no descriptor or no thread for another connection: one that waits makes room.
-    fn make_room(&self, event: &str, error: &io::Error) {
+    fn make_room(&self, event: &'static str, error: &io::Error) {
         let mut logged = self
             .failure_logged
             .lock()
@@ -216,7 +216,7 @@ impl Front {
         if !admitted.begin_request() {
             return None;
         }
-        request.id = self.next_request_id.fetch_add(1, Ordering::Relaxed);
+        request.id = RequestId(self.next_request_id.fetch_add(1, Ordering::Relaxed));
         self.find_client(&mut request);
         let (routed, started) = (self.app.route(&request), Instant::now());
         let deadline = started + routed.timeout(&self.app);
@@ -238,8 +238,7 @@ impl Front {
             }
             return None;
         };
-        self.app
-            .log_answer(&request, &routed, reply.status, started);
+        self.app.log_answer(&request, &routed, &reply, started);
         let keep_alive = framing.keep_alive && token.is_none() && !self.app.is_stopping();
         if token.is_none() {
             // A client that does not take its answer may have to make room.
@@ -275,7 +274,7 @@ impl Front {
     fn reject(&self, stream: &mut Stream, client: IpAddr, (status, error): Problem) {
         let fields = [
             ("status", &*status.to_string()),
-            ("error", error),
+            ("reason", error),
             ("client", &client.to_string()),
         ];
         self.log.info("bad_request", &fields);

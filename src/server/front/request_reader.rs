@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use httparse::{EMPTY_HEADER, Header, Status};
 
-use crate::server::http::request::{HEADERS, Request};
+use crate::server::http::request::{HEADERS, Request, RequestId};
 use crate::shared::base_url::BaseUrl;
 
 /// Most bytes of a request line and its headers.
@@ -326,7 +326,7 @@ fn understand(parsed: &httparse::Request, peer: IpAddr) -> Result<Head, Problem>
             is_head: method == "HEAD",
         },
         request: Request {
-            id: 0,
+            id: RequestId(0),
             method: method.to_owned(),
             path: path.to_owned(),
             query: query.to_owned(),

@@ -31,11 +31,16 @@ pub(super) fn start(app: &App, request: &Request) -> Handled {
     if let Err(wait) = app.logins.take(request.client, Instant::now()) {
         let description = "Too many logins were started from this address.";
         let reply = Reply::error(429, "too_many_requests", description);
+        let reply = reply.because("too_many_logins");
         return Ok(reply.with("Retry-After", whole_seconds(wait)));
     }
     match app.flow.start(starter(request, machine)) {
-        Ok(started) => Ok(Reply::json(200, &codes(app, &started))),
-        Err(StartError::Full) => Ok(Reply::unavailable(RETRY_AFTER_S)),
+        Ok(started) => {
+            Ok(Reply::json(200, &codes(app, &started)).about(&started.device_code.hash()))
+        }
+        Err(StartError::Full) => {
+            Ok(Reply::unavailable(RETRY_AFTER_S).because("too_many_live_logins"))
+        }
         Err(StartError::Store(error)) => Err(error),
     }
 }

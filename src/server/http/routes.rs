@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::server::http::app::Why;
 use crate::server::http::reply::Reply;
 use crate::server::http::request::Request;
 use crate::server::http::{App, Handled, callback, device_code, service, token, verify};
@@ -111,9 +112,8 @@ impl Routed {
     /// The answer.
     pub(super) fn handle(&self, app: &App, request: &Request) -> Reply {
         match self.0 {
-            Target::Row(row) => {
-                (row.handler)(app, request).unwrap_or_else(|error| app.store_failed(self, &error))
-            }
+            Target::Row(row) => (row.handler)(app, request)
+                .unwrap_or_else(|error| app.store_failed(request, self, &error)),
             Target::Options(path) => Reply::no_content().with("Allow", allow(path)),
             Target::WrongMethod(path) => {
                 Reply::plain_error(405, "method_not_allowed").with("Allow", allow(path))
@@ -198,7 +198,12 @@ fn allow(path: &str) -> String {
 /// JSON for programs, as the contract says; a browser that got lost gets a page.
 fn not_found(app: &App, request: &Request) -> Reply {
     match request.accepts_html() {
-        true => app.page(404, &Page::NotFound),
+        true => app.refuse(
+            request.id,
+            404,
+            &Page::NotFound,
+            Why::of_request("not_found"),
+        ),
         false => Reply::plain_error(404, "not_found"),
     }
 }

@@ -314,7 +314,7 @@ fn names(leaf: &CertificateDer) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::log::Format;
+    use crate::server::log::{Format, Level};
 
     /// From 2026-01-01 until 2026-03-01.
     const OLD: [&str; 2] = [
@@ -357,7 +357,7 @@ mod tests {
 
         fn open(&self) -> Certificate {
             let lines = Arc::clone(&self.lines);
-            let log = Log::to(Format::Text, move |line| {
+            let log = Log::to(Format::Text, Level::Info, move |line| {
                 let line = String::from_utf8_lossy(line);
                 lines.lock().unwrap().push(line.trim_end().to_owned());
             });

@@ -57,7 +57,11 @@ pub fn request_reader(bytes: &[u8]) {
 /// All requests of a connection whose bytes come in pieces of this size, and how it ended.
 fn read_all(bytes: &[u8], piece: usize) -> (Vec<Request>, End) {
     let mut client = Pieces { bytes, piece };
-    let mut reader = RequestReader::new(IpAddr::V4(Ipv4Addr::LOCALHOST), Duration::from_secs(1));
+    let mut reader = RequestReader::new(
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Duration::from_secs(1),
+        Duration::from_secs(1),
+    );
     let mut requests = Vec::new();
     loop {
         match reader.next(&mut client) {

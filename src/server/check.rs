@@ -31,7 +31,7 @@ pub fn check(config: &Config) -> Findings {
     if let Err(error) = process_limits::sufficient_descriptors(config.pool_size()) {
         findings.failed.push(error);
     }
-    findings.store(&config.store);
+    findings.store(config);
     findings.postiz(config);
     findings.public_url(config);
     findings
@@ -46,9 +46,9 @@ impl Findings {
         self.note(format!("WARNING: {text}"));
     }
 
-    fn store(&mut self, location: &StoreLocation) {
-        let location = location.clone();
-        match in_time(move || match &location {
+    fn store(&mut self, config: &Config) {
+        let location = config.store.clone();
+        match in_time(config.times.ping, move || match &location {
             StoreLocation::Postgres(url) => postgres::inspect(url),
             StoreLocation::File(path) => embedded::inspect(path),
         }) {

@@ -2,19 +2,20 @@
 //! login may become is `login.rs`.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::server::codes::{BrowserKey, DeviceCode, DeviceCodeHash, State, UserCode};
+use crate::server::config::Config;
 use crate::server::keys::Keys;
 use crate::server::log::{Level, Log};
 use crate::server::login::{
-    Claim, CodeDigest, EXCHANGE_LEASE, Failure, LeaseId, Login, Polled, SealedClient, SealedGrant,
-    Starter, UnixMs,
+    Claim, CodeDigest, Failure, LeaseId, Login, Polled, SealedClient, SealedGrant, Starter, UnixMs,
 };
 use crate::server::postiz::{Client, Grant, Postiz, PostizError};
 use crate::server::seal::Seal;
 use crate::server::store::gather::Gather;
 use crate::server::store::{Inserted, Key, NewLogin, Store, StoreError, apply};
+use crate::server::times::Times;
 use crate::shared::secret::Secret;
 
 /// User codes drawn before giving up: one collision is rare, five in a row mean that something is broken.
@@ -22,9 +23,6 @@ const DRAWS_MAX: usize = 5;
 
 /// So often does a person's decision wait for another one of the same login.
 const DECISION_TRIES_MAX: usize = 5;
-
-/// How long to wait before a token is stored once more, when the store has failed.
-const STORE_RETRY: Duration = Duration::from_millis(250);
 
 /// Why a callback is rejected whose `state` no login has.
 const UNKNOWN_STATE: &str = "unknown_state";
@@ -40,6 +38,7 @@ pub struct Flow {
     starts: Gather<NewLogin, Result<Inserted, StartError>>,
     polls: Gather<DeviceCodeHash, Polled>,
     room: Room,
+    times: Times,
     log: Arc<Log>,
 }
 
@@ -159,13 +158,12 @@ pub struct Returning {
 }
 
 impl Flow {
-    /// The flow. At most `live_max` logins are kept at once; 0 is no limit.
+    /// The flow, with the limit on live logins and the times of `config`.
     pub fn new(
         store: Arc<dyn Store>,
         postiz: Postiz,
         keys: Arc<Keys>,
-        public_api_url: String,
-        live_max: u32,
+        config: &Config,
         log: Arc<Log>,
     ) -> Flow {
         Flow {
@@ -173,10 +171,11 @@ impl Flow {
             postiz,
             seal: Seal::new(Arc::clone(&keys)),
             keys,
-            public_api_url,
-            starts: Gather::new(),
-            polls: Gather::new(),
-            room: Room::new(live_max),
+            public_api_url: config.public_api_url.as_str().to_owned(),
+            starts: Gather::new(&config.times),
+            polls: Gather::new(&config.times),
+            room: Room::new(config.limits.live_logins),
+            times: config.times,
             log,
         }
     }
@@ -369,7 +368,7 @@ impl Flow {
     pub fn callback_code(&self, from: &Returning, code: &str) -> Result<Returned, StoreError> {
         let (state, browser) = (from.state.hash(), from.browser.hash());
         let (digest, lease) = (CodeDigest::of(code), LeaseId::generate());
-        let give_up = Instant::now() + EXCHANGE_LEASE;
+        let give_up = Instant::now() + self.times.store_token;
         let claimed = apply(&*self.store, Key::State(&state), |login, now| {
             let claim = match self.accepts(from, login) {
                 true => login.claim(&browser, &digest, &lease, now),
@@ -503,7 +502,7 @@ impl Flow {
                     self.log.error("token_lost", &fields);
                     return Err(error);
                 }
-                Err(_) => std::thread::sleep(STORE_RETRY),
+                Err(_) => std::thread::sleep(self.times.store_retry_pause),
             }
         }
     }

@@ -19,9 +19,6 @@ use crate::shared::http_client::{self, ClientSettings, Outbound, Proxies};
 use crate::shared::pkce;
 use crate::shared::secret::Secret;
 
-/// Longest time for one request, the connection included.
-pub const TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Most bytes of an answer that are read.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
@@ -38,6 +35,7 @@ const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC
 /// The Postiz that this server logs people in to.
 pub struct Postiz {
     agent: Agent,
+    timeout: Duration,
     proxies: Arc<Proxies>,
     frontend_url: BaseUrl,
     api_url: BaseUrl,
@@ -90,8 +88,8 @@ pub enum PostizError {
     Untrusted(String),
     /// The user chose a self-hosted instance on the consent page of Postiz' cloud: what that gives works for MCP alone.
     Relayed,
-    /// Postiz did not answer in time.
-    TimedOut,
+    /// Postiz did not answer within this time.
+    TimedOut(Duration),
     /// Postiz could not be reached, or its answer makes no sense.
     Failed(String),
 }
@@ -120,7 +118,7 @@ impl PostizError {
             PostizError::NotPostiz(_) => "not_postiz",
             PostizError::Untrusted(_) => "certificate_not_trusted",
             PostizError::Relayed => "relayed_code",
-            PostizError::TimedOut => "postiz_timeout",
+            PostizError::TimedOut(_) => "postiz_timeout",
             PostizError::Failed(_) => "postiz_failed",
         }
     }
@@ -154,7 +152,7 @@ impl fmt::Display for PostizError {
                 write!(f, "{cause}; POSTIZ_API_URL must name Postiz' API (a self-hosted one: https://host/api)")
             }
             PostizError::Untrusted(cause) => f.write_str(cause),
-            PostizError::TimedOut => write!(f, "Postiz did not answer within {} s", TIMEOUT.as_secs()),
+            PostizError::TimedOut(timeout) => write!(f, "Postiz did not answer within {} s", timeout.as_secs()),
             PostizError::Failed(cause) => f.write_str(cause),
         }
     }
@@ -179,14 +177,15 @@ impl Postiz {
     pub fn new(config: &Config, server_url: &BaseUrl) -> Postiz {
         let settings = ClientSettings {
             user_agent: concat!("postiz-auth-server/", env!("CARGO_PKG_VERSION")),
-            connect_timeout: TIMEOUT,
-            total_timeout: Some(TIMEOUT),
+            connect_timeout: config.times.postiz,
+            total_timeout: Some(config.times.postiz),
         };
         // A server with problems there has not started.
         let outbound = Outbound::new(&http_client::environment, config.api_url.is_https());
         Postiz {
             proxies: Arc::clone(&outbound.proxies),
             agent: http_client::agent(&settings, outbound),
+            timeout: config.times.postiz,
             frontend_url: config.frontend_url.clone(),
             api_url: config.api_url.clone(),
             app: config.oauth_app.clone(),
@@ -354,7 +353,7 @@ impl Postiz {
             .post(url)
             .header("content-type", "application/json")
             .send(body);
-        let failed = |error| no_answer(url, error);
+        let failed = |error| no_answer(url, error, self.timeout);
         let mut answer = sent.map_err(failed)?;
         let status = answer.status().as_u16();
         if let Some(target) = redirect_target(&answer) {
@@ -478,9 +477,9 @@ fn redirect_target(answer: &ureq::http::Response<ureq::Body>) -> Option<String> 
     (answer.status().is_redirection()).then(|| location[..end].to_owned())
 }
 
-fn no_answer(url: &str, error: ureq::Error) -> PostizError {
+fn no_answer(url: &str, error: ureq::Error, timeout: Duration) -> PostizError {
     let why = match &error {
-        ureq::Error::Timeout(_) => return PostizError::TimedOut,
+        ureq::Error::Timeout(_) => return PostizError::TimedOut(timeout),
         ureq::Error::BodyExceedsLimit(limit) => format!("more than {limit} bytes"),
         other => match http_client::tls_error(other) {
             Some(rustls::Error::InvalidCertificate(reason)) => {

@@ -18,6 +18,7 @@ use crate::server::front::tls;
 use crate::server::log::{Format, Level};
 use crate::server::store::connect;
 use crate::server::store::database_url::DatabaseUrl;
+use crate::server::times::{self, Times};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::http_client;
 use crate::shared::secret::Secret;
@@ -59,6 +60,8 @@ pub struct Config {
     pub stop_delay: Duration,
     /// The budgets and ceilings.
     pub limits: Limits,
+    /// What no setting says: the defaults, but in tests.
+    pub times: Times,
     /// What looks like a mistake, but does not keep the server from starting. Holds no values.
     pub warnings: Vec<String>,
 }
@@ -208,6 +211,7 @@ impl Reader {
             idle_timeout: Duration::from_secs(self.number("IDLE_TIMEOUT")),
             stop_delay: Duration::from_secs(self.number("STOP_DELAY")),
             limits: self.limits(),
+            times: self.times(),
             warnings: self.warnings(),
         };
         if config.oauth_app.is_none() {
@@ -218,6 +222,15 @@ impl Reader {
             true => Ok(config),
             false => Err(ConfigProblems(self.problems, config.warnings)),
         }
+    }
+
+    /// Tests shorten the times. What is released does not read the variable.
+    fn times(&self) -> Times {
+        let text = self.variables.get(OsStr::new(times::TEST_VARIABLE));
+        let text = text.filter(|_| cfg!(debug_assertions));
+        text.map_or(Times::DEFAULT, |text| {
+            serde_json::from_slice(text.as_encoded_bytes()).expect("tests write what is read here")
+        })
     }
 
     /// One problem a variable is enough: what else is wrong with it may follow from the first.
@@ -559,6 +572,18 @@ mod tests {
             matches!(config.store, StoreLocation::File(path) if path.ends_with("data/postiz-auth.redb"))
         );
         assert_eq!(config.limits, Limits::default());
+    }
+
+    #[test]
+    fn times_are_those_that_a_test_sets() {
+        let times = Times {
+            request: Duration::from_millis(1_500),
+            ..Times::DEFAULT
+        };
+        let text = serde_json::to_string(&times).unwrap();
+        let config = read(&[(times::TEST_VARIABLE, &text)]).unwrap();
+        assert_eq!(config.times, times);
+        assert_eq!(read(&[]).unwrap().times, Times::DEFAULT);
     }
 
     const SELF_HOSTED: (&str, &str) = ("POSTIZ_API_URL", "https://postiz.example/api");

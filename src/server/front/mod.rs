@@ -33,27 +33,18 @@ use crate::server::front::tls::Certificate;
 use crate::server::front::watchdog::{OpenRequest, Watchdog};
 use crate::server::http::{App, Reply, Request, RequestId};
 use crate::server::log::Log;
+use crate::server::times::Times;
 use crate::shared::random;
 
-/// How long to see whether a client takes its token: long enough for the answer's way there and the end of the connection's way
-/// back.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(1);
-/// What a client with a bad request may still send, and how long, before its connection is closed.
+/// What a client with a bad request may still send before its connection is closed.
 const UNREAD_BYTES_MAX: usize = 1024 * 1024;
-const UNREAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait when the system has no descriptors, threads or memory for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// So often is a thread for a new connection tried for, while connections that wait make room.
 const SPAWN_TRIES_MAX: u32 = 25;
-/// Failures to accept are not logged more often.
-const FAILURE_LOG_PAUSE: Duration = Duration::from_secs(5);
 /// A connection's thread, in which handlers, TLS and the database's client run: 128 levels of JSON fit without optimization,
 /// too. What is not used takes no memory.
 const STACK_BYTES: usize = 1024 * 1024;
-/// How long a stopping server keeps idle connections for a last request.
-const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a stopping server waits for the requests that are open.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the front is to do.
 pub(crate) struct FrontSettings {
@@ -61,6 +52,7 @@ pub(crate) struct FrontSettings {
     pub(crate) max_connections_per_address: u32,
     pub(crate) trusted_proxies: TrustedProxies,
     pub(crate) idle_timeout: Duration,
+    pub(crate) times: Times,
     /// https, with this certificate.
     pub(crate) certificate: Option<Arc<Certificate>>,
 }
@@ -126,7 +118,7 @@ impl Front {
             .failure_logged
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if logged.is_none_or(|at| at.elapsed() >= FAILURE_LOG_PAUSE) {
+        if logged.is_none_or(|at| at.elapsed() >= self.settings.times.failure_log_pause) {
             *logged = Some(Instant::now());
             self.log.error(event, &[("error", &error.to_string())]);
         }
@@ -143,9 +135,9 @@ impl Front {
         // Wakes the accept loop, which then ends and closes the listener.
         let _ = TcpStream::connect_timeout(&reachable(listening_at), Duration::from_secs(1));
         let stopped_at = Instant::now();
-        self.wait_for_connections(stopped_at + LAST_REQUEST_TIMEOUT);
+        self.wait_for_connections(stopped_at + self.settings.times.last_request);
         self.admission.evict_all();
-        self.wait_for_connections(stopped_at + STOP_TIMEOUT)
+        self.wait_for_connections(stopped_at + self.settings.times.stop)
     }
 
     /// Waits until no connection is open, at most until `deadline`. True: none is.
@@ -189,10 +181,14 @@ impl Front {
     fn serve(&self, socket: Arc<TcpStream>, peer: IpAddr, admitted: &Admitted) {
         let certificate = self.settings.certificate.as_ref();
         let tls = certificate.map(|certificate| certificate.server_config());
-        let Ok(mut stream) = Stream::new(socket, tls) else {
+        let Ok(mut stream) = Stream::new(socket, tls, &self.settings.times) else {
             return;
         };
-        let mut reader = RequestReader::new(peer, self.settings.idle_timeout);
+        let mut reader = RequestReader::new(
+            peer,
+            self.settings.idle_timeout,
+            self.settings.times.request,
+        );
         while let Some(kept) = self.serve_request(stream, &mut reader, admitted) {
             stream = kept;
         }
@@ -264,7 +260,7 @@ impl Front {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         stream.send(&writer::print(reply, framing, keep_alive)?)?;
-        if delivers && stream.breaks_within(DELIVERY_TIMEOUT) {
+        if delivers && stream.breaks_within(self.settings.times.delivery) {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         Ok(())
@@ -282,7 +278,7 @@ impl Front {
         let sent =
             writer::print(reply, Framing::CLOSE, false).and_then(|bytes| stream.send(&bytes));
         if sent.is_ok() {
-            stream.close_gently(UNREAD_BYTES_MAX, UNREAD_TIMEOUT);
+            stream.close_gently(UNREAD_BYTES_MAX, self.settings.times.unread);
         }
     }
 

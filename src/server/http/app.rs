@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 use crate::server::codes::DeviceCodeHash;
-use crate::server::config::Limits;
+use crate::server::config::Config;
 use crate::server::flow::Flow;
 use crate::server::http::reply::{Reply, Token};
 use crate::server::http::request::{Request, RequestId};
@@ -17,6 +17,7 @@ use crate::server::limits::{Budget, Guesses, PollIntervals};
 use crate::server::log::{Level, Log};
 use crate::server::pages::{Page, Site};
 use crate::server::store::StoreError;
+use crate::server::times::Times;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::wire::error;
 
@@ -40,6 +41,7 @@ pub struct App {
     pub(super) waiting: AtomicU32,
     pub(super) polls: PollIntervals,
     pub(super) cookies: verify::CookieNames,
+    pub(super) times: Times,
     stopping: AtomicBool,
 }
 
@@ -49,15 +51,15 @@ impl App {
         flow: Flow,
         keys: Arc<Keys>,
         server_url: BaseUrl,
-        postiz_host: &str,
-        limits: &Limits,
+        config: &Config,
         log: Arc<Log>,
     ) -> App {
+        let limits = &config.limits;
         let site = Site {
             verify_path: format!("{}/device/verify", server_url.path()),
             verify_url: format!("{server_url}/device/verify"),
             server_host: server_url.authority().to_owned(),
-            postiz_host: postiz_host.to_owned(),
+            postiz_host: config.frontend_url.authority().to_owned(),
             has_app: flow.has_app(),
         };
         App {
@@ -76,6 +78,7 @@ impl App {
             polls: PollIntervals::default(),
             cookies: verify::CookieNames::of(&server_url),
             server_url,
+            times: config.times,
             stopping: AtomicBool::new(false),
         }
     }
@@ -276,7 +279,6 @@ fn level_of(routed: &Routed, reply: &Reply) -> Level {
 mod tests {
     use super::*;
     use crate::server;
-    use crate::server::config::Config;
     use crate::server::log::Format;
     use crate::server::store::embedded::Embedded;
     use crate::shared::secret::Secret;

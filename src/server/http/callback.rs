@@ -107,7 +107,7 @@ pub(super) fn failed_page(error: &PostizError) -> (u16, Page<'static>, &'static 
         PostizError::Unregistered(_) => (502, Page::Unregistered),
         PostizError::NotPostiz(_) | PostizError::Untrusted(_) => (502, Page::PostizMisconfigured),
         PostizError::Relayed => (502, Page::Relayed),
-        PostizError::TimedOut => (504, Page::PostizUnreachable),
+        PostizError::TimedOut(_) => (504, Page::PostizUnreachable),
         PostizError::Failed(_) => (502, Page::PostizUnreachable),
     };
     (status, page, error.reason())

@@ -3,8 +3,9 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use postiz::server::times::Times;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConnection, StreamOwned};
@@ -23,12 +24,17 @@ struct Scene {
 
 impl Scene {
     fn start() -> Scene {
+        Scene::start_with(&Times::DEFAULT)
+    }
+
+    fn start_with(times: &Times) -> Scene {
         let files = Files::new();
         files.certificate("old", EC);
         files.certificate("new", EC);
+        fs::write(files.path("empty"), "").unwrap();
         copy(&files, "old.crt", "live.crt");
         copy(&files, "old.key", "live.key");
-        let server = files.setup("live.crt", "live.key").start();
+        let server = files.setup("live.crt", "live.key").times(times).start();
         Scene { files, server }
     }
 
@@ -105,7 +111,6 @@ fn renewed_certificate_is_taken_on_sighup() {
 #[test]
 fn broken_pairs_keep_the_certificate_that_is_in_use() {
     let scene = Scene::start();
-    fs::write(scene.files.path("empty"), "").unwrap();
     let half = scene.files.read("new.crt").split_at(300).0.to_owned();
     fs::write(scene.files.path("half"), half).unwrap();
     for (certificate, key, name, words) in [
@@ -142,14 +147,22 @@ fn broken_pairs_keep_the_certificate_that_is_in_use() {
 /// The janitor looks at the files.
 #[test]
 fn changed_files_are_found_without_a_signal() {
-    let scene = Scene::start();
+    let scene = Scene::start_with(&Times {
+        purge_period: Duration::from_millis(100),
+        ..Times::DEFAULT
+    });
     scene.replace("new.crt", "new.key");
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while scene.count("certificate loaded") < 2 {
-        assert!(Instant::now() < deadline, "it is not found in a minute");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    eventually("it is loaded", || scene.count("certificate loaded") >= 2);
     assert!(scene.serves("new"));
+    scene.replace("empty", "new.key");
+    eventually("it is rejected", || {
+        scene.count("holds no certificate") == 1
+    });
+    assert!(scene.serves("new"));
+    scene.replace("old.crt", "old.key");
+    eventually("it is loaded", || scene.serves("old"));
+    // What stayed the same over many rounds was logged once.
+    assert_eq!(scene.count("holds no certificate"), 1);
 }
 
 /// Its operator is told, and its clients are the ones to refuse it.

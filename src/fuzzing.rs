@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use crate::cli::credentials::{Stored, object_in};
+use crate::cli::credentials::Stored;
+use crate::cli::json_file::object_in;
 use crate::server;
 use crate::server::client_address::TrustedProxies;
 use crate::server::codes::{DeviceCode, DeviceCodeHash, UserCode};

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use postiz::server::config::{self, Config};
 use postiz::server::log::{self, Level, Log};
+use postiz::server::notify::Notify;
 use postiz::server::{self, Server};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
@@ -115,13 +116,15 @@ fn run(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let server = match Server::start(config, log) {
+    let notify = Notify::new(std::env::var_os("NOTIFY_SOCKET"));
+    let server = match Server::start(config, Arc::clone(&log)) {
         Ok(server) => server,
         Err(error) => {
             complain(&error);
             return ExitCode::FAILURE;
         }
     };
+    notify.ready(server.local_url(), &log);
     let reloads = signals.forever().take_while(|signal| *signal == SIGHUP);
     reloads.for_each(|_| server.reload());
     std::thread::spawn(move || {
@@ -129,6 +132,7 @@ fn run(config: Config) -> ExitCode {
             std::process::exit(1);
         }
     });
+    notify.stopping(&log);
     server.stop();
     ExitCode::SUCCESS
 }

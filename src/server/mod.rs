@@ -34,6 +34,7 @@ mod healthcheck;
 mod janitor;
 pub mod limits;
 pub mod log;
+pub mod notify;
 
 pub use check::{Findings, check};
 pub use healthcheck::healthcheck;
@@ -61,6 +62,7 @@ use crate::shared::secret::Secret;
 
 /// A server that is running.
 pub struct Server {
+    local_url: String,
     front: Arc<Front>,
     listening_at: SocketAddr,
     certificate: Option<Arc<Certificate>>,
@@ -134,6 +136,7 @@ impl Server {
             .spawn(move || accepting.run(&listener))
             .map_err(|error| failed(&error))?;
         Ok(Server {
+            local_url,
             front,
             listening_at,
             certificate,
@@ -167,6 +170,11 @@ impl Server {
         } else {
             self.log.warn("stopped_with_requests_unfinished", &[]);
         }
+    }
+
+    /// Where this machine reaches it.
+    pub fn local_url(&self) -> &str {
+        &self.local_url
     }
 }
 

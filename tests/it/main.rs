@@ -31,4 +31,5 @@ mod rolling_upgrade;
 mod secrets;
 mod stand_in;
 mod store;
+mod systemd;
 mod upstream;

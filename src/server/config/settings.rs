@@ -129,6 +129,9 @@ mod tests {
     #[test]
     fn scripts_name_settings_that_exist() {
         let others = ["POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD"];
+        let others = others
+            .into_iter()
+            .chain(["CAP_NET_BIND_SERVICE", "RENEWED_LINEAGE"]);
         let known: Vec<_> = names().chain(others).collect();
         for (file, text) in [
             (
@@ -139,6 +142,16 @@ mod tests {
             (
                 "postiz-auth-server.service",
                 include_str!("../../../scripts/postiz-auth-server.service"),
+            ),
+            (
+                "https.conf",
+                include_str!("../../../scripts/postiz-auth-server.service.d/https.conf"),
+            ),
+            (
+                "postgresql-socket.conf",
+                include_str!(
+                    "../../../scripts/postiz-auth-server.service.d/postgresql-socket.conf"
+                ),
             ),
         ] {
             let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';

@@ -9,10 +9,11 @@ use crate::server::flow::{StartError, Started};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Malformed, Params, Request};
 use crate::server::http::verify::{LINK_MAC, is_cross_site};
+use crate::server::http::wire::DeviceAuthorization;
 use crate::server::http::{App, Handled, RETRY_AFTER_S, whole_seconds};
 use crate::server::login::{LIFETIME, Starter};
 use crate::shared::text::printable;
-use crate::shared::wire::{DEFAULT_INTERVAL_S, DeviceAuthorization, error};
+use crate::shared::wire::{DEFAULT_INTERVAL_S, error};
 
 /// What is kept of a client's user agent, in characters.
 const AGENT_CHARACTERS_MAX: usize = 120;

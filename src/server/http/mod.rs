@@ -13,6 +13,7 @@ mod verify;
 mod app;
 pub mod reply;
 pub mod request;
+mod wire;
 
 use crate::server::store::StoreError;
 

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::server::codes::DeviceCodeHash;
 use crate::server::flow::Handover;
+use crate::server::http::wire::OAuthError;
 use crate::server::pages;
-use crate::shared::wire::OAuthError;
 
 /// One answer. What else goes on the wire (`Content-Length`, `Date`, `Connection`) is the layers' below.
 pub struct Reply {

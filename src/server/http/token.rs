@@ -9,10 +9,11 @@ use crate::server::flow::Redeemed;
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Malformed, Params, Request};
 use crate::server::http::verify::is_cross_site;
+use crate::server::http::wire::{DEVICE_CODE_GRANT, TokenGrant};
 use crate::server::http::{App, Handled};
 use crate::server::login::Polled;
 use crate::server::store::StoreError;
-use crate::shared::wire::{DEVICE_CODE_GRANT, TokenGrant, error};
+use crate::shared::wire::error;
 
 /// How the client speaks, and so how it is answered.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1,21 +1,14 @@
 //! `GET /device/callback`: Postiz sends the browser back, with a code or an error (RFC 6749 §4.1.2).
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use crate::server::codes::State;
 use crate::server::flow::{Callback, Returned, Returning};
-use crate::server::http::app::Why;
+use crate::server::http::app::{App, Handled, Why, postiz_failure};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Params, Request};
-use crate::server::http::verify::{browser_key, old_browser_key, too_many_sign_ins};
-use crate::server::http::{App, Handled};
 use crate::server::pages::Page;
-use crate::server::postiz::PostizError;
 use crate::server::store::StoreError;
-
-/// Requests at once that wait for Postiz, each in its connection's thread: there must be room for others.
-const WAITING_MAX: u32 = 128;
 
 /// Receives the browser from Postiz.
 pub(super) fn receive(app: &App, request: &Request) -> Handled {
@@ -31,13 +24,16 @@ pub(super) fn receive(app: &App, request: &Request) -> Handled {
     let Some(state) = params.given("state").and_then(State::parse) else {
         return reject("missing_state");
     };
-    let browsers = [browser_key(app, request), old_browser_key(app, request)];
+    let browsers = [
+        app.cookies.browser_key(request),
+        app.cookies.old_browser_key(request),
+    ];
     if browsers.iter().all(Option::is_none) {
         return reject("missing_cookie");
     }
     // Charged here, since an image on another site's page comes without the cookie.
     if let Err(wait) = app.callbacks.take(request.client, Instant::now()) {
-        return Ok(too_many_sign_ins(app, request, wait, "too_many_callbacks"));
+        return Ok(app.too_many_sign_ins(request, wait, "too_many_callbacks"));
     }
     let mut rejected = None;
     for (browser, is_old_cookie) in browsers.into_iter().zip([false, true]) {
@@ -69,7 +65,7 @@ fn came_back(
     let unchanged = |callback| Ok(Returned::nowhere(callback));
     match (error, code) {
         (Some(error), _) => app.flow.callback_error(from, error),
-        (None, Some(code)) => match WaitsForPostiz::begin(&app.waiting) {
+        (None, Some(code)) => match app.wait_for_postiz() {
             Some(_waits) => app.flow.callback_code(from, code),
             None => unchanged(Callback::Busy),
         },
@@ -94,37 +90,7 @@ fn reply(app: &App, request: &Request, returned: &Returned) -> Reply {
         Callback::Rejected(reason) => (400, Page::SessionLost, *reason),
         Callback::Over => (400, Page::LoginOver, "too_many_refused_codes"),
         Callback::AuthorizationFailed => (502, Page::AuthorizationFailed, "authorization_failed"),
-        Callback::ExchangeFailed(error) => failed_page(error),
+        Callback::ExchangeFailed(error) => postiz_failure(error),
     };
     app.refuse(request.id, status, &refusal, Why { reason, login })
-}
-
-/// What a person is told when Postiz gave nothing, and the log's word for it.
-pub(super) fn failed_page(error: &PostizError) -> (u16, Page<'static>, &'static str) {
-    let (status, page) = match error {
-        PostizError::InvalidGrant => (502, Page::ExchangeRefused),
-        PostizError::InvalidClient => (502, Page::ServerMisconfigured),
-        PostizError::Unregistered(_) => (502, Page::Unregistered),
-        PostizError::NotPostiz(_) | PostizError::Untrusted(_) => (502, Page::PostizMisconfigured),
-        PostizError::Relayed => (502, Page::Relayed),
-        PostizError::TimedOut(_) => (504, Page::PostizUnreachable),
-        PostizError::Failed(_) => (502, Page::PostizUnreachable),
-    };
-    (status, page, error.reason())
-}
-
-/// One of [`WAITING_MAX`], until it is dropped.
-pub(super) struct WaitsForPostiz<'a>(&'a AtomicU32);
-
-impl WaitsForPostiz<'_> {
-    pub(super) fn begin(count: &AtomicU32) -> Option<WaitsForPostiz<'_>> {
-        let (before, waits) = (count.fetch_add(1, Ordering::AcqRel), WaitsForPostiz(count));
-        (before < WAITING_MAX).then_some(waits)
-    }
-}
-
-impl Drop for WaitsForPostiz<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
 }

@@ -6,11 +6,11 @@ use serde_json::{Map, Value};
 
 use crate::server::client_address::wide_network;
 use crate::server::flow::{StartError, Started};
-use crate::server::http::reply::Reply;
+use crate::server::http::app::{App, Handled, LINK_MAC};
+use crate::server::http::browser::is_cross_site;
+use crate::server::http::reply::{RETRY_AFTER_S, Reply, whole_seconds};
 use crate::server::http::request::{Malformed, Params, Request};
-use crate::server::http::verify::{LINK_MAC, is_cross_site};
 use crate::server::http::wire::DeviceAuthorization;
-use crate::server::http::{App, Handled, RETRY_AFTER_S, whole_seconds};
 use crate::server::login::{LIFETIME, Starter};
 use crate::shared::text::printable;
 use crate::shared::wire::{DEFAULT_INTERVAL_S, error};
@@ -20,7 +20,7 @@ const AGENT_CHARACTERS_MAX: usize = 120;
 
 /// Starts a login.
 pub(super) fn start(app: &App, request: &Request) -> Handled {
-    if is_cross_site(app, request) {
+    if is_cross_site(&app.server_url, request) {
         return Ok(Reply::plain_error(403, "cross_site_request"));
     }
     let machine = match machine_in_body(request) {

@@ -1,5 +1,7 @@
 //! An answer as the handlers make it: status, headers and body, with the headers that every answer of its kind carries.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::server::codes::DeviceCodeHash;
@@ -124,4 +126,16 @@ impl Reply {
             login: None,
         }
     }
+}
+
+/// Seconds after which a client may ask again when the store is away: one poll interval.
+pub(super) const RETRY_AFTER_S: u64 = 5;
+
+/// Whole seconds to wait, at least one (RFC 9110 §10.2.3).
+pub(super) fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_millis()
+        .div_ceil(1_000)
+        .max(1)
+        .try_into()
+        .unwrap_or(u64::MAX)
 }

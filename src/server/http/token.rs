@@ -6,11 +6,11 @@ use serde::Deserialize;
 
 use crate::server::codes::{DeviceCode, DeviceCodeHash};
 use crate::server::flow::Redeemed;
+use crate::server::http::app::{App, Handled};
+use crate::server::http::browser::is_cross_site;
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Malformed, Params, Request};
-use crate::server::http::verify::is_cross_site;
 use crate::server::http::wire::{DEVICE_CODE_GRANT, TokenGrant};
-use crate::server::http::{App, Handled};
 use crate::server::login::Polled;
 use crate::server::store::StoreError;
 use crate::shared::wire::error;
@@ -35,7 +35,7 @@ struct Asked {
 
 /// Answers one poll, with the token if it is there.
 pub(super) fn poll(app: &App, request: &Request) -> Handled {
-    if is_cross_site(app, request) {
+    if is_cross_site(&app.server_url, request) {
         return Ok(Reply::plain_error(403, "cross_site_request"));
     }
     let asked = match read(request) {

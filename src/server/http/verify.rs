@@ -5,19 +5,13 @@ use std::time::{Duration, Instant};
 use crate::server::client_address::wide_network;
 use crate::server::codes::{BrowserKey, DeviceCodeHash, UserCode};
 use crate::server::flow::Confirmed;
-use crate::server::http::app::Why;
-use crate::server::http::callback::{WaitsForPostiz, failed_page};
-use crate::server::http::reply::Reply;
+use crate::server::http::app::{App, Handled, LINK_MAC, Why};
+use crate::server::http::browser::{PageOf, page_of};
+use crate::server::http::reply::{RETRY_AFTER_S, Reply, whole_seconds};
 use crate::server::http::request::{Params, Request};
-use crate::server::http::{App, Handled, RETRY_AFTER_S, whole_seconds};
-use crate::server::login::{LIFETIME, Login, UnixMs};
+use crate::server::login::{Login, UnixMs};
 use crate::server::pages::{CodeProblem, Form, Page};
 use crate::server::store::StoreError;
-use crate::shared::base_url::BaseUrl;
-use crate::shared::hash::sha256_hex;
-
-/// The parameter of the link, and the form's field, that carries the MAC of the code.
-pub(super) const LINK_MAC: &str = "mac";
 
 /// The form's field that carries its token.
 const FORM_TOKEN: &str = "form_token";
@@ -43,7 +37,7 @@ pub(super) fn show(app: &App, request: &Request) -> Handled {
 pub(super) fn submit(app: &App, request: &Request) -> Handled {
     let params = Params::parse(&request.body).unwrap_or_default();
     let typed = Typed::from(&params);
-    match page_of(app, request) {
+    match page_of(&app.server_url, request) {
         PageOf::ThisServer => {}
         PageOf::OtherName => {
             let why = Why::of_request("other_server_name");
@@ -64,7 +58,7 @@ pub(super) fn submit(app: &App, request: &Request) -> Handled {
     };
     let login = &found.0;
     let (token, action) = (params.given(FORM_TOKEN), params.given("action"));
-    let decided = match (token, action, browser_key(app, request)) {
+    let decided = match (token, action, app.cookies.browser_key(request)) {
         (Some(_), _, None) => {
             let problem = (
                 CodeProblem::NoCookie,
@@ -103,10 +97,10 @@ fn decide(
     if app.flow.must_register(login) {
         // A stranger can start logins and confirm them: as many clients are registered as logins may be started.
         if let Err(wait) = app.registrations.take(request.client, Instant::now()) {
-            let reply = too_many_sign_ins(app, request, wait, "too_many_registrations");
+            let reply = app.too_many_sign_ins(request, wait, "too_many_registrations");
             return Ok(Some(reply));
         }
-        waits = WaitsForPostiz::begin(&app.waiting);
+        waits = app.wait_for_postiz();
         if waits.is_none() {
             let why = Why::of_login("too_many_requests_to_postiz", &login.key);
             let page = app.refuse(request.id, 503, &Page::Unavailable, why);
@@ -121,71 +115,9 @@ fn decide(
         }
         Confirmed::Gone => None,
         Confirmed::RegistrationFailed(error) => {
-            let (status, page, reason) = failed_page(&error);
-            let why = Why::of_login(reason, &login.key);
-            Some(app.refuse(request.id, status, &page, why))
+            Some(app.postiz_failed(request, &error, &login.key))
         }
     })
-}
-
-/// 429 for requests that were right, but too many.
-pub(super) fn too_many_sign_ins(
-    app: &App,
-    request: &Request,
-    wait: Duration,
-    reason: &'static str,
-) -> Reply {
-    let retry_after_s = whole_seconds(wait);
-    let page = Page::TooManyCallbacks { retry_after_s };
-    app.refuse(request.id, 429, &page, Why::of_request(reason))
-        .with("Retry-After", retry_after_s)
-}
-
-/// The key in the browser's cookie. Two cookies of the name are none: a sibling domain has set one of them.
-pub(super) fn browser_key(app: &App, request: &Request) -> Option<BrowserKey> {
-    single_cookie(request, &app.cookies.name)
-}
-
-/// The key in the cookie of the version before `__Host-` cookies.
-pub(super) fn old_browser_key(app: &App, request: &Request) -> Option<BrowserKey> {
-    single_cookie(request, app.cookies.old_name)
-}
-
-fn single_cookie(request: &Request, name: &str) -> Option<BrowserKey> {
-    let mut cookies = request.cookies(name);
-    let first = cookies.next().filter(|_| cookies.next().is_none());
-    first.and_then(BrowserKey::parse)
-}
-
-/// The cookie that binds a browser.
-pub(super) struct CookieNames {
-    name: String,
-    /// What it was called before.
-    old_name: &'static str,
-    secure: &'static str,
-}
-
-impl CookieNames {
-    /// With https, a prefix that keeps plain-http pages and sibling domains from setting it (RFC 6265bis §4.1.3). The path is
-    /// in the name, so that two servers on a host do not meet; it cannot be the cookie's, by that prefix' rules.
-    pub(super) fn of(server_url: &BaseUrl) -> CookieNames {
-        let path = &sha256_hex(server_url.path().as_bytes())[..8];
-        let (prefix, old_name, secure) = match server_url.is_https() {
-            true => ("__Host-", "__Secure-postiz_login", "; Secure"),
-            false => ("", "postiz_login", ""),
-        };
-        CookieNames {
-            name: format!("{prefix}postiz_login_{path}"),
-            old_name,
-            secure,
-        }
-    }
-
-    fn set(&self, browser: &BrowserKey) -> String {
-        let (name, key, secure) = (&self.name, browser.expose(), self.secure);
-        let seconds = LIFETIME.as_secs();
-        format!("{name}={key}; HttpOnly; SameSite=Lax; Path=/; Max-Age={seconds}{secure}")
-    }
 }
 
 /// A code as somebody typed it, or as a link brought it.
@@ -318,7 +250,10 @@ fn form_page<'a>(
     (status, why): (u16, Option<Why>),
     page: impl FnOnce(Form<'a>) -> Page<'a>,
 ) -> Reply {
-    let browser = browser_key(app, request).unwrap_or_else(BrowserKey::generate);
+    let browser = app
+        .cookies
+        .browser_key(request)
+        .unwrap_or_else(BrowserKey::generate);
     let form = Form {
         token: app.keys.form_token(&browser),
         link_mac: typed.mac,
@@ -331,37 +266,4 @@ fn form_page<'a>(
     reply
         .with_form()
         .with("Set-Cookie", app.cookies.set(&browser))
-}
-
-/// Whose page sent a form.
-enum PageOf {
-    ThisServer,
-    /// This server's, which the browser knows by another name (an IP address, an alias).
-    OtherName,
-    OtherSite,
-}
-
-fn page_of(app: &App, request: &Request) -> PageOf {
-    if !is_cross_site(app, request) {
-        return PageOf::ThisServer;
-    }
-    let origin = request.header("origin").unwrap_or_default();
-    let host = origin.split_once("://").map(|(_, host)| host);
-    let same_origin = match request.header("sec-fetch-site") {
-        Some(site) => site == "same-origin",
-        None => host.is_some() && host == request.header("host"),
-    };
-    match same_origin && origin != "null" {
-        true => PageOf::OtherName,
-        false => PageOf::OtherSite,
-    }
-}
-
-/// Did a page of another site send this? An `Origin` that is there must be SERVER_URL's (`null` is not), and `Sec-Fetch-Site`
-/// must say that nobody or this very site sent it (Fetch Metadata §2.4). Programs send neither.
-pub(super) fn is_cross_site(app: &App, request: &Request) -> bool {
-    let own_origin = |origin: &str| origin.eq_ignore_ascii_case(&app.server_url.origin());
-    let own_site = |site| matches!(site, "same-origin" | "none");
-    !request.header("origin").is_none_or(own_origin)
-        || !request.header("sec-fetch-site").is_none_or(own_site)
 }

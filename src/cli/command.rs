@@ -67,47 +67,31 @@ pub(crate) static COMMON_FLAGS: &[&Flag] = &[&CREDENTIALS, &TIMEOUT, &JSON_ERROR
 
 pub(crate) static CREDENTIALS: Flag = flag(
     "credentials",
-    None,
     Takes::Path,
     "the credentials file (default: POSTIZ_CREDENTIALS_FILE, else ~/.postiz/credentials.json)",
 );
 
 /// `--json` of the commands that have no such flag of their own: scripts add it out of habit.
-static JSON: Flag = flag(
-    "json",
-    None,
-    Takes::Nothing,
-    "taken and ignored: results are JSON",
-);
+static JSON: Flag = switch("json", "taken and ignored: results are JSON");
 
 pub(crate) static TIMEOUT: Flag = flag(
     "timeout",
-    None,
     Takes::Value("SECONDS"),
     "how long an answer may take; 0: no limit (default: 60; upload and api: no limit)",
 );
 
-pub(crate) static JSON_ERRORS: Flag = flag(
+pub(crate) static JSON_ERRORS: Flag = switch(
     "json-errors",
-    None,
-    Takes::Nothing,
     "on failure, end stderr with one JSON object: error, status, channel, body, reference",
 );
 
-pub(crate) static AGAIN: Flag = flag(
+pub(crate) static AGAIN: Flag = switch(
     "again",
-    None,
-    Takes::Nothing,
     "send it even if the same was sent within a day and got no answer",
 );
 
 /// `--json` of the commands that otherwise print text for people.
-pub(crate) static AS_JSON: Flag = flag(
-    "json",
-    None,
-    Takes::Nothing,
-    "print JSON for programs on stdout",
-);
+pub(crate) static AS_JSON: Flag = switch("json", "print JSON for programs on stdout");
 
 /// What follows a flag.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -136,25 +120,30 @@ impl Takes {
     }
 }
 
-pub(crate) const fn flag(
-    long: &'static str,
-    short: Option<char>,
-    takes: Takes,
-    about: &'static str,
-) -> Flag {
+pub(crate) const fn flag(long: &'static str, takes: Takes, about: &'static str) -> Flag {
     Flag {
         long,
-        short,
+        short: None,
         takes,
         repeatable: false,
         about,
     }
 }
 
-pub(crate) const fn repeatable(flag: Flag) -> Flag {
-    Flag {
-        repeatable: true,
-        ..flag
+/// A flag that takes no value.
+pub(crate) const fn switch(long: &'static str, about: &'static str) -> Flag {
+    flag(long, Takes::Nothing, about)
+}
+
+impl Flag {
+    pub(crate) const fn short(mut self, letter: char) -> Flag {
+        self.short = Some(letter);
+        self
+    }
+
+    pub(crate) const fn repeatable(mut self) -> Flag {
+        self.repeatable = true;
+        self
     }
 }
 
@@ -176,10 +165,8 @@ pub(crate) const fn optional(name: &'static str, about: &'static str) -> Positio
 
 pub(crate) const fn many(name: &'static str, about: &'static str) -> Positional {
     Positional {
-        name,
-        about,
-        optional: false,
         many: true,
+        ..one(name, about)
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::CertificateError;
+use serde_json::Value;
 use ureq::http::{HeaderMap, Method, Request, Uri};
 use ureq::{Agent, AsSendBody, SendBody};
 
@@ -306,6 +307,17 @@ impl Read for UntilAnswered<'_> {
 impl Answer {
     pub(crate) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
+    }
+
+    /// Does the server fail for now, so that its answer says nothing about the request?
+    pub(crate) fn is_failure(&self) -> bool {
+        self.status == 429 || self.status >= 500
+    }
+
+    /// The body as a JSON object; null for any other body.
+    pub(crate) fn json_object(&self) -> Value {
+        let value: Option<Value> = serde_json::from_slice(&self.body).ok();
+        value.filter(Value::is_object).unwrap_or_default()
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {

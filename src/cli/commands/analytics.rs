@@ -18,10 +18,10 @@ pub(crate) static PLATFORM: Command = Command {
 
 pub(crate) static DAYS: Flag = flag(
     "date",
-    Some('d'),
     Takes::Value("DAYS"),
     "how many days back (default: 7)",
-);
+)
+.short('d');
 
 pub(crate) fn platform(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let call = Call::get(&["analytics", options.positional(0)?])?.query("date", days(options)?);

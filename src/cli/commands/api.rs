@@ -28,10 +28,10 @@ pub(crate) static API: Command = Command {
 
 pub(crate) static BODY: Flag = flag(
     "data",
-    Some('d'),
     Takes::Value("JSON|@FILE|-"),
     "the request's body: JSON, @FILE, or - for stdin",
-);
+)
+.short('d');
 
 pub(crate) fn send(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let method = method(options.positional(0)?)?;

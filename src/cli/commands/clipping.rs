@@ -7,7 +7,7 @@ use ureq::http::Method;
 
 use crate::cli::api::Api;
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Takes, flag, one, repeatable, utf8};
+use crate::cli::command::{Command, Flag, Options, Takes, flag, one, switch, utf8};
 use crate::cli::commands::common::{PAGE, answer_of, page};
 use crate::cli::context::{Context, sleep};
 use crate::cli::error::{CliError, Exit};
@@ -22,30 +22,21 @@ pub(crate) static CREATE: Command = Command {
     run: create,
 };
 
-static CHANNELS: Flag = repeatable(flag(
+static CHANNELS: Flag = flag(
     "integrations",
-    Some('i'),
     Takes::Value("IDS"),
     "comma-separated channel IDs that the clips are meant for; may be repeated",
-));
-static CLIPS: Flag = flag(
-    "clips",
-    Some('n'),
-    Takes::Value("1-10"),
-    "how many clips to cut",
-);
+)
+.short('i')
+.repeatable();
+static CLIPS: Flag = flag("clips", Takes::Value("1-10"), "how many clips to cut").short('n');
 static FIT: Flag = flag(
     "fit",
-    Some('f'),
     Takes::OneOf(&["blur", "crop"]),
     "how a wide picture becomes a tall one",
-);
-static WAIT: Flag = flag(
-    "wait",
-    None,
-    Takes::Nothing,
-    "ask again until the clips are completed or failed",
-);
+)
+.short('f');
+static WAIT: Flag = switch("wait", "ask again until the clips are completed or failed");
 
 pub(crate) fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let body = new_clipping(options)?.to_string();

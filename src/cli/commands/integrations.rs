@@ -8,7 +8,7 @@ use crate::cli::api::Api;
 use crate::cli::browser::may_open;
 use crate::cli::call::Call;
 use crate::cli::command::{Command, Flag, Options, Takes, flag, one};
-use crate::cli::commands::common::{INTEGRATION_ID, answer_of};
+use crate::cli::commands::common::{INTEGRATION_ID, answer_of, print_get};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::json::Json;
@@ -29,19 +29,16 @@ pub(crate) static LIST: Command = Command {
 
 static NAME: Flag = flag(
     "name",
-    None,
     Takes::Value("TEXT"),
     "only channels with this in their name",
 );
 static PLATFORM: Flag = flag(
     "platform",
-    None,
     Takes::Value("NAME"),
     "only channels of this platform (their identifier: x, linkedin, …)",
 );
 pub(crate) static GROUP: Flag = flag(
     "group",
-    None,
     Takes::Value("ID"),
     "only channels of this group (customer)",
 );
@@ -106,7 +103,7 @@ pub(crate) static GROUPS: Command = Command {
 };
 
 pub(crate) fn groups(context: &mut Context, _: &Options) -> Result<Exit, CliError> {
-    answer_of(context, &Call::get(&["groups"])?)
+    print_get(context, &["groups"])
 }
 
 pub(crate) static SETTINGS: Command = Command {
@@ -120,10 +117,7 @@ pub(crate) static SETTINGS: Command = Command {
 };
 
 pub(crate) fn settings(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    answer_of(
-        context,
-        &Call::get(&["integration-settings", options.positional(0)?])?,
-    )
+    print_get(context, &["integration-settings", options.positional(0)?])
 }
 
 pub(crate) static TRIGGER: Command = Command {
@@ -140,31 +134,23 @@ pub(crate) static TRIGGER: Command = Command {
 
 pub(crate) static TRIGGER_DATA: Flag = flag(
     "data",
-    Some('d'),
     Takes::Value("JSON"),
     "what the method wants to know (default: {})",
-);
+)
+.short('d');
 
 pub(crate) fn trigger(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let call = Call::new(
-        Method::POST,
-        &["integration-trigger", options.positional(0)?],
-    )?;
-    let method = options.positional(1)?;
+    let (id, method) = (options.positional(0)?, options.positional(1)?);
+    let call = Call::new(Method::POST, &["integration-trigger", id])?;
     if method.is_empty() {
         return Err(CliError::usage("the method is empty"));
     }
     let data = options.text(&TRIGGER_DATA)?.unwrap_or("{}");
     let data = Json::parse(data)
         .map_err(|wrong| CliError::usage(format!("--data is not JSON: {wrong}")))?;
-    let method = Value::from(method);
-    answer_of(
-        context,
-        &call.body(format!(
-            r#"{{"methodName":{method},"data":{}}}"#,
-            data.as_str()
-        )),
-    )
+    let (method, data) = (Value::from(method), data.as_str());
+    let body = format!(r#"{{"methodName":{method},"data":{data}}}"#);
+    answer_of(context, &call.body(body))
 }
 
 pub(crate) static CONNECT: Command = Command {
@@ -179,7 +165,6 @@ pub(crate) static CONNECT: Command = Command {
 
 static REFRESH: Flag = flag(
     "refresh",
-    None,
     Takes::Value("ID"),
     "reconnect this channel instead of adding one",
 );
@@ -216,6 +201,5 @@ pub(crate) static SLOT: Command = Command {
 };
 
 pub(crate) fn slot(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let call = Call::get(&["find-slot", options.positional(0)?])?;
-    answer_of(context, &call)
+    print_get(context, &["find-slot", options.positional(0)?])
 }

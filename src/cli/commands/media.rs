@@ -21,10 +21,10 @@ pub(crate) static LIST: Command = Command {
 
 static SEARCH: Flag = flag(
     "search",
-    Some('s'),
     Takes::Value("TEXT"),
     "only files with this in their original name",
-);
+)
+.short('s');
 
 pub(crate) fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let page = page(options, &PAGE, 1)?.unwrap_or("1");

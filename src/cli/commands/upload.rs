@@ -11,7 +11,7 @@ use ureq::http::Method;
 use crate::cli::api::{self, Api};
 use crate::cli::api_error;
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Takes, flag, many};
+use crate::cli::command::{Command, Flag, Options, Takes, flag, many, switch};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::http::{Answer, Reached};
@@ -36,16 +36,11 @@ one fails, those before it are printed.",
     run: upload,
 };
 
-static RECURSIVE: Flag = flag(
-    "recursive",
-    Some('r'),
-    Takes::Nothing,
-    "upload the pictures and videos in a folder",
-);
+static RECURSIVE: Flag =
+    switch("recursive", "upload the pictures and videos in a folder").short('r');
 
 static NAME: Flag = flag(
     "name",
-    None,
     Takes::Value("NAME"),
     "the file's name, when it comes from stdin (-)",
 );

@@ -85,25 +85,25 @@ pub(super) fn finish(context: &mut Context, options: &Options) -> Result<Exit, C
     let mut started = StartedLogin::load(&login_file)?;
     let server = AuthServer::connect(trust(started.server.clone(), options), context)?;
     let date = context.clock.date();
-    let (interval, left) = (started.interval(), started.left(date));
+    let (interval, left) = (started.interval, started.left(date));
     // The server is polled no more often than it allows, however often an agent calls this.
     let first_pause = started.pause(date);
     let mut wait = Wait::new(context.clock.now(), interval, left, first_pause);
     let finished = if options.has(&NO_WAIT) {
-        ask_once(context, &server, started.device_code(), &mut wait)
+        ask_once(context, &server, &started.device_code, &mut wait)
     } else {
-        wait_with_countdown(context, &server, started.device_code(), &mut wait).map(Some)
+        wait_with_countdown(context, &server, &started.device_code, &mut wait).map(Some)
     };
     match finished {
         Ok(Some(stored)) => {
             // The device code is spent, whether or not the token can be saved.
             discard(context, &started, &login_file);
             let kept = keep(context, &file, &stored, true);
-            kept.map_err(|error| error.reference(reference(started.device_code())))
+            kept.map_err(|error| error.reference(reference(&started.device_code)))
         }
         Ok(None) => {
             let is_current = started.is_at(&login_file);
-            started.ask_again_at(context.clock.date(), wait.interval());
+            started.ask_again_at(context.clock.date(), wait.interval);
             if is_current {
                 started.save(&login_file)?;
             }
@@ -118,7 +118,7 @@ pub(super) fn finish(context: &mut Context, options: &Options) -> Result<Exit, C
             if is_over {
                 discard(context, &started, &login_file);
             }
-            Err(error.reference(reference(started.device_code())))
+            Err(error.reference(reference(&started.device_code)))
         }
     }
 }
@@ -143,10 +143,10 @@ fn ask_once(
     device_code: &Secret<String>,
     wait: &mut Wait,
 ) -> Result<Option<Stored>, CliError> {
-    sleep(context.clock.as_ref(), wait.pause())?;
+    sleep(context.clock.as_ref(), wait.pause)?;
     let poll = server.poll(device_code, context.clock.date());
     let stored = wait.take(poll, context.clock.now())?;
-    match wait.trouble() {
+    match &wait.trouble {
         Some(why) => Err(CliError::failed(format!(
             "the auth server at {} did not answer: {why}",
             server.base()

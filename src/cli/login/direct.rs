@@ -125,7 +125,7 @@ fn client(
     })?;
     let client = RegisteredClient {
         id: postiz.register(&name, &listener.redirect_uri())?,
-        port: listener.port(),
+        port: listener.port,
     };
     if let Err(error) = client.save(&client_file, &postiz.api_url, &name) {
         context.output.warn(&format!(

@@ -52,7 +52,7 @@ impl Postiz {
                 "token_endpoint_auth_method": "none",
             }),
         )?;
-        let body = object_in(&answer);
+        let body = answer.json_object();
         match body["client_id"].as_str() {
             Some(id) if answer.is_success() && is_client_id(id) => Ok(id.to_owned()),
             _ => Err(self.registration_error(&answer, &body)),
@@ -89,7 +89,7 @@ impl Postiz {
             "/oauth/token",
             &json!({"grant_type": "authorization_code", "code": "none", "client_id": client_id}),
         )?;
-        Ok(object_in(&answer)["error"] == "invalid_grant")
+        Ok(answer.json_object()["error"] == "invalid_grant")
     }
 
     /// The address of the consent page (RFC 6749 §4.1.1). `returnUrl` leads back to it after a sign-in, for which Postiz keeps
@@ -128,7 +128,7 @@ impl Postiz {
                 "redirect_uri": request.redirect_uri,
             }),
         )?;
-        let body = object_in(&answer);
+        let body = answer.json_object();
         if !answer.is_success() {
             return Err(self.exchange_error(&answer, &body));
         }
@@ -188,7 +188,7 @@ impl Postiz {
     /// The error for an answer that is not Postiz' own: Postiz fails, or the address is something else's.
     fn unexpected(&self, answer: &Answer) -> CliError {
         let (api_url, status) = (&self.api_url, answer.status);
-        if status == 429 || status >= 500 {
+        if answer.is_failure() {
             return CliError::failed(format!(
                 "the Postiz at {api_url} is in trouble (HTTP {status})"
             ))
@@ -225,16 +225,6 @@ fn reason_in(body: &Value) -> String {
         _ => return error,
     };
     format!("{} ({error})", printable_cut(&message, 300))
-}
-
-/// The JSON object of an answer; null when the body is none.
-fn object_in(answer: &Answer) -> Value {
-    let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    if value.is_object() {
-        value
-    } else {
-        Value::Null
-    }
 }
 
 fn is_client_id(id: &str) -> bool {

@@ -6,7 +6,7 @@ use ureq::http::Method;
 
 use crate::cli::api::Api;
 use crate::cli::call::Call;
-use crate::cli::command::{Flag, Options, Takes, flag};
+use crate::cli::command::{Flag, Options, Takes, flag, switch};
 use crate::cli::commands::posts::media::{Image, Uploaded};
 use crate::cli::commands::posts::parts::Part;
 use crate::cli::context::Context;
@@ -15,15 +15,12 @@ use crate::cli::json::Json;
 
 pub(super) static SHORT_LINK: Flag = flag(
     "shortLink",
-    None,
     Takes::YesNo,
     "shorten links (default); --no-shortLink keeps them",
 );
 
-pub(super) static DRY_RUN: Flag = flag(
+pub(super) static DRY_RUN: Flag = switch(
     "dry-run",
-    None,
-    Takes::Nothing,
     "print the request's body; upload and post nothing",
 );
 

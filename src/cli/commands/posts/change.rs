@@ -1,12 +1,12 @@
 //! The commands that change one thing about a post by one request: `posts:delete`, `:status`, `:settings`, and `:missing`
 //! and `:connect` for a published post whose ID Postiz does not know.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use ureq::http::Method;
 
 use crate::cli::call::Call;
 use crate::cli::command::{Command, Flag, Options, Positional, Takes, flag, optional};
-use crate::cli::commands::common::{POST_ID, answer_of};
+use crate::cli::commands::common::{POST_ID, answer_of, print_get};
 use crate::cli::commands::posts::settings::{NEW_SETTINGS, object};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
@@ -28,7 +28,6 @@ const OPTIONAL_POST_ID: Positional = optional("id", "the post's ID");
 
 static WHOLE_GROUP: Flag = flag(
     "group",
-    None,
     Takes::Value("ID"),
     "instead of an ID: delete the posts with this `group`",
 );
@@ -61,15 +60,14 @@ pub(crate) static STATUS: Command = Command {
 
 static NEW_STATUS: Flag = flag(
     "status",
-    Some('s'),
     Takes::OneOf(&["draft", "schedule"]),
     "the new status (required)",
-);
+)
+.short('s');
 
 fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let call = Call::new(Method::PUT, &["posts", options.positional(0)?, "status"])?;
     let body = json!({ "status": options.required(&NEW_STATUS)? });
-    answer_of(context, &call.body(body.to_string()))
+    put(context, options, "status", body)
 }
 
 pub(crate) static SETTINGS: Command = Command {
@@ -85,9 +83,13 @@ pub(crate) static SETTINGS: Command = Command {
 };
 
 fn settings(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let call = Call::new(Method::PUT, &["posts", options.positional(0)?, "settings"])?;
-    let body = json!({ "settings": object(&NEW_SETTINGS, options.required(&NEW_SETTINGS)?)? });
-    answer_of(context, &call.body(body.to_string()))
+    let settings = object(&NEW_SETTINGS, options.required(&NEW_SETTINGS)?)?;
+    put(
+        context,
+        options,
+        "settings",
+        json!({ "settings": settings }),
+    )
 }
 
 pub(crate) static MISSING: Command = Command {
@@ -101,10 +103,7 @@ pub(crate) static MISSING: Command = Command {
 };
 
 fn missing(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    answer_of(
-        context,
-        &Call::get(&["posts", options.positional(0)?, "missing"])?,
-    )
+    print_get(context, &["posts", options.positional(0)?, "missing"])
 }
 
 pub(crate) static CONNECT: Command = Command {
@@ -119,16 +118,22 @@ pub(crate) static CONNECT: Command = Command {
 
 static RELEASE_ID: Flag = flag(
     "release-id",
-    None,
     Takes::Value("ID"),
     "the ID of the published post on its platform (required)",
 );
 
 fn connect(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let call = Call::new(
-        Method::PUT,
-        &["posts", options.positional(0)?, "release-id"],
-    )?;
     let body = json!({ "releaseId": options.required(&RELEASE_ID)? });
+    put(context, options, "release-id", body)
+}
+
+/// Sends `body` to `what` of the post.
+fn put(
+    context: &mut Context,
+    options: &Options,
+    what: &str,
+    body: Value,
+) -> Result<Exit, CliError> {
+    let call = Call::new(Method::PUT, &["posts", options.positional(0)?, what])?;
     answer_of(context, &call.body(body.to_string()))
 }

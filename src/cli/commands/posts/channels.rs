@@ -5,26 +5,27 @@ use serde_json::{Map, Value};
 
 use crate::cli::api::Api;
 use crate::cli::call::Call;
-use crate::cli::command::{Flag, Options, Takes, flag, repeatable, utf8};
+use crate::cli::command::{Flag, Options, Takes, flag, utf8};
 use crate::cli::commands::posts::parts::{Part, split_list};
 use crate::cli::commands::posts::settings::object;
 use crate::cli::commands::posts::text::characters;
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 
-pub(super) static INTEGRATIONS: Flag = repeatable(flag(
+pub(super) static INTEGRATIONS: Flag = flag(
     "integrations",
-    Some('i'),
     Takes::Value("CHANNELS"),
     "comma-separated channels: an ID, a name, or a platform that only one has; may be repeated",
-));
+)
+.short('i')
+.repeatable();
 
-pub(super) static SETTINGS: Flag = repeatable(flag(
+pub(super) static SETTINGS: Flag = flag(
     "settings",
-    None,
     Takes::Value("[CHANNEL:]JSON"),
     "the platform's settings, for all channels or for one (x:{…}); may be repeated",
-));
+)
+.repeatable();
 
 /// A channel of the post.
 pub(super) struct Channel {

@@ -64,19 +64,19 @@ part of a thread:
 
 static TYPE: Flag = flag(
     "type",
-    Some('t'),
     Takes::OneOf(&["schedule", "draft", "now"]),
     "what to do with it (default: schedule); now needs no -s",
-);
+)
+.short('t');
 
 static POST_FILE: Flag = flag(
     "json",
-    Some('j'),
     Takes::Path,
     "send this JSON file as it is (- is stdin); excludes all but --dry-run",
-);
+)
+.short('j');
 
-static PROVIDER: Flag = flag("provider", Some('p'), Takes::Value("NAME"), IGNORED);
+static PROVIDER: Flag = flag("provider", Takes::Value("NAME"), IGNORED).short('p');
 
 fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     if options.has(&POST_FILE) {

@@ -7,7 +7,6 @@ use crate::cli::error::CliError;
 
 pub(super) static NEW_SETTINGS: Flag = flag(
     "settings",
-    None,
     Takes::Value("JSON"),
     "the platform's settings, a JSON object",
 );

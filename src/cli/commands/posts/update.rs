@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::api::Api;
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Takes, flag};
+use crate::cli::command::{Command, Flag, Options, switch};
 use crate::cli::commands::common::POST_ID;
 use crate::cli::commands::posts::body::{
     Body, ChannelPost, DRY_RUN, Integration, PartBody, SHORT_LINK, send,
@@ -49,10 +49,8 @@ no media (and, without a -c, no further parts).",
     run: update,
 };
 
-static TEXT_ONLY: Flag = flag(
+static TEXT_ONLY: Flag = switch(
     "text-only",
-    None,
-    Takes::Nothing,
     "the post has no media and, without -c, no further parts",
 );
 

@@ -48,4 +48,4 @@ pub(super) fn say_ignored(context: &mut Context, options: &Options, flags: &[&'s
     }
 }
 
-pub(super) const IGNORED: &str = "taken and ignored, as the npm CLI does";
+pub(super) const IGNORED: &str = "accepted and ignored, as in the npm CLI";

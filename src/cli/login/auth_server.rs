@@ -12,7 +12,7 @@ use ureq::http::{Method, Uri};
 use crate::cli::context::Context;
 use crate::cli::credentials::{DEFAULT_API_URL, Stored, is_organization_id, is_token};
 use crate::cli::error::CliError;
-use crate::cli::http::{Answer, Http, NoAnswer, Outgoing, RequestBody};
+use crate::cli::http::{Answer, Http, NoAnswer, Outgoing, Pace, RequestBody};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::hash::sha256_hex;
 use crate::shared::secret::Secret;
@@ -161,6 +161,7 @@ impl AuthServer {
             authorization: None,
             content_type: Some("application/json"),
             body,
+            pace: Pace::Usual,
         })
     }
 }

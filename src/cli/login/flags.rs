@@ -33,7 +33,7 @@ pub(super) static NO_WAIT: Flag = switch(
 
 pub(super) static ALLOW_HTTP: Flag = switch(
     "allow-http",
-    "take an API that the token reaches unencrypted",
+    "accept an API to which the token is sent unencrypted",
 );
 
 pub(super) static CLIENT_ID: Flag = flag("client-id", Takes::Value("ID"), "ignored: not needed");

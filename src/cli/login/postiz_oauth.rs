@@ -8,7 +8,7 @@ use ureq::http::{Method, Uri};
 use crate::cli::context::Context;
 use crate::cli::credentials::{Stored, is_organization_id, is_sendable, is_token};
 use crate::cli::error::{CliError, RUN_AGAIN};
-use crate::cli::http::{Answer, Http, Outgoing, RequestBody};
+use crate::cli::http::{Answer, Http, Outgoing, Pace, RequestBody};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::pkce;
 use crate::shared::secret::Secret;
@@ -181,6 +181,7 @@ impl Postiz {
                 authorization: None,
                 content_type: Some("application/json"),
                 body: RequestBody::Bytes(body.as_bytes()),
+                pace: Pace::Usual,
             })
             .map_err(|no_answer| unreachable(no_answer.why, no_answer.hint))
     }

@@ -26,13 +26,8 @@ pub(super) struct Wait {
 }
 
 impl Wait {
-    /// Begins now; the first poll comes after `first_pause`.
-    pub(super) fn new(
-        now: Duration,
-        interval: Duration,
-        expires_in: Duration,
-        first_pause: Duration,
-    ) -> Wait {
+    /// Begins now, with a pause before the first poll.
+    pub(super) fn new(now: Duration, interval: Duration, expires_in: Duration) -> Wait {
         Wait {
             interval,
             failures: 0,
@@ -41,7 +36,7 @@ impl Wait {
             // not end then: the server decides when its codes expire.
             give_up: now + expires_in.mul_f64(1.0 + 2.0 * CLOCK_ERROR),
             trouble: None,
-            pause: first_pause,
+            pause: Wait::usual_pause(interval),
         }
     }
 
@@ -222,12 +217,7 @@ mod tests {
         };
         let polls = RefCell::new(Vec::new());
         let interval = Duration::from_secs(interval);
-        let mut wait = Wait::new(
-            clock.now(),
-            interval,
-            Duration::from_secs(900),
-            Wait::usual_pause(interval),
-        );
+        let mut wait = Wait::new(clock.now(), interval, Duration::from_secs(900));
         let poll = || {
             let now = clock.true_time.get();
             polls.borrow_mut().push(now);

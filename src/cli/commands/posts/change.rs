@@ -7,7 +7,7 @@ use ureq::http::Method;
 use crate::cli::call::Call;
 use crate::cli::command::{Command, Flag, Options, Positional, Takes, flag, optional};
 use crate::cli::commands::common::{POST_ID, answer_of, print_get};
-use crate::cli::commands::posts::settings::{NEW_SETTINGS, object};
+use crate::cli::commands::posts::flags::{NEW_SETTINGS, object};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 
@@ -41,9 +41,7 @@ fn delete(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let call = match (id, options.text(&WHOLE_GROUP)?) {
         (Some(id), None) => Call::new(Method::DELETE, &["posts", id])?,
         (None, Some(group)) => Call::new(Method::DELETE, &["posts", "group", group])?,
-        _ => {
-            return Err(options.wrong_usage("posts:delete needs either <id> or --group"));
-        }
+        _ => return Err(options.wrong_usage("posts:delete needs either <id> or --group")),
     };
     answer_of(context, &call)
 }
@@ -84,17 +82,13 @@ pub(crate) static SETTINGS: Command = Command {
 
 fn settings(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let settings = object(&NEW_SETTINGS, options.required(&NEW_SETTINGS)?)?;
-    put(
-        context,
-        options,
-        "settings",
-        json!({ "settings": settings }),
-    )
+    let body = json!({ "settings": settings });
+    put(context, options, "settings", body)
 }
 
 pub(crate) static MISSING: Command = Command {
     name: "posts:missing",
-    about: "list content that may be a published post whose ID got lost",
+    about: "list what may be this post on its platform, where its ID there is missing",
     positionals: &[POST_ID],
     flags: &[],
     notes: "",

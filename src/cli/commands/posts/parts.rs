@@ -127,8 +127,8 @@ fn pair_by_count<'a>(parts: &mut Paired<'a>, all_media: &[&'a str]) -> Result<()
         let message = format!("{media} -m cannot pair up with {contents} -c");
         return Err(CliError::usage(message).hint(AFTER_ITS_CONTENT));
     }
-    for (place, (_, of_part)) in parts.iter_mut().enumerate() {
-        let media = all_media.get(place).copied();
+    for (index, (_, of_part)) in parts.iter_mut().enumerate() {
+        let media = all_media.get(index).copied();
         // An empty `-m` skips a part.
         *of_part = media
             .filter(|media| !media.is_empty())

@@ -1,11 +1,11 @@
 //! One request to the Postiz API, before it is sent.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use ureq::http::Method;
 
 use crate::cli::error::CliError;
 use crate::cli::http::{Pace, is_read};
+use crate::shared::percent;
 
 /// One request to the API.
 pub(crate) struct Call {
@@ -27,7 +27,7 @@ impl Call {
                 return Err(CliError::usage(format!("`{segment}` is not an ID")));
             }
             path.push('/');
-            path.extend(utf8_percent_encode(segment, SEGMENT));
+            path.extend(percent::encode(segment));
         }
         Ok(Call::verbatim(method, &path, None))
     }
@@ -57,7 +57,7 @@ impl Call {
     pub(crate) fn query(mut self, name: &str, value: &str) -> Call {
         let separator = if self.path.contains('?') { "&" } else { "?" };
         self.path.extend([separator, name, "="]);
-        self.path.extend(utf8_percent_encode(value, SEGMENT));
+        self.path.extend(percent::encode(value));
         self
     }
 
@@ -84,10 +84,3 @@ impl Call {
         id.as_str().map(str::to_owned)
     }
 }
-
-/// What may stand unencoded in a segment of a path (RFC 3986 §2.3, the unreserved characters).
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');

@@ -146,6 +146,19 @@ impl Http {
         })
     }
 
+    /// Posts JSON without a credential.
+    pub(crate) fn post(&self, url: &str, body: RequestBody) -> Result<Answer, NoAnswer> {
+        let uri: Result<Uri, _> = url.parse();
+        self.send(Outgoing {
+            method: Method::POST,
+            uri: uri.map_err(|_| NoAnswer::not_sent("its address is too long"))?,
+            authorization: None,
+            content_type: Some("application/json"),
+            body,
+            pace: Pace::Usual,
+        })
+    }
+
     /// Sends `outgoing`, and follows no redirect.
     pub(crate) fn send(&self, outgoing: Outgoing) -> Result<Answer, NoAnswer> {
         let uri = outgoing.uri.clone();
@@ -290,8 +303,8 @@ impl Answer {
         (200..300).contains(&self.status)
     }
 
-    /// Does the server fail for now, so that its answer says nothing about the request?
-    pub(crate) fn is_failure(&self) -> bool {
+    /// Is the server failing or too busy, so that the answer says nothing about the request?
+    pub(crate) fn is_unavailable(&self) -> bool {
         self.status == 429 || self.status >= 500
     }
 

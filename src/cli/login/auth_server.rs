@@ -5,16 +5,15 @@
 
 use std::time::{Duration, SystemTime};
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
-use ureq::http::{Method, Uri};
 
 use crate::cli::context::Context;
 use crate::cli::credentials::{DEFAULT_API_URL, Stored, is_organization_id, is_token};
 use crate::cli::error::CliError;
-use crate::cli::http::{Answer, Http, NoAnswer, Outgoing, Pace, RequestBody};
+use crate::cli::http::{Answer, Http, NoAnswer, RequestBody};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::hash::sha256_hex;
+use crate::shared::percent;
 use crate::shared::secret::Secret;
 use crate::shared::text::printable_cut;
 use crate::shared::wire::{self, DEFAULT_INTERVAL_S};
@@ -118,7 +117,7 @@ impl AuthServer {
                     format!("the auth server at {server} refused to start a login: {reason}");
                 (error, message)
             }
-            None if answer.is_failure() => {
+            None if answer.is_unavailable() => {
                 let message = format!("the auth server at {server} is in trouble (HTTP {status})");
                 ("unavailable".to_owned(), message)
             }
@@ -152,17 +151,7 @@ impl AuthServer {
     }
 
     fn post(&self, path: &str, body: RequestBody) -> Result<Answer, NoAnswer> {
-        let uri: Uri = format!("{}{path}", self.base())
-            .parse()
-            .map_err(|_| NoAnswer::not_sent("its address is too long"))?;
-        self.http.send(Outgoing {
-            method: Method::POST,
-            uri,
-            authorization: None,
-            content_type: Some("application/json"),
-            body,
-            pace: Pace::Usual,
-        })
+        self.http.post(&format!("{}{path}", self.base()), body)
     }
 }
 
@@ -221,7 +210,7 @@ fn with_code(verification_uri: &str, user_code: &str) -> String {
     } else {
         '?'
     };
-    let encoded = utf8_percent_encode(user_code, CODE);
+    let encoded = percent::encode(user_code);
     format!("{verification_uri}{separator}code={encoded}")
 }
 
@@ -233,7 +222,7 @@ impl Trust {
                 wire::error::AUTHORIZATION_PENDING => return Poll::Pending,
                 wire::error::SLOW_DOWN => return Poll::SlowDown,
                 // A failing server knows nothing about the login, whatever its body says.
-                _ if answer.is_failure() => {}
+                _ if answer.is_unavailable() => {}
                 wire::error::ACCESS_DENIED => return Poll::Denied,
                 wire::error::EXPIRED_TOKEN => return Poll::Expired,
                 wire::error::INVALID_DEVICE_CODE | wire::error::INVALID_GRANT => {
@@ -301,9 +290,6 @@ fn error_of(body: &Value) -> Option<(String, String)> {
     let description = body["error_description"].as_str().unwrap_or_default();
     Some((printable_cut(error, 100), printable_cut(description, 300)))
 }
-
-/// `-` needs no encoding, and people compare the code.
-const CODE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-');
 
 /// RFC 8628 §3.2.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(DEFAULT_INTERVAL_S);

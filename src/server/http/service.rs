@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
+use crate::server::http::app::{App, Handled};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::Request;
 use crate::server::http::wire::DEVICE_CODE_GRANT;
-use crate::server::http::{App, Handled};
 
 #[derive(Serialize)]
 struct Status {

@@ -29,7 +29,7 @@ impl Api {
     /// The API of the user who is signed in.
     pub(crate) fn connect(context: &mut Context) -> Result<Api, CliError> {
         let mut signed_in = SignedIn::find(context)?;
-        // Documents show the API's URL with it.
+        // Documents show the API's URL with this path.
         signed_in.api_url = signed_in.api_url.without_end("/public/v1");
         let http = Http::connect(&signed_in.api_url, context)?;
         Ok(Api { http, signed_in })

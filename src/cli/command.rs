@@ -22,7 +22,7 @@ pub(crate) struct Command {
 }
 
 impl Command {
-    /// What stands before the colon in its name: `auth`, `posts`, …
+    /// The part of its name before the colon: `auth`, `posts`, …
     pub(crate) fn group(&self) -> Option<&'static str> {
         self.name.split_once(':').map(|(group, _)| group)
     }

@@ -135,7 +135,7 @@ struct Replacement {
 }
 
 impl Replacement {
-    /// Refuses what is no regular file, and makes the folder where there is none.
+    /// Refuses anything but a regular file or none, and creates a missing folder.
     fn prepare(path: &Path) -> io::Result<Replacement> {
         let before = match find(path)? {
             Found::Regular(before) => Some(before),

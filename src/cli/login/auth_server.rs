@@ -32,7 +32,7 @@ pub(crate) struct Trust {
     pub(crate) allow_http: bool,
 }
 
-/// What `POST /device/code` hands out (RFC 8628 §3.2).
+/// The answer to `POST /device/code` (RFC 8628 §3.2).
 pub(crate) struct Codes {
     pub(crate) device_code: Secret<String>,
     pub(crate) user_code: String,

@@ -245,7 +245,7 @@ impl Api {
 }
 
 /// The error for a result that could not be printed. What `call` changed in Postiz stays changed.
-pub(crate) fn unprinted(call: &Call, error: CliError) -> CliError {
+fn unprinted(call: &Call, error: CliError) -> CliError {
     if is_read(&call.method) {
         return error;
     }

@@ -274,7 +274,7 @@ pub(crate) fn kebab(name: &str) -> String {
 }
 
 /// The flags that every command has. common_flags.rs reads them.
-pub(crate) static COMMON_FLAGS: &[&Flag] = &[&CREDENTIALS, &TIMEOUT, &JSON_ERRORS, &AGAIN];
+static COMMON_FLAGS: &[&Flag] = &[&CREDENTIALS, &TIMEOUT, &JSON_ERRORS, &AGAIN];
 
 pub(crate) static CREDENTIALS: Flag = flag(
     "credentials",

@@ -11,7 +11,7 @@ use crate::shared::hash::hex;
 use crate::shared::random;
 
 /// Largest file that is read. A login has some hundred bytes.
-pub(crate) const BYTES_MAX: usize = 64 * 1024;
+const BYTES_MAX: usize = 64 * 1024;
 
 /// What a path leads to.
 enum Found {

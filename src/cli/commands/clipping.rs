@@ -38,7 +38,7 @@ static FIT: Flag = flag(
 .short('f');
 static WAIT: Flag = switch("wait", "ask again until the clips are completed or failed");
 
-pub(crate) fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let body = new_clipping(options)?.to_string();
     answer_of(context, &Call::new(Method::POST, &["clipping"])?.body(body))
 }
@@ -96,7 +96,7 @@ pub(crate) static LIST: Command = Command {
     run: list,
 };
 
-pub(crate) fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let mut call = Call::get(&["clipping"])?;
     if let Some(page) = page(options, &PAGE, 1)? {
         call = call.query("page", page);
@@ -118,7 +118,7 @@ often, up to every 30 s, and ends with exit code 1 when the job failed.",
     run: status,
 };
 
-pub(crate) fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let call = Call::get(&["clipping", options.positional(0)?])?;
     if !options.has(&WAIT) {
         return answer_of(context, &call);

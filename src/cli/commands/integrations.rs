@@ -43,7 +43,7 @@ pub(crate) static GROUP: Flag = flag(
     "only channels of this group (customer)",
 );
 
-pub(crate) fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let mut call = Call::get(&["integrations"])?;
     if let Some(group) = options.text(&GROUP)? {
         call = call.query("group", group);
@@ -102,7 +102,7 @@ pub(crate) static GROUPS: Command = Command {
     run: groups,
 };
 
-pub(crate) fn groups(context: &mut Context, _: &Options) -> Result<Exit, CliError> {
+fn groups(context: &mut Context, _: &Options) -> Result<Exit, CliError> {
     print_get(context, &["groups"])
 }
 
@@ -116,7 +116,7 @@ pub(crate) static SETTINGS: Command = Command {
     run: settings,
 };
 
-pub(crate) fn settings(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn settings(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     print_get(context, &["integration-settings", options.positional(0)?])
 }
 
@@ -132,14 +132,14 @@ pub(crate) static TRIGGER: Command = Command {
     run: trigger,
 };
 
-pub(crate) static TRIGGER_DATA: Flag = flag(
+static TRIGGER_DATA: Flag = flag(
     "data",
     Takes::Value("JSON"),
     "what the method wants to know (default: {})",
 )
 .short('d');
 
-pub(crate) fn trigger(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn trigger(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let (id, method) = (options.positional(0)?, options.positional(1)?);
     let call = Call::new(Method::POST, &["integration-trigger", id])?;
     if method.is_empty() {
@@ -169,7 +169,7 @@ static REFRESH: Flag = flag(
     "reconnect this channel instead of adding one",
 );
 
-pub(crate) fn connect(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn connect(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let mut call = Call::get(&["social", options.positional(0)?])?;
     if let Some(id) = options.text(&REFRESH)? {
         call = call.query("refresh", id);
@@ -200,6 +200,6 @@ pub(crate) static SLOT: Command = Command {
     run: slot,
 };
 
-pub(crate) fn slot(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn slot(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     print_get(context, &["find-slot", options.positional(0)?])
 }

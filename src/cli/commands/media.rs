@@ -26,7 +26,7 @@ static SEARCH: Flag = flag(
 )
 .short('s');
 
-pub(crate) fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let page = page(options, &PAGE, 1)?.unwrap_or("1");
     let mut call = Call::get(&["media"])?.query("page", page);
     if let Some(search) = options.text(&SEARCH)? {

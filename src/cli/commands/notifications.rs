@@ -23,7 +23,7 @@ static PAGE: Flag = flag(
 )
 .short('p');
 
-pub(crate) fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let mut call = Call::get(&["notifications"])?;
     if let Some(page) = page(options, &PAGE, 0)? {
         call = call.query("page", page);

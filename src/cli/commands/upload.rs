@@ -45,7 +45,7 @@ static NAME: Flag = flag(
     "the file's name, when it comes from stdin (-)",
 );
 
-pub(crate) fn upload(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn upload(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let name = options.text(&NAME)?;
     let paths: Vec<&OsStr> = options.paths().collect();
     check_names(&paths, name)?;

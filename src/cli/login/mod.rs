@@ -79,7 +79,7 @@ For agents: --start prints the code as JSON and ends; --finish waits for the use
 };
 
 /// Signs in.
-pub(crate) fn login(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn login(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     check_flags(options)?;
     if options.has(&CLIENT_ID) || options.has(&CLIENT_SECRET) {
         context

@@ -34,7 +34,7 @@ pub fn check(config: &Config) -> Findings {
     let mut findings = Findings::default();
     let warnings = config.warnings.iter();
     findings.notes = warnings.map(|text| format!("WARNING: {text}")).collect();
-    findings.store(&config.store);
+    findings.store(config);
     findings.postiz(config);
     findings.public_url(config);
     findings
@@ -49,9 +49,9 @@ impl Findings {
         self.note(format!("WARNING: {text}"));
     }
 
-    fn store(&mut self, location: &StoreLocation) {
-        let location = location.clone();
-        match in_time(move || match &location {
+    fn store(&mut self, config: &Config) {
+        let location = config.store.clone();
+        match in_time(config.times.ping, move || match &location {
             StoreLocation::Postgres(url) => postgres::inspect(url),
             StoreLocation::File(path) => embedded::inspect(path),
         }) {

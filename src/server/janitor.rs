@@ -7,11 +7,8 @@ use std::time::Duration;
 
 use crate::server::http::App;
 
-/// How often. Any instance may do it for all: a batch that another one holds is skipped.
-const EVERY: Duration = Duration::from_secs(30);
-
-/// Starts the janitor. It runs until the process ends.
-pub(crate) fn start(app: Arc<App>) -> std::io::Result<()> {
+/// Starts the janitor, which purges once in each `period`. It runs until the process ends.
+pub(crate) fn start(app: Arc<App>, period: Duration) -> std::io::Result<()> {
     let clean = move || loop {
         // A panic (the PostgreSQL client's, where it gets no descriptor) ends this round, not the janitor.
         let cleaned = catch_unwind(AssertUnwindSafe(|| app.flow.clean_up()));
@@ -23,7 +20,7 @@ pub(crate) fn start(app: Arc<App>) -> std::io::Result<()> {
                 .log
                 .warn("purge_failed", &[("error", &error.to_string())]),
         }
-        thread::sleep(EVERY);
+        thread::sleep(period);
     };
     thread::Builder::new()
         .name("janitor".to_owned())

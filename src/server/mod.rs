@@ -16,6 +16,7 @@ pub mod config;
 pub(crate) mod front;
 pub mod http;
 pub mod pages;
+pub mod times;
 
 pub mod flow;
 pub mod login;
@@ -32,6 +33,7 @@ mod healthcheck;
 mod janitor;
 pub mod limits;
 pub mod log;
+pub mod notify;
 
 pub use check::{Findings, check};
 pub use healthcheck::healthcheck;
@@ -56,11 +58,9 @@ use crate::shared::base_url::BaseUrl;
 use crate::shared::http_client::{self, Proxies};
 use crate::shared::secret::Secret;
 
-/// How long a starting server, or a check, waits for the store.
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// A server that is running.
 pub struct Server {
+    local_url: String,
     front: Arc<Front>,
     listening_at: SocketAddr,
     stop_delay: Duration,
@@ -90,7 +90,7 @@ impl Server {
         }
         let (store, keys) = open_store(&config)?;
         let asked = Arc::clone(&store);
-        match in_time(move || asked.ping()) {
+        match in_time(config.times.ping, move || asked.ping()) {
             Ok(()) => log.info("store_ready", &[("store", config.store.kind())]),
             Err(StoreError::Unusable(cause)) => {
                 return Err(StartError(format!("the store cannot be used: {cause}")));
@@ -121,12 +121,13 @@ impl Server {
             max_connections_per_address: config.limits.connections_per_address,
             trusted_proxies: config.trusted_proxies.clone(),
             idle_timeout: config.idle_timeout,
+            times: config.times,
             tls,
         };
         let failed =
             |error: &dyn fmt::Display| StartError(format!("cannot start serving: {error}"));
         let front = Front::start(settings, Arc::clone(&app)).map_err(|error| failed(&error))?;
-        janitor::start(app).map_err(|error| failed(&error))?;
+        janitor::start(app, config.times.purge_period).map_err(|error| failed(&error))?;
 
         log.listening(&local_url);
         let accepting = Arc::clone(&front);
@@ -135,6 +136,7 @@ impl Server {
             .spawn(move || accepting.run(&listener))
             .map_err(|error| failed(&error))?;
         Ok(Server {
+            local_url,
             front,
             listening_at,
             stop_delay: config.stop_delay,
@@ -151,6 +153,11 @@ impl Server {
             self.log.warn("stopped_with_requests_unfinished", &[]);
         }
     }
+
+    /// Where this machine reaches it.
+    pub fn local_url(&self) -> &str {
+        &self.local_url
+    }
 }
 
 impl StoreLocation {
@@ -165,6 +172,7 @@ impl StoreLocation {
 
 /// Asks the store, and does not wait for long: a database can accept a connection and then fall silent.
 fn in_time<T: Send + 'static>(
+    timeout: Duration,
     ask: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     let (answer, answered) = mpsc::channel();
@@ -173,13 +181,11 @@ fn in_time<T: Send + 'static>(
     let silent = || {
         Err(StoreError::Unavailable(format!(
             "no answer within {} s",
-            PING_TIMEOUT.as_secs()
+            timeout.as_secs()
         )))
     };
     match thread::Builder::new().name("ping".to_owned()).spawn(ask) {
-        Ok(_) => answered
-            .recv_timeout(PING_TIMEOUT)
-            .unwrap_or_else(|_| silent()),
+        Ok(_) => answered.recv_timeout(timeout).unwrap_or_else(|_| silent()),
         Err(error) => Err(StoreError::Unavailable(error.to_string())),
     }
 }
@@ -193,12 +199,17 @@ fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Arc<Keys>), StartError
         StoreLocation::Postgres(url) => {
             let keys =
                 configured.ok_or_else(|| StartError("SERVER_SECRET is not set".to_owned()))?;
-            let store = Postgres::new(url, config.pool_size(), Seal::new(Arc::clone(&keys)));
+            let store = Postgres::new(
+                url,
+                config.pool_size(),
+                Seal::new(Arc::clone(&keys)),
+                &config.times,
+            );
             let store = store.map_err(|error| StartError(format!("DATABASE_URL: {error}")))?;
             Ok((Arc::new(store), keys))
         }
         StoreLocation::File(path) => {
-            let store = Arc::new(Embedded::open(path).map_err(failed)?);
+            let store = Arc::new(Embedded::open(path, &config.times).map_err(failed)?);
             // The file is this server's alone from here on.
             let own_secret = || embedded::own_secret(path).map_err(failed);
             let keys = configured.map_or_else(|| own_secret().map(|secret| keys(&secret)), Ok)?;
@@ -215,23 +226,14 @@ pub(crate) fn app(
     server_url: BaseUrl,
     log: &Arc<Log>,
 ) -> App {
-    let postiz_host = config.frontend_url.authority().to_owned();
     let flow = Flow::new(
         store,
         Postiz::new(config, &server_url),
         Arc::clone(&keys),
-        config.public_api_url.as_str().to_owned(),
-        config.limits.live_logins,
+        config,
         Arc::clone(log),
     );
-    App::new(
-        flow,
-        keys,
-        server_url,
-        &postiz_host,
-        &config.limits,
-        Arc::clone(log),
-    )
+    App::new(flow, keys, server_url, config, Arc::clone(log))
 }
 
 /// Listens on `host`; on all IPv4 addresses where "all addresses" was meant and the machine has no IPv6.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use httparse::{EMPTY_HEADER, Header, Status};
 
-use crate::server::http::request::{HEADERS, Request};
+use crate::server::http::request::{HEADERS, Request, RequestId};
 use crate::shared::base_url::BaseUrl;
 
 /// Most bytes of a request line and its headers.
@@ -20,8 +20,6 @@ const HEADERS_MAX: usize = 100;
 const BODY_BYTES_MAX: usize = 8 * 1024;
 /// Most bytes of the line that says a chunk's size, with its extensions; and of all trailers (RFC 9112 §7.1).
 const CHUNK_LINE_BYTES_MAX: usize = 1024;
-/// Time for one whole request, from its first byte.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A client's connection, whose reads and writes end at a deadline.
 pub(crate) trait Client: Read + Write {
@@ -71,6 +69,7 @@ const HEAD_TOO_LARGE: Problem = (431, "headers_too_large");
 pub(crate) struct RequestReader {
     peer: IpAddr,
     idle_timeout: Duration,
+    request_timeout: Duration,
     /// Bytes that were read and not used yet: the rest of a request, or the next ones that a client sent ahead.
     buffer: Vec<u8>,
     lines: Lines,
@@ -92,11 +91,16 @@ enum Body {
 }
 
 impl RequestReader {
-    /// A reader for the connection of `peer`, which may idle for so long between requests.
-    pub(crate) fn new(peer: IpAddr, idle_timeout: Duration) -> RequestReader {
+    /// A reader for the connection of `peer`, with its timeouts between requests and for a whole one, from its first byte.
+    pub(crate) fn new(
+        peer: IpAddr,
+        idle_timeout: Duration,
+        request_timeout: Duration,
+    ) -> RequestReader {
         RequestReader {
             peer,
             idle_timeout,
+            request_timeout,
             buffer: Vec::with_capacity(1024),
             lines: Lines::default(),
         }
@@ -116,7 +120,7 @@ impl RequestReader {
                 Ok(_) => {}
             }
         }
-        client.set_deadline(Instant::now() + REQUEST_TIMEOUT);
+        client.set_deadline(Instant::now() + self.request_timeout);
         self.lines = Lines::default();
         let head = loop {
             if let Some(head) = self.parse_head().map_err(End::Bad)? {
@@ -326,7 +330,7 @@ fn understand(parsed: &httparse::Request, peer: IpAddr) -> Result<Head, Problem>
             is_head: method == "HEAD",
         },
         request: Request {
-            id: 0,
+            id: RequestId(0),
             method: method.to_owned(),
             path: path.to_owned(),
             query: query.to_owned(),
@@ -447,11 +451,12 @@ fn ascii(value: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::fuzzing::Pieces;
+    use crate::server::times::Times;
 
     const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn reader(text: &str) -> RequestReader {
-        let mut reader = RequestReader::new(PEER, Duration::from_secs(75));
+        let mut reader = RequestReader::new(PEER, Duration::from_secs(75), Times::DEFAULT.request);
         reader.buffer.extend_from_slice(text.as_bytes());
         reader
     }
@@ -489,7 +494,9 @@ mod tests {
                 bytes: text.as_bytes(),
                 piece,
             };
-            match RequestReader::new(PEER, Duration::from_secs(75)).next(&mut client) {
+            match RequestReader::new(PEER, Duration::from_secs(75), Times::DEFAULT.request)
+                .next(&mut client)
+            {
                 Ok((request, _)) => Ok(String::from_utf8(request.body).unwrap()),
                 Err(End::Bad((status, _))) => Err(status),
                 Err(End::Closed) => Err(0),
@@ -688,7 +695,7 @@ mod tests {
             deadlines: Vec::new(),
         };
         let start = Instant::now();
-        let mut reader = RequestReader::new(PEER, Duration::from_secs(33));
+        let mut reader = RequestReader::new(PEER, Duration::from_secs(33), Times::DEFAULT.request);
         assert_eq!(reader.next(&mut client).err(), Some(End::Bad(TIMED_OUT)));
         let idle = client.deadlines[0] - start;
         assert_eq!(idle.as_secs(), 33, "before its first byte");

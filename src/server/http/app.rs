@@ -5,18 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
-use crate::server::config::Limits;
+use crate::server::codes::DeviceCodeHash;
+use crate::server::config::Config;
 use crate::server::flow::Flow;
 use crate::server::http::reply::{Reply, Token};
-use crate::server::http::request::Request;
+use crate::server::http::request::{Request, RequestId};
 use crate::server::http::routes::{Audience, Routed};
 use crate::server::http::{RETRY_AFTER_S, service, verify};
 use crate::server::keys::Keys;
 use crate::server::limits::{Budget, Guesses, PollIntervals};
-use crate::server::log::Log;
+use crate::server::log::{Level, Log};
 use crate::server::pages::{Page, Site};
 use crate::server::store::StoreError;
+use crate::server::times::Times;
 use crate::shared::base_url::BaseUrl;
+use crate::shared::wire::error;
 
 /// What the handlers work with.
 pub struct App {
@@ -38,6 +41,7 @@ pub struct App {
     pub(super) waiting: AtomicU32,
     pub(super) polls: PollIntervals,
     pub(super) cookies: verify::CookieNames,
+    pub(super) times: Times,
     stopping: AtomicBool,
 }
 
@@ -47,15 +51,15 @@ impl App {
         flow: Flow,
         keys: Arc<Keys>,
         server_url: BaseUrl,
-        postiz_host: &str,
-        limits: &Limits,
+        config: &Config,
         log: Arc<Log>,
     ) -> App {
+        let limits = &config.limits;
         let site = Site {
             verify_path: format!("{}/device/verify", server_url.path()),
             verify_url: format!("{server_url}/device/verify"),
             server_host: server_url.authority().to_owned(),
-            postiz_host: postiz_host.to_owned(),
+            postiz_host: config.frontend_url.authority().to_owned(),
             has_app: flow.has_app(),
         };
         App {
@@ -74,6 +78,7 @@ impl App {
             polls: PollIntervals::default(),
             cookies: verify::CookieNames::of(&server_url),
             server_url,
+            times: config.times,
             stopping: AtomicBool::new(false),
         }
     }
@@ -87,7 +92,7 @@ impl App {
     pub fn answer(&self, request: &Request) -> Reply {
         let (routed, started) = (self.route(request), Instant::now());
         let reply = self.answer_routed(&routed, request);
-        self.log_answer(request, &routed, reply.status, started);
+        self.log_answer(request, &routed, &reply, started);
         reply
     }
 
@@ -102,50 +107,68 @@ impl App {
                 ("client", &request.client.to_string()),
             ];
             self.log.error("panic", &fields);
-            self.unanswered(routed, &Page::InternalError)
+            self.unanswered(request.id, routed, &Page::InternalError, "panic")
         });
         self.with_hsts(reply)
     }
 
     /// The answer to a request whose handler does not answer in time.
-    pub(crate) fn timed_out(&self, routed: &Routed) -> Reply {
+    pub(crate) fn timed_out(&self, id: RequestId, routed: &Routed) -> Reply {
         let fields = [
+            ("request_id", &*id.to_string()),
             ("route", routed.name()),
             ("timeout_s", &routed.timeout(self).as_secs().to_string()),
         ];
         self.log.error("request_timed_out", &fields);
-        self.with_hsts(self.unanswered(routed, &Page::Unavailable))
+        self.with_hsts(self.unanswered(id, routed, &Page::Unavailable, "timeout"))
     }
 
     /// 503 in the form that this route's clients understand.
-    fn unanswered(&self, routed: &Routed, page: &Page) -> Reply {
+    fn unanswered(
+        &self,
+        id: RequestId,
+        routed: &Routed,
+        page: &Page,
+        reason: &'static str,
+    ) -> Reply {
         match routed.audience() {
-            // In plain text: the npm CLI takes any JSON error for final, and what is not JSON for a hiccup.
-            Audience::Program => Reply::unavailable(RETRY_AFTER_S),
-            Audience::Monitor => service::status(503, "unavailable"),
-            Audience::Person => self.page(503, page).with("Retry-After", RETRY_AFTER_S),
+            // In plain text: the npm CLI ends a login at any JSON error, and polls on after any other answer.
+            Audience::Program => Reply::unavailable(RETRY_AFTER_S).because(reason),
+            Audience::Monitor => service::status(503, "unavailable").because(reason),
+            Audience::Person => self
+                .refuse(id, 503, page, Why::of_request(reason))
+                .with("Retry-After", RETRY_AFTER_S),
         }
     }
 
-    /// The line of the log that tells of a request and its answer.
+    /// Logs a request and its answer.
     pub(crate) fn log_answer(
         &self,
         request: &Request,
         routed: &Routed,
-        status: u16,
+        reply: &Reply,
         started: Instant,
     ) {
+        let level = level_of(routed, reply);
+        if !self.log.writes(level) {
+            return;
+        }
         // In whole numbers: the code that prints others is larger than this file.
         let tenths = started.elapsed().as_micros() / 100;
         let fields = [
             ("method", request.method.as_str()),
             ("request_id", &request.id.to_string()),
             ("route", routed.name()),
-            ("status", &status.to_string()),
+            ("status", &reply.status.to_string()),
             ("ms", &format!("{}.{}", tenths / 10, tenths % 10)),
             ("client", &request.client.to_string()),
         ];
-        self.log.info("request", &fields);
+        let optional = [("id", reply.login.as_deref()), ("reason", reply.reason)];
+        let optional = optional
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)));
+        let fields: Vec<_> = fields.into_iter().chain(optional).collect();
+        self.log.event(level, "request", &fields);
     }
 
     fn with_hsts(&self, reply: Reply) -> Reply {
@@ -179,14 +202,76 @@ impl App {
 
     /// `page`, with this status.
     pub(super) fn page(&self, status: u16, page: &Page) -> Reply {
-        Reply::page(status, page.render(&self.site))
+        Reply::page(status, page.render(&self.site, None))
+    }
+
+    /// `page`, which refuses what the request asked for. It shows the reference that finds the reason in the log: the
+    /// login's id, or else the request's.
+    pub(super) fn refuse(&self, id: RequestId, status: u16, page: &Page, why: Why) -> Reply {
+        let reference = match why.login {
+            Some(login) => login.login_id().to_owned(),
+            None => id.to_string(),
+        };
+        let reply = Reply::page(status, page.render(&self.site, Some(&reference)));
+        let reply = reply.because(why.reason);
+        match why.login {
+            Some(login) => reply.about(login),
+            None => reply,
+        }
     }
 
     /// The store failed under a request.
-    pub(super) fn store_failed(&self, routed: &Routed, error: &StoreError) -> Reply {
-        self.log
-            .error("store_failed", &[("error", &error.to_string())]);
-        self.unanswered(routed, &Page::Unavailable)
+    pub(super) fn store_failed(
+        &self,
+        request: &Request,
+        routed: &Routed,
+        error: &StoreError,
+    ) -> Reply {
+        let fields = [
+            ("request_id", &*request.id.to_string()),
+            ("route", routed.name()),
+            ("error", &error.to_string()),
+        ];
+        self.log.error("store_failed", &fields);
+        self.unanswered(request.id, routed, &Page::Unavailable, "store_failed")
+    }
+}
+
+/// Why a page refuses.
+#[derive(Clone, Copy)]
+pub(super) struct Why<'a> {
+    /// In a word for the log.
+    pub(super) reason: &'static str,
+    /// The login that the request was about, where one was found.
+    pub(super) login: Option<&'a DeviceCodeHash>,
+}
+
+impl<'a> Why<'a> {
+    /// A reason where no login was found.
+    pub(super) fn of_request(reason: &'static str) -> Why<'a> {
+        Why {
+            reason,
+            login: None,
+        }
+    }
+
+    /// A reason about this login.
+    pub(super) fn of_login(reason: &'static str, login: &'a DeviceCodeHash) -> Why<'a> {
+        Why {
+            reason,
+            login: Some(login),
+        }
+    }
+}
+
+/// How much the line of an answer matters. Pending polls and health checks are most of a quiet server's requests.
+fn level_of(routed: &Routed, reply: &Reply) -> Level {
+    let is_routine = reply.reason == Some(error::AUTHORIZATION_PENDING)
+        || routed.audience() == Audience::Monitor && reply.status == 200;
+    match reply.status {
+        _ if is_routine => Level::Debug,
+        429 | 500.. => Level::Warn,
+        _ => Level::Info,
     }
 }
 
@@ -194,7 +279,6 @@ impl App {
 mod tests {
     use super::*;
     use crate::server;
-    use crate::server::config::Config;
     use crate::server::log::Format;
     use crate::server::store::embedded::Embedded;
     use crate::shared::secret::Secret;
@@ -212,7 +296,7 @@ mod tests {
             now
         };
         let keys = Arc::new(Keys::new(&Secret::new("secret".to_owned())));
-        let log = Arc::new(Log::to(Format::Text, move |line| {
+        let log = Arc::new(Log::to(Format::Text, Level::Debug, move |line| {
             log.0.lock().unwrap().extend_from_slice(line);
         }));
         let config = Config::from_vars([("LIMIT_LIVE_LOGINS", "0")]).unwrap();
@@ -228,14 +312,14 @@ mod tests {
         let mut start = Request::new("POST", "/device/code");
         assert_eq!(app.answer(&start).status, 200);
         *time.lock().unwrap() = 2;
-        start.id = 4711;
+        start.id = RequestId(0x4711);
         let reply = app.answer(&start);
         let is_plain = ("Content-Type", "text/plain; charset=utf-8".to_owned());
         assert!(reply.status == 503 && reply.headers.contains(&is_plain));
         assert!(reply.headers.iter().any(|(name, _)| *name == "Retry-After"));
         let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         assert!(
-            log.contains("error panic method=POST request_id=4711"),
+            log.contains("error panic method=POST request_id=00004711"),
             "{log}"
         );
         let mut page = Request::new("GET", "/device/verify?user_code=WDJB-MJHT");

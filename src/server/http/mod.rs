@@ -13,12 +13,13 @@ mod verify;
 mod app;
 pub mod reply;
 pub mod request;
+mod wire;
 
 use crate::server::store::StoreError;
 
 pub use app::App;
 pub use reply::Reply;
-pub use request::Request;
+pub use request::{Request, RequestId};
 pub(crate) use routes::Routed;
 
 /// What a handler makes of a request. If the store failed, the route's audience decides what the answer looks like.

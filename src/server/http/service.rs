@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::server::http::reply::Reply;
 use crate::server::http::request::Request;
+use crate::server::http::wire::DEVICE_CODE_GRANT;
 use crate::server::http::{App, Handled};
-use crate::shared::wire::DEVICE_CODE_GRANT;
 
 #[derive(Serialize)]
 struct Status {

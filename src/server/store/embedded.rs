@@ -28,6 +28,7 @@ use crate::server::seal::SealedToken;
 use crate::server::store::{
     Inserted, Key, NewLogin, Purged, Store, StoreError, Transition, schema_plan,
 };
+use crate::server::times::Times;
 use crate::shared::hash::hex;
 use crate::shared::random;
 use crate::shared::secret::Secret;
@@ -51,9 +52,6 @@ const CACHE_BYTES: usize = 4 * 1024 * 1024;
 /// Larger than a login, so that where this can be written, that can be.
 const PROBE_BYTES: usize = 16 * 1024;
 
-/// Longest time for which one writer may hold up the others: less than a client's wait for its answer.
-const WRITER_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// Milliseconds since 1970, by whatever clock the store is given.
 pub type Clock = Box<dyn Fn() -> u64 + Send + Sync>;
 
@@ -75,12 +73,12 @@ enum Source {
 
 impl Embedded {
     /// Opens the file at `path`, or makes it, with its folder (0700) where that is missing.
-    pub fn open(path: &Path) -> Result<Embedded, StoreError> {
-        Embedded::with_clock(path, Box::new(system_ms))
+    pub fn open(path: &Path, times: &Times) -> Result<Embedded, StoreError> {
+        Embedded::with_clock(path, times, Box::new(system_ms))
     }
 
     /// The same with a clock of the caller's choice.
-    pub fn with_clock(path: &Path, clock: Clock) -> Result<Embedded, StoreError> {
+    pub fn with_clock(path: &Path, times: &Times, clock: Clock) -> Result<Embedded, StoreError> {
         if let Some(folder) = path
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty())
@@ -92,20 +90,20 @@ impl Embedded {
                 ))
             })?;
         }
-        Embedded::new(Source::File(path.to_owned()), clock)
+        Embedded::new(Source::File(path.to_owned()), times, clock)
     }
 
     /// A store in memory, gone when dropped: the same code, for tests without a file.
     pub fn in_memory(clock: Clock) -> Result<Embedded, StoreError> {
-        Embedded::new(Source::Memory, clock)
+        Embedded::new(Source::Memory, &Times::DEFAULT, clock)
     }
 
-    fn new(source: Source, clock: Clock) -> Result<Embedded, StoreError> {
+    fn new(source: Source, times: &Times, clock: Clock) -> Result<Embedded, StoreError> {
         let database = Arc::new(source.open()?);
         Ok(Embedded {
             source,
             database: Mutex::new(Some(database)),
-            writers: Writers::new(),
+            writers: Writers::new(times.writer),
             write_failed: AtomicBool::new(false),
             clock,
         })
@@ -510,6 +508,7 @@ impl Embedded {
 struct Writers {
     turn: Mutex<TurnState>,
     freed: Condvar,
+    timeout: Duration,
 }
 
 struct TurnState {
@@ -521,20 +520,21 @@ struct TurnState {
 struct Turn<'a>(&'a Writers);
 
 impl Writers {
-    fn new() -> Writers {
+    fn new(timeout: Duration) -> Writers {
         Writers {
             turn: Mutex::new(TurnState {
                 busy: false,
                 moved: Instant::now(),
             }),
             freed: Condvar::new(),
+            timeout,
         }
     }
 
     fn wait(&self) -> Result<Turn<'_>, StoreError> {
         let mut turn = lock(&self.turn);
         while turn.busy {
-            let left = WRITER_TIMEOUT.saturating_sub(turn.moved.elapsed());
+            let left = self.timeout.saturating_sub(turn.moved.elapsed());
             if left.is_zero() {
                 let silent = "the disk does not answer".to_owned();
                 return Err(StoreError::Unavailable(silent));

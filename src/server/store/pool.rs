@@ -16,18 +16,9 @@ use postgres::{Client, Row, Statement};
 
 use crate::server::store::StoreError;
 use crate::server::store::connect::{self, Connector};
+use crate::server::times::Times;
 use crate::shared::hash::hex;
 use crate::shared::random;
-
-/// How long a request waits for a connection while the pool stands still. It is less than the 2 s in which `/ready` must
-/// answer, so that the log names the cause.
-const CHECKOUT_TIMEOUT: Duration = Duration::from_millis(1_500);
-
-/// How long no further connection is tried when the database has none left for us, and others of ours are open.
-const CROWDED_FOR: Duration = Duration::from_secs(10);
-
-/// A connection that is in use for longer hangs: its place goes to a new one. Longer than any client waits.
-const HUNG_AFTER: Duration = Duration::from_secs(6);
 
 /// What the server lets a statement take, and a transaction wait for us; set on direct connections.
 const SESSION: &str = "SET statement_timeout = '2s'; SET lock_timeout = '2s'; \
@@ -46,6 +37,7 @@ const PARAMETERS_MAX: usize = 24;
 pub(crate) struct Pool {
     connector: Connector,
     size: usize,
+    times: Times,
     /// Is there a pooler in between, as the URL says or as it said itself?
     pooler: AtomicBool,
     /// What each new connection goes through once before it is used.
@@ -96,6 +88,7 @@ impl Pool {
     pub(crate) fn new(
         connector: Connector,
         size: usize,
+        times: &Times,
         pooler: bool,
         prepare: impl Fn(&mut Client) -> Result<(), StoreError> + Send + Sync + 'static,
     ) -> Pool {
@@ -103,6 +96,7 @@ impl Pool {
         Pool {
             connector,
             size,
+            times: *times,
             pooler: AtomicBool::new(pooler),
             prepare: Box::new(prepare),
             slots: Mutex::new(Slots {
@@ -158,7 +152,9 @@ impl Pool {
                 });
             }
             let crowded = slots.open() > 0 && now < slots.crowded_until;
-            if !crowded && (slots.open() < self.size || slots.abandon_one(self.size)) {
+            if !crowded
+                && (slots.open() < self.size || slots.abandon_one(self.size, self.times.hung))
+            {
                 slots.moved = now;
                 let slot = self.slot(&mut slots);
                 drop(slots);
@@ -169,7 +165,7 @@ impl Pool {
                 }
                 continue;
             }
-            let left = CHECKOUT_TIMEOUT.saturating_sub(slots.moved.elapsed());
+            let left = self.times.checkout.saturating_sub(slots.moved.elapsed());
             if left.is_zero() {
                 let busy = format!("all {} connections to PostgreSQL are busy", slots.open());
                 return Err(StoreError::Unavailable(busy));
@@ -240,7 +236,7 @@ impl Pool {
     fn not_connected(&self, failed: connect::ConnectError) -> ConnectError {
         let mut slots = self.slots();
         if failed.code == Some(SqlState::TOO_MANY_CONNECTIONS) && slots.open() > 0 {
-            slots.crowded_until = Instant::now() + CROWDED_FOR;
+            slots.crowded_until = Instant::now() + self.times.crowded_pause;
             return ConnectError::Crowded;
         }
         ConnectError::Store(failed.error)
@@ -290,9 +286,9 @@ impl Slots {
     }
 
     /// Takes the place of one that hangs, if there is one and not too many were abandoned.
-    fn abandon_one(&mut self, most: usize) -> bool {
+    fn abandon_one(&mut self, most: usize, hung: Duration) -> bool {
         let mut in_use = self.in_use.iter();
-        let hangs = in_use.find(|(_, since)| since.elapsed() >= HUNG_AFTER);
+        let hangs = in_use.find(|(_, since)| since.elapsed() >= hung);
         match hangs.map(|(id, _)| *id) {
             Some(id) if self.abandoned < most => {
                 self.abandoned += 1;

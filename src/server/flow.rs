@@ -1,12 +1,13 @@
 //! The device flow (RFC 8628): what programs and browsers ask of a login. It knows the store and Postiz, no HTTP, no SQL. What a
 //! login may become is `login.rs`.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::server::codes::{BrowserKey, DeviceCode, DeviceCodeHash, State, UserCode};
 use crate::server::config::Config;
 use crate::server::keys::Keys;
+use crate::server::live_logins::LiveLogins;
 use crate::server::log::{Level, Log};
 use crate::server::login::{
     Claim, CodeDigest, Failure, LeaseId, Login, Polled, SealedClient, SealedGrant, Starter, UnixMs,
@@ -37,7 +38,7 @@ pub struct Flow {
     public_api_url: String,
     starts: Gather<NewLogin, Result<Inserted, StartError>>,
     polls: Gather<DeviceCodeHash, Polled>,
-    room: Room,
+    live_logins: LiveLogins,
     times: Times,
     log: Arc<Log>,
 }
@@ -174,7 +175,7 @@ impl Flow {
             public_api_url: config.public_api_url.as_str().to_owned(),
             starts: Gather::new(&config.times),
             polls: Gather::new(&config.times),
-            room: Room::new(config.limits.live_logins),
+            live_logins: LiveLogins::new(config.limits.live_logins),
             times: config.times,
             log,
         }
@@ -208,7 +209,9 @@ impl Flow {
 
     /// Adds those logins for which there is room.
     fn insert(&self, new: &[NewLogin]) -> Result<Vec<Result<Inserted, StartError>>, StoreError> {
-        let room = self.room.take(new.len(), &*self.store, &self.log)?;
+        let room = self
+            .live_logins
+            .reserve(new.len(), &*self.store, &self.log)?;
         let (fits, full) = new.split_at(room);
         let inserted = match fits {
             [] => Vec::new(),
@@ -585,7 +588,7 @@ impl Flow {
             }
             count += purged.len() as u64;
             if purged.len() < BATCH as usize {
-                self.room.count(&*self.store)?;
+                self.live_logins.count(&*self.store)?;
                 return Ok(count);
             }
         }
@@ -598,7 +601,7 @@ impl Flow {
 
     /// About how many logins the store keeps.
     pub(crate) fn logins(&self) -> u64 {
-        *self.room.estimate()
+        self.live_logins.estimate()
     }
 
     /// The store's connections to a database, if it has any.
@@ -614,68 +617,5 @@ impl Flow {
     fn log_denied(&self, login: &DeviceCodeHash, at: &str) {
         let fields = [("id", login.login_id()), ("at", at)];
         self.log.info("login_denied", &fields);
-    }
-}
-
-/// A ceiling on the logins that are kept, so that a flood fills neither disk nor table. The count is an estimate between
-/// two looks at the store; instances that share one may together exceed the ceiling by what they add in between.
-struct Room {
-    /// 0 is no limit.
-    max: u64,
-    estimate: Mutex<u64>,
-}
-
-impl Room {
-    fn new(max: u32) -> Room {
-        Room {
-            max: max.into(),
-            estimate: Mutex::new(0),
-        }
-    }
-
-    /// For how many of `wanted` more there is room. Where the store is full, logins that are over or crowd others out are
-    /// deleted, 1 % of the ceiling at once, so that a flood does not cost a deletion for each login.
-    fn take(&self, wanted: usize, store: &dyn Store, log: &Log) -> Result<usize, StoreError> {
-        if self.max == 0 {
-            return Ok(wanted);
-        }
-        let wanted = wanted as u64;
-        if self.left() < wanted {
-            self.count(store)?;
-        }
-        while self.left() < wanted {
-            let least = wanted - self.left();
-            let limit = (self.max / 100).clamp(least, least.max(1_000));
-            let deleted = store.make_room(u32::try_from(limit).unwrap_or(u32::MAX))?;
-            log.warn(
-                "too_many_live_logins",
-                &[
-                    ("deleted", &deleted.to_string()),
-                    ("hint", "LIMIT_LIVE_LOGINS"),
-                ],
-            );
-            self.count(store)?;
-            if deleted == 0 {
-                break;
-            }
-        }
-        let mut estimate = self.estimate();
-        let room = self.max.saturating_sub(*estimate).min(wanted);
-        *estimate += room;
-        Ok(room as usize)
-    }
-
-    fn left(&self) -> u64 {
-        self.max.saturating_sub(*self.estimate())
-    }
-
-    fn count(&self, store: &dyn Store) -> Result<(), StoreError> {
-        let count = store.count()?;
-        *self.estimate() = count;
-        Ok(())
-    }
-
-    fn estimate(&self) -> MutexGuard<'_, u64> {
-        self.estimate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

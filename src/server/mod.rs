@@ -30,9 +30,11 @@ pub mod seal;
 mod check;
 pub mod client_address;
 pub(crate) mod counts;
+mod file_rights;
 mod healthcheck;
 mod janitor;
 pub mod limits;
+mod live_logins;
 pub mod log;
 pub(crate) mod metrics;
 pub mod notify;
@@ -41,14 +43,15 @@ pub use check::{Findings, check};
 pub use healthcheck::healthcheck;
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::server::config::{Config, StoreLocation};
 use crate::server::flow::Flow;
-use crate::server::front::{Front, FrontSettings};
+use crate::server::front::tls::Certificate;
+use crate::server::front::{Front, FrontSettings, listener, process_limits};
 use crate::server::http::App;
 use crate::server::keys::Keys;
 use crate::server::log::Log;
@@ -66,15 +69,16 @@ pub struct Server {
     local_url: String,
     front: Arc<Front>,
     listening_at: SocketAddr,
+    certificate: Option<Arc<Certificate>>,
     stop_delay: Duration,
     log: Arc<Log>,
 }
 
 /// Why a server cannot start, in words for its operator.
 #[derive(Debug)]
-pub struct StartError(String);
+pub struct StartupError(String);
 
-impl fmt::Display for StartError {
+impl fmt::Display for StartupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -82,7 +86,7 @@ impl fmt::Display for StartError {
 
 impl Server {
     /// Opens the store, listens, and serves in threads of its own.
-    pub fn start(config: Config, log: Arc<Log>) -> Result<Server, StartError> {
+    pub fn start(config: Config, log: Arc<Log>) -> Result<Server, StartupError> {
         let proxies = Proxies::from_vars(&http_client::environment);
         if let Some(notice) = proxies.notice(config.api_url.is_https()) {
             log.warn("proxy_passed_over", &[("why", &notice)]);
@@ -91,53 +95,53 @@ impl Server {
             let note = ("note", "each login registers a client at Postiz");
             log.info("no_oauth_app", &[note]);
         }
+        let (connections, pool_size) = (config.limits.connections, config.pool_size());
+        let max_connections = process_limits::affordable_connections(connections, pool_size, &log)
+            .map_err(StartupError)?;
         let (store, keys) = open_store(&config)?;
         let asked = Arc::clone(&store);
         match in_time(config.times.ping, move || asked.ping()) {
             Ok(()) => log.info("store_ready", &[("store", config.store.kind())]),
             Err(StoreError::Unusable(cause)) => {
-                return Err(StartError(format!("the store cannot be used: {cause}")));
+                return Err(StartupError(format!("the store cannot be used: {cause}")));
             }
             // A database that is away comes back; until then programs and people are told to wait.
             Err(error) => log.warn("store_unavailable", &[("error", &error.to_string())]),
         }
-        let tls = config
-            .tls
-            .as_ref()
-            .map(front::tls::server_config)
-            .transpose()
-            .map_err(StartError)?;
-        let listener = listen(config.host, config.port)?;
+        let open = |files| Certificate::open(files, Arc::clone(&log)).map(Arc::new);
+        let certificate = config.tls.as_ref().map(open).transpose();
+        let certificate = certificate.map_err(StartupError)?;
+        let listener = listener::listen(config.host, config.port).map_err(StartupError)?;
         let listening_at = listener
             .local_addr()
-            .map_err(|error| StartError(error.to_string()))?;
+            .map_err(|error| StartupError(error.to_string()))?;
         let metrics_listener = config.metrics_listen.map(metrics::bind).transpose();
-        let metrics_listener = metrics_listener.map_err(StartError)?;
-        let local_url = local_url(listening_at, tls.is_some());
+        let metrics_listener = metrics_listener.map_err(StartupError)?;
+        let local_url = local_url(listening_at, certificate.is_some());
         let server_url = server_url(&config, listening_at);
 
         let app = Arc::new(app(&config, store, keys, server_url, &log));
         let settings = FrontSettings {
-            max_connections: front::process_limits::affordable_connections(
-                config.limits.connections,
-                config.pool_size(),
-                &log,
-            ),
+            max_connections,
             max_connections_per_address: config.limits.connections_per_address,
             trusted_proxies: config.trusted_proxies.clone(),
             idle_timeout: config.idle_timeout,
             times: config.times,
-            tls,
+            certificate: certificate.clone(),
         };
         let failed =
-            |error: &dyn fmt::Display| StartError(format!("cannot start serving: {error}"));
+            |error: &dyn fmt::Display| StartupError(format!("cannot start serving: {error}"));
         let front = Front::start(settings, Arc::clone(&app)).map_err(|error| failed(&error))?;
-        janitor::start(Arc::clone(&app), config.times.purge_period)
-            .map_err(|error| failed(&error))?;
+        janitor::start(
+            Arc::clone(&app),
+            certificate.clone(),
+            config.times.purge_period,
+        )
+        .map_err(|error| failed(&error))?;
 
         log.listening(&local_url);
         if let Some(listener) = metrics_listener {
-            let sources = Sources::new(app, Arc::clone(&front));
+            let sources = Sources::new(app, Arc::clone(&front), certificate.clone());
             metrics::start(listener, sources).map_err(|error| failed(&error))?;
         }
         let accepting = Arc::clone(&front);
@@ -149,9 +153,27 @@ impl Server {
             local_url,
             front,
             listening_at,
+            certificate,
             stop_delay: config.stop_delay,
             log,
         })
+    }
+
+    /// Reads the certificate's files again. Everything else is read at a start alone.
+    pub fn reload(&self) {
+        match &self.certificate {
+            Some(certificate) => certificate.reload(SystemTime::now()),
+            None => {
+                let why = "there is no certificate to read again (TLS_CERT_FILE); for anything else, restart";
+                self.log.info("nothing_to_reload", &[("note", why)]);
+            }
+        }
+    }
+
+    /// When its certificate expires; `None`: it does not serve https itself.
+    pub fn certificate_expires_at(&self) -> Option<SystemTime> {
+        let certificate = self.certificate.as_ref();
+        certificate.map(|certificate| certificate.expires_at())
     }
 
     /// Takes no more connections and answers the requests that are open or come on open connections, within 10 s.
@@ -201,21 +223,21 @@ fn in_time<T: Send + 'static>(
 }
 
 /// Opens the store, and derives the keys: without a secret of its own, an embedded store's server keeps one beside the file.
-fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Arc<Keys>), StartError> {
-    let failed = |error: StoreError| StartError(error.to_string());
+fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Arc<Keys>), StartupError> {
+    let failed = |error: StoreError| StartupError(error.to_string());
     let keys = |secret: &Secret<String>| Arc::new(Keys::new(secret));
     let configured = config.root_secret().map(keys);
     match &config.store {
         StoreLocation::Postgres(url) => {
             let keys =
-                configured.ok_or_else(|| StartError("SERVER_SECRET is not set".to_owned()))?;
+                configured.ok_or_else(|| StartupError("SERVER_SECRET is not set".to_owned()))?;
             let store = Postgres::new(
                 url,
                 config.pool_size(),
                 Seal::new(Arc::clone(&keys)),
                 &config.times,
             );
-            let store = store.map_err(|error| StartError(format!("DATABASE_URL: {error}")))?;
+            let store = store.map_err(|error| StartupError(format!("DATABASE_URL: {error}")))?;
             Ok((Arc::new(store), keys))
         }
         StoreLocation::File(path) => {
@@ -244,25 +266,6 @@ pub(crate) fn app(
         Arc::clone(log),
     );
     App::new(flow, keys, server_url, config, Arc::clone(log))
-}
-
-/// Listens on `host`; on all IPv4 addresses where "all addresses" was meant and the machine has no IPv6.
-fn listen(host: IpAddr, port: u16) -> Result<TcpListener, StartError> {
-    let listener = TcpListener::bind((host, port)).or_else(|error| {
-        let everywhere = host.is_unspecified() && host.is_ipv6();
-        let in_use = error.kind() == std::io::ErrorKind::AddrInUse;
-        if everywhere && !in_use {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
-        } else {
-            Err(error)
-        }
-    });
-    listener.map_err(|error| {
-        let address = SocketAddr::new(host, port);
-        StartError(format!(
-            "cannot listen on {address}: {error}; HOST and PORT say where to listen"
-        ))
-    })
 }
 
 /// Where this machine reaches the server.

@@ -49,7 +49,7 @@ pub struct Times {
 
     /// How long a starting server, or a check, waits for the store.
     pub ping: Duration,
-    /// Between two purges. Any instance may do it for all: a batch that another one holds is skipped.
+    /// Between two purges, and two looks at the certificate's files: a minute at most. Of purges, any instance may do it for all: a batch that another one holds is skipped.
     pub purge_period: Duration,
     /// For `healthcheck` to get an answer: less than container engines wait for a check.
     pub healthcheck: Duration,

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::fake_postiz::{Delivery, FakePostiz, Fault, Gate, Response};
 use crate::support::browser::target_of;
@@ -219,6 +220,8 @@ fn promtool_finds_nothing_to_mend() {
     let (server, metrics) = start(&setup, &postiz);
     log_in(&server, &postiz);
     let (_https, https_metrics) = start(&setup.https(&authority), &postiz);
+    assert!(!read(metrics).contains("postiz_auth_certificate"));
+    assert_expires_within_two_days(&read(https_metrics));
     for text in [read(metrics), read(https_metrics)] {
         let mut promtool = Command::new("promtool")
             .args(["check", "metrics"])
@@ -235,6 +238,26 @@ fn promtool_finds_nothing_to_mend() {
         let said = String::from_utf8_lossy(&said);
         assert!(output.status.success() && said.is_empty(), "{said}\n{text}");
     }
+}
+
+/// As the test's certificate does.
+#[track_caller]
+fn assert_expires_within_two_days(text: &str) {
+    let value = |name: &str| -> u64 {
+        let mut lines = text.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value
+            .and_then(|value| value.parse().ok())
+            .unwrap_or_else(|| panic!("{name}\n{text}"))
+    };
+    let left = value("postiz_auth_certificate_remaining_seconds");
+    let expires_at = value("postiz_auth_certificate_expiry_timestamp_seconds");
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    assert!((2 * 86_400 - 120..=2 * 86_400).contains(&left), "{left}");
+    assert!(expires_at.abs_diff(now + left) < 60, "{expires_at}");
 }
 
 #[test]

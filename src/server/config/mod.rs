@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::server::client_address::TrustedProxies;
 use crate::server::config::settings::{Kind, setting};
+use crate::server::file_rights;
 use crate::server::front::tls;
 use crate::server::log::{Format, Level};
 use crate::server::store::connect;
@@ -378,13 +379,12 @@ impl Reader {
         };
         for (name, path) in TLS.into_iter().zip([&files.certificate, &files.key]) {
             if let Err(error) = std::fs::File::open(path) {
-                self.problem(
-                    name,
-                    format!("names {}, which cannot be read: {error}", path.display()),
-                );
+                let error = file_rights::explain(path, &error);
+                let path = path.display();
+                self.problem(name, format!("names {path}, which cannot be read: {error}"));
             }
         }
-        if let Err(error) = tls::server_config(&files) {
+        if let Err(error) = tls::Pair::read(&files) {
             // It begins with the variable's name.
             let name = TLS[usize::from(error.starts_with(TLS[1]))];
             self.problem(name, error.trim_start_matches(name).trim_start());

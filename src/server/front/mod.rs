@@ -14,6 +14,7 @@ mod stream;
 mod watchdog;
 mod writer;
 
+pub(crate) mod listener;
 pub(crate) mod process_limits;
 pub(crate) mod request_reader;
 pub(crate) mod tls;
@@ -25,12 +26,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustls::ServerConfig;
-
 use crate::server::client_address::TrustedProxies;
 use crate::server::front::admission::{Admission, Admitted, ConnectionCounts};
-use crate::server::front::request_reader::{End, Framing, Problem, RequestReader};
+use crate::server::front::request_reader::{End, Framing, Rejection, RequestReader};
 use crate::server::front::stream::Stream;
+use crate::server::front::tls::Certificate;
 use crate::server::front::watchdog::{OpenRequest, Watchdog};
 use crate::server::http::{App, Reply, Request, RequestId};
 use crate::server::log::Log;
@@ -54,7 +54,8 @@ pub(crate) struct FrontSettings {
     pub(crate) trusted_proxies: TrustedProxies,
     pub(crate) idle_timeout: Duration,
     pub(crate) times: Times,
-    pub(crate) tls: Option<Arc<ServerConfig>>,
+    /// https, with this certificate.
+    pub(crate) certificate: Option<Arc<Certificate>>,
 }
 
 /// The front of a running server.
@@ -185,8 +186,9 @@ impl Front {
 
     /// One client's connection, from its first request to its end.
     fn serve(&self, socket: Arc<TcpStream>, peer: IpAddr, admitted: &Admitted) {
-        let Ok(mut stream) = Stream::new(socket, self.settings.tls.as_ref(), &self.settings.times)
-        else {
+        let certificate = self.settings.certificate.as_ref();
+        let tls = certificate.map(|certificate| certificate.server_config());
+        let Ok(mut stream) = Stream::new(socket, tls, &self.settings.times) else {
             return;
         };
         let mut reader = RequestReader::new(
@@ -272,7 +274,7 @@ impl Front {
     }
 
     /// Answers what cannot be read as a request, and closes.
-    fn reject(&self, stream: &mut Stream, client: IpAddr, (status, error): Problem) {
+    fn reject(&self, stream: &mut Stream, client: IpAddr, (status, error): Rejection) {
         let fields = [
             ("status", &*status.to_string()),
             ("reason", error),

@@ -41,8 +41,8 @@ pub(super) struct OpenRequest {
     pub(super) framing: Framing,
 }
 
-/// The handler's claim on its client.
-pub(super) struct Claim<'a> {
+/// The handler's way to take its client back.
+pub(super) struct OpenHandle<'a> {
     watchdog: &'a Watchdog,
     id: RequestId,
 }
@@ -66,7 +66,7 @@ impl Watchdog {
     }
 
     /// Takes a request into its care.
-    pub(super) fn open(&self, id: RequestId, request: OpenRequest) -> Claim<'_> {
+    pub(super) fn open(&self, id: RequestId, request: OpenRequest) -> OpenHandle<'_> {
         let mut open = self.lock();
         let deadline = request.deadline;
         open.requests.insert(id, request);
@@ -75,7 +75,7 @@ impl Watchdog {
             open.wakes_at = Some(deadline);
             self.sooner.notify_one();
         }
-        Claim { watchdog: self, id }
+        OpenHandle { watchdog: self, id }
     }
 
     /// Sleeps until requests are late, and takes them out.
@@ -108,7 +108,7 @@ impl Watchdog {
     }
 }
 
-impl Claim<'_> {
+impl OpenHandle<'_> {
     /// The client, to be answered by the handler; `None`: the watchdog has answered, or is about to. (After the deadline
     /// nothing of the handler's may be sent: a token's lease may have ended.)
     pub(super) fn close(self) -> Option<Stream> {

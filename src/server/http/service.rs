@@ -8,13 +8,13 @@ use crate::server::http::request::Request;
 use crate::server::http::wire::DEVICE_CODE_GRANT;
 
 #[derive(Serialize)]
-struct Status {
+struct StatusBody {
     status: &'static str,
 }
 
 /// `{"status":"…"}`.
 pub(super) fn status(code: u16, status: &'static str) -> Reply {
-    Reply::json(code, &Status { status })
+    Reply::json(code, &StatusBody { status })
 }
 
 /// The process serves, whatever the store does.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::server::front::Front;
+use crate::server::front::tls::Certificate;
 use crate::server::http::App;
 use crate::server::metrics::requests::Names;
 use crate::server::metrics::text::{Labels, Text};
@@ -22,6 +23,7 @@ pub(crate) use listener::{bind, start};
 pub(crate) struct Sources {
     app: Arc<App>,
     front: Arc<Front>,
+    certificate: Option<Arc<Certificate>>,
     started: SystemTime,
 }
 
@@ -73,10 +75,15 @@ const POSTIZ: Names = Names {
 
 impl Sources {
     /// Those of a server that starts now.
-    pub(crate) fn new(app: Arc<App>, front: Arc<Front>) -> Sources {
+    pub(crate) fn new(
+        app: Arc<App>,
+        front: Arc<Front>,
+        certificate: Option<Arc<Certificate>>,
+    ) -> Sources {
         Sources {
             app,
             front,
+            certificate,
             started: SystemTime::now(),
         }
     }
@@ -92,9 +99,13 @@ impl Sources {
         self.print_connections(&mut text);
         self.print_logins(&mut text);
         self.print_pool(&mut text);
-        let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.print_certificate(&mut text);
         let help = "Start time of the process since the Unix epoch in seconds.";
-        text.gauge("process_start_time_seconds", help, started.as_secs());
+        text.gauge(
+            "process_start_time_seconds",
+            help,
+            unix_seconds(self.started),
+        );
         process::print(&mut text);
         text.finish()
     }
@@ -136,6 +147,25 @@ impl Sources {
         );
     }
 
+    /// Where the server serves https itself.
+    fn print_certificate(&self, text: &mut Text) {
+        let Some(certificate) = &self.certificate else {
+            return;
+        };
+        let expires_at = certificate.expires_at();
+        let left = expires_at.duration_since(SystemTime::now());
+        text.gauge(
+            "postiz_auth_certificate_expiry_timestamp_seconds",
+            "When the certificate in use expires, since the Unix epoch.",
+            unix_seconds(expires_at),
+        );
+        text.gauge(
+            "postiz_auth_certificate_remaining_seconds",
+            "How long the certificate in use is still valid; 0: it has expired. A day has 86400 seconds.",
+            left.unwrap_or_default().as_secs(),
+        );
+    }
+
     /// Of PostgreSQL alone.
     fn print_pool(&self, text: &mut Text) {
         let Some(pool) = self.app.flow.pool() else {
@@ -158,11 +188,21 @@ impl Sources {
     }
 }
 
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
 fn print_build(text: &mut Text) {
     let name = "postiz_auth_build_info";
     let help = "Always 1; its labels say which build this is.";
     text.metric("gauge", name, help);
-    text.sample(name, &[("version", env!("CARGO_PKG_VERSION"))], &1);
+    let labels = [
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("commit", option_env!("POSTIZ_COMMIT").unwrap_or_default()),
+    ];
+    text.sample(name, &labels, &1);
 }
 
 fn print_events(text: &mut Text, counts: &BTreeMap<&'static str, u64>) {

@@ -12,7 +12,7 @@ use crate::server;
 use crate::server::client_address::TrustedProxies;
 use crate::server::codes::{DeviceCode, DeviceCodeHash, UserCode};
 use crate::server::config::Config;
-use crate::server::front::request_reader::{Client, End, RequestReader};
+use crate::server::front::request_reader::{DeadlineStream, ReadError, RequestReader};
 use crate::server::http::request::{HEADERS, Params};
 use crate::server::http::{App, Reply, Request};
 use crate::server::keys::Keys;
@@ -56,7 +56,7 @@ pub fn request_reader(bytes: &[u8]) {
 }
 
 /// All requests of a connection whose bytes come in pieces of this size, and how it ended.
-fn read_all(bytes: &[u8], piece: usize) -> (Vec<Request>, End) {
+fn read_all(bytes: &[u8], piece: usize) -> (Vec<Request>, ReadError) {
     let mut client = Pieces { bytes, piece };
     let mut reader = RequestReader::new(
         IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -78,7 +78,7 @@ pub(crate) struct Pieces<'a> {
     pub(crate) piece: usize,
 }
 
-impl Client for Pieces<'_> {
+impl DeadlineStream for Pieces<'_> {
     fn set_deadline(&mut self, _deadline: Instant) {}
 }
 

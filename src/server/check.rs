@@ -6,10 +6,10 @@ use std::time::SystemTime;
 use crate::server::client_address::TrustedProxies;
 use crate::server::config::{Config, StoreLocation, TlsFiles};
 use crate::server::front::process_limits;
-use crate::server::front::tls::{Pair, Validity};
+use crate::server::front::tls::{ChainAndKey, Validity};
 use crate::server::postiz::{Postiz, PostizError, ProbeError};
 use crate::server::store::{StoreError, embedded, postgres};
-use crate::server::{in_time, server_url};
+use crate::server::{server_url, with_timeout};
 use crate::shared::base_url::BaseUrl;
 
 /// What a check found, line by line.
@@ -49,7 +49,7 @@ impl Findings {
 
     fn store(&mut self, config: &Config) {
         let location = config.store.clone();
-        match in_time(config.times.ping, move || match &location {
+        match with_timeout(config.times.ping, move || match &location {
             StoreLocation::Postgres(url) => postgres::inspect(url),
             StoreLocation::File(path) => embedded::inspect(path),
         }) {
@@ -114,15 +114,17 @@ impl Findings {
     /// Its dates and names. Behind a proxy that makes TLS connections of its own another name may be right.
     fn certificate(&mut self, files: &TlsFiles, url: Option<&BaseUrl>) {
         // A pair that cannot be used is a problem of the configuration, which is told before.
-        let Ok(pair) = Pair::read(files) else { return };
+        let Ok(pair) = ChainAndKey::read(files) else {
+            return;
+        };
         let path = files.certificate.display();
         let [from, until] = [pair.not_before, pair.not_after].map(httpdate::fmt_http_date);
         let text = format!("the certificate in TLS_CERT_FILE {path} is valid until {until}");
         match pair.validity(SystemTime::now()) {
-            Validity::Good => self.note(text),
-            Validity::EndsSoon => self.warn(&format!("{text}: renew it")),
+            Validity::Valid => self.note(text),
+            Validity::ExpiresSoon => self.warn(&format!("{text}: renew it")),
             Validity::Expired => self.wrong.push(format!("{text}: it has expired")),
-            Validity::TooNew => self.wrong.push(format!(
+            Validity::NotYetValid => self.wrong.push(format!(
                 "the certificate in TLS_CERT_FILE {path} is not valid before {from}"
             )),
         }

@@ -1,4 +1,4 @@
-//! https at the front: a certificate chain and its key, from PEM files that are read again while the server runs.
+//! The server's certificate: a chain and its key, from PEM files that are read again while the server runs.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -17,21 +17,21 @@ use crate::server::log::Log;
 use crate::server::store::tls::validity;
 use crate::shared::{pem, utc};
 
-/// A certificate that ends sooner than this should have been renewed.
-const RENEWED_BEFORE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+/// How long before its end a certificate is reported as expiring soon.
+const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
-/// The certificate of a running server. Connections that are open keep the one that they began with.
+/// The certificate of a running server. Open connections keep the one that they began with.
 pub(crate) struct Certificate {
     files: TlsFiles,
-    in_use: RwLock<Arc<Pair>>,
-    /// What the log's last line about it said; `None`: nothing yet.
-    logged: Mutex<Option<Found>>,
+    in_use: RwLock<Arc<ChainAndKey>>,
+    /// The result that was logged last; `None`: nothing yet.
+    logged: Mutex<Option<ReloadResult>>,
     log: Arc<Log>,
 }
 
-/// What a look at the files found.
-struct Found {
-    in_use: Arc<Pair>,
+/// The result of reading the files again.
+struct ReloadResult {
+    in_use: Arc<ChainAndKey>,
     validity: Validity,
     /// Why the files cannot be used.
     rejected: Option<String>,
@@ -42,7 +42,7 @@ impl Certificate {
     pub(crate) fn open(files: &TlsFiles, log: Arc<Log>) -> Result<Certificate, String> {
         let certificate = Certificate {
             files: files.clone(),
-            in_use: RwLock::new(Arc::new(Pair::read(files)?)),
+            in_use: RwLock::new(Arc::new(ChainAndKey::read(files)?)),
             logged: Mutex::new(None),
             log,
         };
@@ -50,7 +50,7 @@ impl Certificate {
         Ok(certificate)
     }
 
-    /// What a new connection is served with.
+    /// The TLS configuration for a new connection.
     pub(crate) fn server_config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.in_use().server_config)
     }
@@ -60,18 +60,18 @@ impl Certificate {
         self.in_use().not_after
     }
 
-    /// Reads the files again, and logs what came of it in any case.
+    /// Reads the files again, and logs the result even if it is the same as before.
     pub(crate) fn reload(&self, now: SystemTime) {
         *self.logged.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.reload_if_changed(now);
     }
 
-    /// Reads the files again, takes what they hold if it can be used, and logs what is new.
+    /// Reads the files again, uses them if they are valid, and logs the result if it is new.
     pub(crate) fn reload_if_changed(&self, now: SystemTime) {
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         let rejected = self.renew(now).err();
         let in_use = self.in_use();
-        let found = Found {
+        let found = ReloadResult {
             validity: in_use.validity(now),
             in_use,
             rejected,
@@ -80,19 +80,19 @@ impl Certificate {
         *logged = Some(found);
     }
 
-    fn in_use(&self) -> Arc<Pair> {
+    fn in_use(&self) -> Arc<ChainAndKey> {
         let in_use = self.in_use.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&in_use)
     }
 
-    /// Takes what the files hold, unless it is in use already. The error says why it is not taken.
+    /// Uses what the files hold. The error says why it cannot be used.
     fn renew(&self, now: SystemTime) -> Result<(), String> {
         let (old, contents) = (self.in_use(), Contents::read(&self.files)?);
         if contents == old.contents {
             return Ok(());
         }
-        let new = Pair::new(&self.files, contents)?;
-        // A certificate that clients refuse must not replace one that they accept.
+        let new = ChainAndKey::new(&self.files, contents)?;
+        // A certificate that clients reject must not replace one that they accept.
         if let (Some(problem), None) = (new.validity(now).problem(), old.validity(now).problem()) {
             let (path, at) = (self.files.certificate.display(), new.dates());
             return Err(format!("TLS_CERT_FILE {path}: {problem} ({at})"));
@@ -101,7 +101,7 @@ impl Certificate {
         Ok(())
     }
 
-    fn log_difference(&self, before: Option<&Found>, now: &Found) {
+    fn log_difference(&self, before: Option<&ReloadResult>, now: &ReloadResult) {
         let not_after = utc::iso8601(now.in_use.not_after);
         match (before, &now.rejected) {
             (Some(before), Some(_)) if before.rejected == now.rejected => {}
@@ -122,10 +122,10 @@ impl Certificate {
         }
         let fields = [("not_after", &*not_after)];
         match now.validity {
-            Validity::Good => {}
-            Validity::EndsSoon => self.log.warn("certificate_expires_soon", &fields),
+            Validity::Valid => {}
+            Validity::ExpiresSoon => self.log.warn("certificate_expires_soon", &fields),
             Validity::Expired => self.log.error("certificate_expired", &fields),
-            Validity::TooNew => {
+            Validity::NotYetValid => {
                 let not_before = utc::iso8601(now.in_use.not_before);
                 let fields = [("not_before", &*not_before)];
                 self.log.error("certificate_not_yet_valid", &fields);
@@ -135,25 +135,25 @@ impl Certificate {
 }
 
 /// A certificate chain and its key.
-pub(crate) struct Pair {
-    /// By which a change is told.
+pub(crate) struct ChainAndKey {
+    /// Compared to notice a change of the files.
     contents: Contents,
     server_config: Arc<ServerConfig>,
     /// The server's own certificate.
     leaf: CertificateDer<'static>,
-    /// The host names and addresses that it is for.
+    /// The host names and addresses that the certificate is for.
     pub(crate) names: Vec<String>,
     pub(crate) not_before: SystemTime,
     pub(crate) not_after: SystemTime,
 }
 
-impl Pair {
+impl ChainAndKey {
     /// Reads both files: PKCS#8, SEC1 or PKCS#1 for the key. The error says which one is wrong, and how.
-    pub(crate) fn read(files: &TlsFiles) -> Result<Pair, String> {
-        Pair::new(files, Contents::read(files)?)
+    pub(crate) fn read(files: &TlsFiles) -> Result<ChainAndKey, String> {
+        ChainAndKey::new(files, Contents::read(files)?)
     }
 
-    fn new(files: &TlsFiles, contents: Contents) -> Result<Pair, String> {
+    fn new(files: &TlsFiles, contents: Contents) -> Result<ChainAndKey, String> {
         let chain = CertificateDer::pem_slice_iter(&contents.certificate)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| unusable(CERTIFICATE, &files.certificate, &error))?;
@@ -162,7 +162,7 @@ impl Pair {
             return Err(unusable(CERTIFICATE, &files.certificate, &nothing));
         };
         let Some((not_before, not_after)) = validity(&leaf) else {
-            let garbage = "holds something that is no X.509 certificate";
+            let garbage = "holds something that is not an X.509 certificate";
             return Err(unusable(CERTIFICATE, &files.certificate, &garbage));
         };
         let key = PrivateKeyDer::from_pem_slice(&contents.key).map_err(|error| match error {
@@ -172,7 +172,7 @@ impl Pair {
             other => unusable(KEY, &files.key, &other),
         })?;
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
-        Ok(Pair {
+        Ok(ChainAndKey {
             contents,
             server_config: server_config(files, chain, key)?,
             names: names(&leaf),
@@ -182,20 +182,20 @@ impl Pair {
         })
     }
 
-    /// How the certificate stands at `now`.
+    /// Whether the certificate is valid at `now`.
     pub(crate) fn validity(&self, now: SystemTime) -> Validity {
         if now < self.not_before {
-            Validity::TooNew
+            Validity::NotYetValid
         } else if now > self.not_after {
             Validity::Expired
-        } else if now + RENEWED_BEFORE > self.not_after {
-            Validity::EndsSoon
+        } else if now + EXPIRES_SOON > self.not_after {
+            Validity::ExpiresSoon
         } else {
-            Validity::Good
+            Validity::Valid
         }
     }
 
-    /// Is it for this host, a name or an address?
+    /// Whether the certificate is for this host name or address.
     pub(crate) fn is_for(&self, host: &str) -> bool {
         let parsed = ParsedCertificate::try_from(&self.leaf);
         match (parsed, ServerName::try_from(host)) {
@@ -210,29 +210,28 @@ impl Pair {
     }
 }
 
-/// Is a certificate valid?
+/// Whether a certificate is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Validity {
-    Good,
-    /// Yes, for less than [`RENEWED_BEFORE`].
-    EndsSoon,
+    Valid,
+    /// Valid, for less than [`EXPIRES_SOON`].
+    ExpiresSoon,
     Expired,
-    /// Not yet.
-    TooNew,
+    NotYetValid,
 }
 
 impl Validity {
-    /// Why clients refuse it, if they do.
+    /// Why clients reject it, if they do.
     pub(crate) fn problem(self) -> Option<&'static str> {
         match self {
-            Validity::Good | Validity::EndsSoon => None,
+            Validity::Valid | Validity::ExpiresSoon => None,
             Validity::Expired => Some("it has expired"),
-            Validity::TooNew => Some("it is not valid yet (or this machine's clock is wrong)"),
+            Validity::NotYetValid => Some("it is not valid yet (or this machine's clock is wrong)"),
         }
     }
 }
 
-/// Both files as they are.
+/// The bytes of both files.
 #[derive(PartialEq, Eq)]
 struct Contents {
     certificate: Vec<u8>,
@@ -288,7 +287,7 @@ fn server_config(
     Ok(Arc::new(config))
 }
 
-/// The names in a certificate, as rustls lists them to whoever asks for another one.
+/// The names in a certificate. rustls lists them in the error about a name that is not among them.
 fn names(leaf: &CertificateDer) -> Vec<String> {
     let other = ServerName::try_from("no-such-host.invalid").expect("it is a host name");
     let asked = ParsedCertificate::try_from(leaf)
@@ -304,7 +303,7 @@ fn names(leaf: &CertificateDer) -> Vec<String> {
     let bare = |name: &String| {
         let (_, name) = name.split_once('(')?;
         let name = name.trim_end_matches(')').trim_matches('"');
-        // It writes `::1` as `0::1`.
+        // rustls writes `::1` as `0::1`.
         let address = name.parse::<IpAddr>().map(|address| address.to_string());
         Some(address.unwrap_or_else(|_| name.to_owned()))
     };
@@ -328,19 +327,19 @@ mod tests {
     ];
 
     /// The files, and the lines that were logged.
-    struct Scene {
+    struct Fixture {
         folder: tempfile::TempDir,
         lines: Arc<Mutex<Vec<String>>>,
     }
 
-    impl Scene {
-        fn new(pair: [&str; 2]) -> Scene {
-            let scene = Scene {
+    impl Fixture {
+        fn new(pair: [&str; 2]) -> Fixture {
+            let fixture = Fixture {
                 folder: tempfile::tempdir().unwrap(),
                 lines: Arc::default(),
             };
-            scene.write(pair);
-            scene
+            fixture.write(pair);
+            fixture
         }
 
         fn files(&self) -> TlsFiles {
@@ -377,16 +376,16 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs((20_454 + days_of_2026) * 24 * 60 * 60)
     }
 
-    fn starts(lines: &[String], expected: &[&str]) {
+    fn assert_lines_start(lines: &[String], expected: &[&str]) {
         let fits = |(line, start): (&String, &&str)| line.starts_with(start);
         let all = lines.len() == expected.len() && lines.iter().zip(expected).all(fits);
         assert!(all, "{lines:?}");
     }
 
     #[test]
-    fn dates_and_names_are_read() {
-        let scene = Scene::new(OLD);
-        let pair = Pair::read(&scene.files()).unwrap();
+    fn certificate_dates_and_names_are_read() {
+        let fixture = Fixture::new(OLD);
+        let pair = ChainAndKey::read(&fixture.files()).unwrap();
         assert_eq!(
             pair.names,
             ["localhost", "auth.example", "127.0.0.1", "::1"]
@@ -403,86 +402,90 @@ mod tests {
         }
         let minute = Duration::from_secs(60);
         for (now, validity) in [
-            (day(0) - minute, Validity::TooNew),
-            (day(0), Validity::Good),
-            (day(45) - minute, Validity::Good),
-            (day(45) + minute, Validity::EndsSoon),
-            (day(59), Validity::EndsSoon),
+            (day(0) - minute, Validity::NotYetValid),
+            (day(0), Validity::Valid),
+            (day(45) - minute, Validity::Valid),
+            (day(45) + minute, Validity::ExpiresSoon),
+            (day(59), Validity::ExpiresSoon),
             (day(59) + minute, Validity::Expired),
         ] {
             assert_eq!(pair.validity(now), validity, "{now:?}");
         }
-        scene.write(NEW);
-        assert!(Pair::read(&scene.files()).unwrap().is_for("a.auth.example"));
+        fixture.write(NEW);
+        assert!(
+            ChainAndKey::read(&fixture.files())
+                .unwrap()
+                .is_for("a.auth.example")
+        );
     }
 
     #[test]
-    fn what_stays_the_same_is_logged_once() {
-        let scene = Scene::new(OLD);
-        let certificate = scene.open();
+    fn unchanged_result_is_logged_once() {
+        let fixture = Fixture::new(OLD);
+        let certificate = fixture.open();
         let reload_twice = |day| {
             certificate.reload_if_changed(day);
             certificate.reload_if_changed(day);
-            scene.logged()
+            fixture.logged()
         };
         certificate.reload(day(10));
-        scene.logged();
+        fixture.logged();
         assert!(reload_twice(day(10)).is_empty());
-        starts(
+        assert_lines_start(
             &reload_twice(day(50)),
             &["warn certificate expires soon not_after=2026-03-01"],
         );
-        scene.write([NEW[0], OLD[1]]);
-        starts(
+        fixture.write([NEW[0], OLD[1]]);
+        assert_lines_start(
             &reload_twice(day(50)),
             &["error certificate rejected error=\"TLS_KEY_FILE "],
         );
-        scene.write(["", OLD[1]]);
-        starts(
+        fixture.write(["", OLD[1]]);
+        assert_lines_start(
             &reload_twice(day(51)),
             &["error certificate rejected error=\"TLS_CERT_FILE "],
         );
         assert_eq!(certificate.expires_at(), day(59));
-        scene.write(OLD);
-        starts(
+        fixture.write(OLD);
+        assert_lines_start(
             &reload_twice(day(51)),
             &["info certificate loaded names=\"localhost auth.example"],
         );
-        starts(&reload_twice(day(60)), &["error certificate expired"]);
-        scene.write(NEW);
+        assert_lines_start(&reload_twice(day(60)), &["error certificate expired"]);
+        fixture.write(NEW);
         let names =
             "info certificate loaded names=*.auth.example not_after=2026-05-01T00:00:00.000Z";
-        starts(&reload_twice(day(60)), &[names]);
+        assert_lines_start(&reload_twice(day(60)), &[names]);
         assert_eq!(certificate.expires_at(), day(120));
         certificate.reload(day(60));
-        starts(&scene.logged(), &[names]);
+        assert_lines_start(&fixture.logged(), &[names]);
     }
 
     #[test]
-    fn certificates_that_clients_refuse_replace_none_that_they_accept() {
-        let scene = Scene::new(OLD);
-        let certificate = scene.open();
+    fn invalid_certificate_does_not_replace_a_valid_one() {
+        let fixture = Fixture::new(OLD);
+        let certificate = fixture.open();
         certificate.reload(day(10));
-        scene.logged();
-        scene.write(NEW);
+        fixture.logged();
+        fixture.write(NEW);
         certificate.reload_if_changed(day(10));
-        let lines = scene.logged();
-        starts(&lines, &["error certificate rejected"]);
+        let lines = fixture.logged();
+        assert_lines_start(&lines, &["error certificate rejected"]);
         assert!(lines[0].contains("not valid yet"), "{lines:?}");
-        // Its day comes without another change of the files.
+        // The same files become valid.
         certificate.reload_if_changed(day(46));
-        starts(
-            &scene.logged(),
+        assert_lines_start(
+            &fixture.logged(),
             &["info certificate loaded names=*.auth.example"],
         );
-        scene.write(OLD);
+        fixture.write(OLD);
         certificate.reload_if_changed(day(70));
-        assert!(scene.logged()[0].contains("has expired"));
+        assert!(fixture.logged()[0].contains("has expired"));
         assert_eq!(certificate.expires_at(), day(120));
-        // Both are refused: then the files count.
+        // Neither is valid: the one in the files is used.
         certificate.reload_if_changed(day(130));
-        starts(
-            &scene.logged(),
+        assert_lines_start(
+            &fixture.logged(),
             &["info certificate loaded", "error certificate expired"],
         );
     }

@@ -233,23 +233,23 @@ impl Front {
             },
         );
         let mut reply = self.app.answer_routed(&routed, &request);
-        let token = reply.token.take();
+        let delivery = reply.delivery.take();
         let Some(mut stream) = watched.take_stream() else {
             // The watchdog has answered. A token that came too late is kept for the next poll.
-            if let Some(token) = token {
-                self.app.end_delivery(token, false);
+            if let Some(delivery) = delivery {
+                self.app.end_delivery(&delivery, false);
             }
             return None;
         };
         self.app.log_answer(&request, &routed, &reply, started);
-        let keep_alive = framing.keep_alive && token.is_none() && !self.app.is_stopping();
-        if token.is_none() {
+        let keep_alive = framing.keep_alive && delivery.is_none() && !self.app.is_stopping();
+        if delivery.is_none() {
             // From here on a slow reader may be evicted.
             admitted.wait_again();
         }
-        let written = self.write(&mut stream, reply, framing, keep_alive, token.is_some());
-        if let Some(token) = token {
-            self.app.end_delivery(token, written.is_ok());
+        let written = self.write(&mut stream, reply, framing, keep_alive, delivery.is_some());
+        if let Some(delivery) = delivery {
+            self.app.end_delivery(&delivery, written.is_ok());
         }
         written.is_ok_and(|()| keep_alive).then_some(stream)
     }

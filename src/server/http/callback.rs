@@ -3,25 +3,25 @@
 use std::time::Instant;
 
 use crate::server::codes::State;
-use crate::server::flow::{Callback, Returned, Returning};
-use crate::server::http::app::{App, Handled, Why, postiz_failure};
+use crate::server::flow::{CallbackOutcome, CallbackResult, ReturningBrowser};
+use crate::server::http::app::{App, Cause, Handled, postiz_failure};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Params, Request};
 use crate::server::pages::Page;
 use crate::server::store::StoreError;
 
-/// Receives the browser from Postiz.
+/// Handles the browser's return from Postiz.
 pub(super) fn receive(app: &App, request: &Request) -> Handled {
     let reject = |reason| {
-        let why = Why::of_request(reason);
-        Ok(app.refuse(request.id, 400, &Page::SessionLost, why))
+        let cause = Cause::of_request(reason);
+        Ok(app.refuse(request.id, 400, &Page::SessionLost, cause))
     };
-    // HEAD must be safe (RFC 9110 §9.2.1): a link checker must not spend the code.
+    // HEAD must be safe (RFC 9110 §9.2.1): a link checker must not use up the code.
     if request.method == "HEAD" {
         return reject("head_request");
     }
     let params = Params::parse(request.query.as_bytes()).unwrap_or_default();
-    let Some(state) = params.given("state").and_then(State::parse) else {
+    let Some(state) = params.get("state").and_then(State::parse) else {
         return reject("missing_state");
     };
     let browsers = [
@@ -31,51 +31,51 @@ pub(super) fn receive(app: &App, request: &Request) -> Handled {
     if browsers.iter().all(Option::is_none) {
         return reject("missing_cookie");
     }
-    // Charged here, since an image on another site's page comes without the cookie.
+    // Charged only with a cookie: another site's pages can cause requests without it.
     if let Err(wait) = app.callbacks.take(request.client, Instant::now()) {
         return Ok(app.too_many_sign_ins(request, wait, "too_many_callbacks"));
     }
     let mut rejected = None;
     for (browser, is_old_cookie) in browsers.into_iter().zip([false, true]) {
         let Some(browser) = browser else { continue };
-        let from = Returning {
+        let returning = ReturningBrowser {
             state: state.clone(),
             browser,
             is_old_cookie,
         };
-        let returned = came_back(app, &from, params.given("code"), params.given("error"))?;
-        match returned.callback {
-            // Another login's cookie must not hide that of this one.
-            Callback::Rejected(_) => rejected = rejected.or(Some(returned)),
-            _ => return Ok(reply(app, request, &returned)),
+        let result = run(app, &returning, params.get("code"), params.get("error"))?;
+        match result.outcome {
+            // The first cookie may be of another login, so the second is tried as well.
+            CallbackOutcome::Rejected(_) => rejected = rejected.or(Some(result)),
+            _ => return Ok(reply(app, request, &result)),
         }
     }
     match rejected {
-        Some(returned) => Ok(reply(app, request, &returned)),
+        Some(result) => Ok(reply(app, request, &result)),
         None => reject("missing_cookie"),
     }
 }
 
-fn came_back(
+fn run(
     app: &App,
-    from: &Returning,
+    returning: &ReturningBrowser,
     code: Option<&str>,
     error: Option<&str>,
-) -> Result<Returned, StoreError> {
-    let unchanged = |callback| Ok(Returned::nowhere(callback));
+) -> Result<CallbackResult, StoreError> {
+    let without_login = |callback| Ok(CallbackResult::without_login(callback));
     match (error, code) {
-        (Some(error), _) => app.flow.callback_error(from, error),
-        (None, Some(code)) => match app.wait_for_postiz() {
-            Some(_waits) => app.flow.callback_code(from, code),
-            None => unchanged(Callback::Busy),
+        (Some(error), _) => app.flow.callback_error(returning, error),
+        (None, Some(code)) => match app.take_postiz_slot() {
+            Some(_slot) => app.flow.callback_code(returning, code),
+            None => without_login(CallbackOutcome::Busy),
         },
-        (None, None) => unchanged(Callback::Rejected("missing_code")),
+        (None, None) => without_login(CallbackOutcome::Rejected("missing_code")),
     }
 }
 
-/// The query's own words are never shown: a stranger could put any text under this server's name.
-fn reply(app: &App, request: &Request, returned: &Returned) -> Reply {
-    let login = returned.login.as_ref();
+/// The page for the browser. It never shows text of the query, which anybody can write.
+fn reply(app: &App, request: &Request, result: &CallbackResult) -> Reply {
+    let login = result.login.as_ref();
     let page = |page| {
         let page = app.page(200, &page);
         match login {
@@ -83,14 +83,16 @@ fn reply(app: &App, request: &Request, returned: &Returned) -> Reply {
             None => page,
         }
     };
-    let (status, refusal, reason) = match &returned.callback {
-        Callback::SignedIn => return page(Page::SignedIn),
-        Callback::Busy => return page(Page::Finishing),
-        Callback::Refused => (400, Page::Refused, "access_denied"),
-        Callback::Rejected(reason) => (400, Page::SessionLost, *reason),
-        Callback::Over => (400, Page::LoginOver, "too_many_refused_codes"),
-        Callback::AuthorizationFailed => (502, Page::AuthorizationFailed, "authorization_failed"),
-        Callback::ExchangeFailed(error) => postiz_failure(error),
+    let (status, error_page, reason) = match &result.outcome {
+        CallbackOutcome::SignedIn => return page(Page::SignedIn),
+        CallbackOutcome::Busy => return page(Page::Finishing),
+        CallbackOutcome::Refused => (400, Page::Refused, "access_denied"),
+        CallbackOutcome::Rejected(reason) => (400, Page::SessionLost, *reason),
+        CallbackOutcome::Over => (400, Page::LoginOver, "too_many_refused_codes"),
+        CallbackOutcome::AuthorizationFailed => {
+            (502, Page::AuthorizationFailed, "authorization_failed")
+        }
+        CallbackOutcome::ExchangeFailed(error) => postiz_failure(error),
     };
-    app.refuse(request.id, status, &refusal, Why { reason, login })
+    app.refuse(request.id, status, &error_page, Cause { reason, login })
 }

@@ -143,7 +143,7 @@ impl Sources {
         text.gauge(
             "postiz_auth_postiz_requests_waiting",
             "Requests that wait for Postiz.",
-            self.app.waiting_for_postiz().into(),
+            self.app.postiz_requests().into(),
         );
     }
 

@@ -72,10 +72,13 @@ fn report(config: Config) -> ExitCode {
     for note in &findings.notes {
         println!("{note}");
     }
-    for problem in findings.wrong.iter().chain(&findings.failed) {
+    for problem in findings.misconfigured.iter().chain(&findings.unreachable) {
         eprintln!("postiz-auth-server: {problem}");
     }
-    match (findings.wrong.is_empty(), findings.failed.is_empty()) {
+    match (
+        findings.misconfigured.is_empty(),
+        findings.unreachable.is_empty(),
+    ) {
         (false, _) => ExitCode::from(EXIT_USAGE),
         (_, false) => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,

@@ -187,7 +187,7 @@ fn look_up(
         (Some(found), None) => Ok(found),
         (Some(found), Some(_)) if found.0.starter.network == network => Ok(found),
         (_, Some(wait)) => {
-            app.guesses.wrong_at_ceiling(client, now);
+            app.guesses.charge_at_ceiling(client, now);
             Err(LookUpError::TooManyTries(
                 wait,
                 "too_many_wrong_codes_total",
@@ -196,7 +196,7 @@ fn look_up(
         // A link with a valid MAC is not charged, even after its login is over.
         (None, None) if by_link => Err(error),
         (None, None) => {
-            app.guesses.wrong(client, now);
+            app.guesses.charge(client, now);
             Err(error)
         }
     }

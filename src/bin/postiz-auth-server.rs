@@ -15,6 +15,7 @@ use std::sync::Arc;
 use postiz::server::config::{self, Config};
 use postiz::server::log::Log;
 use postiz::server::{self, Server};
+use postiz::shared::version::version;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if arguments.contains(["-v", "--version"]) {
-        println!("postiz-auth-server {}", env!("CARGO_PKG_VERSION"));
+        println!("postiz-auth-server {}", version(None));
         return ExitCode::SUCCESS;
     }
     let check = arguments.contains("--check");

@@ -37,6 +37,7 @@ pub mod output;
 
 pub use browser::open as open_browser;
 
+use crate::shared::version::version;
 use args::{Asked, Topic};
 use command::CREDENTIALS;
 use context::{Common, Context};
@@ -69,11 +70,10 @@ fn act(asked: Asked, context: &mut Context) -> Result<Exit, CliError> {
             return (options.command.run)(context, &options);
         }
         Asked::Help(topic) => context.output.verbatim(&help::page(topic))?,
-        Asked::Version => context.output.line(concat!(
-            "postiz ",
-            env!("CARGO_PKG_VERSION"),
-            " (npm 2.1.0 compatible)"
-        ))?,
+        Asked::Version => {
+            let version = version(Some("npm 2.1.0 compatible"));
+            context.output.line(&format!("postiz {version}"))?;
+        }
         Asked::Nothing => {
             context.output.say_verbatim(&help::page(Topic::Overview));
             return Ok(Exit::Usage);

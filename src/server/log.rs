@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::shared::text::printable_cut;
 use crate::shared::utc;
+use crate::shared::version::{COMMIT, VERSION};
 
 /// `LOG_FORMAT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,11 +101,16 @@ impl Log {
         self.line(Level::Error, event, fields);
     }
 
-    /// Says where the server listens, in the one form that scripts look for: `listening on http://…`.
+    /// Says where the server listens, in the one form that scripts look for: `listening on http://…`; and which build it is.
     pub fn listening(&self, url: &str) {
+        let commit = COMMIT.map(|commit| ("commit", commit));
+        let fields: Vec<_> = [("url", url), ("version", VERSION)]
+            .into_iter()
+            .chain(commit)
+            .collect();
         match self.format {
-            Format::Text => self.info(&format!("listening on {url}"), &[]),
-            Format::Json => self.info("listening", &[("url", url)]),
+            Format::Text => self.info(&format!("listening on {url}"), &fields[1..]),
+            Format::Json => self.info("listening", &fields),
         }
     }
 

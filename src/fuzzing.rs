@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use crate::cli::credentials::{Stored, object_in};
+use crate::cli::credentials::Stored;
+use crate::cli::json_file::object_in;
 use crate::server;
 use crate::server::client_address::TrustedProxies;
 use crate::server::codes::{DeviceCode, DeviceCodeHash, UserCode};
@@ -15,7 +16,7 @@ use crate::server::front::request_reader::{Client, End, RequestReader};
 use crate::server::http::request::{HEADERS, Params};
 use crate::server::http::{App, Reply, Request};
 use crate::server::keys::Keys;
-use crate::server::log::{Format, Log};
+use crate::server::log::{Format, Level, Log};
 use crate::server::login::{Login, Polled, Starter, UnixMs};
 use crate::server::store::{Inserted, Key, NewLogin, Purged, Store, StoreError, Transition};
 use crate::shared::base_url::BaseUrl;
@@ -57,7 +58,11 @@ pub fn request_reader(bytes: &[u8]) {
 /// All requests of a connection whose bytes come in pieces of this size, and how it ended.
 fn read_all(bytes: &[u8], piece: usize) -> (Vec<Request>, End) {
     let mut client = Pieces { bytes, piece };
-    let mut reader = RequestReader::new(IpAddr::V4(Ipv4Addr::LOCALHOST), Duration::from_secs(1));
+    let mut reader = RequestReader::new(
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Duration::from_secs(1),
+        Duration::from_secs(1),
+    );
     let mut requests = Vec::new();
     loop {
         match reader.next(&mut client) {
@@ -160,7 +165,7 @@ fn new_app() -> App {
     let config = Config::from_vars(variables).expect("a good configuration");
     let keys = Arc::new(Keys::new(&Secret::new("secret".to_owned())));
     let url = BaseUrl::parse("https://auth.example").expect("a URL");
-    let log = Arc::new(Log::to(Format::Json, |_| ()));
+    let log = Arc::new(Log::to(Format::Json, Level::Debug, |_| ()));
     server::app(&config, Arc::new(Oblivious), keys, url, &log)
 }
 

@@ -3,15 +3,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use ureq::Agent;
 use ureq::tls::TlsConfig;
 
 use crate::server::config::Config;
-
-/// Longest wait for an answer, less than container engines wait for a check.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks `/ready`. The error says, in words for the operator, why the server cannot be counted on.
 pub fn healthcheck(config: &Config) -> Result<(), String> {
@@ -20,7 +16,7 @@ pub fn healthcheck(config: &Config) -> Result<(), String> {
     }
     let mut last = Ok(());
     for ip in addresses(config.host) {
-        last = ask(SocketAddr::new(ip, config.port), config.tls.is_some());
+        last = ask(SocketAddr::new(ip, config.port), config);
         if last.is_ok() {
             break;
         }
@@ -39,7 +35,7 @@ fn addresses(host: IpAddr) -> Vec<IpAddr> {
     }
 }
 
-fn ask(server: SocketAddr, tls: bool) -> Result<(), String> {
+fn ask(server: SocketAddr, config: &Config) -> Result<(), String> {
     // Its certificate is for its public name, not for this address, and no secret goes there: any is good.
     let any_certificate = TlsConfig::builder()
         .disable_verification(true)
@@ -47,12 +43,16 @@ fn ask(server: SocketAddr, tls: bool) -> Result<(), String> {
         .build();
     let agent: Agent = Agent::config_builder()
         .http_status_as_error(false)
-        .timeout_global(Some(PATIENCE))
+        .timeout_global(Some(config.times.healthcheck))
         .proxy(None)
         .tls_config(any_certificate)
         .build()
         .into();
-    let scheme = if tls { "https" } else { "http" };
+    let scheme = if config.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let url = format!("{scheme}://{server}/ready");
     match agent.get(&url).call() {
         Ok(answer) if answer.status() == 200 => Ok(()),

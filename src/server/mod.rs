@@ -16,6 +16,7 @@ pub mod config;
 pub(crate) mod front;
 pub mod http;
 pub mod pages;
+pub mod times;
 
 pub mod flow;
 pub mod login;
@@ -28,23 +29,27 @@ pub mod seal;
 
 mod check;
 pub mod client_address;
+mod file_rights;
 mod healthcheck;
 mod janitor;
 pub mod limits;
+mod live_logins;
 pub mod log;
+pub mod notify;
 
 pub use check::{Findings, check};
 pub use healthcheck::healthcheck;
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::server::config::{Config, StoreLocation};
 use crate::server::flow::Flow;
-use crate::server::front::{Front, FrontSettings};
+use crate::server::front::tls::Certificate;
+use crate::server::front::{Front, FrontSettings, listener, process_limits};
 use crate::server::http::App;
 use crate::server::keys::Keys;
 use crate::server::log::Log;
@@ -56,22 +61,21 @@ use crate::shared::base_url::BaseUrl;
 use crate::shared::http_client::{self, Proxies};
 use crate::shared::secret::Secret;
 
-/// How long a starting server, or a check, waits for the store.
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// A server that is running.
 pub struct Server {
+    local_url: String,
     front: Arc<Front>,
     listening_at: SocketAddr,
+    certificate: Option<Arc<Certificate>>,
     stop_delay: Duration,
     log: Arc<Log>,
 }
 
 /// Why a server cannot start, in words for its operator.
 #[derive(Debug)]
-pub struct StartError(String);
+pub struct StartupError(String);
 
-impl fmt::Display for StartError {
+impl fmt::Display for StartupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -79,7 +83,7 @@ impl fmt::Display for StartError {
 
 impl Server {
     /// Opens the store, listens, and serves in threads of its own.
-    pub fn start(config: Config, log: Arc<Log>) -> Result<Server, StartError> {
+    pub fn start(config: Config, log: Arc<Log>) -> Result<Server, StartupError> {
         let proxies = Proxies::from_vars(&http_client::environment);
         if let Some(notice) = proxies.notice(config.api_url.is_https()) {
             log.warn("proxy_passed_over", &[("why", &notice)]);
@@ -88,45 +92,43 @@ impl Server {
             let note = ("note", "each login registers a client at Postiz");
             log.info("no_oauth_app", &[note]);
         }
+        let (connections, pool_size) = (config.limits.connections, config.pool_size());
+        let max_connections = process_limits::affordable_connections(connections, pool_size, &log)
+            .map_err(StartError)?;
         let (store, keys) = open_store(&config)?;
         let asked = Arc::clone(&store);
-        match in_time(move || asked.ping()) {
+        match in_time(config.times.ping, move || asked.ping()) {
             Ok(()) => log.info("store_ready", &[("store", config.store.kind())]),
             Err(StoreError::Unusable(cause)) => {
-                return Err(StartError(format!("the store cannot be used: {cause}")));
+                return Err(StartupError(format!("the store cannot be used: {cause}")));
             }
             // A database that is away comes back; until then programs and people are told to wait.
             Err(error) => log.warn("store_unavailable", &[("error", &error.to_string())]),
         }
-        let tls = config
-            .tls
-            .as_ref()
-            .map(front::tls::server_config)
-            .transpose()
-            .map_err(StartError)?;
-        let listener = listen(config.host, config.port)?;
+        let open = |files| Certificate::open(files, Arc::clone(&log)).map(Arc::new);
+        let certificate = config.tls.as_ref().map(open).transpose();
+        let certificate = certificate.map_err(StartupError)?;
+        let listener = listener::listen(config.host, config.port).map_err(StartupError)?;
         let listening_at = listener
             .local_addr()
-            .map_err(|error| StartError(error.to_string()))?;
-        let local_url = local_url(listening_at, tls.is_some());
+            .map_err(|error| StartupError(error.to_string()))?;
+        let local_url = local_url(listening_at, certificate.is_some());
         let server_url = server_url(&config, listening_at);
 
         let app = Arc::new(app(&config, store, keys, server_url, &log));
         let settings = FrontSettings {
-            max_connections: front::process_limits::affordable_connections(
-                config.limits.connections,
-                config.pool_size(),
-                &log,
-            ),
+            max_connections,
             max_connections_per_address: config.limits.connections_per_address,
             trusted_proxies: config.trusted_proxies.clone(),
             idle_timeout: config.idle_timeout,
-            tls,
+            times: config.times,
+            certificate: certificate.clone(),
         };
         let failed =
-            |error: &dyn fmt::Display| StartError(format!("cannot start serving: {error}"));
+            |error: &dyn fmt::Display| StartupError(format!("cannot start serving: {error}"));
         let front = Front::start(settings, Arc::clone(&app)).map_err(|error| failed(&error))?;
-        janitor::start(app).map_err(|error| failed(&error))?;
+        janitor::start(app, certificate.clone(), config.times.purge_period)
+            .map_err(|error| failed(&error))?;
 
         log.listening(&local_url);
         let accepting = Arc::clone(&front);
@@ -135,11 +137,30 @@ impl Server {
             .spawn(move || accepting.run(&listener))
             .map_err(|error| failed(&error))?;
         Ok(Server {
+            local_url,
             front,
             listening_at,
+            certificate,
             stop_delay: config.stop_delay,
             log,
         })
+    }
+
+    /// Reads the certificate's files again. Everything else is read at a start alone.
+    pub fn reload(&self) {
+        match &self.certificate {
+            Some(certificate) => certificate.reload(SystemTime::now()),
+            None => {
+                let why = "there is no certificate to read again (TLS_CERT_FILE); for anything else, restart";
+                self.log.info("nothing_to_reload", &[("note", why)]);
+            }
+        }
+    }
+
+    /// When its certificate expires; `None`: it does not serve https itself.
+    pub fn certificate_expires_at(&self) -> Option<SystemTime> {
+        let certificate = self.certificate.as_ref();
+        certificate.map(|certificate| certificate.expires_at())
     }
 
     /// Takes no more connections and answers the requests that are open or come on open connections, within 10 s.
@@ -150,6 +171,11 @@ impl Server {
         } else {
             self.log.warn("stopped_with_requests_unfinished", &[]);
         }
+    }
+
+    /// Where this machine reaches it.
+    pub fn local_url(&self) -> &str {
+        &self.local_url
     }
 }
 
@@ -165,6 +191,7 @@ impl StoreLocation {
 
 /// Asks the store, and does not wait for long: a database can accept a connection and then fall silent.
 fn in_time<T: Send + 'static>(
+    timeout: Duration,
     ask: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     let (answer, answered) = mpsc::channel();
@@ -173,32 +200,35 @@ fn in_time<T: Send + 'static>(
     let silent = || {
         Err(StoreError::Unavailable(format!(
             "no answer within {} s",
-            PING_TIMEOUT.as_secs()
+            timeout.as_secs()
         )))
     };
     match thread::Builder::new().name("ping".to_owned()).spawn(ask) {
-        Ok(_) => answered
-            .recv_timeout(PING_TIMEOUT)
-            .unwrap_or_else(|_| silent()),
+        Ok(_) => answered.recv_timeout(timeout).unwrap_or_else(|_| silent()),
         Err(error) => Err(StoreError::Unavailable(error.to_string())),
     }
 }
 
 /// Opens the store, and derives the keys: without a secret of its own, an embedded store's server keeps one beside the file.
-fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Arc<Keys>), StartError> {
-    let failed = |error: StoreError| StartError(error.to_string());
+fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Arc<Keys>), StartupError> {
+    let failed = |error: StoreError| StartupError(error.to_string());
     let keys = |secret: &Secret<String>| Arc::new(Keys::new(secret));
     let configured = config.root_secret().map(keys);
     match &config.store {
         StoreLocation::Postgres(url) => {
             let keys =
-                configured.ok_or_else(|| StartError("SERVER_SECRET is not set".to_owned()))?;
-            let store = Postgres::new(url, config.pool_size(), Seal::new(Arc::clone(&keys)));
-            let store = store.map_err(|error| StartError(format!("DATABASE_URL: {error}")))?;
+                configured.ok_or_else(|| StartupError("SERVER_SECRET is not set".to_owned()))?;
+            let store = Postgres::new(
+                url,
+                config.pool_size(),
+                Seal::new(Arc::clone(&keys)),
+                &config.times,
+            );
+            let store = store.map_err(|error| StartupError(format!("DATABASE_URL: {error}")))?;
             Ok((Arc::new(store), keys))
         }
         StoreLocation::File(path) => {
-            let store = Arc::new(Embedded::open(path).map_err(failed)?);
+            let store = Arc::new(Embedded::open(path, &config.times).map_err(failed)?);
             // The file is this server's alone from here on.
             let own_secret = || embedded::own_secret(path).map_err(failed);
             let keys = configured.map_or_else(|| own_secret().map(|secret| keys(&secret)), Ok)?;
@@ -215,42 +245,14 @@ pub(crate) fn app(
     server_url: BaseUrl,
     log: &Arc<Log>,
 ) -> App {
-    let postiz_host = config.frontend_url.authority().to_owned();
     let flow = Flow::new(
         store,
         Postiz::new(config, &server_url),
         Arc::clone(&keys),
-        config.public_api_url.as_str().to_owned(),
-        config.limits.live_logins,
+        config,
         Arc::clone(log),
     );
-    App::new(
-        flow,
-        keys,
-        server_url,
-        &postiz_host,
-        &config.limits,
-        Arc::clone(log),
-    )
-}
-
-/// Listens on `host`; on all IPv4 addresses where "all addresses" was meant and the machine has no IPv6.
-fn listen(host: IpAddr, port: u16) -> Result<TcpListener, StartError> {
-    let listener = TcpListener::bind((host, port)).or_else(|error| {
-        let everywhere = host.is_unspecified() && host.is_ipv6();
-        let in_use = error.kind() == std::io::ErrorKind::AddrInUse;
-        if everywhere && !in_use {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
-        } else {
-            Err(error)
-        }
-    });
-    listener.map_err(|error| {
-        let address = SocketAddr::new(host, port);
-        StartError(format!(
-            "cannot listen on {address}: {error}; HOST and PORT say where to listen"
-        ))
-    })
+    App::new(flow, keys, server_url, config, Arc::clone(log))
 }
 
 /// Where this machine reaches the server.

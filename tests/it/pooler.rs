@@ -16,6 +16,7 @@ use postiz::server::login::{
 use postiz::server::seal::{Seal, SealedToken};
 use postiz::server::store::postgres::{DatabaseUrl, Postgres};
 use postiz::server::store::{Inserted, Key, NewLogin, Store, apply};
+use postiz::server::times::Times;
 use postiz::shared::secret::Secret;
 
 use crate::support::{
@@ -27,7 +28,7 @@ pub fn store(url: &str, pool_size: usize) -> Arc<dyn Store> {
     let url = DatabaseUrl::parse(url, &|_| None).expect("a good URL");
     let secret = Secret::new("the client secret".to_owned());
     let seal = Seal::new(Arc::new(Keys::new(&secret)));
-    Arc::new(Postgres::new(&url, pool_size, seal).expect("a good configuration"))
+    Arc::new(Postgres::new(&url, pool_size, seal, &Times::DEFAULT).expect("a good configuration"))
 }
 
 /// A whole login, each step of it by another of these instances. Panics where a step fails.

@@ -306,6 +306,7 @@ fn failed_registration_leaves_the_login_open() {
     let html = |status, body: &str| Fault::Answer(Response::html(status, body));
     let unregistered = "does not let it register logins";
     let unreachable = "could not be reached";
+    let misdirected = "does not reach the Postiz of";
     for store in BOTH_STORES {
         let postiz = FakePostiz::start();
         let servers = instances(store, &postiz);
@@ -344,7 +345,7 @@ fn failed_registration_leaves_the_login_open() {
             (
                 "a redirect",
                 Fault::Answer(Response::redirect(307, "/auth")),
-                unreachable,
+                misdirected,
             ),
             ("a page as success", html(201, WORDS), unreachable),
             (

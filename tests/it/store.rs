@@ -16,6 +16,7 @@ use postiz::server::seal::{Seal, SealedToken};
 use postiz::server::store::embedded::Embedded;
 use postiz::server::store::postgres::{DatabaseUrl, Postgres};
 use postiz::server::store::{Inserted, Key, NewLogin, Purged, Store, StoreError, apply};
+use postiz::server::times::Times;
 use postiz::shared::secret::Secret;
 
 use crate::support::{Cluster, Database, at_once};
@@ -55,7 +56,8 @@ impl Subject {
             Box::new(move || system_ms() + offset_ms.load(Ordering::SeqCst))
         };
         let store =
-            Embedded::with_clock(&folder.path().join("new/auth.redb"), clock).expect("a new store");
+            Embedded::with_clock(&folder.path().join("new/auth.redb"), &Times::DEFAULT, clock)
+                .expect("a new store");
         Subject {
             store: Arc::new(store),
             backend: Backend::Embedded {
@@ -184,7 +186,7 @@ fn state() -> StateHash {
 
 fn connect(database: &Database) -> Arc<dyn Store> {
     let url = DatabaseUrl::parse(&database.url(), &|_| None).expect("a good URL");
-    Arc::new(Postgres::new(&url, 4, seal()).expect("a good configuration"))
+    Arc::new(Postgres::new(&url, 4, seal(), &Times::DEFAULT).expect("a good configuration"))
 }
 
 fn seal() -> Seal {
@@ -513,10 +515,10 @@ fn the_embedded_file_is_the_owners_alone_and_one_servers_alone() {
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("new/auth.redb");
-    let first = Embedded::open(&path).unwrap();
+    let first = Embedded::open(&path, &Times::DEFAULT).unwrap();
     let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
-    let Err(StoreError::Unusable(why)) = Embedded::open(&path) else {
+    let Err(StoreError::Unusable(why)) = Embedded::open(&path, &Times::DEFAULT) else {
         panic!("two at once")
     };
     assert!(
@@ -524,7 +526,7 @@ fn the_embedded_file_is_the_owners_alone_and_one_servers_alone() {
         "{why}"
     );
     drop(first);
-    assert!(Embedded::open(&path).is_ok());
+    assert!(Embedded::open(&path, &Times::DEFAULT).is_ok());
 }
 
 #[test]
@@ -533,7 +535,7 @@ fn a_file_that_is_no_store_is_refused_in_words_and_left_as_it_is() {
     let path = folder.path().join("auth.redb");
     let text = "not a store at all, but somebody's text. ".repeat(500);
     std::fs::write(&path, &text).unwrap();
-    let Err(error) = Embedded::open(&path) else {
+    let Err(error) = Embedded::open(&path, &Times::DEFAULT) else {
         panic!("it was taken for a store")
     };
     assert!(error.to_string().contains("auth.redb"), "{error}");
@@ -544,7 +546,7 @@ fn a_file_that_is_no_store_is_refused_in_words_and_left_as_it_is() {
 fn a_file_of_a_newer_schema_is_refused_and_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("auth.redb");
-    drop(Embedded::open(&path).unwrap());
+    drop(Embedded::open(&path, &Times::DEFAULT).unwrap());
     let meta: redb::TableDefinition<&str, &str> = redb::TableDefinition::new("meta");
     let database = redb::Database::open(&path).unwrap();
     let write = database.begin_write().unwrap();
@@ -561,7 +563,7 @@ fn a_file_of_a_newer_schema_is_refused_and_left_as_it_is() {
     write.open_table(requests).unwrap().insert(1, 2).unwrap();
     write.commit().unwrap();
     drop(database);
-    let Err(StoreError::Unusable(why)) = Embedded::open(&path) else {
+    let Err(StoreError::Unusable(why)) = Embedded::open(&path, &Times::DEFAULT) else {
         panic!("it was taken")
     };
     assert!(
@@ -614,7 +616,7 @@ fn file_of_version_1_is_brought_up_with_its_logins() {
     write.commit().unwrap();
     drop(database);
 
-    let store = Embedded::open(&path).unwrap();
+    let store = Embedded::open(&path, &Times::DEFAULT).unwrap();
     let polled = store.poll(&keys).unwrap();
     assert_eq!(
         polled,
@@ -629,7 +631,10 @@ fn file_of_version_1_is_brought_up_with_its_logins() {
     let (done, _) = store.read(Key::Device(&keys[2])).unwrap().unwrap();
     assert_eq!(done.grant, Some(grant()));
     drop(store);
-    assert!(Embedded::open(&path).is_ok(), "once is enough");
+    assert!(
+        Embedded::open(&path, &Times::DEFAULT).is_ok(),
+        "once is enough"
+    );
 }
 
 /// `CREATE TABLE IF NOT EXISTS` alone fails in this race.

@@ -13,10 +13,12 @@ use std::time::Duration;
 
 use crate::server::client_address::TrustedProxies;
 use crate::server::config::settings::{Kind, setting};
+use crate::server::file_rights;
 use crate::server::front::tls;
-use crate::server::log::Format;
+use crate::server::log::{Format, Level};
 use crate::server::store::connect;
 use crate::server::store::database_url::DatabaseUrl;
+use crate::server::times::{self, Times};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::http_client;
 use crate::shared::secret::Secret;
@@ -50,12 +52,16 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// `LOG_FORMAT`.
     pub log_format: Format,
+    /// `LOG_LEVEL`: the least urgent lines that are written.
+    pub log_level: Level,
     /// `IDLE_TIMEOUT`: how long a connection may idle between requests.
     pub idle_timeout: Duration,
     /// `STOP_DELAY`: how long `/ready` says that the server is stopping before it stops accepting.
     pub stop_delay: Duration,
     /// The budgets and ceilings.
     pub limits: Limits,
+    /// What no setting says: the defaults, but in tests.
+    pub times: Times,
     /// What looks like a mistake, but does not keep the server from starting. Holds no values.
     pub warnings: Vec<String>,
 }
@@ -201,9 +207,11 @@ impl Reader {
             trusted_proxies: self.value("TRUSTED_PROXIES", trusted_proxies),
             tls: self.tls(),
             log_format: self.value("LOG_FORMAT", log_format),
+            log_level: self.value("LOG_LEVEL", log_level),
             idle_timeout: Duration::from_secs(self.number("IDLE_TIMEOUT")),
             stop_delay: Duration::from_secs(self.number("STOP_DELAY")),
             limits: self.limits(),
+            times: self.times(),
             warnings: self.warnings(),
         };
         if config.oauth_app.is_none() {
@@ -214,6 +222,15 @@ impl Reader {
             true => Ok(config),
             false => Err(ConfigProblems(self.problems, config.warnings)),
         }
+    }
+
+    /// Tests shorten the times. What is released does not read the variable.
+    fn times(&self) -> Times {
+        let text = self.variables.get(OsStr::new(times::TEST_VARIABLE));
+        let text = text.filter(|_| cfg!(debug_assertions));
+        text.map_or(Times::DEFAULT, |text| {
+            serde_json::from_slice(text.as_encoded_bytes()).expect("tests write what is read here")
+        })
     }
 
     /// One problem a variable is enough: what else is wrong with it may follow from the first.
@@ -359,13 +376,12 @@ impl Reader {
         };
         for (name, path) in TLS.into_iter().zip([&files.certificate, &files.key]) {
             if let Err(error) = std::fs::File::open(path) {
-                self.problem(
-                    name,
-                    format!("names {}, which cannot be read: {error}", path.display()),
-                );
+                let error = file_rights::explain(path, &error);
+                let path = path.display();
+                self.problem(name, format!("names {path}, which cannot be read: {error}"));
             }
         }
-        if let Err(error) = tls::server_config(&files) {
+        if let Err(error) = tls::Pair::read(&files) {
             // It begins with the variable's name.
             let name = TLS[usize::from(error.starts_with(TLS[1]))];
             self.problem(name, error.trim_start_matches(name).trim_start());
@@ -527,6 +543,11 @@ fn log_format(text: &str) -> Parsed<Format> {
     }
 }
 
+fn log_level(text: &str) -> Parsed<Level> {
+    let level = Level::from_name(text);
+    level.ok_or_else(|| "must be error, warn, info or debug".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -551,6 +572,18 @@ mod tests {
             matches!(config.store, StoreLocation::File(path) if path.ends_with("data/postiz-auth.redb"))
         );
         assert_eq!(config.limits, Limits::default());
+    }
+
+    #[test]
+    fn times_are_those_that_a_test_sets() {
+        let times = Times {
+            request: Duration::from_millis(1_500),
+            ..Times::DEFAULT
+        };
+        let text = serde_json::to_string(&times).unwrap();
+        let config = read(&[(times::TEST_VARIABLE, &text)]).unwrap();
+        assert_eq!(config.times, times);
+        assert_eq!(read(&[]).unwrap().times, Times::DEFAULT);
     }
 
     const SELF_HOSTED: (&str, &str) = ("POSTIZ_API_URL", "https://postiz.example/api");
@@ -674,6 +707,7 @@ mod tests {
             ("TRUSTED_PROXIES", "10.0.0.0/99"),
             ("TLS_KEY_FILE", "/k"),
             ("LOG_FORMAT", "xml"),
+            ("LOG_LEVEL", "loud"),
             ("LIMIT_CONNECTIONS", "-1"),
         ];
         let problems = read(&vars).unwrap_err();
@@ -691,6 +725,7 @@ mod tests {
             "TRUSTED_PROXIES",
             "TLS_CERT_FILE",
             "LOG_FORMAT",
+            "LOG_LEVEL",
             "LIMIT_CONNECTIONS",
         ] {
             assert!(names.contains(&name), "{name} is missing in {problems}");

@@ -13,47 +13,38 @@ mod stream;
 mod watchdog;
 mod writer;
 
+pub(crate) mod listener;
 pub(crate) mod process_limits;
 pub(crate) mod request_reader;
 pub(crate) mod tls;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustls::ServerConfig;
-
 use crate::server::client_address::TrustedProxies;
 use crate::server::front::admission::{Admission, Admitted};
-use crate::server::front::request_reader::{End, Framing, Problem, RequestReader};
+use crate::server::front::request_reader::{End, Framing, Rejection, RequestReader};
 use crate::server::front::stream::Stream;
+use crate::server::front::tls::Certificate;
 use crate::server::front::watchdog::{OpenRequest, Watchdog};
-use crate::server::http::request::Request;
-use crate::server::http::{App, Reply};
+use crate::server::http::{App, Reply, Request, RequestId};
 use crate::server::log::Log;
+use crate::server::times::Times;
+use crate::shared::random;
 
-/// How long to see whether a client takes its token: long enough for the answer's way there and the end of the connection's way
-/// back.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(1);
-/// What a client with a bad request may still send, and how long, before its connection is closed.
+/// What a client with a bad request may still send before its connection is closed.
 const UNREAD_BYTES_MAX: usize = 1024 * 1024;
-const UNREAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait when the system has no descriptors, threads or memory for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// So often is a thread for a new connection tried for, while connections that wait make room.
 const SPAWN_TRIES_MAX: u32 = 25;
-/// Failures to accept are not logged more often.
-const FAILURE_LOG_PAUSE: Duration = Duration::from_secs(5);
 /// A connection's thread, in which handlers, TLS and the database's client run: 128 levels of JSON fit without optimization,
 /// too. What is not used takes no memory.
 const STACK_BYTES: usize = 1024 * 1024;
-/// How long a stopping server keeps idle connections for a last request.
-const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a stopping server waits for the requests that are open.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the front is to do.
 pub(crate) struct FrontSettings {
@@ -61,7 +52,9 @@ pub(crate) struct FrontSettings {
     pub(crate) max_connections_per_address: u32,
     pub(crate) trusted_proxies: TrustedProxies,
     pub(crate) idle_timeout: Duration,
-    pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub(crate) times: Times,
+    /// https, with this certificate.
+    pub(crate) certificate: Option<Arc<Certificate>>,
 }
 
 /// The front of a running server.
@@ -70,7 +63,7 @@ pub(crate) struct Front {
     app: Arc<App>,
     admission: Arc<Admission>,
     watchdog: Arc<Watchdog>,
-    next_request_id: AtomicU64,
+    next_request_id: AtomicU32,
     /// No more connections are accepted.
     closing: AtomicBool,
     /// The one warning about a proxy that is not trusted was written.
@@ -94,7 +87,7 @@ impl Front {
             app,
             admission: Admission::new(max, max_per_address),
             watchdog,
-            next_request_id: AtomicU64::new(1),
+            next_request_id: AtomicU32::new(u32::from_le_bytes(random::bytes())),
             closing: AtomicBool::new(false),
             warned_of_proxy: AtomicBool::new(false),
             failure_logged: Mutex::new(None),
@@ -120,12 +113,12 @@ impl Front {
     }
 
     /// The system has no descriptor or no thread for another connection: one that waits makes room.
-    fn make_room(&self, event: &str, error: &io::Error) {
+    fn make_room(&self, event: &'static str, error: &io::Error) {
         let mut logged = self
             .failure_logged
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if logged.is_none_or(|at| at.elapsed() >= FAILURE_LOG_PAUSE) {
+        if logged.is_none_or(|at| at.elapsed() >= self.settings.times.failure_log_pause) {
             *logged = Some(Instant::now());
             self.log.error(event, &[("error", &error.to_string())]);
         }
@@ -142,9 +135,9 @@ impl Front {
         // Wakes the accept loop, which then ends and closes the listener.
         let _ = TcpStream::connect_timeout(&reachable(listening_at), Duration::from_secs(1));
         let stopped_at = Instant::now();
-        self.wait_for_connections(stopped_at + LAST_REQUEST_TIMEOUT);
+        self.wait_for_connections(stopped_at + self.settings.times.last_request);
         self.admission.evict_all();
-        self.wait_for_connections(stopped_at + STOP_TIMEOUT)
+        self.wait_for_connections(stopped_at + self.settings.times.stop)
     }
 
     /// Waits until no connection is open, at most until `deadline`. True: none is.
@@ -186,10 +179,16 @@ impl Front {
 
     /// One client's connection, from its first request to its end.
     fn serve(&self, socket: Arc<TcpStream>, peer: IpAddr, admitted: &Admitted) {
-        let Ok(mut stream) = Stream::new(socket, self.settings.tls.as_ref()) else {
+        let certificate = self.settings.certificate.as_ref();
+        let tls = certificate.map(|certificate| certificate.server_config());
+        let Ok(mut stream) = Stream::new(socket, tls, &self.settings.times) else {
             return;
         };
-        let mut reader = RequestReader::new(peer, self.settings.idle_timeout);
+        let mut reader = RequestReader::new(
+            peer,
+            self.settings.idle_timeout,
+            self.settings.times.request,
+        );
         while let Some(kept) = self.serve_request(stream, &mut reader, admitted) {
             stream = kept;
         }
@@ -213,7 +212,7 @@ impl Front {
         if !admitted.begin_request() {
             return None;
         }
-        request.id = self.next_request_id.fetch_add(1, Ordering::Relaxed);
+        request.id = RequestId(self.next_request_id.fetch_add(1, Ordering::Relaxed));
         self.find_client(&mut request);
         let (routed, started) = (self.app.route(&request), Instant::now());
         let deadline = started + routed.timeout(&self.app);
@@ -235,8 +234,7 @@ impl Front {
             }
             return None;
         };
-        self.app
-            .log_answer(&request, &routed, reply.status, started);
+        self.app.log_answer(&request, &routed, &reply, started);
         let keep_alive = framing.keep_alive && token.is_none() && !self.app.is_stopping();
         if token.is_none() {
             // A client that does not take its answer may have to make room.
@@ -262,17 +260,17 @@ impl Front {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         stream.send(&writer::print(reply, framing, keep_alive)?)?;
-        if delivers && stream.breaks_within(DELIVERY_TIMEOUT) {
+        if delivers && stream.breaks_within(self.settings.times.delivery) {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         Ok(())
     }
 
     /// Answers what cannot be read as a request, and closes.
-    fn reject(&self, stream: &mut Stream, client: IpAddr, (status, error): Problem) {
+    fn reject(&self, stream: &mut Stream, client: IpAddr, (status, error): Rejection) {
         let fields = [
             ("status", &*status.to_string()),
-            ("error", error),
+            ("reason", error),
             ("client", &client.to_string()),
         ];
         self.log.info("bad_request", &fields);
@@ -280,7 +278,7 @@ impl Front {
         let sent =
             writer::print(reply, Framing::CLOSE, false).and_then(|bytes| stream.send(&bytes));
         if sent.is_ok() {
-            stream.close_gently(UNREAD_BYTES_MAX, UNREAD_TIMEOUT);
+            stream.close_gently(UNREAD_BYTES_MAX, self.settings.times.unread);
         }
     }
 

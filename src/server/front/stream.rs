@@ -7,10 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::server::front::request_reader::{Client, REQUEST_TIMEOUT};
-
-/// Time for a client to take one answer.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::server::front::request_reader::Client;
+use crate::server::times::Times;
 
 /// How much a client may send ahead while the end of its connection is waited for.
 const AHEAD_BYTES_MAX: u64 = 64 * 1024;
@@ -27,21 +25,22 @@ impl Stream {
     /// Takes a client's socket; with `tls`, makes the handshake, in no more time than a request may take.
     pub(super) fn new(
         socket: Arc<TcpStream>,
-        tls: Option<&Arc<ServerConfig>>,
+        tls: Option<Arc<ServerConfig>>,
+        times: &Times,
     ) -> io::Result<Stream> {
         // Answers are written whole: waiting for more to send would only add delay.
         socket.set_nodelay(true)?;
         let mut socket = Deadlined {
             socket,
-            deadline: Instant::now() + REQUEST_TIMEOUT,
+            deadline: Instant::now() + times.request,
+            answer_timeout: times.write,
             read_timeout: None,
             write_timeout: None,
         };
         Ok(match tls {
             None => Stream::Plain(socket),
             Some(config) => {
-                let mut connection =
-                    ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
+                let mut connection = ServerConnection::new(config).map_err(io::Error::other)?;
                 while connection.is_handshaking() {
                     connection.complete_io(&mut socket)?;
                 }
@@ -52,7 +51,8 @@ impl Stream {
 
     /// Sends one whole answer.
     pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.set_deadline(Instant::now() + WRITE_TIMEOUT);
+        let deadline = Instant::now() + self.deadlined().answer_timeout;
+        self.set_deadline(deadline);
         self.write_all(bytes)?;
         self.flush()
     }
@@ -189,6 +189,8 @@ pub(super) struct Deadlined {
     /// Shared with the list of open connections, which may shut it down to make room.
     socket: Arc<TcpStream>,
     deadline: Instant,
+    /// For the client to take one answer.
+    answer_timeout: Duration,
     /// What the socket was told last, since telling it is a system call.
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,

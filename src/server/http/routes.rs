@@ -2,19 +2,24 @@
 
 use std::time::Duration;
 
+use crate::server::http::app::{App, Handled, Why};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::Request;
-use crate::server::http::{App, Handled, callback, device_code, service, token, verify};
+use crate::server::http::{callback, device_code, service, token, verify};
 use crate::server::pages::Page;
+use crate::server::times::Times;
 
 /// One route.
 struct Route {
     method: &'static str,
     path: &'static str,
     handler: fn(&App, &Request) -> Handled,
-    timeout_s: u64,
+    timeout: Timeout,
     audience: Audience,
 }
+
+/// How long a handler may take, with these times.
+type Timeout = fn(&Times) -> Duration;
 
 /// Who asks, which decides what an error looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,23 +35,29 @@ pub(super) enum Audience {
 const VERIFY: &str = "/device/verify";
 const METADATA: &str = "/.well-known/oauth-authorization-server";
 
-/// How much longer a confirmation may take that registers a client at Postiz.
-const REGISTRATION_S: u64 = 11;
+const HANDLER: Timeout = |times| times.handler;
+const MONITOR: Timeout = |times| times.monitor_handler;
+const CALLBACK: Timeout = |times| times.callback_handler;
 
-/// A handler that takes longer than its timeout is answered for by the watchdog. Readiness is promised within 2 s; a callback
-/// waits for Postiz, and for a store that was away; all else may have to wait for its turn to write to a busy disk.
+/// The table. When a handler takes longer than its timeout, the watchdog answers.
 const ROUTES: [Route; 9] = {
     use Audience::{Monitor, Person, Program};
     [
-        row("POST", "/device/code", device_code::start, 5, Program),
-        row("POST", "/device/token", token::poll, 5, Program),
-        row("GET", VERIFY, verify::show, 5, Person),
-        row("POST", VERIFY, verify::submit, 5, Person),
-        row("GET", "/device/callback", callback::receive, 43, Person),
-        row("GET", "/health", service::health, 2, Monitor),
-        row("GET", "/ready", service::ready, 2, Monitor),
-        row("GET", METADATA, service::metadata, 5, Program),
-        row("GET", "/", service::home, 5, Person),
+        row("POST", "/device/code", device_code::start, HANDLER, Program),
+        row("POST", "/device/token", token::poll, HANDLER, Program),
+        row("GET", VERIFY, verify::show, HANDLER, Person),
+        row("POST", VERIFY, verify::submit, HANDLER, Person),
+        row(
+            "GET",
+            "/device/callback",
+            callback::receive,
+            CALLBACK,
+            Person,
+        ),
+        row("GET", "/health", service::health, MONITOR, Monitor),
+        row("GET", "/ready", service::ready, MONITOR, Monitor),
+        row("GET", METADATA, service::metadata, HANDLER, Program),
+        row("GET", "/", service::home, HANDLER, Person),
     ]
 };
 
@@ -54,14 +65,14 @@ const fn row(
     method: &'static str,
     path: &'static str,
     handler: fn(&App, &Request) -> Handled,
-    timeout_s: u64,
+    timeout: Timeout,
     audience: Audience,
 ) -> Route {
     Route {
         method,
         path,
         handler,
-        timeout_s,
+        timeout,
         audience,
     }
 }
@@ -109,11 +120,9 @@ impl Routed {
     }
 
     /// The answer.
-    pub(super) fn handle(&self, app: &App, request: &Request) -> Reply {
-        match self.0 {
-            Target::Row(row) => {
-                (row.handler)(app, request).unwrap_or_else(|error| app.store_failed(self, &error))
-            }
+    pub(super) fn handle(&self, app: &App, request: &Request) -> Handled {
+        Ok(match self.0 {
+            Target::Row(row) => return (row.handler)(app, request),
             Target::Options(path) => Reply::no_content().with("Allow", allow(path)),
             Target::WrongMethod(path) => {
                 Reply::plain_error(405, "method_not_allowed").with("Allow", allow(path))
@@ -126,7 +135,7 @@ impl Routed {
                 Reply::redirect(308, &format!("{}{path}{query}", app.server_url.path()))
             }
             Target::Nothing => not_found(app, request),
-        }
+        })
     }
 
     /// Its name for the log: never the path itself, which may hold anything.
@@ -140,12 +149,14 @@ impl Routed {
 
     /// How long its handler may take.
     pub(crate) fn timeout(&self, app: &App) -> Duration {
-        let (timeout_s, registers) = match self.0 {
-            Target::Row(row) => (row.timeout_s, row.method == "POST" && row.path == VERIFY),
-            _ => (5, false),
+        let Target::Row(row) = self.0 else {
+            return app.times.handler;
         };
-        let registration_s = REGISTRATION_S * u64::from(registers && !app.flow.has_app());
-        Duration::from_secs(timeout_s + registration_s)
+        let timeout = (row.timeout)(&app.times);
+        match row.method == "POST" && row.path == VERIFY && !app.flow.has_app() {
+            true => timeout + app.times.registration,
+            false => timeout,
+        }
     }
 
     pub(super) fn audience(&self) -> Audience {
@@ -198,7 +209,12 @@ fn allow(path: &str) -> String {
 /// JSON for programs, as the contract says; a browser that got lost gets a page.
 fn not_found(app: &App, request: &Request) -> Reply {
     match request.accepts_html() {
-        true => app.page(404, &Page::NotFound),
+        true => app.refuse(
+            request.id,
+            404,
+            &Page::NotFound,
+            Why::of_request("not_found"),
+        ),
         false => Reply::plain_error(404, "not_found"),
     }
 }

@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use crate::server::codes::{BrowserKeyHash, DeviceCodeHash, StateHash, UserCode};
 use crate::server::config::SECRET_BYTES_MIN;
+use crate::server::file_rights;
 use crate::server::login::{
     EXPIRED_FOR, Login, Polled, SealedGrant, Starter, Status, UnixMs, as_ms,
 };
@@ -28,6 +29,7 @@ use crate::server::seal::SealedToken;
 use crate::server::store::{
     Inserted, Key, NewLogin, Purged, Store, StoreError, Transition, schema_plan,
 };
+use crate::server::times::Times;
 use crate::shared::hash::hex;
 use crate::shared::random;
 use crate::shared::secret::Secret;
@@ -51,9 +53,6 @@ const CACHE_BYTES: usize = 4 * 1024 * 1024;
 /// Larger than a login, so that where this can be written, that can be.
 const PROBE_BYTES: usize = 16 * 1024;
 
-/// Longest time for which one writer may hold up the others: less than a client's wait for its answer.
-const WRITER_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// Milliseconds since 1970, by whatever clock the store is given.
 pub type Clock = Box<dyn Fn() -> u64 + Send + Sync>;
 
@@ -75,37 +74,36 @@ enum Source {
 
 impl Embedded {
     /// Opens the file at `path`, or makes it, with its folder (0700) where that is missing.
-    pub fn open(path: &Path) -> Result<Embedded, StoreError> {
-        Embedded::with_clock(path, Box::new(system_ms))
+    pub fn open(path: &Path, times: &Times) -> Result<Embedded, StoreError> {
+        Embedded::with_clock(path, times, Box::new(system_ms))
     }
 
     /// The same with a clock of the caller's choice.
-    pub fn with_clock(path: &Path, clock: Clock) -> Result<Embedded, StoreError> {
+    pub fn with_clock(path: &Path, times: &Times, clock: Clock) -> Result<Embedded, StoreError> {
         if let Some(folder) = path
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty())
         {
             make_private_folder(folder).map_err(|error| {
-                StoreError::Unusable(format!(
-                    "cannot make the folder {}: {error}",
-                    folder.display()
-                ))
+                let why = file_rights::explain_store(path, &error);
+                let folder = folder.display();
+                StoreError::Unusable(format!("cannot make the folder {folder}: {why}"))
             })?;
         }
-        Embedded::new(Source::File(path.to_owned()), clock)
+        Embedded::new(Source::File(path.to_owned()), times, clock)
     }
 
     /// A store in memory, gone when dropped: the same code, for tests without a file.
     pub fn in_memory(clock: Clock) -> Result<Embedded, StoreError> {
-        Embedded::new(Source::Memory, clock)
+        Embedded::new(Source::Memory, &Times::DEFAULT, clock)
     }
 
-    fn new(source: Source, clock: Clock) -> Result<Embedded, StoreError> {
+    fn new(source: Source, times: &Times, clock: Clock) -> Result<Embedded, StoreError> {
         let database = Arc::new(source.open()?);
         Ok(Embedded {
             source,
             database: Mutex::new(Some(database)),
-            writers: Writers::new(),
+            writers: Writers::new(times.writer),
             write_failed: AtomicBool::new(false),
             clock,
         })
@@ -127,7 +125,7 @@ pub fn own_secret(path: &Path) -> Result<Secret<String>, StoreError> {
         }
         Ok(_) => return Err(unusable(&"it is too short; without it a new one is made")),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(unusable(&error)),
+        Err(error) => return Err(unusable(&file_rights::explain_store(&file, &error))),
     }
     let secret = hex(&random::bytes::<32>());
     // Renamed when it is complete, so that a crash leaves no half of it.
@@ -139,7 +137,7 @@ pub fn own_secret(path: &Path) -> Result<Secret<String>, StoreError> {
         opened.sync_all()?;
         std::fs::rename(&new, &file)
     };
-    write().map_err(|error| unusable(&error))?;
+    write().map_err(|error| unusable(&file_rights::explain_store(&new, &error)))?;
     Ok(Secret::new(secret))
 }
 
@@ -153,10 +151,12 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// What a start would find at `path` and do, line by line. Changes nothing, and needs no right to.
 pub fn inspect(path: &Path) -> Result<Vec<String>, StoreError> {
     let file = path.display();
-    let unread = |error: &std::io::Error| {
-        format!("WARNING: {file}: {error}; nothing was read, and a start as this user would fail")
-    };
     let mut lines = vec![format!("the store is the embedded file {file}")];
+    if let Some(problem) = file_rights::store_problem(path) {
+        lines.push(format!(
+            "WARNING: a start as this user would fail: {file}: {problem}"
+        ));
+    }
     let bytes = match read_unlocked(path) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => {
@@ -165,7 +165,7 @@ pub fn inspect(path: &Path) -> Result<Vec<String>, StoreError> {
         }
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            lines.push(unread(&error));
+            lines.push(format!("nothing was read: {error}"));
             return Ok(lines);
         }
         Err(error) => return Err(cannot_open(path, &error.to_string())),
@@ -510,6 +510,7 @@ impl Embedded {
 struct Writers {
     turn: Mutex<TurnState>,
     freed: Condvar,
+    timeout: Duration,
 }
 
 struct TurnState {
@@ -521,20 +522,21 @@ struct TurnState {
 struct Turn<'a>(&'a Writers);
 
 impl Writers {
-    fn new() -> Writers {
+    fn new(timeout: Duration) -> Writers {
         Writers {
             turn: Mutex::new(TurnState {
                 busy: false,
                 moved: Instant::now(),
             }),
             freed: Condvar::new(),
+            timeout,
         }
     }
 
     fn wait(&self) -> Result<Turn<'_>, StoreError> {
         let mut turn = lock(&self.turn);
         while turn.busy {
-            let left = WRITER_TIMEOUT.saturating_sub(turn.moved.elapsed());
+            let left = self.timeout.saturating_sub(turn.moved.elapsed());
             if left.is_zero() {
                 let silent = "the disk does not answer".to_owned();
                 return Err(StoreError::Unavailable(silent));
@@ -563,7 +565,9 @@ impl Source {
         builder.set_cache_size(CACHE_BYTES);
         let opened = match self {
             Source::File(path) => {
-                private_file(path).map_err(|error| cannot_open(path, &error.to_string()))?;
+                private_file(path).map_err(|error| {
+                    cannot_open(path, &file_rights::explain_store(path, &error))
+                })?;
                 builder
                     .create(path)
                     .map_err(|error| cannot_open(path, &explain(&error)))?

@@ -6,18 +6,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::server::store::StoreError;
+use crate::server::times::Times;
 
 /// Most callers that one statement answers.
 const BATCH_MAX: usize = 64;
 
-/// A leader that takes longer hangs in a silent database: another caller leads in its stead.
-const LEADER_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Longest wait of a follower: less than its client's, so that the log names the cause.
-const FOLLOWER_TIMEOUT: Duration = Duration::from_secs(4);
-
 /// Gathers callers of one operation.
-pub(crate) struct Gather<In, Out>(Mutex<State<In, Out>>);
+pub(crate) struct Gather<In, Out> {
+    state: Mutex<State<In, Out>>,
+    leader_timeout: Duration,
+    follower_timeout: Duration,
+}
 
 struct State<In, Out> {
     /// Callers whose statement has not begun, in order.
@@ -46,12 +45,16 @@ enum Turn<Out> {
 }
 
 impl<In, Out> Gather<In, Out> {
-    pub(crate) fn new() -> Gather<In, Out> {
-        Gather(Mutex::new(State {
-            queue: Vec::new(),
-            leader: None,
-            leaders: 0,
-        }))
+    pub(crate) fn new(times: &Times) -> Gather<In, Out> {
+        Gather {
+            state: Mutex::new(State {
+                queue: Vec::new(),
+                leader: None,
+                leaders: 0,
+            }),
+            leader_timeout: times.leader,
+            follower_timeout: times.follower,
+        }
     }
 
     /// The result of `run` for `input`, perhaps by another caller's run. `run` gives a result for each input, in order.
@@ -60,14 +63,14 @@ impl<In, Out> Gather<In, Out> {
         input: In,
         run: impl Fn(Vec<In>) -> Result<Vec<Out>, StoreError>,
     ) -> Result<Out, StoreError> {
-        let give_up = Instant::now() + FOLLOWER_TIMEOUT;
+        let give_up = Instant::now() + self.follower_timeout;
         let ticket = Arc::new(Ticket::new());
         let mut lead = self.enqueue(input, &ticket);
         loop {
             if let Some(number) = lead {
                 self.lead(number, &run);
             }
-            lead = match ticket.wait(LEADER_TIMEOUT) {
+            lead = match ticket.wait(self.leader_timeout) {
                 Turn::Done(result) => return result,
                 Turn::Lead(number) => Some(number),
                 Turn::Waiting if Instant::now() < give_up => self.replace_hung_leader(&ticket),
@@ -80,14 +83,14 @@ impl<In, Out> Gather<In, Out> {
     fn enqueue(&self, input: In, ticket: &Arc<Ticket<Out>>) -> Option<u64> {
         let mut state = self.state();
         state.queue.push((input, Arc::clone(ticket)));
-        state.leads_anew()
+        state.leads_anew(self.leader_timeout)
     }
 
     /// A follower has waited for long: it is to lead if its statement has not begun and the leader hangs.
     fn replace_hung_leader(&self, ticket: &Arc<Ticket<Out>>) -> Option<u64> {
         let mut state = self.state();
         match state.position(ticket) {
-            Some(_) => state.leads_anew(),
+            Some(_) => state.leads_anew(self.leader_timeout),
             None => None,
         }
     }
@@ -124,16 +127,16 @@ impl<In, Out> Gather<In, Out> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<In, Out>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<In, Out> State<In, Out> {
     /// The number of a new leader, if one is needed.
-    fn leads_anew(&mut self) -> Option<u64> {
+    fn leads_anew(&mut self, leader_timeout: Duration) -> Option<u64> {
         let leader = self.leader.as_ref();
         leader
-            .is_none_or(|leader| leader.since.elapsed() >= LEADER_TIMEOUT)
+            .is_none_or(|leader| leader.since.elapsed() >= leader_timeout)
             .then(|| self.new_leader())
     }
 
@@ -244,7 +247,7 @@ mod tests {
 
     #[test]
     fn each_caller_gets_its_own_result() {
-        let (gather, runs) = (Gather::new(), AtomicUsize::new(0));
+        let (gather, runs) = (Gather::new(&Times::DEFAULT), AtomicUsize::new(0));
         let run = |inputs: Vec<u32>| {
             runs.fetch_add(1, Ordering::SeqCst);
             assert!(inputs.len() <= BATCH_MAX);
@@ -263,7 +266,7 @@ mod tests {
 
     #[test]
     fn callers_that_come_meanwhile_share_the_next_run() {
-        let (gather, (go, wait)) = (Gather::new(), mpsc::channel::<()>());
+        let (gather, (go, wait)) = (Gather::new(&Times::DEFAULT), mpsc::channel::<()>());
         let (wait, sizes) = (Mutex::new(wait), Mutex::new(Vec::new()));
         let run = |inputs: Vec<u32>| {
             sizes.lock().unwrap().push(inputs.len());
@@ -291,18 +294,21 @@ mod tests {
 
     #[test]
     fn errors_and_missing_results_are_told_to_those_they_concern() {
-        let gather = Gather::<u32, u32>::new();
+        let gather = Gather::<u32, u32>::new(&Times::DEFAULT);
         let failed = StoreError::Unavailable("gone".to_owned());
         assert_eq!(gather.ask(1, |_| Err(failed.clone())), Err(failed.clone()));
         let started = Instant::now();
         assert_eq!(gather.ask(1, |_| Ok(Vec::new())), Err(silent()));
-        assert!(started.elapsed() < FOLLOWER_TIMEOUT, "it is told at once");
+        assert!(
+            started.elapsed() < Times::DEFAULT.follower,
+            "it is told at once"
+        );
         assert_eq!(gather.ask(1, doubled), Ok(2));
     }
 
     #[test]
     fn leader_that_panics_is_replaced() {
-        let gather = Gather::<u32, u32>::new();
+        let gather = Gather::<u32, u32>::new(&Times::DEFAULT);
         thread::scope(|scope| {
             let panicking = scope.spawn(|| gather.ask(1, |_| panic!("a bug")));
             assert!(panicking.join().is_err());
@@ -312,7 +318,7 @@ mod tests {
 
     #[test]
     fn leader_that_hangs_is_replaced_and_its_followers_time_out() {
-        let (gather, (go, wait)) = (Gather::new(), mpsc::channel::<()>());
+        let (gather, (go, wait)) = (Gather::new(&Times::DEFAULT), mpsc::channel::<()>());
         let wait = Mutex::new(wait);
         let hang = |inputs: Vec<u32>| {
             wait.lock().unwrap().recv().unwrap();
@@ -325,7 +331,7 @@ mod tests {
             }
             let started = Instant::now();
             assert_eq!(gather.ask(2, doubled), Ok(4), "after a wait");
-            assert!(started.elapsed() >= LEADER_TIMEOUT - Duration::from_millis(50));
+            assert!(started.elapsed() >= Times::DEFAULT.leader - Duration::from_millis(50));
             assert_eq!(gather.ask(3, doubled), Ok(6), "at once");
             go.send(()).unwrap();
             assert_eq!(hanging.join().unwrap(), Ok(2), "it was answered after all");

@@ -15,19 +15,10 @@ use postgres::types::{ToSql, Type};
 use postgres::{Client, Row, Statement};
 
 use crate::server::store::StoreError;
-use crate::server::store::connect::{self, Connector};
+use crate::server::store::connect::{ConnectError, Connector};
+use crate::server::times::Times;
 use crate::shared::hash::hex;
 use crate::shared::random;
-
-/// How long a request waits for a connection while the pool stands still. It is less than the 2 s in which `/ready` must
-/// answer, so that the log names the cause.
-const CHECKOUT_TIMEOUT: Duration = Duration::from_millis(1_500);
-
-/// How long no further connection is tried when the database has none left for us, and others of ours are open.
-const CROWDED_FOR: Duration = Duration::from_secs(10);
-
-/// A connection that is in use for longer hangs: its place goes to a new one. Longer than any client waits.
-const HUNG_AFTER: Duration = Duration::from_secs(6);
 
 /// What the server lets a statement take, and a transaction wait for us; set on direct connections.
 const SESSION: &str = "SET statement_timeout = '2s'; SET lock_timeout = '2s'; \
@@ -46,6 +37,7 @@ const PARAMETERS_MAX: usize = 24;
 pub(crate) struct Pool {
     connector: Connector,
     size: usize,
+    times: Times,
     /// Is there a pooler in between, as the URL says or as it said itself?
     pooler: AtomicBool,
     /// What each new connection goes through once before it is used.
@@ -96,6 +88,7 @@ impl Pool {
     pub(crate) fn new(
         connector: Connector,
         size: usize,
+        times: &Times,
         pooler: bool,
         prepare: impl Fn(&mut Client) -> Result<(), StoreError> + Send + Sync + 'static,
     ) -> Pool {
@@ -103,6 +96,7 @@ impl Pool {
         Pool {
             connector,
             size,
+            times: *times,
             pooler: AtomicBool::new(pooler),
             prepare: Box::new(prepare),
             slots: Mutex::new(Slots {
@@ -158,18 +152,20 @@ impl Pool {
                 });
             }
             let crowded = slots.open() > 0 && now < slots.crowded_until;
-            if !crowded && (slots.open() < self.size || slots.abandon_one(self.size)) {
+            if !crowded
+                && (slots.open() < self.size || slots.abandon_one(self.size, self.times.hung))
+            {
                 slots.moved = now;
                 let slot = self.slot(&mut slots);
                 drop(slots);
                 match self.connect(slot) {
-                    Err(ConnectError::Crowded) => slots = self.slots(),
-                    Err(ConnectError::Store(error)) => return Err(error),
+                    Err(SlotError::Crowded) => slots = self.slots(),
+                    Err(SlotError::Store(error)) => return Err(error),
                     Ok(pooled) => return Ok(pooled),
                 }
                 continue;
             }
-            let left = CHECKOUT_TIMEOUT.saturating_sub(slots.moved.elapsed());
+            let left = self.times.checkout.saturating_sub(slots.moved.elapsed());
             if left.is_zero() {
                 let busy = format!("all {} connections to PostgreSQL are busy", slots.open());
                 return Err(StoreError::Unavailable(busy));
@@ -185,7 +181,7 @@ impl Pool {
     }
 
     /// Fills a slot. It is given back if this fails, even by a panic (the client library's, when there are no descriptors).
-    fn connect<'a>(&'a self, slot: Slot<'a>) -> Result<Pooled<'a>, ConnectError> {
+    fn connect<'a>(&'a self, slot: Slot<'a>) -> Result<Pooled<'a>, SlotError> {
         let (mut client, is_direct) = match self.connect_client() {
             Ok(connected) => connected,
             Err(failed) => {
@@ -210,7 +206,7 @@ impl Pool {
     }
 
     /// A connection, and whether it is a direct one: a parameter set as it starts can be read back.
-    fn connect_client(&self) -> Result<(Client, bool), connect::ConnectError> {
+    fn connect_client(&self) -> Result<(Client, bool), ConnectError> {
         if self.pooler.load(Ordering::Relaxed) {
             return Ok((self.connector.connect(None)?, false));
         }
@@ -237,13 +233,13 @@ impl Pool {
         }
     }
 
-    fn not_connected(&self, failed: connect::ConnectError) -> ConnectError {
+    fn not_connected(&self, failed: ConnectError) -> SlotError {
         let mut slots = self.slots();
         if failed.code == Some(SqlState::TOO_MANY_CONNECTIONS) && slots.open() > 0 {
-            slots.crowded_until = Instant::now() + CROWDED_FOR;
-            return ConnectError::Crowded;
+            slots.crowded_until = Instant::now() + self.times.crowded_pause;
+            return SlotError::Crowded;
         }
-        ConnectError::Store(failed.error)
+        SlotError::Store(failed.error)
     }
 
     /// Closes the connections that nobody uses: what is true of them may not be true of new ones.
@@ -271,15 +267,15 @@ impl Pool {
 }
 
 /// Why there is no new connection.
-enum ConnectError {
+enum SlotError {
     /// The database has none left for us, but others of ours are open.
     Crowded,
     Store(StoreError),
 }
 
-impl From<StoreError> for ConnectError {
-    fn from(error: StoreError) -> ConnectError {
-        ConnectError::Store(error)
+impl From<StoreError> for SlotError {
+    fn from(error: StoreError) -> SlotError {
+        SlotError::Store(error)
     }
 }
 
@@ -290,9 +286,9 @@ impl Slots {
     }
 
     /// Takes the place of one that hangs, if there is one and not too many were abandoned.
-    fn abandon_one(&mut self, most: usize) -> bool {
+    fn abandon_one(&mut self, most: usize, hung: Duration) -> bool {
         let mut in_use = self.in_use.iter();
-        let hangs = in_use.find(|(_, since)| since.elapsed() >= HUNG_AFTER);
+        let hangs = in_use.find(|(_, since)| since.elapsed() >= hung);
         match hangs.map(|(id, _)| *id) {
             Some(id) if self.abandoned < most => {
                 self.abandoned += 1;

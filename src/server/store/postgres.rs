@@ -22,6 +22,7 @@ pub use crate::server::store::database_url::DatabaseUrl;
 use crate::server::store::migrations::{self, migrate};
 use crate::server::store::pool::Pool;
 use crate::server::store::{Inserted, Key, NewLogin, Purged, Store, StoreError, Transition};
+use crate::server::times::Times;
 
 /// The table's name in the statements below.
 const TABLE: &str = "device_requests";
@@ -63,7 +64,12 @@ pub struct Postgres {
 impl Postgres {
     /// A store on up to `pool_size` connections. Connects to nothing yet: a database that is not there is a normal event.
     /// The schema is brought up on the first connection. `seal` is for the tokens that the reference server left in clear.
-    pub fn new(url: &DatabaseUrl, pool_size: usize, seal: Seal) -> Result<Postgres, String> {
+    pub fn new(
+        url: &DatabaseUrl,
+        pool_size: usize,
+        seal: Seal,
+        times: &Times,
+    ) -> Result<Postgres, String> {
         let connector = Connector::new(url)?;
         let schema = quoted_schema(url);
         let qualified = schema.as_ref().map(|schema| format!("{schema}.{TABLE}"));
@@ -77,7 +83,13 @@ impl Postgres {
             Ok(())
         };
         Ok(Postgres {
-            pool: Pool::new(connector, pool_size, url.pooler == Some(true), prepare),
+            pool: Pool::new(
+                connector,
+                pool_size,
+                times,
+                url.pooler == Some(true),
+                prepare,
+            ),
             qualified,
         })
     }

@@ -18,10 +18,11 @@ use crate::support::server::ServerSetup;
 use crate::support::{Browser, Cluster, Connection, Login, Store, TestServer, expect, run};
 
 /// An authority, and certificates for localhost that it signed; made with openssl, as people make theirs.
-struct Files(TempDir);
+pub struct Files(TempDir);
 
 impl Files {
-    fn new() -> Files {
+    /// With the authority alone.
+    pub fn new() -> Files {
         let files = Files(tempfile::tempdir().expect("a temporary folder"));
         files.openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt");
         std::fs::write(files.path("names"), "subjectAltName=DNS:localhost").expect("it is ours");
@@ -29,7 +30,7 @@ impl Files {
     }
 
     /// A key of this kind, and a chain of its certificate and the authority's.
-    fn certificate(&self, name: &str, kind: &str) {
+    pub fn certificate(&self, name: &str, kind: &str) {
         self.openssl(&format!(
             "req {kind} -nodes -subj /CN=localhost -keyout {name}.key -out {name}.csr"
         ));
@@ -49,15 +50,18 @@ impl Files {
         assert!(output.status.success(), "openssl {arguments}: {told}");
     }
 
-    fn path(&self, name: &str) -> String {
+    /// Where the file of this name is.
+    pub fn path(&self, name: &str) -> String {
         self.0.path().join(name).display().to_string()
     }
 
-    fn read(&self, name: &str) -> String {
+    /// Its text.
+    pub fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(name)).expect("openssl wrote it")
     }
 
-    fn setup(&self, certificate: &str, key: &str) -> ServerSetup {
+    /// A server with this certificate and key.
+    pub fn setup(&self, certificate: &str, key: &str) -> ServerSetup {
         self.on(TestServer::setup(Store::Embedded), certificate, key)
     }
 
@@ -68,7 +72,7 @@ impl Files {
     }
 
     /// A connection of a client that knows the authority.
-    fn connect(&self, server: &TestServer) -> StreamOwned<ClientConnection, TcpStream> {
+    pub fn connect(&self, server: &TestServer) -> StreamOwned<ClientConnection, TcpStream> {
         let mut roots = RootCertStore::empty();
         let authority = CertificateDer::from_pem_file(self.path("ca.crt"));
         roots
@@ -90,7 +94,8 @@ impl Files {
     }
 }
 
-const EC: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256";
+/// A key of the common kind.
+pub const EC: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256";
 const RSA: &str = "-newkey rsa:2048";
 
 /// By curl, which checks the chain and the name; the answer, with its head.

@@ -8,6 +8,7 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use postiz::server::times::{self, Times};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -158,6 +159,13 @@ impl ServerSetup {
         self.variables.retain(|(n, _)| n != name);
         self.variables.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// With shorter times, so that tests need not wait as long as clients may. Programs that were built for release have
+    /// none but the default.
+    pub fn times(self, times: &Times) -> ServerSetup {
+        let text = serde_json::to_string(times).expect("times are JSON");
+        self.var(times::TEST_VARIABLE, &text)
     }
 
     /// Without this environment variable.

@@ -94,7 +94,7 @@ impl Server {
         }
         let (connections, pool_size) = (config.limits.connections, config.pool_size());
         let max_connections = process_limits::affordable_connections(connections, pool_size, &log)
-            .map_err(StartError)?;
+            .map_err(StartupError)?;
         let (store, keys) = open_store(&config)?;
         let asked = Arc::clone(&store);
         match in_time(config.times.ping, move || asked.ping()) {

@@ -6,7 +6,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::{Value, json};
 use ureq::Agent;
@@ -16,6 +15,7 @@ use crate::server::codes::State;
 use crate::server::config::{Config, OAuthApp};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::http_client::{self, ClientSettings, Outbound, Proxies};
+use crate::shared::percent;
 use crate::shared::pkce;
 use crate::shared::secret::Secret;
 
@@ -24,13 +24,6 @@ const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
 /// Longest token that is taken.
 const TOKEN_CHARACTERS_MAX: usize = 4_096;
-
-/// What stays as it is in a query value (RFC 3986 §2.3).
-const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
 
 /// The Postiz that this server logs people in to.
 pub struct Postiz {
@@ -235,7 +228,7 @@ impl Postiz {
     /// loses Postiz' consent page unless `returnUrl` leads back to it: Postiz keeps the query, drops the path, and goes there
     /// after the sign-in.
     pub fn authorize_url(&self, state: &State, client: Option<&Client>) -> String {
-        let encoded = |text| utf8_percent_encode(text, QUERY_VALUE);
+        let encoded = percent::encode;
         let app_id = self.app.as_ref().map_or("", |app| &app.id);
         let mut url = format!(
             "{}/oauth/authorize?client_id={}&response_type=code&state={}",

@@ -8,6 +8,7 @@ pub mod http_client;
 pub mod base64;
 pub mod hash;
 pub mod pem;
+pub mod percent;
 pub mod pkce;
 pub mod random;
 pub mod secret;

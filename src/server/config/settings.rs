@@ -128,17 +128,26 @@ mod tests {
     /// In variables and in comments: whatever looks like a variable's name is one.
     #[test]
     fn scripts_name_settings_that_exist() {
-        let others = ["POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD"];
-        let others = others
-            .into_iter()
-            .chain(["CAP_NET_BIND_SERVICE", "RENEWED_LINEAGE"]);
+        let others = ["POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD_FILE"];
+        let others =
+            others
+                .into_iter()
+                .chain(["CAP_NET_BIND_SERVICE", "RENEWED_LINEAGE", "POSTIZ_COMMIT"]);
         let known: Vec<_> = names().chain(others).collect();
         for (file, text) in [
             (
                 "compose.yaml",
                 include_str!("../../../scripts/compose.yaml"),
             ),
+            (
+                "kubernetes.yaml",
+                include_str!("../../../scripts/kubernetes.yaml"),
+            ),
             ("Dockerfile", include_str!("../../../scripts/Dockerfile")),
+            (
+                "Dockerfile.build",
+                include_str!("../../../scripts/Dockerfile.build"),
+            ),
             (
                 "postiz-auth-server.service",
                 include_str!("../../../scripts/postiz-auth-server.service"),
@@ -167,6 +176,20 @@ mod tests {
             for name in names {
                 assert!(known.contains(&name), "{file} names {name}");
             }
+        }
+    }
+
+    #[test]
+    fn compose_passes_every_setting_through() {
+        let compose = include_str!("../../../scripts/compose.yaml");
+        for (name, _, kind, _) in SETTINGS {
+            let (variable, file) = match kind {
+                Secret(file) => (file, true),
+                _ => (name, false),
+            };
+            let line = format!("\n      {variable}: ");
+            let value = compose.split_once(&line).expect(variable).1;
+            assert!(file || value.starts_with(&format!("${{{name}:")), "{name}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Runs the `postiz` program in a world of its own, and plays the server at the other end.
+//! Runs the `postiz` program with its own home and environment, and has a scripted server for the other end.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::support::program;
 
-/// One run of the program, being prepared: an empty home, no environment but what the test gives it.
+/// A run of the program in preparation: with an empty home, and only the environment that the test gives it.
 pub(super) struct Cli {
     pub(super) home: Home,
     arguments: Vec<OsString>,
@@ -21,11 +21,11 @@ pub(super) struct Cli {
     stdin: Vec<u8>,
 }
 
-/// A home folder of its own, gone at the end of the test.
+/// A home folder that is removed at the end of the test.
 #[derive(Clone)]
 pub(super) struct Home(Arc<tempfile::TempDir>);
 
-/// How a run ended.
+/// The result of a run.
 pub(super) struct Done {
     pub(super) code: Option<i32>,
     pub(super) stdout: String,
@@ -42,7 +42,7 @@ impl Cli {
         Cli::at(Home::new())
     }
 
-    /// In a home that an earlier run may have used.
+    /// With a home that an earlier run may have used.
     pub(super) fn at(home: Home) -> Cli {
         Cli {
             home,
@@ -77,7 +77,7 @@ impl Cli {
             .var("POSTIZ_API_URL", server.url())
     }
 
-    /// What the shell would start. Its standard input is closed unless the test sends some.
+    /// The process to start. Its stdin is closed unless the test sends something.
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(program("postiz"));
         command
@@ -100,7 +100,7 @@ impl Cli {
         let mut child = self.command().spawn().expect("postiz starts");
         if let Some(mut stdin) = child.stdin.take() {
             let bytes = self.stdin.clone();
-            // A program that does not read its input must not hang the test.
+            // A program that does not read its stdin must not block the test.
             thread::spawn(move || drop(stdin.write_all(&bytes)));
         }
         child
@@ -122,7 +122,7 @@ impl From<Output> for Done {
 }
 
 impl Done {
-    /// Ended with `code`; returns itself for more.
+    /// Asserts the exit code. Like the other assertions, returns itself for more.
     #[track_caller]
     pub(super) fn code(self, code: i32) -> Done {
         assert_eq!(
@@ -167,7 +167,7 @@ impl Done {
         self
     }
 
-    /// Neither stream shows `secret`.
+    /// Asserts that neither stream shows `secret`.
     #[track_caller]
     pub(super) fn hides(self, secret: &str) -> Done {
         assert!(
@@ -209,12 +209,12 @@ impl Home {
         self.path().join(name)
     }
 
-    /// Where credentials live unless a variable says otherwise.
+    /// The credentials file, unless a variable moves it.
     pub(super) fn credentials(&self) -> PathBuf {
         self.file(".postiz/credentials.json")
     }
 
-    /// Writes a file, and the folder it needs.
+    /// Writes a file, and creates its folder.
     pub(super) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> &Home {
         let path = self.file(name);
         std::fs::create_dir_all(path.parent().expect("a file has a folder")).expect("a folder");
@@ -234,7 +234,7 @@ impl Home {
         self.write(".postiz/credentials.json", text)
     }
 
-    /// Names of the files in the credentials' folder.
+    /// The names of the files in the credentials' folder.
     pub(super) fn credentials_folder(&self) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.file(".postiz")) else {
             return Vec::new();
@@ -246,7 +246,7 @@ impl Home {
         names
     }
 
-    /// An executable script that a test puts in the program's way.
+    /// An executable script that the program finds instead of another program.
     pub(super) fn script(&self, name: &str, body: &str) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
         self.write(name, format!("#!/bin/sh\n{body}\n"));
@@ -256,13 +256,13 @@ impl Home {
     }
 }
 
-/// An ID as Postiz gives them: a name would be looked up first.
+/// An ID in Postiz' form: other text would be looked up as a name.
 pub(super) const CHANNEL: &str = "cm4ean69r0003w8w1cdomox9n";
 
 /// The token of the tests' logins.
 pub(super) const TOKEN: &str = "pos_abcdefghijklmnopqrstuvwxyz012345";
 
-/// A server that answers by script and remembers what it was asked.
+/// A server that answers by a script and records the requests.
 pub(super) struct Server {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
@@ -278,13 +278,13 @@ pub(super) struct Asked {
     pub(super) at: Instant,
 }
 
-/// What the server does with a request.
+/// What the server does after a request.
 pub(super) enum Reply {
     /// Status, further head lines, body.
     Answer(u16, String, Vec<u8>),
-    /// These very bytes, then the connection closes.
+    /// Sends these bytes, and closes the connection.
     Raw(Vec<u8>),
-    /// The connection closes without a word.
+    /// Closes the connection without an answer.
     Drop,
 }
 
@@ -335,7 +335,7 @@ impl Asked {
 }
 
 impl Server {
-    /// A server on a free port; `script` gets each request, and how many there were before it.
+    /// A server on a free port. `script` gets each request, and the number of requests before it.
     pub(super) fn new(script: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
@@ -350,7 +350,7 @@ impl Server {
         Server { address, asked }
     }
 
-    /// Always the same answer.
+    /// A server that always gives the same answer.
     pub(super) fn always(status: u16, body: &'static str) -> Server {
         Server::new(move |_, _| Reply::json(status, body))
     }
@@ -363,12 +363,12 @@ impl Server {
         self.asked.lock().expect("no handler panicked").clone()
     }
 
-    /// The lines of all requests.
+    /// The method and target of all requests.
     pub(super) fn lines(&self) -> Vec<String> {
         self.asked().iter().map(Asked::line).collect()
     }
 
-    /// The one request there was.
+    /// The only request.
     #[track_caller]
     pub(super) fn only(&self) -> Asked {
         let asked = self.asked();
@@ -485,7 +485,7 @@ pub(super) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Runs `check` on all rows at once: what waits in one must not hold up the others.
+/// Runs `check` on all rows in parallel, since some of them wait.
 pub(super) fn each<Row: Send>(rows: impl IntoIterator<Item = Row>, check: impl Fn(Row) + Sync) {
     thread::scope(|scope| {
         for row in rows {

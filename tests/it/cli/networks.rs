@@ -1,4 +1,4 @@
-//! Certificates, as the environment names them.
+//! Certificates that the environment names.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::harness::{Cli, Home, postiz};
 
-/// An authority of its own, and a certificate of it for 127.0.0.1.
+/// A new authority, and its certificate for 127.0.0.1.
 struct Authority {
     home: Home,
 }
@@ -40,7 +40,7 @@ impl Authority {
     }
 }
 
-/// OpenSSL's own server, with one file to give.
+/// OpenSSL's own server, with one file.
 struct TlsServer {
     child: Child,
     url: String,
@@ -90,7 +90,7 @@ impl Drop for TlsServer {
     }
 }
 
-/// An authority is trusted by whichever variable names it; without one, nothing is sent.
+/// Each of the variables makes an authority trusted. Without one, nothing is sent.
 #[test]
 fn certificates_are_trusted_as_the_environment_says() {
     let authority = Authority::new();
@@ -107,7 +107,7 @@ fn certificates_are_trusted_as_the_environment_says() {
             .code(0)
             .stdout("[]\n");
     }
-    // As an editor of Windows saves it; and in the second of two folders.
+    // As a Windows editor saves it; and in the second of two folders.
     let text = std::fs::read_to_string(authority.file("ca.crt")).unwrap();
     let text = format!("\u{feff}{}", text.replace('\n', "\r\n"));
     authority.home.write("folder/marked.crt", text);
@@ -127,7 +127,7 @@ fn certificates_are_trusted_as_the_environment_says() {
         .run()
         .code(1);
     nowhere.stderr_has("error: NODE_EXTRA_CA_CERTS: /nowhere.crt cannot be read: ");
-    // For another name than the certificate's.
+    // Another name than the certificate's.
     let other = list().var(
         "POSTIZ_API_URL",
         server.url.replace("127.0.0.1", "localhost"),
@@ -140,7 +140,7 @@ fn certificates_are_trusted_as_the_environment_says() {
 }
 
 #[test]
-fn file_of_certificates_that_cannot_be_used_is_an_error() {
+fn unusable_file_of_certificates_is_an_error() {
     let home = Home::new();
     home.write("empty.crt", "").write(
         "key.pem",
@@ -177,7 +177,7 @@ fn file_of_certificates_that_cannot_be_used_is_an_error() {
             .stderr_has(part)
             .stderr_has("unset it");
     }
-    // Where there is no TLS, certificates do not matter.
+    // Without TLS, certificates do not matter.
     let plain = postiz("integrations:list").var("POSTIZ_API_KEY", "k");
     let plain = plain.var("POSTIZ_API_URL", "http://127.0.0.1:1");
     plain
@@ -187,7 +187,7 @@ fn file_of_certificates_that_cannot_be_used_is_an_error() {
         .stderr_has("connection refused");
 }
 
-/// A certificate that nobody else signed, or one whose issuer nobody knows, as its server has it.
+/// A self-signed certificate, or one of an unknown issuer, in the files of its server.
 fn served_alone(script: &str) -> Authority {
     let home = Home::new();
     let script = format!(
@@ -215,10 +215,10 @@ fn list_from(server: &TlsServer) -> Cli {
 #[test]
 fn certificate_that_equals_a_root_is_trusted() {
     for script in [
-        // What the manuals say; it calls itself an authority.
+        // As manuals show it: the certificate is an authority's.
         "$signed -subj /CN=me $name",
         "$signed -subj /CN=me $name -addext basicConstraints=critical,CA:FALSE",
-        // Of an authority that nobody knows.
+        // Of an unknown authority.
         "openssl req $new -subj /CN=me -out server.csr
          openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=ca -keyout ca.key -out ca.crt
          echo subjectAltName=IP:127.0.0.1 >names
@@ -269,7 +269,7 @@ fn certificate_that_equals_a_root_is_checked_for_name_and_dates() {
         let done = cli.run().code(1).stdout("");
         done.stderr_has("its certificate is not trusted").stderr_has(part);
     }
-    // Another certificate with the same names is another one.
+    // Another certificate with the same names is not trusted.
     let (trusted, other) = (
         served_alone("$signed -subj /CN=me $name"),
         served_alone("$signed -subj /CN=me $name"),

@@ -34,6 +34,7 @@ pub fn check(config: &Config) -> Findings {
     findings.store(config);
     findings.postiz(config);
     findings.public_url(config);
+    findings.metrics(config.metrics_listen);
     findings
 }
 
@@ -101,6 +102,12 @@ impl Findings {
         }
         if config.tls.is_none() && config.trusted_proxies == TrustedProxies::default() {
             self.warn("TRUSTED_PROXIES names loopback alone: a proxy on another machine, or before a container, must be named there, or all its clients count as one");
+        }
+    }
+
+    fn metrics(&mut self, listen: Option<SocketAddr>) {
+        if let Some(address) = listen.filter(|address| !address.ip().is_loopback()) {
+            self.warn(&format!("METRICS_LISTEN {address} is not loopback: whoever reaches it reads the metrics, which hold no secrets"));
         }
     }
 

@@ -29,12 +29,14 @@ pub mod seal;
 
 mod check;
 pub mod client_address;
+pub(crate) mod counts;
 mod file_rights;
 mod healthcheck;
 mod janitor;
 pub mod limits;
 mod live_logins;
 pub mod log;
+pub(crate) mod metrics;
 pub mod notify;
 
 pub use check::{Findings, check};
@@ -53,6 +55,7 @@ use crate::server::front::{Front, FrontSettings, listener, process_limits};
 use crate::server::http::App;
 use crate::server::keys::Keys;
 use crate::server::log::Log;
+use crate::server::metrics::Sources;
 use crate::server::postiz::Postiz;
 use crate::server::seal::Seal;
 use crate::server::store::embedded::{self, Embedded};
@@ -112,6 +115,8 @@ impl Server {
         let listening_at = listener
             .local_addr()
             .map_err(|error| StartupError(error.to_string()))?;
+        let metrics_listener = config.metrics_listen.map(metrics::bind).transpose();
+        let metrics_listener = metrics_listener.map_err(StartupError)?;
         let local_url = local_url(listening_at, certificate.is_some());
         let server_url = server_url(&config, listening_at);
 
@@ -127,10 +132,18 @@ impl Server {
         let failed =
             |error: &dyn fmt::Display| StartupError(format!("cannot start serving: {error}"));
         let front = Front::start(settings, Arc::clone(&app)).map_err(|error| failed(&error))?;
-        janitor::start(app, certificate.clone(), config.times.purge_period)
-            .map_err(|error| failed(&error))?;
+        janitor::start(
+            Arc::clone(&app),
+            certificate.clone(),
+            config.times.purge_period,
+        )
+        .map_err(|error| failed(&error))?;
 
         log.listening(&local_url);
+        if let Some(listener) = metrics_listener {
+            let sources = Sources::new(app, Arc::clone(&front), certificate.clone());
+            metrics::start(listener, sources).map_err(|error| failed(&error))?;
+        }
         let accepting = Arc::clone(&front);
         thread::Builder::new()
             .name("accept".to_owned())

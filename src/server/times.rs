@@ -22,6 +22,8 @@ pub struct Times {
     pub delivery: Duration,
     /// For a client with a bad request to go on sending, before its connection is closed.
     pub unread: Duration,
+    /// For Prometheus to ask, to send its request, and to take the answer, each: short, since others wait meanwhile.
+    pub metrics: Duration,
     /// Failures to accept are not logged more often than this.
     pub failure_log_pause: Duration,
     /// How long a stopping server keeps idle connections for a last request.
@@ -74,6 +76,7 @@ impl Times {
         write: Duration::from_secs(10),
         delivery: Duration::from_secs(1),
         unread: Duration::from_secs(2),
+        metrics: Duration::from_secs(2),
         failure_log_pause: Duration::from_secs(5),
         last_request: Duration::from_secs(5),
         stop: Duration::from_secs(10),

@@ -23,6 +23,7 @@ mod lifecycle;
 mod log;
 mod login;
 mod machine;
+mod metrics;
 mod outbound;
 mod pooler;
 mod proxied;

@@ -9,6 +9,7 @@
 //! restart). There is no other way in, so requests are read here (request_reader.rs, with httparse).
 
 mod admission;
+pub(crate) mod one_request;
 mod stream;
 mod watchdog;
 mod writer;
@@ -26,7 +27,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::server::client_address::TrustedProxies;
-use crate::server::front::admission::{Admission, Admitted};
+use crate::server::front::admission::{Admission, Admitted, ConnectionCounts};
 use crate::server::front::request_reader::{End, Framing, Rejection, RequestReader};
 use crate::server::front::stream::Stream;
 use crate::server::front::tls::Certificate;
@@ -140,6 +141,11 @@ impl Front {
         self.wait_for_connections(stopped_at + self.settings.times.stop)
     }
 
+    /// How many connections there are.
+    pub(crate) fn connections(&self) -> ConnectionCounts {
+        self.admission.counts()
+    }
+
     /// Waits until no connection is open, at most until `deadline`. True: none is.
     fn wait_for_connections(&self, deadline: Instant) -> bool {
         while !self.admission.is_empty() {
@@ -160,6 +166,7 @@ impl Front {
         let (socket, is_proxy) = (Arc::new(socket), self.settings.trusted_proxies.trusts(peer));
         let Some(admitted) = self.admission.admit(&socket, peer, is_proxy) else {
             // Closed at once: who opens too many is owed no answer.
+            self.admission.count_refused();
             return;
         };
         let admitted = Arc::new(admitted);

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use crate::cli::credentials::{Stored, object_in};
+use crate::cli::credentials::Stored;
+use crate::cli::json_file::object_in;
 use crate::server;
 use crate::server::client_address::TrustedProxies;
 use crate::server::codes::UserCode;
@@ -15,7 +16,7 @@ use crate::server::front::request_reader::{Client, End, RequestReader};
 use crate::server::http::request::{HEADERS, Params};
 use crate::server::http::{App, Reply, Request};
 use crate::server::keys::Keys;
-use crate::server::log::{Format, Log};
+use crate::server::log::{Format, Level, Log};
 use crate::server::store::embedded::Embedded;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::secret::Secret;
@@ -163,7 +164,7 @@ fn new_app() -> App {
     let config = Config::from_vars(variables).expect("a good configuration");
     let keys = Arc::new(Keys::new(&Secret::new("secret".to_owned())));
     let url = BaseUrl::parse("https://auth.example").expect("a URL");
-    let log = Arc::new(Log::to(Format::Json, |_| ()));
+    let log = Arc::new(Log::to(Format::Json, Level::Debug, |_| ()));
     let store = Embedded::in_memory(Box::new(|| 1)).expect("it needs no file");
     server::app(&config, Arc::new(store), keys, url, &log)
 }

@@ -2,9 +2,9 @@
 //!
 //! Three parts, in the order data flows:
 //!
-//! - [`cli`]: what the user types. It asks the server for a code, shows it, polls, keeps the token.
-//! - [`shared`]: what both ends say to each other (RFC 8628), and the few tools both need.
-//! - [`server`]: hands out codes, sends the browser to Postiz, takes the token and hands it over once.
+//! - [`cli`]: the command line. It asks the server for a code, shows it, polls, and saves the token.
+//! - [`shared`]: the constants of the device flow (RFC 8628), and the few tools that both need.
+//! - [`server`]: the auth server. It issues codes, sends the browser to Postiz, and delivers each token once.
 //!
 //! `cli` and `server` never import each other; both import `shared`. The two programs in `src/bin` only convert:
 //! arguments and environment in, exit code out.

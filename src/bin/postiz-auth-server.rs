@@ -9,11 +9,13 @@
     reason = "this is where the environment is read"
 )]
 
+use std::fmt::Display;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use postiz::server::config::{self, Config};
-use postiz::server::log::Log;
+use postiz::server::log::{self, Level, Log};
+use postiz::server::notify::Notify;
 use postiz::server::{self, Server};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
@@ -49,10 +51,22 @@ fn main() -> ExitCode {
     match Config::from_vars(std::env::vars_os()) {
         Ok(config) => act(config),
         Err(problems) => {
-            eprintln!("postiz-auth-server: {problems}");
+            complain(&problems);
             ExitCode::from(EXIT_USAGE)
         }
     }
+}
+
+/// Says why the server does not start: each line as an error, where systemd's journal reads it.
+fn complain(problem: &dyn Display) {
+    let priority = log::priority(is_journal(), Level::Error);
+    for line in format!("postiz-auth-server: {problem}").lines() {
+        eprintln!("{priority}{line}");
+    }
+}
+
+fn is_journal() -> bool {
+    std::env::var("JOURNAL_STREAM").is_ok_and(|stream| log::is_journal(&stream))
 }
 
 /// `--check`: what was found, on stdout; what keeps it from working, on stderr.
@@ -84,7 +98,8 @@ fn healthcheck(config: Config) -> ExitCode {
 
 /// Serves until SIGTERM or SIGINT, then finishes what is in flight; a second signal ends it at once.
 fn run(config: Config) -> ExitCode {
-    let log = Arc::new(Log::stderr(config.log_format));
+    let log = Log::stderr(config.log_format, config.log_level, is_journal());
+    let log = Arc::new(log);
     log_panics(Arc::clone(&log));
     for warning in &config.warnings {
         log.warn("configuration", &[("warning", warning)]);
@@ -96,23 +111,26 @@ fn run(config: Config) -> ExitCode {
     let mut signals = match caught {
         Ok(signals) => signals,
         Err(error) => {
-            eprintln!("postiz-auth-server: cannot catch signals: {error}");
+            complain(&format!("cannot catch signals: {error}"));
             return ExitCode::FAILURE;
         }
     };
-    let server = match Server::start(config, log) {
+    let notify = Notify::new(std::env::var_os("NOTIFY_SOCKET"));
+    let server = match Server::start(config, Arc::clone(&log)) {
         Ok(server) => server,
         Err(error) => {
-            eprintln!("postiz-auth-server: {error}");
+            complain(&error);
             return ExitCode::FAILURE;
         }
     };
+    notify.ready(server.local_url(), &log);
     signals.forever().next();
     std::thread::spawn(move || {
         if signals.forever().next().is_some() {
             std::process::exit(1);
         }
     });
+    notify.stopping(&log);
     server.stop();
     ExitCode::SUCCESS
 }

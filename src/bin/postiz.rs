@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use postiz::cli::context::{Common, Context, SystemClock, Vars};
+use postiz::cli::context::{CommonFlags, Context, SystemClock, Vars};
 use postiz::cli::error::Exit;
 use postiz::cli::output::{Output, Screen};
 
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         output: Output::new(Box::new(io::stdout()), Box::new(io::stderr()), screen),
         clock: Box::new(clock_with_ctrl_c()),
         open_browser: postiz::cli::open_browser,
-        common: Common::default(),
+        common: CommonFlags::default(),
     };
     ExitCode::from(postiz::cli::run(context).code())
 }
@@ -42,12 +42,12 @@ fn host_name() -> Option<String> {
     std::env::var("COMPUTERNAME").ok()
 }
 
-/// Ctrl-C ends the program with its own exit code: at once, unless something must be finished or tidied up first.
+/// The clock that sees Ctrl-C, which ends the program with exit code 130: at once, unless work defers it.
 fn clock_with_ctrl_c() -> SystemClock {
     use signal_hook::{consts::SIGINT, flag};
     let interrupted = Arc::new(AtomicBool::new(false));
     let may_end_at_once = Arc::new(AtomicBool::new(true));
-    // Where no handler can be set, the system's own ending of the program is good enough.
+    // Without a handler, the system's default (the signal ends the program) is good enough.
     let _ = flag::register_conditional_shutdown(
         SIGINT,
         Exit::Interrupted.code().into(),

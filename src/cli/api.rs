@@ -1,19 +1,20 @@
-//! The Postiz API: requests with the user's credential, what is sent again, and where redirects may lead. What an answer
-//! that is no success means is api_error.rs.
+//! The Postiz API: sends calls with the user's credential, retries them, and follows redirects within the API's origin.
+//! api_error.rs turns answers that are not a success into words.
 
 use std::io::Read;
 use std::time::Duration;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::Value;
 use ureq::http::{Method, Uri};
 
 use crate::cli::api_error;
+use crate::cli::call::Call;
 use crate::cli::context::{Context, sleep};
-use crate::cli::credentials::SignedIn;
 use crate::cli::error::{CliError, Exit};
-use crate::cli::http::{Answer, Http, NoAnswer, Outgoing, Reached, Sent, is_idempotent, is_read};
+use crate::cli::http::{
+    Answer, Http, NoAnswer, Outgoing, Reached, RequestBody, is_idempotent, is_read,
+};
 use crate::cli::json::Json;
+use crate::cli::signed_in::SignedIn;
 use crate::cli::unanswered::{self, Remembered};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::text::printable_cut;
@@ -24,103 +25,25 @@ pub(crate) struct Api {
     pub(crate) signed_in: SignedIn,
 }
 
-/// One request to the API.
-pub(crate) struct Call {
-    pub(crate) method: Method,
-    /// Path and query under the API URL, encoded.
-    pub(crate) path: String,
-    body: Option<String>,
-    /// Its answer may take as long as it likes.
-    is_slow: bool,
-    /// Its answer is nice to have, and nobody waits for another try.
-    once: bool,
-}
-
-impl Call {
-    /// A request under `/public/v1`; each of `segments` is one segment of the path, whatever characters it has.
-    pub(crate) fn new(method: Method, segments: &[&str]) -> Result<Call, CliError> {
-        let mut path = String::from("/public/v1");
-        for segment in segments {
-            if matches!(*segment, "" | "." | "..") {
-                return Err(CliError::usage(format!("`{segment}` is not an ID")));
-            }
-            path.push('/');
-            path.extend(utf8_percent_encode(segment, SEGMENT));
-        }
-        Ok(Call::verbatim(method, &path, None))
-    }
-
-    pub(crate) fn get(segments: &[&str]) -> Result<Call, CliError> {
-        Call::new(Method::GET, segments)
-    }
-
-    /// A request whose path and query the user wrote.
-    pub(crate) fn verbatim(method: Method, path: &str, body: Option<String>) -> Call {
-        let slash = if path.starts_with('/') { "" } else { "/" };
-        Call {
-            method,
-            path: format!("{slash}{path}"),
-            body,
-            is_slow: false,
-            once: false,
-        }
-    }
-
-    /// Waits for the answer without a limit, unless the user set one.
-    pub(crate) fn slow(mut self) -> Call {
-        self.is_slow = true;
-        self
-    }
-
-    pub(crate) fn query(mut self, name: &str, value: &str) -> Call {
-        let separator = if self.path.contains('?') { "&" } else { "?" };
-        self.path.extend([separator, name, "="]);
-        self.path.extend(utf8_percent_encode(value, SEGMENT));
-        self
-    }
-
-    pub(crate) fn body(mut self, json: impl Into<String>) -> Call {
-        self.body = Some(json.into());
-        self
-    }
-
-    /// Is not tried again.
-    pub(crate) fn once(mut self) -> Call {
-        self.once = true;
-        self
-    }
-
-    /// Elsewhere, a redirected request would lose its body or change its method.
-    fn follows_redirects(&self) -> bool {
-        is_read(&self.method)
-    }
-
-    /// What the channel at `place` of a new post is known by.
-    pub(crate) fn channel_of_post(&self, place: usize) -> Option<String> {
-        let body: Value = serde_json::from_str(self.body.as_deref()?).ok()?;
-        let id = &body["posts"][place]["integration"]["id"];
-        id.as_str().map(str::to_owned)
-    }
-}
-
 impl Api {
-    /// The API of whoever is signed in.
+    /// The API of the user who is signed in.
     pub(crate) fn connect(context: &mut Context) -> Result<Api, CliError> {
         let mut signed_in = SignedIn::find(context)?;
-        // Documents show the address with it.
+        // Documents show the API's URL with it.
         signed_in.api_url = signed_in.api_url.without_end("/public/v1");
         let http = Http::connect(&signed_in.api_url, context)?;
         Ok(Api { http, signed_in })
     }
 
-    /// Sends `call`; its answer, if it is a success, is JSON.
+    /// Sends `call`: the JSON of its success.
     pub(crate) fn json(&self, context: &mut Context, call: &Call) -> Result<Json, CliError> {
         let answer = self.answer(context, call)?;
         let json = api_error::json_of(&answer, call, &self.signed_in);
         self.remember_unknown(context, call, json)
     }
 
-    /// Sends `call` and follows it where it may go; any success will do.
+    /// Sends `call`, with retries and redirects: the answer of its success. A call that was sent before and got no answer is
+    /// refused, unless `--again` allows it.
     pub(crate) fn answer(&self, context: &mut Context, call: &Call) -> Result<Answer, CliError> {
         if let Some(remembered) = Remembered::of(context, call, &self.signed_in) {
             match context.common.again {
@@ -132,14 +55,14 @@ impl Api {
         self.remember_unknown(context, call, answer)
     }
 
-    /// Sends `call`, and prints the JSON of its success.
+    /// Sends `call` and prints the JSON of its success.
     pub(crate) fn print(&self, context: &mut Context, call: &Call) -> Result<Exit, CliError> {
         let json = self.json(context, call)?;
         let printed = context.output.json(&json);
         self.printed(context, call, printed)
     }
 
-    /// What it means for `call`, which has succeeded, that its result is printed, or could not be.
+    /// The end of a command whose `call` succeeded, after its result was `printed`.
     pub(crate) fn printed(
         &self,
         context: &Context,
@@ -189,29 +112,30 @@ impl Api {
         Err(redirected(call, &uri, "one place after another"))
     }
 
-    /// What an answer that is no success means.
+    /// The error for an answer that is not a success.
     pub(crate) fn refused(&self, context: &Context, call: &Call, answer: &Answer) -> CliError {
         let now = context.clock.date();
         api_error::of(answer, call, &self.signed_in, &context.vars, now)
     }
 
-    /// Sends `call` as often as it takes and may be sent. An error after an answer was lost is no news of what came of it.
+    /// Sends `call` until it is answered or must not be sent again. Once a try has left the outcome unknown, the error of a
+    /// later try does not make it known.
     fn send_with_retries(
         &self,
         context: &mut Context,
         call: &Call,
         uri: &Uri,
     ) -> Result<Answer, CliError> {
-        let (mut tries, mut was_lost) = (0, false);
+        let (mut tries, mut is_unknown) = (0, false);
         loop {
             let sent = self.send_once(context, call, uri.clone());
             tries += 1;
-            was_lost |= is_lost(call, &sent);
+            is_unknown |= leaves_outcome_unknown(call, &sent);
             let goes_on = match &sent {
                 Ok(answer) => self.waits_after(context, call, answer, tries)?,
                 Err(no_answer) => {
                     let may_repeat =
-                        no_answer.connection && is_idempotent(&call.method) && !call.once;
+                        no_answer.is_retryable && is_idempotent(&call.method) && !call.once;
                     let goes_on = may_repeat && tries < TRIES;
                     if goes_on {
                         let words = format!("{}; trying again …", no_answer.why);
@@ -225,9 +149,9 @@ impl Api {
                 continue;
             }
             let error = match sent {
-                Ok(answer) if answer.is_success() || !was_lost => return Ok(answer),
+                Ok(answer) if answer.is_success() || !is_unknown => return Ok(answer),
                 Ok(answer) => self.refused(context, call, &answer),
-                Err(no_answer) if !was_lost => {
+                Err(no_answer) if !is_unknown => {
                     return Err(api_error::unreachable(no_answer, &self.signed_in));
                 }
                 Err(no_answer) => {
@@ -251,7 +175,9 @@ impl Api {
             uri,
             authorization: Some(self.signed_in.secret.expose()),
             content_type: body.map(|_| "application/json"),
-            body: body.map_or(Sent::Nothing, |body| Sent::Bytes(body.as_bytes())),
+            body: body.map_or(RequestBody::Empty, |body| {
+                RequestBody::Bytes(body.as_bytes())
+            }),
         };
         let words = format!("Waiting for {} …", self.signed_in.api_url);
         context.output.while_waiting(&words, || match call.is_slow {
@@ -260,7 +186,7 @@ impl Api {
         })
     }
 
-    /// Waits where `answer` (a 429) asks for it; `true` when the same may be sent again now.
+    /// Waits before a retry; `false` when there is to be none.
     pub(crate) fn waits_after(
         &self,
         context: &mut Context,
@@ -289,7 +215,7 @@ impl Api {
         });
     }
 
-    /// Sends a form to `POST /upload`, once, whatever happens.
+    /// Sends a form to `POST /upload`, without retries.
     pub(crate) fn upload(
         &self,
         content_type: &str,
@@ -304,7 +230,7 @@ impl Api {
             uri,
             authorization: Some(self.signed_in.secret.expose()),
             content_type: Some(content_type),
-            body: Sent::Stream { reader, length },
+            body: RequestBody::Stream { reader, length },
         })
     }
 
@@ -317,7 +243,7 @@ impl Api {
     }
 }
 
-/// The same result, where it could not be printed: what changed in Postiz stays changed.
+/// The error for a result that could not be printed. What `call` changed in Postiz stays changed.
 pub(crate) fn unprinted(call: &Call, error: CliError) -> CliError {
     if is_read(&call.method) {
         return error;
@@ -329,19 +255,19 @@ pub(crate) fn unprinted(call: &Call, error: CliError) -> CliError {
     unanswered::outcome_unknown(call, &format!("it was answered, but {why}"))
 }
 
-/// Was the request sent, and is it unknown what came of it?
-pub(crate) fn is_lost(call: &Call, sent: &Result<Answer, NoAnswer>) -> bool {
+/// Was the request sent without an answer that says what came of it?
+pub(crate) fn leaves_outcome_unknown(call: &Call, sent: &Result<Answer, NoAnswer>) -> bool {
     match sent {
         _ if is_read(&call.method) => false,
         Err(no_answer) => no_answer.reached == Reached::Whole,
-        // A gateway lost the answer. What is idempotent is repeated, and then answered for.
+        // A gateway got no answer. An idempotent request is retried, so that its last answer counts.
         Ok(answer) => {
             !is_idempotent(&call.method) && matches!(answer.status, 502 | 504 | 520 | 524)
         }
     }
 }
 
-/// How long to wait before `call` may be sent again; `None` when it may not, or would get the same answer.
+/// The pause before the next try of `call`; `None` when there is to be none.
 fn pause_after_answer(
     call: &Call,
     answer: &Answer,
@@ -355,17 +281,17 @@ fn pause_after_answer(
     let may_repeat = is_idempotent(&call.method);
     let wanted = answer.retry_after(context.clock.date());
     match (answer.status, wanted) {
-        // Permanent, though the status does not say so.
+        // This 503 is permanent.
         (503, _) if answer.says("Clipping is not available") => None,
         (502..=504, _) if may_repeat => Some(wanted.unwrap_or(usual).min(RETRY_PAUSE_MAX)),
-        // What was refused so was not done, so that this holds for POST too.
+        // A request that got a 429 was not processed, so that a POST may be retried too.
         (429, Some(wanted)) => (wanted <= RETRY_AFTER_MAX).then_some(wanted),
         (429, None) => (tries == 1).then_some(RETRY_AFTER_USUAL),
         _ => None,
     }
 }
 
-/// Where a redirect from `uri` to `target` leads, if that is within the same origin: the credential goes nowhere else.
+/// Where a redirect from `uri` to `target` leads; `None` for another origin, which must not get the credential.
 fn within_origin(uri: &Uri, target: &str) -> Option<Uri> {
     let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
     let absolute = if target.starts_with("//") {
@@ -391,25 +317,18 @@ fn redirected(call: &Call, uri: &Uri, target: &str) -> CliError {
     .hint("if that is where Postiz lives now, name it in POSTIZ_API_URL or sign in again")
 }
 
-/// What may stand unencoded in a segment of a path (RFC 3986 §2.3, the unreserved characters).
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
-
-/// How often a request is sent at most.
+/// Most tries of one request.
 const TRIES: u32 = 3;
 
 const REDIRECTS_MAX: u32 = 5;
 
-/// Before the second try; twice that before the third.
+/// The pause before the second try; the third waits twice as long.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Longest pause that a 502, 503 or 504 may ask for.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// After a 429 that does not say how long to wait.
+/// The pause after a 429 that names none.
 const RETRY_AFTER_USUAL: Duration = Duration::from_secs(5);
 
 /// A 429 that asks for more than this is an error at once.

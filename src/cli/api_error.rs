@@ -1,4 +1,4 @@
-//! Answers that are no success, in words that their user can act on: Postiz' own, a proxy's, and none at all.
+//! Turns answers that are not a success into words that the user can act on: Postiz' own, a proxy's, and a missing one.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,26 +6,34 @@ use serde_json::Value;
 
 use ureq::http::Method;
 
-use crate::cli::api::Call;
+use crate::cli::call::Call;
 use crate::cli::context::Vars;
-use crate::cli::credentials::{API_KEY_VARIABLE, By, DEFAULT_API_URL, SignedIn};
+use crate::cli::credentials::DEFAULT_API_URL;
 use crate::cli::error::{Answered, CliError};
 use crate::cli::http::{Answer, NoAnswer, is_read};
 use crate::cli::json::Json;
+use crate::cli::signed_in::{API_KEY_VARIABLE, SignInMethod, SignedIn};
 use crate::cli::unanswered;
 use crate::shared::text::printable_cut;
 
-/// What an answer to `call` that is no success means.
+/// The error for an answer to `call` that is not a success.
 pub(crate) fn of(
     answer: &Answer,
     call: &Call,
-    by: &SignedIn,
+    signed_in: &SignedIn,
     vars: &Vars,
     now: SystemTime,
 ) -> CliError {
     let said = message_of(answer);
     let channel = channel(answer, call, said.as_deref());
-    let mut error = in_words(answer, said.as_deref(), channel.as_deref(), by, vars, now);
+    let mut error = in_words(
+        answer,
+        said.as_deref(),
+        channel.as_deref(),
+        signed_in,
+        vars,
+        now,
+    );
     let below = call.path.strip_prefix("/public/v1/");
     match (answer.status, below) {
         (401 | 403 | 404, None) if !call.path.starts_with("/api/") => {
@@ -38,7 +46,7 @@ pub(crate) fn of(
             if let Some(version) = needed_version(&call.method, below) {
                 error = error.hint(format!(
                     "this needs Postiz {version}, and {} is older",
-                    by.api_url
+                    signed_in.api_url
                 ));
             }
         }
@@ -56,13 +64,13 @@ fn in_words(
     answer: &Answer,
     said: Option<&str>,
     channel: Option<&str>,
-    by: &SignedIn,
+    signed_in: &SignedIn,
     vars: &Vars,
     now: SystemTime,
 ) -> CliError {
     let reason = reason(answer, said);
     let said = said.unwrap_or_default();
-    let api_url = &by.api_url;
+    let api_url = &signed_in.api_url;
     let refused = CliError::failed(match channel {
         Some(channel) => format!("Postiz refused the post for {channel}: {reason}"),
         None => format!("Postiz refused: {reason}"),
@@ -74,7 +82,7 @@ fn in_words(
         401 if said.contains(CHANNEL_DISCONNECTED) => {
             refused.hint("the credentials are fine: reconnect the channel in Postiz")
         }
-        401 => refused_credentials(&reason, by, vars),
+        401 => refused_credentials(&reason, signed_in, vars),
         402 => CliError::failed(format!("Postiz wants a bigger plan: {reason}"))
             .hint(where_to_pay(answer)),
         403 if answer.is_html() => {
@@ -85,7 +93,7 @@ fn in_words(
         403 => CliError::failed(format!("Postiz does not allow it: {reason}")),
         404 if is_missing_path(answer, said) => {
             let message = format!("{api_url} has no such path: {reason}");
-            with_api_hint(CliError::failed(message), by)
+            with_api_hint(CliError::failed(message), signed_in)
         }
         404 => CliError::failed(format!("not found: {reason}")),
         413 => refused.hint("it is larger than Postiz, or a proxy in front of it, takes"),
@@ -93,12 +101,12 @@ fn in_words(
             .hint(when_to_try_again(answer.retry_after(now))),
         500.. => CliError::failed(format!("Postiz failed: {reason}"))
             .hint("try again later; a Postiz of your own has more in its log"),
-        _ if answer.is_html() => with_api_hint(refused, by),
+        _ if answer.is_html() => with_api_hint(refused, signed_in),
         _ => refused,
     }
 }
 
-/// Which channel a 400 is about: Postiz names it, or its place among the posts that were sent (`posts.1.settings …`).
+/// The channel that a 400 is about. Postiz names it, or its place among the posts of the request (`posts.1.settings …`).
 fn channel(answer: &Answer, call: &Call, said: Option<&str>) -> Option<String> {
     if answer.status != 400 {
         return None;
@@ -116,12 +124,12 @@ fn channel(answer: &Answer, call: &Call, said: Option<&str>) -> Option<String> {
     }
 }
 
-/// The router's own words for a path that it does not have.
+/// Does Postiz' router say that it does not have the path?
 fn is_missing_route(said: Option<&str>) -> bool {
     said.is_some_and(|said| said.starts_with("Cannot "))
 }
 
-/// The first version of Postiz that has the path `below` /public/v1, for those that not every Postiz has.
+/// The version of Postiz that added the path `below` /public/v1, where that is known.
 fn needed_version(method: &Method, below: &str) -> Option<&'static str> {
     let path = below.split('?').next().unwrap_or_default();
     let segments: Vec<&str> = path.split('/').collect();
@@ -136,10 +144,10 @@ fn needed_version(method: &Method, below: &str) -> Option<&'static str> {
     Some(version)
 }
 
-/// Does a redirect lead to the page where people sign in? That is what a Postiz answers outside its API.
+/// Does a redirect lead to the sign-in page? Postiz answers so outside its API.
 pub(crate) fn leads_to_sign_in(target: &str) -> bool {
     let path = match target.split_once("//") {
-        // With a host, and perhaps a scheme before it.
+        // A URL with a host.
         Some(("" | "http:" | "https:", rest)) => rest.find('/').map_or("", |at| &rest[at..]),
         _ => target,
     };
@@ -147,20 +155,20 @@ pub(crate) fn leads_to_sign_in(target: &str) -> bool {
     first == Some("auth")
 }
 
-/// The web page of Postiz answered instead of its API.
-pub(crate) fn not_the_api(answer: &Answer, target: &str, by: &SignedIn) -> CliError {
+/// The error where Postiz' pages answered instead of its API.
+pub(crate) fn not_the_api(answer: &Answer, target: &str, signed_in: &SignedIn) -> CliError {
     let message = format!(
         "{} answered with its sign-in page instead of the API (HTTP {} to {})",
-        by.api_url,
+        signed_in.api_url,
         answer.status,
         printable_cut(target, 200)
     );
-    with_api_hint(CliError::failed(message).word("not_the_api"), by)
+    with_api_hint(CliError::failed(message).word("not_the_api"), signed_in)
 }
 
-/// There was no answer.
-pub(crate) fn unreachable(no_answer: NoAnswer, by: &SignedIn) -> CliError {
-    let message = format!("cannot reach {}: {}", by.api_url, no_answer.why);
+/// The error where there was no answer.
+pub(crate) fn unreachable(no_answer: NoAnswer, signed_in: &SignedIn) -> CliError {
+    let message = format!("cannot reach {}: {}", signed_in.api_url, no_answer.why);
     let hint = no_answer
         .hint
         .unwrap_or("check the network and the API URL");
@@ -168,15 +176,19 @@ pub(crate) fn unreachable(no_answer: NoAnswer, by: &SignedIn) -> CliError {
 }
 
 /// The JSON of a success.
-pub(crate) fn json_of(answer: &Answer, call: &Call, by: &SignedIn) -> Result<Json, CliError> {
-    let api_url = &by.api_url;
+pub(crate) fn json_of(
+    answer: &Answer,
+    call: &Call,
+    signed_in: &SignedIn,
+) -> Result<Json, CliError> {
+    let api_url = &signed_in.api_url;
     if answer.body.trim_ascii().is_empty() {
         return Ok(Json::null());
     }
     if answer.is_html() {
         let message = format!("{api_url} answered with a web page instead of JSON");
         let error = CliError::failed(message).word("not_json");
-        return Err(with_api_hint(error, by));
+        return Err(with_api_hint(error, signed_in));
     }
     let text = str::from_utf8(&answer.body).map_err(|_| match answer.header("content-encoding") {
         Some(coding) => format!("it is compressed ({coding}), which nobody asked for"),
@@ -200,7 +212,7 @@ fn reason(answer: &Answer, said: Option<&str>) -> String {
     }
 }
 
-/// What the API says went wrong: its error bodies come in five shapes.
+/// The API's own words for what went wrong. Its error bodies come in five shapes.
 fn message_of(answer: &Answer) -> Option<String> {
     let text = String::from_utf8_lossy(&answer.body);
     let text = text.trim();
@@ -208,12 +220,12 @@ fn message_of(answer: &Answer) -> Option<String> {
         return None;
     }
     let Ok(body) = serde_json::from_str::<Value>(text) else {
-        // A proxy's plain text, or a body that was cut off.
+        // A proxy's plain text, or a body that was cut short.
         return Some(printable_cut(text, MESSAGE_CHARACTERS_MAX));
     };
     let fields = ["error_description", "message", "msg", "error"];
     let said = fields.iter().find_map(|field| words(&body[*field]));
-    // A body of another shape is shown as it is: better than to keep it back.
+    // A body of another shape is shown as it is.
     let said = said.unwrap_or_else(|| body.to_string());
     Some(printable_cut(&said, MESSAGE_CHARACTERS_MAX))
 }
@@ -233,14 +245,14 @@ fn words(value: &Value) -> Option<String> {
     }
 }
 
-fn refused_credentials(reason: &str, by: &SignedIn, vars: &Vars) -> CliError {
+fn refused_credentials(reason: &str, signed_in: &SignedIn, vars: &Vars) -> CliError {
     let error = CliError::refused(format!("Postiz refused the credentials: {reason}"));
-    match &by.by {
-        By::ApiKey => {
+    match &signed_in.method {
+        SignInMethod::ApiKey => {
             error.hint("check POSTIZ_API_KEY and POSTIZ_API_URL, or run `postiz auth:login`")
         }
-        By::Login { .. } => {
-            // Postiz keeps one login of an account for an app.
+        SignInMethod::Login { .. } => {
+            // Postiz keeps one login per account and app.
             let hint =
                 "run `postiz auth:login`: a later login on another machine may have ended this one";
             let ignored = if vars.is_set(API_KEY_VARIABLE) {
@@ -261,22 +273,22 @@ fn where_to_pay(answer: &Answer) -> String {
     }
 }
 
-/// A 404 for a path that this server does not have, rather than for an ID: Postiz itself speaks of IDs in `msg`.
+/// Is a 404 about the path rather than about an ID? Postiz' own words about an ID are in `msg`.
 fn is_missing_path(answer: &Answer, said: &str) -> bool {
     let body: Option<Value> = serde_json::from_slice(&answer.body).ok();
     let speaks_of_an_id = body.is_some_and(|body| body["msg"].is_string());
     said.starts_with("Cannot ") || !(speaks_of_an_id || said.contains("not found"))
 }
 
-/// The most common mistake of people with a Postiz of their own.
-fn with_api_hint(error: CliError, by: &SignedIn) -> CliError {
-    let url = &by.api_url;
+/// The hint for the most common mistake with a self-hosted Postiz.
+fn with_api_hint(error: CliError, signed_in: &SignedIn) -> CliError {
+    let url = &signed_in.api_url;
     if url.as_str() == DEFAULT_API_URL || url.path().ends_with("/api") {
         return error.hint("check the API URL: `postiz auth:status` shows it");
     }
-    let setting = match by.by {
-        By::ApiKey => "POSTIZ_API_URL",
-        By::Login { .. } => "the auth server's POSTIZ_API_URL",
+    let setting = match signed_in.method {
+        SignInMethod::ApiKey => "POSTIZ_API_URL",
+        SignInMethod::Login { .. } => "the auth server's POSTIZ_API_URL",
     };
     error.hint(format!(
         "a self-hosted Postiz usually has its API under /api: try {url}/api as {setting}"
@@ -291,9 +303,9 @@ fn when_to_try_again(retry_after: Option<Duration>) -> String {
     }
 }
 
-/// 401s that are not about the credentials, in Postiz' own words.
+/// Postiz' own words in a 401 that is not about the credentials.
 const NO_SUBSCRIPTION: &str = "No subscription";
 const CHANNEL_DISCONNECTED: &str = "Channel disconnected";
 
-/// As much of the API's own words as one line bears.
+/// Longest message of the API that is shown.
 const MESSAGE_CHARACTERS_MAX: usize = 500;

@@ -1,14 +1,14 @@
-//! Reads a command line against the table: what was typed, checked, and nothing done yet.
+//! Parses a command line against the table of commands. Nothing is done yet.
 //!
-//! pico-args takes the command off the front. The rest is read here, once, from left to right, because it looks for a
-//! flag anywhere, also inside another flag's value (`-c "-m"`), and loses the order in which `-c` and `-m` came.
+//! pico-args takes the command off the front. The rest is parsed here, once, from left to right: pico-args would find a flag
+//! inside another flag's value (`-c "-m"`), and lose the order in which `-c` and `-m` came.
 
 use std::ffi::{OsStr, OsString};
 
-use crate::cli::command::{Command, Flag, Options, Takes};
+use crate::cli::command::{Command, Commands, Flag, Options, Takes, kebab};
 use crate::cli::error::CliError;
+use crate::cli::help::Topic;
 use crate::cli::suggestions::{self, SEE_OVERVIEW};
-use crate::cli::table;
 
 /// What the user asks for.
 pub(crate) enum Asked {
@@ -20,42 +20,37 @@ pub(crate) enum Asked {
     Nothing,
 }
 
-/// What help is about.
-#[derive(Clone, Copy)]
-pub(crate) enum Topic {
-    Overview,
-    /// `posts`: all commands that begin with it.
-    Group(&'static str),
-    Command(&'static Command),
-}
-
-/// Reads the whole command line, without the program's name.
-pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Asked, CliError> {
+/// Parses the whole command line, without the program's name.
+pub(crate) fn parse(commands: Commands, arguments: Vec<OsString>) -> Result<Asked, CliError> {
     if arguments.is_empty() {
         return Ok(Asked::Nothing);
     }
     let mut words = pico_args::Arguments::from_vec(arguments);
     match words.subcommand() {
-        Ok(Some(word)) => parse_after(&word, words.finish()),
-        Ok(None) => parse_flags_first(&words.finish()),
+        Ok(Some(word)) => parse_word_first(commands, &word, words.finish()),
+        Ok(None) => parse_flags_first(commands, &words.finish()),
         Err(_) => Err(CliError::usage("the command is not valid UTF-8").hint(SEE_OVERVIEW)),
     }
 }
 
-/// `word` stands first: a command, the first half of one, or `help`.
-fn parse_after(word: &str, rest: Vec<OsString>) -> Result<Asked, CliError> {
-    if let Some(command) = table::command(word) {
-        return read(command, &rest);
+/// `word` comes first: a command, a group (`posts create`), or `help`.
+fn parse_word_first(
+    commands: Commands,
+    word: &str,
+    rest: Vec<OsString>,
+) -> Result<Asked, CliError> {
+    if let Some(command) = commands.named(word) {
+        return parse_arguments(commands, command, &rest);
     }
     let second = rest.first().and_then(|next| next.to_str());
     if word == "help" {
-        return help_about(second, &rest);
+        return help_about(commands, second, &rest);
     }
-    if !table::is_group(word) {
-        return Err(unknown_command(word));
+    if commands.group(word).is_none() {
+        return Err(unknown_command(commands, word));
     }
     match second {
-        Some("-h" | "--help") => help_about(Some(word), &[]),
+        Some("-h" | "--help") => help_about(commands, Some(word), &[]),
         Some("-v" | "--version") => Ok(Asked::Version),
         None | Some("") => {
             let message = format!("`{word}` is only half of a command");
@@ -64,14 +59,19 @@ fn parse_after(word: &str, rest: Vec<OsString>) -> Result<Asked, CliError> {
         }
         Some(second) => {
             let name = format!("{word}:{second}");
-            let command = table::command(&name).ok_or_else(|| unknown_command(&name))?;
-            read(command, &rest[1..])
+            let command = commands.named(&name);
+            let command = command.ok_or_else(|| unknown_command(commands, &name))?;
+            parse_arguments(commands, command, &rest[1..])
         }
     }
 }
 
 /// `help`, `help posts`, `help posts:create`, `help posts create`.
-fn help_about(word: Option<&str>, rest: &[OsString]) -> Result<Asked, CliError> {
+fn help_about(
+    commands: Commands,
+    word: Option<&str>,
+    rest: &[OsString],
+) -> Result<Asked, CliError> {
     let Some(word) = word else {
         return Ok(Asked::Help(Topic::Overview));
     };
@@ -79,34 +79,29 @@ fn help_about(word: Option<&str>, rest: &[OsString]) -> Result<Asked, CliError> 
         .get(1)
         .map(|next| format!("{word}:{}", next.to_string_lossy()));
     let name = with_next.as_deref().unwrap_or(word);
-    if let Some(command) = table::command(name) {
-        return Ok(Asked::Help(Topic::Command(command)));
-    }
-    let groups = table::COMMANDS
-        .iter()
-        .filter_map(|command| table::group_of(command.name));
-    match groups.into_iter().find(|group| *group == name) {
-        Some(group) => Ok(Asked::Help(Topic::Group(group))),
-        None => Err(unknown_command(name)),
+    match (commands.named(name), commands.group(name)) {
+        (Some(command), _) => Ok(Asked::Help(Topic::Command(command))),
+        (None, Some(group)) => Ok(Asked::Help(Topic::Group(group))),
+        (None, None) => Err(unknown_command(commands, name)),
     }
 }
 
-/// Flags stand before the command (`--json auth:status`): the command is the first word that is one, with all before it
-/// readable as its flags.
-fn parse_flags_first(arguments: &[OsString]) -> Result<Asked, CliError> {
+/// Flags come before the command (`--json auth:status`): the command is the first word that names one and whose flags the
+/// words before it can be.
+fn parse_flags_first(commands: Commands, arguments: &[OsString]) -> Result<Asked, CliError> {
     match arguments.first().and_then(|first| first.to_str()) {
         Some("-h" | "--help") => return Ok(Asked::Help(Topic::Overview)),
         Some("-v" | "--version") => return Ok(Asked::Version),
         _ => {}
     }
     for (place, word) in arguments.iter().enumerate() {
-        let Some(command) = word.to_str().and_then(table::command) else {
+        let Some(command) = word.to_str().and_then(|word| commands.named(word)) else {
             continue;
         };
         let before = &arguments[..place];
-        if Scan::new(command).take_all(before).is_ok() {
+        if Parser::new(commands, command).take_all(before).is_ok() {
             let all = [before, &arguments[place + 1..]].concat();
-            return read(command, &all);
+            return parse_arguments(commands, command, &all);
         }
     }
     let first = arguments
@@ -116,29 +111,31 @@ fn parse_flags_first(arguments: &[OsString]) -> Result<Asked, CliError> {
     Err(CliError::usage(format!("no command follows `{first}`")).hint(SEE_OVERVIEW))
 }
 
-fn read(command: &'static Command, arguments: &[OsString]) -> Result<Asked, CliError> {
-    let mut scan = Scan::new(command);
-    let read = scan.take_all(arguments).and_then(|()| scan.finish());
-    read.map_err(|error| match error.hint {
+fn parse_arguments(
+    commands: Commands,
+    command: &'static Command,
+    arguments: &[OsString],
+) -> Result<Asked, CliError> {
+    let mut parser = Parser::new(commands, command);
+    let parsed = parser.take_all(arguments).and_then(|()| parser.finish());
+    parsed.map_err(|error| match error.hint {
         Some(_) => error,
-        None => error.hint(format!(
-            "`postiz {} --help` says how it is used",
-            command.name
-        )),
+        None => error.hint(command.see_help()),
     })
 }
 
-/// One pass over a command's arguments.
-struct Scan {
+/// One pass over the arguments of a command.
+struct Parser {
     options: Options,
-    /// `-h` or `-v` was met: nothing after it counts.
+    /// `-h` or `-v` was found: nothing after it counts.
     instead: Option<Asked>,
 }
 
-impl Scan {
-    fn new(command: &'static Command) -> Scan {
-        Scan {
+impl Parser {
+    fn new(commands: Commands, command: &'static Command) -> Parser {
+        Parser {
             options: Options {
+                commands,
                 command,
                 positionals: Vec::new(),
                 given: Vec::new(),
@@ -241,7 +238,7 @@ impl Scan {
                 None => return Err(CliError::usage(format!("--{name} needs a value"))),
             },
         };
-        check_word(flag, &value)?;
+        check_value(flag, &value)?;
         self.keep(flag, value)
     }
 
@@ -298,10 +295,10 @@ impl Scan {
     }
 }
 
-/// What documents call flags that have another name.
+/// Flags that documents call by another name.
 const RENAMED: [(&str, &str); 2] = [("image", "media"), ("comments", "content")];
 
-fn check_word(flag: &Flag, value: &OsStr) -> Result<(), CliError> {
+fn check_value(flag: &Flag, value: &OsStr) -> Result<(), CliError> {
     let words: &[&str] = match flag.takes {
         Takes::OneOf(words) => words,
         Takes::YesNo => &["true", "false"],
@@ -318,20 +315,9 @@ fn check_word(flag: &Flag, value: &OsStr) -> Result<(), CliError> {
     )))
 }
 
-/// `startDate` and `start-date` are one flag.
-pub(crate) fn kebab(name: &str) -> String {
-    let mut kebab = String::with_capacity(name.len() + 2);
-    for c in name.chars() {
-        if c.is_ascii_uppercase() {
-            kebab.push('-');
-        }
-        kebab.push(c.to_ascii_lowercase());
-    }
-    kebab
-}
-
-fn unknown_command(typed: &str) -> CliError {
-    CliError::usage(format!("there is no command `{typed}`")).hint(suggestions::for_command(typed))
+fn unknown_command(commands: Commands, typed: &str) -> CliError {
+    CliError::usage(format!("there is no command `{typed}`"))
+        .hint(suggestions::for_command(commands, typed))
 }
 
 #[cfg(test)]
@@ -340,9 +326,9 @@ mod tests {
     use crate::cli::table::COMMANDS;
 
     fn options(arguments: &[&str]) -> Options {
-        match parse(arguments.iter().map(Into::into).collect()) {
+        match parse(COMMANDS, arguments.iter().map(Into::into).collect()) {
             Ok(Asked::Run(options)) => options,
-            _ => panic!("{arguments:?} is no command to run"),
+            _ => panic!("{arguments:?} run no command"),
         }
     }
 
@@ -372,9 +358,9 @@ mod tests {
         );
     }
 
-    /// The word that names the command may also be some flag's value.
+    /// A word that names a command may also be a flag's value.
     #[test]
-    fn a_command_is_found_behind_its_flags() {
+    fn command_is_found_behind_its_flags() {
         let options = options(&["-c", "posts:list", "posts:create"]);
         let (_, content) = options.given().next().unwrap();
         assert_eq!(
@@ -383,10 +369,10 @@ mod tests {
         );
     }
 
-    /// The table must make sense: no flag hides another, only the last positional repeats, all have help.
+    /// No flag hides another, only the last positional repeats, and everything has help.
     #[test]
-    fn the_table_is_sound() {
-        for command in COMMANDS {
+    fn table_is_consistent() {
+        for command in COMMANDS.iter() {
             let flags: Vec<_> = command.all_flags().collect();
             for (place, flag) in flags.iter().enumerate() {
                 for other in &flags[place + 1..] {
@@ -409,9 +395,9 @@ mod tests {
         }
     }
 
-    /// Any vector of arguments is read or refused, and none panics.
+    /// Any list of arguments is parsed or refused.
     #[test]
-    fn no_arguments_panic() {
+    fn arguments_never_panic() {
         let mut words: Vec<String> = COMMANDS
             .iter()
             .map(|command| command.name.to_owned())
@@ -439,7 +425,7 @@ mod tests {
             let line: Vec<OsString> = (0..next(7))
                 .map(|_| OsString::from(&words[next(words.len())]))
                 .collect();
-            drop(parse(line));
+            drop(parse(COMMANDS, line));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Whether to open the user's browser, and opening it: never through a shell, never waiting for it.
+//! Opens the user's browser where that makes sense: never through a shell, and without waiting for it.
 
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -9,49 +9,49 @@ use crate::cli::context::Vars;
 
 /// Why no browser is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Closed {
+pub(crate) enum NoBrowser {
     /// `--no-browser`.
     NotWanted,
-    /// A browser would open on the machine at the other end.
+    /// The program runs over SSH, so that its browser would be on another machine than the user.
     OverSsh,
-    /// Neither a display nor a terminal.
-    NobodyHere,
-    /// `BROWSER` names one that would take the terminal over, in which the code stands.
+    /// There is neither a display nor a terminal.
+    NoDisplay,
+    /// `BROWSER` names a text browser, which would hide the code that this terminal shows.
     InThisTerminal,
 }
 
-/// May a browser be opened? The user's own `BROWSER` decides where nothing else is known.
-pub(crate) fn may_open(wanted: bool, vars: &Vars, has_terminal: bool) -> Result<(), Closed> {
+/// May a browser be opened? `BROWSER` counts also over SSH and without a display.
+pub(crate) fn may_open(wanted: bool, vars: &Vars, has_terminal: bool) -> Result<(), NoBrowser> {
     if !wanted {
-        return Err(Closed::NotWanted);
+        return Err(NoBrowser::NotWanted);
     }
     if let Some(browser) = vars.text("BROWSER") {
         return if is_for_terminals(&browser) {
-            Err(Closed::InThisTerminal)
+            Err(NoBrowser::InThisTerminal)
         } else {
             Ok(())
         };
     }
     if is_over_ssh(vars) {
-        return Err(Closed::OverSsh);
+        return Err(NoBrowser::OverSsh);
     }
-    // macOS and Windows have a display without saying so.
+    // macOS and Windows have a display, and no variable that says so.
     let has_display =
         !cfg!(target_os = "linux") || vars.is_set("DISPLAY") || vars.is_set("WAYLAND_DISPLAY");
     if has_display || has_terminal {
         Ok(())
     } else {
-        Err(Closed::NobodyHere)
+        Err(NoBrowser::NoDisplay)
     }
 }
 
-/// Is this program run over SSH, so that its user sits at another machine?
+/// Does this program run over SSH, so that its user is at another machine?
 pub(crate) fn is_over_ssh(vars: &Vars) -> bool {
     let names = ["SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY"];
     names.iter().any(|name| vars.is_set(name))
 }
 
-/// The first of `BROWSER`'s commands decides. (Postiz' own pages need JavaScript, which these browsers do not have.)
+/// Is the first command in `BROWSER` a text browser? (These have no JavaScript either, which Postiz' pages need.)
 fn is_for_terminals(browser: &str) -> bool {
     let first = browser.split(':').next().unwrap_or_default();
     let program = first.split_ascii_whitespace().next().unwrap_or_default();
@@ -61,8 +61,8 @@ fn is_for_terminals(browser: &str) -> bool {
 
 /// Opens `url` in the user's browser; `false` when that is known to have failed.
 ///
-/// The `webbrowser` crate waits for `xdg-settings` and for browsers in the terminal, so it works on a thread of its own:
-/// whatever hangs there, the login goes on.
+/// The `webbrowser` crate waits for `xdg-settings` and for text browsers. It runs on its own thread, so that the login does
+/// not wait for them.
 pub fn open(url: &str) -> bool {
     if !(url.starts_with("https://") || url.starts_with("http://")) {
         return false;
@@ -73,14 +73,14 @@ pub fn open(url: &str) -> bool {
         .name("browser".to_owned())
         .spawn(move || {
             let opened = webbrowser::open(&url).is_ok() || open_with_xdg_open(&url);
-            // Nobody listens any more when it took too long.
+            // After the timeout nobody receives this.
             let _ = sender.send(opened);
         });
-    // A browser that takes longer than this is starting, not failing.
+    // A browser that takes longer is starting rather than failing.
     opener.is_ok() && result.recv_timeout(OPEN_TIMEOUT).unwrap_or(true)
 }
 
-/// `xdg-open` alone, where nothing else of a desktop is installed: containers and remote workspaces bring one of their own.
+/// Opens `url` by `xdg-open` alone: containers and remote workspaces have one, and nothing else of a desktop.
 fn open_with_xdg_open(url: &str) -> bool {
     let mut command = Command::new("xdg-open");
     command
@@ -101,10 +101,9 @@ mod tests {
         Vars::new(names.iter().map(|name| (name.into(), "x".into())))
     }
 
-    /// Only the system's browser, and only where its user sits.
     #[test]
-    fn a_browser_opens_only_where_its_user_sits() {
-        type Row<'a> = (bool, &'a [&'a str], bool, Result<(), Closed>);
+    fn browser_opens_only_on_the_users_machine() {
+        type Row<'a> = (bool, &'a [&'a str], bool, Result<(), NoBrowser>);
         let rows: [Row; 9] = [
             (true, &["DISPLAY"], true, Ok(())),
             (true, &["DISPLAY"], false, Ok(())),
@@ -114,17 +113,22 @@ mod tests {
                 true,
                 &["DISPLAY", "SSH_CONNECTION"],
                 true,
-                Err(Closed::OverSsh),
+                Err(NoBrowser::OverSsh),
             ),
-            (true, &["SSH_TTY"], true, Err(Closed::OverSsh)),
+            (true, &["SSH_TTY"], true, Err(NoBrowser::OverSsh)),
             (true, &["SSH_CONNECTION", "BROWSER"], true, Ok(())),
             (true, &["BROWSER"], false, Ok(())),
-            (false, &["DISPLAY", "BROWSER"], true, Err(Closed::NotWanted)),
+            (
+                false,
+                &["DISPLAY", "BROWSER"],
+                true,
+                Err(NoBrowser::NotWanted),
+            ),
         ];
         let text_browser = |value: &str| Vars::new([("BROWSER".into(), value.into())]);
         for value in ["w3m", "/usr/bin/lynx -accept_all_cookies %s:firefox"] {
-            let closed = may_open(true, &text_browser(value), true);
-            assert_eq!(closed, Err(Closed::InThisTerminal), "{value}");
+            let no_browser = may_open(true, &text_browser(value), true);
+            assert_eq!(no_browser, Err(NoBrowser::InThisTerminal), "{value}");
         }
         for (wanted, names, terminal, expected) in rows {
             assert_eq!(
@@ -134,12 +138,12 @@ mod tests {
             );
         }
         if cfg!(target_os = "linux") {
-            assert_eq!(may_open(true, &vars(&[]), false), Err(Closed::NobodyHere));
+            assert_eq!(may_open(true, &vars(&[]), false), Err(NoBrowser::NoDisplay));
         }
     }
 
     #[test]
-    fn other_addresses_are_never_opened() {
+    fn only_web_addresses_are_opened() {
         for url in [
             "file:///etc/passwd",
             "javascript:alert(1)",

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 
-/// A command as users know it.
+/// One command: what users see of it, and what it runs.
 pub(crate) struct Command {
     /// `posts:create`; `posts create` means the same.
     pub(crate) name: &'static str,
@@ -21,17 +21,39 @@ pub(crate) struct Command {
     pub(crate) run: fn(&mut Context, &Options) -> Result<Exit, CliError>,
 }
 
-/// An argument known by its place.
+/// All commands, in the order of the overview. The list is in table.rs; code that needs it gets it as an argument.
+#[derive(Clone, Copy)]
+pub(crate) struct Commands(pub(crate) &'static [&'static Command]);
+
+impl Commands {
+    pub(crate) fn iter(self) -> impl Iterator<Item = &'static Command> {
+        self.0.iter().copied()
+    }
+
+    /// The command with this exact name.
+    pub(crate) fn named(self, name: &str) -> Option<&'static Command> {
+        self.iter().find(|command| command.name == name)
+    }
+
+    /// The group with this exact name.
+    pub(crate) fn group(self, name: &str) -> Option<&'static str> {
+        self.iter()
+            .filter_map(Command::group)
+            .find(|group| *group == name)
+    }
+}
+
+/// A positional argument.
 pub(crate) struct Positional {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
-    /// The command can do without it.
+    /// It may be left out.
     pub(crate) optional: bool,
-    /// One or more of it.
+    /// It may be repeated.
     pub(crate) many: bool,
 }
 
-/// A flag, spelled in camelCase or kebab-case by whoever named it first; users may type both.
+/// A flag. `long` is in camelCase or kebab-case; users may type either.
 pub(crate) struct Flag {
     pub(crate) long: &'static str,
     pub(crate) short: Option<char>,
@@ -40,7 +62,7 @@ pub(crate) struct Flag {
     pub(crate) about: &'static str,
 }
 
-/// The flags of every command, which common.rs reads.
+/// The flags that every command has. common_flags.rs reads them.
 pub(crate) static COMMON_FLAGS: &[&Flag] = &[&CREDENTIALS, &TIMEOUT, &JSON_ERRORS, &AGAIN];
 
 pub(crate) static CREDENTIALS: Flag = flag(
@@ -50,7 +72,7 @@ pub(crate) static CREDENTIALS: Flag = flag(
     "the credentials file (default: POSTIZ_CREDENTIALS_FILE, else ~/.postiz/credentials.json)",
 );
 
-/// What scripts add out of habit, where a command has no such flag of its own.
+/// `--json` of the commands that have no such flag of their own: scripts add it out of habit.
 static JSON: Flag = flag(
     "json",
     None,
@@ -69,14 +91,22 @@ pub(crate) static JSON_ERRORS: Flag = flag(
     "json-errors",
     None,
     Takes::Nothing,
-    "end stderr with one JSON object when it fails: error, status, channel, body",
+    "on failure, end stderr with one JSON object: error, status, channel, body, reference",
 );
 
 pub(crate) static AGAIN: Flag = flag(
     "again",
     None,
     Takes::Nothing,
-    "send it although the same was sent within a day and not answered",
+    "send it even if the same was sent within a day and got no answer",
+);
+
+/// `--json` of the commands that otherwise print text for people.
+pub(crate) static AS_JSON: Flag = flag(
+    "json",
+    None,
+    Takes::Nothing,
+    "print JSON for programs on stdout",
 );
 
 /// What follows a flag.
@@ -153,15 +183,26 @@ pub(crate) const fn many(name: &'static str, about: &'static str) -> Positional 
     }
 }
 
-/// The arguments of one command, in the order they were typed.
+/// The arguments of one command, checked by args.rs, in the order they were typed.
 pub(crate) struct Options {
+    pub(crate) commands: Commands,
     pub(crate) command: &'static Command,
     pub(crate) positionals: Vec<OsString>,
     pub(crate) given: Vec<(&'static Flag, OsString)>,
 }
 
 impl Command {
-    /// The command's own flags and those of every command.
+    /// What stands before the colon in its name: `auth`, `posts`, …
+    pub(crate) fn group(&self) -> Option<&'static str> {
+        self.name.split_once(':').map(|(group, _)| group)
+    }
+
+    /// The hint for who used it wrong.
+    pub(crate) fn see_help(&self) -> String {
+        format!("`postiz {} --help` says how it is used", self.name)
+    }
+
+    /// The command's own flags, and those that every command has.
     pub(crate) fn all_flags(&self) -> impl Iterator<Item = &'static Flag> {
         let has_json = self.flags.iter().any(|flag| flag.long == JSON.long);
         let json = (!has_json).then_some(&JSON);
@@ -178,7 +219,7 @@ impl Options {
             .any(|(given, _)| std::ptr::eq(*given, flag))
     }
 
-    /// All flags that were given, in their order.
+    /// All flags that were given, in order.
     pub(crate) fn given(&self) -> impl Iterator<Item = (&'static Flag, &OsStr)> {
         self.given
             .iter()
@@ -193,7 +234,7 @@ impl Options {
             .map(|(_, value)| value)
     }
 
-    /// The value of `flag`. An empty one is refused: more often than not it is a script's variable that was never filled.
+    /// The value of `flag`. An empty value is an error: usually it is a script's variable that was never set.
     pub(crate) fn text(&self, flag: &'static Flag) -> Result<Option<&str>, CliError> {
         let Some(raw) = self.raw(flag) else {
             return Ok(None);
@@ -204,13 +245,15 @@ impl Options {
         }
     }
 
-    /// The value of a flag that the command cannot do without.
+    /// The value of a flag that the command needs.
     pub(crate) fn required(&self, flag: &'static Flag) -> Result<&str, CliError> {
-        let missing = || {
-            let hint = format!("`postiz {} --help` says how it is used", self.command.name);
-            CliError::usage(format!("{} needs --{}", self.command.name, flag.long)).hint(hint)
-        };
-        self.text(flag)?.ok_or_else(missing)
+        self.text(flag)?
+            .ok_or_else(|| self.wrong_usage(format!("{} needs --{}", self.command.name, flag.long)))
+    }
+
+    /// The error for arguments that do not fit together.
+    pub(crate) fn wrong_usage(&self, message: impl Into<String>) -> CliError {
+        CliError::usage(message).hint(self.command.see_help())
     }
 
     /// A [`Takes::YesNo`] flag.
@@ -218,7 +261,7 @@ impl Options {
         self.raw(flag).map_or(default, |value| value == "true")
     }
 
-    /// The positional at `place`; a command that has been read has them all.
+    /// The positional at `place`, which args.rs found to be there.
     pub(crate) fn positional(&self, place: usize) -> Result<&str, CliError> {
         let raw = self
             .positionals
@@ -231,7 +274,7 @@ impl Options {
         })
     }
 
-    /// What was asked for, in bytes: the command and all that was given to it, but for how it is to be sent.
+    /// Identifies what the user asked for: the command and its arguments, without the flags that every command has.
     pub(crate) fn identity(&self) -> Vec<u8> {
         let is_common = |flag: &&Flag| {
             COMMON_FLAGS
@@ -256,8 +299,20 @@ impl Options {
     }
 }
 
-/// The text of a flag's value.
+/// The value `raw` of `flag` as text.
 pub(crate) fn utf8<'a>(flag: &Flag, raw: &'a OsStr) -> Result<&'a str, CliError> {
     raw.to_str()
         .ok_or_else(|| CliError::usage(format!("the value of --{} is not valid UTF-8", flag.long)))
+}
+
+/// `startDate` and `start-date` are one flag.
+pub(crate) fn kebab(name: &str) -> String {
+    let mut kebab = String::with_capacity(name.len() + 2);
+    for c in name.chars() {
+        if c.is_ascii_uppercase() {
+            kebab.push('-');
+        }
+        kebab.push(c.to_ascii_lowercase());
+    }
+    kebab
 }

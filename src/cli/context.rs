@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::cli::error::CliError;
-use crate::cli::http::AnswerTimeout;
 use crate::cli::output::Output;
 
 /// What one run of the CLI may touch.
@@ -29,18 +28,29 @@ pub struct Context {
     pub clock: Box<dyn Clock>,
     /// Opens an address in the user's browser and does not wait for it; `false` when that failed.
     pub open_browser: fn(&str) -> bool,
-    /// What the flags that every command has say; nothing before the command line is read.
-    pub common: Common,
+    /// The flags that every command has; their defaults until the command line is read.
+    pub common: CommonFlags,
 }
 
-/// What holds for the whole run, whatever the command.
+/// The values of the flags that every command has.
 #[derive(Default)]
-pub struct Common {
+pub struct CommonFlags {
     pub(crate) timeout: AnswerTimeout,
-    /// A request whose answer was lost may be sent again.
+    /// Send a request although the same one was sent before and got no answer.
     pub(crate) again: bool,
-    /// What was asked for: the command line, and the files that it names. Two equal ones are one request, said twice.
-    pub(crate) asked: Vec<u8>,
+    /// Identifies what the user asked for: the command line, and the content of the texts that it names. Two runs of equal
+    /// identity ask for the same.
+    pub(crate) identity: Vec<u8>,
+}
+
+/// How long an answer may take, as the user chose it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum AnswerTimeout {
+    /// 60 s; no limit for a request that the server may need long for.
+    #[default]
+    Usual,
+    After(Duration),
+    Never,
 }
 
 /// The environment's variables.
@@ -52,7 +62,7 @@ impl Vars {
         Vars(vars.into_iter().collect())
     }
 
-    /// Puts `value` in place of what the environment has.
+    /// Overrides the value of `name`.
     pub(crate) fn set(&mut self, name: &str, value: &OsStr) {
         self.0.retain(|(key, _)| key != name);
         self.0.push((name.into(), value.into()));
@@ -72,7 +82,7 @@ impl Vars {
         (!text.is_empty()).then_some(text)
     }
 
-    /// Does the terminal, if there is one, understand escape sequences?
+    /// Does the terminal understand escape sequences?
     pub fn understands_escapes(&self) -> bool {
         // Windows' terminals do, and set no TERM.
         self.raw("TERM")
@@ -90,19 +100,19 @@ impl Vars {
     }
 }
 
-/// Time, as an argument: tests neither sleep nor depend on the day.
+/// Time, as an argument: unit tests neither sleep nor depend on the date.
 pub trait Clock {
     /// Time since some fixed moment; it never goes back.
     fn now(&self) -> Duration;
     /// The date.
     fn date(&self) -> SystemTime;
-    /// Waits; `false` when the user interrupted.
+    /// Sleeps; `false` when the user interrupted.
     fn sleep(&self, time: Duration) -> bool;
-    /// Runs `work` to its end although the user interrupts; what was half-written would stay.
-    fn finish_first(&self, work: &mut dyn FnMut());
+    /// Defers Ctrl-C until `work` returns, so that no half-written file is left.
+    fn defer_interrupt(&self, work: &mut dyn FnMut());
 }
 
-/// Sleeps, or says that the user interrupted.
+/// Sleeps; an error when the user interrupted.
 pub(crate) fn sleep(clock: &dyn Clock, time: Duration) -> Result<(), CliError> {
     if clock.sleep(time) {
         Ok(())
@@ -111,7 +121,7 @@ pub(crate) fn sleep(clock: &dyn Clock, time: Duration) -> Result<(), CliError> {
     }
 }
 
-/// The system's time, and Ctrl-C: at once where nothing can be left half-done, else at the next safe moment.
+/// The system's clock. Ctrl-C ends the program at once, or during a sleep or deferring work, when that is over.
 pub struct SystemClock {
     start: Instant,
     interrupted: Arc<AtomicBool>,
@@ -119,7 +129,7 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// Waits are cut short once `interrupted` is set; `may_end_at_once` tells the signal's handler what it may do.
+    /// Sleeps end early once `interrupted` is set. The signal handler ends the program itself while `may_end_at_once` is set.
     pub fn new(interrupted: Arc<AtomicBool>, may_end_at_once: Arc<AtomicBool>) -> SystemClock {
         SystemClock {
             start: Instant::now(),
@@ -152,7 +162,7 @@ impl Clock for SystemClock {
         !self.interrupted.load(Ordering::SeqCst)
     }
 
-    fn finish_first(&self, work: &mut dyn FnMut()) {
+    fn defer_interrupt(&self, work: &mut dyn FnMut()) {
         self.may_end_at_once.store(false, Ordering::SeqCst);
         work();
         self.may_end_at_once.store(true, Ordering::SeqCst);

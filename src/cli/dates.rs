@@ -1,5 +1,4 @@
-//! Dates as the API wants them: ISO 8601, checked, and in a time zone of the system where they name none themselves.
-//! They are written by shared/utc.rs.
+//! Parses dates for the API: ISO 8601, in a time zone of the system where they name none. shared/utc.rs writes them.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,13 +15,13 @@ use crate::shared::utc;
 /// A date for the API.
 #[derive(Debug)]
 pub(crate) struct Date {
-    /// As the API gets it: as it was typed, unless a zone had to be added.
+    /// For the API: as it was typed, unless a zone had to be added.
     pub(crate) text: String,
     pub(crate) time: SystemTime,
 }
 
-/// Reads the value of the flag `--name`: `2030-01-15`, `2030-01-15T10:00`, `…T10:00:00.5+02:00`. Without a zone of its own
-/// it is in `zone`, else in UTC.
+/// Parses the value of the flag `--name`: `2030-01-15`, `2030-01-15T10:00`, `…T10:00:00.5+02:00`. A date that names no zone
+/// is in `zone`, else in UTC.
 pub(crate) fn read(name: &str, text: &str, zone: Option<&Zone>) -> Result<Date, CliError> {
     let written = Written::parse(text).ok_or_else(|| {
         CliError::usage(format!(
@@ -34,10 +33,10 @@ pub(crate) fn read(name: &str, text: &str, zone: Option<&Zone>) -> Result<Date, 
         time: at(unix_time, written.nanoseconds),
     };
     match (written.offset_s, zone) {
-        (Some(offset_s), _) => Ok(as_typed(written.utc.unix_time() - i64::from(offset_s))),
-        (None, None) => Ok(as_typed(written.utc.unix_time())),
+        (Some(offset_s), _) => Ok(as_typed(written.local.unix_time() - i64::from(offset_s))),
+        (None, None) => Ok(as_typed(written.local.unix_time())),
         (None, Some(zone)) => {
-            let unix_time = zone.unix_time(&written.utc).ok_or_else(|| {
+            let unix_time = zone.unix_time(&written.local).ok_or_else(|| {
                 let message = format!("--{name} {text} does not exist in {}", zone.name);
                 CliError::usage(message)
                     .hint("the clocks go forward then: name a time before or after")
@@ -49,7 +48,7 @@ pub(crate) fn read(name: &str, text: &str, zone: Option<&Zone>) -> Result<Date, 
     }
 }
 
-/// The same, for the end of a span: a date without a time means the whole of that day.
+/// As [`read`], for the end of a span: a date without a time means the end of that day.
 pub(crate) fn read_end(name: &str, text: &str, zone: Option<&Zone>) -> Result<Date, CliError> {
     let is_bare = Written::parse(text).is_some() && text.len() == "2030-01-15".len();
     if !is_bare {
@@ -107,7 +106,7 @@ impl Zone {
             .map_err(|_| unknown())
     }
 
-    /// When a clock of this zone shows `local`; of two such moments the first. `None` when it is put forward past it.
+    /// The Unix time at which this zone's clocks show `local`: the first of two where they go back, `None` where they skip it.
     fn unix_time(&self, local: &UtcDateTime) -> Option<i64> {
         let found = DateTime::find(
             local.year(),
@@ -126,18 +125,18 @@ impl Zone {
     }
 }
 
-/// One part of a zone's name; nothing that leads out of the folder.
+/// Is `part` one part of a zone's name? `..` is not, since it would lead out of the folder.
 fn is_zone_name(part: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-".contains(&byte);
     !part.is_empty() && part.bytes().all(is_allowed)
 }
 
-/// What a date says.
+/// A date as it is written.
 struct Written {
-    /// Its clock's time, whatever its zone.
-    utc: UtcDateTime,
+    /// Date and time of day, whatever the zone.
+    local: UtcDateTime,
     nanoseconds: u32,
-    /// East of Greenwich; `None` when it names no zone.
+    /// Seconds east of Greenwich; `None` when no zone is named.
     offset_s: Option<i32>,
 }
 
@@ -159,7 +158,7 @@ impl Written {
             return None;
         }
         let small = |number: u32| u8::try_from(number).ok();
-        let utc = UtcDateTime::new(
+        let local = UtcDateTime::new(
             i32::try_from(year).ok()?,
             small(month)?,
             small(day)?,
@@ -169,7 +168,7 @@ impl Written {
             0,
         );
         Some(Written {
-            utc: utc.ok()?,
+            local: local.ok()?,
             nanoseconds: nanoseconds(fraction)?,
             offset_s: offset_s(zone)?,
         })
@@ -192,7 +191,7 @@ fn offset_s(zone: &str) -> Option<Option<i32>> {
     (hours < 24 && minutes < 60).then_some(Some(sign * seconds))
 }
 
-/// The digits after the point; those below a nanosecond change nothing.
+/// The digits after the point. Digits beyond the ninth are ignored.
 fn nanoseconds(fraction: &str) -> Option<u32> {
     let is_number = !fraction.is_empty() && fraction.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| format!("{fraction:0<9}")[..9].parse().ok())?
@@ -214,7 +213,7 @@ fn at(unix_time: i64, nanoseconds: u32) -> SystemTime {
     whole + Duration::from_nanos(nanoseconds.into())
 }
 
-/// Where systems keep their time zones (tzset(3); the last is NixOS').
+/// Folders of time zones on various systems (tzset(3); the last is NixOS').
 const ZONEINFO: [&str; 4] = [
     "/usr/share/zoneinfo",
     "/usr/lib/zoneinfo",
@@ -222,7 +221,7 @@ const ZONEINFO: [&str; 4] = [
     "/etc/zoneinfo",
 ];
 
-/// The largest zone has 4 KiB.
+/// Largest file that is read. The largest zone has 4 KiB.
 const ZONE_BYTES_MAX: u64 = 64 * 1024;
 
 #[cfg(test)]
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_told_from_other_text() {
+    fn dates_are_parsed_and_other_text_is_refused() {
         for (good, utc) in [
             ("2030-01-15", "2030-01-15T00:00:00.000Z"),
             ("2028-02-29", "2028-02-29T00:00:00.000Z"),
@@ -291,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn zones_count_where_a_date_names_none() {
+    fn zone_applies_to_dates_that_name_none() {
         for (typed, sent) in [
             ("2030-01-15T09:00", "2030-01-15T08:00:00.000Z"),
             ("2030-07-15T09:00:00.250", "2030-07-15T07:00:00.250Z"),
@@ -299,7 +298,7 @@ mod tests {
             // The last minute before the clocks go forward, and the first after it.
             ("2030-03-31T01:59", "2030-03-31T00:59:00.000Z"),
             ("2030-03-31T03:00", "2030-03-31T01:00:00.000Z"),
-            // They go back: 02:30 is twice, the first is meant.
+            // The clocks go back: of two 02:30 the first counts.
             ("2030-10-27T02:30", "2030-10-27T00:30:00.000Z"),
             ("2030-10-27T03:00", "2030-10-27T02:00:00.000Z"),
             ("2030-01-15T09:00Z", "2030-01-15T09:00Z"),
@@ -323,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_span_is_the_whole_day() {
+    fn end_of_a_span_includes_its_day() {
         for (typed, zone, sent) in [
             ("2030-01-31", None, "2030-01-31T23:59:59.999Z"),
             ("2030-01-31", Some(&berlin()), "2030-01-31T22:59:59.999Z"),

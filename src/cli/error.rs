@@ -1,8 +1,8 @@
-//! What can go wrong for the user, and the exit code each kind ends in. Printing it is output.rs.
+//! The error that ends a command, and the exit codes. output.rs prints it.
 
 use serde_json::{Value, json};
 
-/// How the program ends. This is the one table of exit codes.
+/// How the program ends: the one table of exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Done.
@@ -15,7 +15,7 @@ pub enum Exit {
     Pending = 3,
     /// Not signed in, or Postiz refused the credentials.
     NotSignedIn = 4,
-    /// A request was sent, and whether it was done is not known.
+    /// A request was sent, and its outcome is not known.
     Unknown = 5,
     /// Ctrl-C.
     Interrupted = 130,
@@ -28,24 +28,26 @@ impl Exit {
     }
 }
 
-/// A failure as its user reads it: what happened, to which thing, and what to do now.
+/// A failure for its user: what happened, to which thing, and what to do now.
 #[derive(Debug)]
 pub(crate) struct CliError {
     pub(crate) exit: Exit,
-    /// One word for programs, in the `error` field of `--json` answers.
+    /// One word for programs, in the field `error` of `--json` results and events.
     pub(crate) word: String,
-    /// Empty when there is nobody to tell: the reader of stdout has gone.
+    /// Empty when nothing is to be printed, since the reader of stdout has gone.
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
-    /// What Postiz answered, for `--json-errors`.
+    /// What the auth server's log calls the login that failed.
+    pub(crate) reference: Option<String>,
+    /// Postiz' answer, for `--json-errors`.
     pub(crate) answered: Option<Box<Answered>>,
 }
 
-/// An answer that is no success.
+/// An answer of Postiz that is not a success.
 #[derive(Debug)]
 pub(crate) struct Answered {
     pub(crate) status: u16,
-    /// The channel that it is about: its name, or its ID.
+    /// The name or ID of the channel that it is about.
     pub(crate) channel: Option<String>,
     pub(crate) body: Vec<u8>,
 }
@@ -57,6 +59,7 @@ impl CliError {
             word: word.to_owned(),
             message,
             hint: None,
+            reference: None,
             answered: None,
         }
     }
@@ -84,12 +87,12 @@ impl CliError {
         CliError::new(Exit::Interrupted, "interrupted", "interrupted".to_owned())
     }
 
-    /// A request reached Postiz, and nobody knows what came of it.
+    /// A request was sent, and its outcome is not known.
     pub(crate) fn unknown(message: impl Into<String>) -> CliError {
         CliError::new(Exit::Unknown, "outcome_unknown", message.into())
     }
 
-    /// Whoever read our stdout (`head`, a closed pager) has enough: that is success, and nobody is left to tell.
+    /// The reader of stdout (`head`, a closed pager) has gone. That ends the program as a success, without a word.
     pub(crate) fn reader_gone() -> CliError {
         CliError::new(Exit::Done, "", String::new())
     }
@@ -97,12 +100,16 @@ impl CliError {
     /// The error for programs (`--json-errors`).
     pub(crate) fn as_json(&self) -> Value {
         let answered = self.answered.as_deref();
-        json!({
+        let mut json = json!({
             "error": self.message,
             "status": answered.map(|answered| answered.status),
             "channel": answered.and_then(|answered| answered.channel.as_deref()),
             "body": answered.map(Answered::body_as_json),
-        })
+        });
+        if let Some(reference) = &self.reference {
+            json["reference"] = reference.as_str().into();
+        }
+        json
     }
 
     /// What to do now.
@@ -111,13 +118,21 @@ impl CliError {
         self
     }
 
-    /// Says first what the failure means for the thing at hand.
+    /// Names the login by which the auth server's operator finds it in the log; not for a login that its user interrupted.
+    pub(crate) fn reference(mut self, reference: String) -> CliError {
+        if self.exit != Exit::Interrupted {
+            self.reference = Some(reference);
+        }
+        self
+    }
+
+    /// Puts before the message what the failure is about.
     pub(crate) fn about(mut self, what: &str) -> CliError {
         self.message = format!("{what}: {}", self.message);
         self
     }
 
-    /// The word for programs, where it is not the usual one.
+    /// Replaces the word for programs.
     pub(crate) fn word(mut self, word: impl Into<String>) -> CliError {
         self.word = word.into();
         self
@@ -125,7 +140,7 @@ impl CliError {
 }
 
 impl Answered {
-    /// JSON as it came; anything else as text.
+    /// JSON as it came; any other body as text.
     fn body_as_json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| {
             let text = String::from_utf8_lossy(&self.body);
@@ -137,5 +152,8 @@ impl Answered {
     }
 }
 
-/// As much of a web page as a program is given.
+/// The hint of a login that ended without a token.
+pub(crate) const RUN_AGAIN: &str = "run `postiz auth:login` again";
+
+/// How much of a body that is not JSON a program gets.
 const BODY_CHARACTERS_MAX: usize = 2_000;

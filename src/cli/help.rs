@@ -1,20 +1,27 @@
-//! Help, written from the table.
+//! The pages of `--help`, written from the table of commands.
 
-use crate::cli::args::Topic;
-use crate::cli::command::{Command, Flag};
-use crate::cli::table::{COMMANDS, group_of};
+use crate::cli::command::{Command, Commands, Flag};
+
+/// What help is about.
+#[derive(Clone, Copy)]
+pub(crate) enum Topic {
+    Overview,
+    /// `posts`: all commands that begin with it.
+    Group(&'static str),
+    Command(&'static Command),
+}
 
 /// The page about `topic`.
-pub(crate) fn page(topic: Topic) -> String {
+pub(crate) fn page(commands: Commands, topic: Topic) -> String {
     match topic {
-        Topic::Overview => overview(),
-        Topic::Group(group) => group_page(group),
+        Topic::Overview => overview(commands),
+        Topic::Group(group) => group_page(commands, group),
         Topic::Command(command) => command_page(command),
     }
 }
 
-fn overview() -> String {
-    let commands: String = COMMANDS.iter().copied().map(summary).collect();
+fn overview(commands: Commands) -> String {
+    let commands: String = commands.iter().map(summary).collect();
     let codes: String = EXIT_CODES
         .iter()
         .map(|(code, meaning)| format!("  {:<4} {meaning}\n", code))
@@ -47,11 +54,10 @@ Example:
     )
 }
 
-fn group_page(group: &str) -> String {
-    let members = COMMANDS
+fn group_page(commands: Commands, group: &str) -> String {
+    let members = commands
         .iter()
-        .copied()
-        .filter(|command| group_of(command.name) == Some(group));
+        .filter(|command| command.group() == Some(group));
     let commands: String = members.map(summary).collect();
     format!(
         "Usage: postiz {group}:<command> [arguments]\n\nCommands:\n{commands}\nRun `postiz {group}:<command> --help` for more.\n"
@@ -129,7 +135,7 @@ fn two_columns(left: &str, right: &str) -> String {
 
 const LEFT_COLUMN: usize = 30;
 
-/// What each exit code means to a user.
+/// The exit codes, for users.
 pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (0, "done"),
     (1, "failed: network, API, file"),
@@ -143,7 +149,7 @@ pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (130, "interrupted"),
 ];
 
-/// The environment's variables that count.
+/// The environment's variables that have an effect, for users.
 pub(crate) const VARIABLES: &[(&str, &str)] = &[
     (
         "POSTIZ_API_KEY",
@@ -167,10 +173,7 @@ pub(crate) const VARIABLES: &[(&str, &str)] = &[
     ),
     ("BROWSER", "the browser to open; also over SSH"),
     ("NO_COLOR", "no colour"),
-    (
-        "HTTPS_PROXY, NO_PROXY, …",
-        "the way out, as curl reads them",
-    ),
+    ("HTTPS_PROXY, NO_PROXY, …", "the proxy, as curl reads them"),
     (
         "SSL_CERT_FILE, …",
         "which certificates to trust; NODE_EXTRA_CA_CERTS adds to them",

@@ -1,4 +1,4 @@
-//! Sends one request and reads its whole answer. What is asked, and what an answer means, is elsewhere.
+//! Sends one request and reads its whole answer, of whatever status. api.rs and login/ know what the answers mean.
 
 use std::cell::Cell;
 use std::io::{self, Read};
@@ -9,7 +9,7 @@ use rustls::CertificateError;
 use ureq::http::{HeaderMap, Method, Request, Uri};
 use ureq::{Agent, AsSendBody, SendBody};
 
-use crate::cli::context::Context;
+use crate::cli::context::{AnswerTimeout, Context};
 use crate::cli::error::CliError;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::http_client::{
@@ -24,18 +24,8 @@ pub(crate) struct Http {
     timeout: AnswerTimeout,
 }
 
-/// How long an answer may take, as the user chose it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum AnswerTimeout {
-    /// 60 s; for [`Http::send_and_wait`], as long as it takes.
-    #[default]
-    Usual,
-    After(Duration),
-    Never,
-}
-
 impl AnswerTimeout {
-    /// For the whole of an exchange.
+    /// The limit for a whole exchange.
     fn limit(self) -> Option<Duration> {
         match self {
             AnswerTimeout::Usual => Some(ANSWER_TIMEOUT),
@@ -44,7 +34,7 @@ impl AnswerTimeout {
         }
     }
 
-    /// For the answer alone, where the server may need long for it.
+    /// The limit for the answer alone, where the server may need long for it.
     fn chosen(self) -> Option<Duration> {
         match self {
             AnswerTimeout::After(limit) => Some(limit),
@@ -59,12 +49,12 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) uri: Uri,
     pub(crate) authorization: Option<&'a str>,
     pub(crate) content_type: Option<&'a str>,
-    pub(crate) body: Sent<'a>,
+    pub(crate) body: RequestBody<'a>,
 }
 
-/// What a request carries.
-pub(crate) enum Sent<'a> {
-    Nothing,
+/// The body of a request.
+pub(crate) enum RequestBody<'a> {
+    Empty,
     Bytes(&'a [u8]),
     /// A stream. Its length is announced where it is known.
     Stream {
@@ -83,12 +73,12 @@ pub(crate) struct Answer {
 /// Why there is no answer.
 #[derive(Debug)]
 pub(crate) struct NoAnswer {
-    /// Lower case, to be put after "cannot reach …: ".
+    /// Lower case, goes after "cannot reach …: ".
     pub(crate) why: String,
     pub(crate) hint: Option<&'static str>,
-    /// The connection failed, so that the same request may be sent again if it may be sent twice at all.
-    pub(crate) connection: bool,
-    /// How much of the request the server may have. [`Http`] knows; until then it is nothing.
+    /// The connection failed, so that sending the request again may succeed.
+    pub(crate) is_retryable: bool,
+    /// How much of the request may have reached the server; set by [`Http`].
     pub(crate) reached: Reached,
 }
 
@@ -96,19 +86,19 @@ pub(crate) struct NoAnswer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reached {
     Nothing,
-    /// A part, by which nothing can be done.
+    /// A part, which a server cannot act on.
     Part,
-    /// All of it: whether it was done is not known.
+    /// All of it: the outcome is not known.
     Whole,
 }
 
 impl NoAnswer {
-    /// For a request that cannot be sent at all.
+    /// For a request that cannot be sent.
     pub(crate) fn not_sent(why: &str) -> NoAnswer {
         NoAnswer {
             why: why.to_owned(),
             hint: None,
-            connection: false,
+            is_retryable: false,
             reached: Reached::Nothing,
         }
     }
@@ -156,7 +146,7 @@ impl Http {
         self.send_within(outgoing, limits)
     }
 
-    /// Sends what the server may need long for. Unless the user set a time limit, there is one for sending alone.
+    /// Sends a request that the server may need long for. Unless the user set a limit, only sending has one.
     pub(crate) fn send_and_wait(&self, outgoing: Outgoing) -> Result<Answer, NoAnswer> {
         let limits = Limits {
             global: None,
@@ -179,7 +169,7 @@ impl Http {
             } else {
                 Reached::Whole
             };
-            if no_answer.connection && self.proxies.applies_to(&uri) {
+            if no_answer.is_retryable && self.proxies.applies_to(&uri) {
                 no_answer.hint = no_answer.hint.or(Some(PROXY_HINT));
             }
             no_answer
@@ -211,16 +201,16 @@ impl Http {
         }
         let mut whole: &[u8] = &[];
         let (reader, length): (&mut dyn Read, _) = match outgoing.body {
-            Sent::Nothing if !carries_body => {
+            RequestBody::Empty if !carries_body => {
                 return self.exchange(request.body(())?, limits, is_idempotent);
             }
-            // Methods that usually carry a body say that there is none (`content-length: 0`); the others say nothing.
-            Sent::Nothing => (&mut whole, Some(0)),
-            Sent::Bytes(bytes) => {
+            // Methods that usually have a body say that there is none (RFC 9110 §8.6: `content-length: 0`).
+            RequestBody::Empty => (&mut whole, Some(0)),
+            RequestBody::Bytes(bytes) => {
                 whole = bytes;
                 (&mut whole, Some(bytes.len() as u64))
             }
-            Sent::Stream { reader, length } => (reader, length),
+            RequestBody::Stream { reader, length } => (reader, length),
         };
         if let Some(length) = length {
             request = request.header("content-length", length);
@@ -249,7 +239,7 @@ impl Http {
             .timeout_recv_response(limits.answer)
             .timeout_recv_body(limits.answer);
         if !is_idempotent {
-            // That the server had closed an idle connection meanwhile could not be told from a lost answer.
+            // A new connection: a reused one that the server has closed looks like a request without an answer.
             configured = configured.max_idle_age(Duration::ZERO);
         }
         let response = self.agent.run(configured.build())?;
@@ -257,7 +247,7 @@ impl Http {
         let mut bytes = Vec::new();
         let mut reader = body.into_with_config().limit(ANSWER_BYTES_MAX).reader();
         match reader.read_to_end(&mut bytes) {
-            // Half of a reason is better than none.
+            // Half of an error's body is better than none.
             Err(_) if !parts.status.is_success() => {}
             read => drop(read?),
         }
@@ -269,12 +259,12 @@ impl Http {
     }
 }
 
-/// May a request be sent again when its answer was lost (RFC 9110 §9.2.2)?
+/// May a request be sent again when it got no answer (RFC 9110 §9.2.2)?
 pub(crate) fn is_idempotent(method: &Method) -> bool {
     is_read(method) || matches!(*method, Method::PUT | Method::DELETE)
 }
 
-/// Does a request change nothing?
+/// Does a request only read (RFC 9110 §9.2.1)?
 pub(crate) fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
@@ -282,13 +272,13 @@ pub(crate) fn is_read(method: &Method) -> bool {
 /// Time limits of one exchange.
 #[derive(Clone, Copy)]
 struct Limits {
-    /// All of it.
+    /// For the whole exchange.
     global: Option<Duration>,
-    /// The answer, once all is sent.
+    /// For the answer, once the request is sent.
     answer: Option<Duration>,
 }
 
-/// A body that ends once its answer is there: what would follow is not sent, and need not be read.
+/// A request's body. Once the answer has come, the rest of it is neither read nor sent.
 struct UntilAnswered<'a> {
     reader: &'a mut dyn Read,
     left: Option<u64>,
@@ -299,7 +289,7 @@ struct UntilAnswered<'a> {
 impl Read for UntilAnswered<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = if self.sending.is_answered() {
-            // The announced length must be kept to, though the connection drops what it gets.
+            // ureq wants the announced length; the connection drops these bytes.
             let left = self.left.unwrap_or(0).min(buffer.len() as u64);
             usize::try_from(left).unwrap_or(buffer.len())
         } else {
@@ -322,12 +312,12 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Does the body hold `words`?
+    /// Does the body contain `words`?
     pub(crate) fn says(&self, words: &str) -> bool {
         String::from_utf8_lossy(&self.body).contains(words)
     }
 
-    /// Does the body call itself HTML, or look like it?
+    /// Is the body HTML, by its content type or its look?
     pub(crate) fn is_html(&self) -> bool {
         let says_so = self
             .header("content-type")
@@ -335,7 +325,7 @@ impl Answer {
         says_so || self.body.trim_ascii_start().starts_with(b"<")
     }
 
-    /// How long the server asks to wait, in either form of `Retry-After` (RFC 9110 §10.2.3).
+    /// The time that the server asks to wait, from either form of `Retry-After` (RFC 9110 §10.2.3).
     pub(crate) fn retry_after(&self, now: SystemTime) -> Option<Duration> {
         let text = self.header("retry-after")?.trim();
         if let Ok(seconds) = text.parse() {
@@ -346,7 +336,7 @@ impl Answer {
     }
 }
 
-/// What ureq reports, in words for the user.
+/// Says an error of ureq in words for the user.
 fn explain(error: ureq::Error, timeout: AnswerTimeout) -> NoAnswer {
     if let Some(error) = tls_error(&error) {
         return explain_tls(error);
@@ -354,7 +344,7 @@ fn explain(error: ureq::Error, timeout: AnswerTimeout) -> NoAnswer {
     if let Some(error) = http_client::proxy_error(&error) {
         return explain_proxy(error);
     }
-    let connection = matches!(
+    let is_retryable = matches!(
         error,
         ureq::Error::Io(_)
             | ureq::Error::ConnectionFailed
@@ -382,17 +372,16 @@ fn explain(error: ureq::Error, timeout: AnswerTimeout) -> NoAnswer {
     NoAnswer {
         why,
         hint: None,
-        connection,
+        is_retryable,
         reached: Reached::Nothing,
     }
 }
 
-/// A refusal is said once: it would be the same the next time.
 fn explain_proxy(error: &ProxyError) -> NoAnswer {
     NoAnswer {
         why: error.to_string(),
         hint: Some(PROXY_HINT),
-        connection: error.may_pass,
+        is_retryable: error.is_retryable,
         reached: Reached::Nothing,
     }
 }
@@ -411,7 +400,7 @@ fn explain_tls(error: &rustls::Error) -> NoAnswer {
     NoAnswer {
         why,
         hint,
-        connection: false,
+        is_retryable: false,
         reached: Reached::Nothing,
     }
 }
@@ -419,10 +408,10 @@ fn explain_tls(error: &rustls::Error) -> NoAnswer {
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest wait for a whole answer, and for any progress while a body is sent, unless the user chose another.
+/// Longest wait for a whole answer, and for progress while a body is sent, unless the user sets another.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Largest answer that is read: a list of posts is text, and 64 MiB of it is no list any more.
+/// Largest answer that is read: far more than any list of posts.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 const PROXY_HINT: &str = "requests go through a proxy: check https_proxy, http_proxy and all_proxy (or in capitals), or except this host with NO_PROXY";

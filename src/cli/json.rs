@@ -1,4 +1,4 @@
-//! JSON that passes through unchanged: checked, but never rebuilt, so that key order, big integers and `1.0` stay as they came.
+//! JSON that passes through unchanged: it is checked and never rebuilt, so that key order, big integers and `1.0` stay.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ impl Json {
         }
     }
 
-    /// What an answer without a body amounts to.
+    /// For an answer without a body.
     pub(crate) fn null() -> Json {
         Json("null".to_owned())
     }
@@ -58,10 +58,10 @@ impl From<Value> for Json {
     }
 }
 
-/// Serializes objects and arrays anew, so many levels of them, and all else as the text that it was.
+/// Serializes objects and arrays anew, down to so many levels, and everything else as its own text.
 struct Indented<'a>(&'a RawValue, usize);
 
-/// What is nested deeper stays as it came: each level takes room on the stack.
+/// Deeper levels stay as they came: each level takes room on the stack.
 const DEPTH_MAX: usize = 128;
 
 impl Serialize for Indented<'_> {
@@ -86,7 +86,7 @@ impl Serialize for Indented<'_> {
     }
 }
 
-/// An object's members as they came: in their order, also where a name stands twice.
+/// An object's members in their order, a repeated name included.
 struct Entries<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Entries<'de> {
@@ -110,7 +110,7 @@ impl<'de> Visitor<'de> for Entries<'de> {
     }
 }
 
-/// The JSON with control characters written as escapes, which mean the same; line ends stay.
+/// `json` with its control characters as escapes, which mean the same. Line ends stay.
 pub(crate) fn without_unprintable(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
@@ -122,7 +122,7 @@ pub(crate) fn without_unprintable(json: &str) -> String {
     text
 }
 
-/// All unprintable characters lie below U+FFFF, so that one escape holds each.
+/// One escape is enough: all unprintable characters are below U+FFFF.
 fn escape(c: char) -> String {
     format!("\\u{:04x}", u32::from(c))
 }
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_stay_as_they_came() {
+    fn tokens_stay_unchanged() {
         let text =
             r#" {"z":12345678901234567890,"a":[1.0,-0,1e400,{}],"b":"\u00e9\/\"{,:}\\","z":[ ]} "#;
         let expected = r#"{
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_like_serde_json() {
+    fn indentation_is_serde_jsons() {
         let text = r#"[{"a":{"b":[[],[1,2],{}]},"c":null},true,"x\\",[[[0]]]]"#;
         let value: Value = serde_json::from_str(text).unwrap();
         assert_eq!(
@@ -169,14 +169,14 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_sees_no_control_characters() {
+    fn control_characters_are_escaped_for_a_terminal() {
         let json = Json::parse("\"a\u{9b}31m\u{202e}\u{7f}\"").unwrap();
         assert_eq!(json.indented(true), "\"a\\u009b31m\\u202e\\u007f\"");
         assert_eq!(json.indented(false), "\"a\u{9b}31m\u{202e}\u{7f}\"");
     }
 
     #[test]
-    fn what_is_no_json_is_refused() {
+    fn text_that_is_not_json_is_refused() {
         for bad in ["", "<h1>", "{", "{}x", "[1,]", "'a'", "NaN", "\"\n\""] {
             assert!(Json::parse(bad).is_err(), "{bad}");
         }

@@ -1,34 +1,36 @@
-//! The `postiz` command line: arguments are read against one table of commands, a command runs, its result is printed.
+//! The `postiz` command line: it parses the arguments against one table of commands, runs a command, and prints its result.
 //!
-//! In the order data flows: [`context`] is what comes from outside, `table` and `args` say what was asked, `commands` do
-//! it by way of `api` or `login`, [`output`] prints, [`error`] is how it ends.
+//! In the order data flows: [`context`] is what comes from outside; `args` parses it against `table`; `commands` run, by way
+//! of `api` or `login`; [`output`] prints results, and [`error`] is how a command fails.
 
 pub mod context;
 
 mod args;
 mod command;
-mod common;
+mod common_flags;
+mod help;
 mod suggestions;
 mod table;
 
 mod commands;
-
-mod api;
-mod api_error;
-mod unanswered;
-
 mod login;
 
+mod account;
+mod api;
+mod api_error;
+mod call;
 mod http;
-mod json;
+mod unanswered;
+
+pub(crate) mod credentials;
+pub(crate) mod json_file;
+mod private_file;
+mod signed_in;
 
 mod browser;
-pub(crate) mod credentials;
-mod private_file;
-
-mod completions;
 mod dates;
-mod help;
+mod input;
+mod json;
 mod progress;
 mod qr;
 
@@ -37,16 +39,17 @@ pub mod output;
 
 pub use browser::open as open_browser;
 
-use args::{Asked, Topic};
+use args::Asked;
 use command::CREDENTIALS;
-use context::{Common, Context};
+use context::{CommonFlags, Context};
 use error::{CliError, Exit};
+use help::Topic;
 
 /// Runs one command line to its end.
 pub fn run(mut context: Context) -> Exit {
     let arguments = std::mem::take(&mut context.arguments);
-    let as_json = common::wants_json_errors(&arguments);
-    let done = args::parse(arguments).and_then(|asked| act(asked, &mut context));
+    let as_json = common_flags::wants_json_errors(&arguments);
+    let done = args::parse(table::COMMANDS, arguments).and_then(|asked| act(asked, &mut context));
     match done {
         Ok(exit) => exit,
         Err(error) => {
@@ -65,17 +68,21 @@ fn act(asked: Asked, context: &mut Context) -> Result<Exit, CliError> {
             if let Some(file) = options.raw(&CREDENTIALS) {
                 context.vars.set("POSTIZ_CREDENTIALS_FILE", file);
             }
-            context.common = Common::read(&options, &context.vars)?;
+            context.common = CommonFlags::read(&options, &context.vars)?;
             return (options.command.run)(context, &options);
         }
-        Asked::Help(topic) => context.output.verbatim(&help::page(topic))?,
+        Asked::Help(topic) => context
+            .output
+            .verbatim(&help::page(table::COMMANDS, topic))?,
         Asked::Version => context.output.line(concat!(
             "postiz ",
             env!("CARGO_PKG_VERSION"),
             " (npm 2.1.0 compatible)"
         ))?,
         Asked::Nothing => {
-            context.output.say_verbatim(&help::page(Topic::Overview));
+            context
+                .output
+                .say_verbatim(&help::page(table::COMMANDS, Topic::Overview));
             return Ok(Exit::Usage);
         }
     }

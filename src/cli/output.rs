@@ -3,7 +3,7 @@
 //! - stdout carries the result alone, for programs; stderr carries everything meant for a person.
 //! - Text from elsewhere loses its control characters before a terminal sees it.
 //! - Colour and lines that change in place only where stderr is a terminal; no colour with `NO_COLOR`.
-//! - A reader of stdout that has gone away is not an error; a stdout that cannot be written is.
+//! - A reader of stdout that has gone is not an error; a stdout that cannot be written is.
 
 use std::io::{self, Write};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -14,14 +14,14 @@ use crate::cli::error::CliError;
 use crate::cli::json::{Json, without_unprintable};
 use crate::shared::text::printable;
 
-/// Where results and talk go, and what the other end can show.
+/// stdout and stderr, and what they can show.
 pub struct Output {
     stdout: Box<dyn Write + Send>,
     stderr: Box<dyn Write + Send>,
     screen: Screen,
-    /// A line that changes in place stands on the terminal and must go before anything else is said.
+    /// The terminal shows a line that changes in place, which must be removed before anything else is printed.
     line_stands: bool,
-    /// The warnings that are given once.
+    /// The lines that are printed once, and were.
     warned: Vec<String>,
 }
 
@@ -79,12 +79,12 @@ impl Output {
         self.write_stdout(format!("{text}\n").as_bytes())
     }
 
-    /// A result of our own words: help, completions, the credential for a script.
+    /// A result that is our own text: help, completions.
     pub(crate) fn verbatim(&mut self, text: &str) -> Result<(), CliError> {
         self.write_stdout(text.as_bytes())
     }
 
-    /// A body as the API sent it; a terminal gets it without control characters.
+    /// A body as the API sent it; without control characters on a terminal.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), CliError> {
         if !self.screen.stdout_is_terminal {
             return self.write_stdout(bytes);
@@ -112,21 +112,21 @@ impl Output {
         self.write_stderr(&format!("{}\n", printable(text)));
     }
 
-    /// A line that stands out, with nothing before or after it that would break a copy or a click.
+    /// A line in bold, with nothing else on it, so that it can be copied.
     pub(crate) fn say_bold(&mut self, text: &str) {
         self.clear_line();
         let line = self.coloured("1", &printable(text));
         self.write_stderr(&format!("{line}\n"));
     }
 
-    /// Something the person should know although all goes on.
+    /// A warning: the command goes on.
     pub(crate) fn warn(&mut self, text: &str) {
         self.clear_line();
         let label = self.coloured("33", "warning:");
         self.write_stderr(&format!("{label} {}\n", printable(text)));
     }
 
-    /// A warning that stays the same for the whole run, and so is given once.
+    /// A warning that is printed once, however often it is given.
     pub(crate) fn warn_once(&mut self, text: &str) {
         if self.is_new(text) {
             self.warn(text);
@@ -141,7 +141,7 @@ impl Output {
         is_new
     }
 
-    /// Runs `work`, which waits for a server. A person at a terminal sees `text` when that takes more than a moment.
+    /// Runs `work`, which waits for a server. A terminal shows `text` when that takes long.
     pub(crate) fn while_waiting<T>(&mut self, text: &str, work: impl FnOnce() -> T) -> T {
         if !self.screen.stderr_is_terminal {
             return work();
@@ -153,7 +153,7 @@ impl Output {
                     self.waiting(text);
                 }
             };
-            // Without a thread there is no such line.
+            // Where no thread can be started, that line is missing.
             let _ = thread::Builder::new().spawn_scoped(scope, watch);
             let done = work();
             drop(is_working);
@@ -161,7 +161,7 @@ impl Output {
         })
     }
 
-    /// Says what is waited for: in place where the terminal can, else once.
+    /// Shows what the program waits for: in place where the terminal can do that, else once.
     pub(crate) fn waiting(&mut self, text: &str) {
         if self.can_change_lines() {
             self.line_in_place(text);
@@ -170,7 +170,7 @@ impl Output {
         }
     }
 
-    /// The failure that ends the program, as one JSON object on a line of its own after the words for people.
+    /// As [`Output::error`], with one JSON object on a line of its own at the end.
     pub(crate) fn error_as_json(&mut self, error: &CliError) {
         self.error(error);
         if !error.message.is_empty() {
@@ -191,9 +191,12 @@ impl Output {
             let label = self.coloured("36", "hint:");
             self.write_stderr(&format!("{label} {}\n", printable(hint)));
         }
+        if let Some(reference) = &error.reference {
+            self.write_stderr(&format!("Reference: {reference}\n"));
+        }
     }
 
-    /// Text of our own for the person, of several lines: a QR code, the overview for who typed no command.
+    /// Our own text for the person, of several lines: a QR code, the overview.
     pub(crate) fn say_verbatim(&mut self, text: &str) {
         self.clear_line();
         self.write_stderr(text);
@@ -204,7 +207,7 @@ impl Output {
         self.screen.stderr_is_terminal && self.screen.understands_escapes
     }
 
-    /// Replaces the line that changes in place: time left, bytes sent. Nothing where there is no terminal.
+    /// Replaces the line that changes in place (time left, bytes sent). Does nothing without a terminal.
     pub(crate) fn line_in_place(&mut self, text: &str) {
         if !self.can_change_lines() {
             return;
@@ -214,7 +217,7 @@ impl Output {
         self.line_stands = true;
     }
 
-    /// Takes the line that changes in place away.
+    /// Removes the line that changes in place.
     pub(crate) fn clear_line(&mut self) {
         if self.line_stands {
             self.line_stands = false;
@@ -232,11 +235,11 @@ impl Output {
     }
 
     fn write_stderr(&mut self, text: &str) {
-        // Whoever closed stderr does not want to be told.
+        // A closed stderr is no failure: nothing could report it.
         let _ = self.stderr.write_all(text.as_bytes());
         let _ = self.stderr.flush();
     }
 }
 
-/// How long a terminal may show nothing.
+/// How long a terminal shows nothing before a wait is announced.
 const SILENCE_MAX: Duration = Duration::from_secs(3);

@@ -1,7 +1,7 @@
-//! Reads, replaces and removes a small file that only its owner may read. What stands in it is credentials.rs' matter.
+//! Reads, replaces and removes a small file that only its owner may read. json_file.rs knows its content.
 //!
-//! The path comes from the user, so anything may be there: only a regular file of at most 64 KiB is ever read, replaced or
-//! removed. A device, a pipe or a folder stays as it is. Links are followed, also one whose target does not exist yet.
+//! The path comes from the user, so that anything may be there: only a regular file of at most 64 KiB is read, replaced or
+//! removed. A device, a pipe or a folder stays untouched. Links are followed, even where the target does not exist yet.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -10,70 +10,70 @@ use std::path::{Path, PathBuf};
 use crate::shared::hash::hex;
 use crate::shared::random;
 
-/// Largest file that is taken for one of ours. A login has some hundred bytes.
+/// Largest file that is read. A login has some hundred bytes.
 pub(crate) const BYTES_MAX: usize = 64 * 1024;
 
 /// What a path leads to.
 enum Found {
-    /// No file, or none that this user can know of.
+    /// There is no file, as far as this user may know.
     Nothing,
-    /// `/dev/null`, which people name to say that there is to be no file.
+    /// `/dev/null`, which people name to have no file.
     NullDevice,
     Regular(Metadata),
 }
 
-/// The file's bytes; `None` when there is no file: also in a folder that does not exist or cannot be entered.
+/// The file's bytes; `None` when there is no file, or its folder does not exist or may not be entered.
 pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match find(path) {
         Ok(Found::Regular(_)) => {}
         Ok(Found::Nothing | Found::NullDevice) => return Ok(None),
-        // Another user's folder. (A file that cannot be read is met only when it is opened.)
+        // The folder is another user's. (A file that may not be read fails only when it is opened.)
         Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(None),
         Err(error) => return Err(error),
     }
     let mut bytes = Vec::new();
     let limit = BYTES_MAX as u64 + 1;
     File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-    // It grew, or its length is not known to the system (`/proc`).
+    // The file grew, or has no length (`/proc`).
     if bytes.len() > BYTES_MAX {
         return Err(too_large());
     }
     Ok(Some(bytes))
 }
 
-/// Replaces the file in one step, or makes it: readable by its owner alone from its first byte on. A link stays a link, and
-/// a file that exists keeps its owner.
+/// Replaces the file atomically, or creates it; no other user can read it at any time. A link stays a link, and an existing
+/// file keeps its owner.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let place = Place::prepare(path)?;
-    let written = place.write_temporary(bytes);
-    let renamed = written.and_then(|()| fs::rename(&place.temporary, &place.target));
+    let replacement = Replacement::prepare(path)?;
+    let written = replacement.write_temporary(bytes);
+    let renamed = written.and_then(|()| fs::rename(&replacement.temporary, &replacement.target));
     let Err(error) = renamed else {
         return Ok(());
     };
-    place.remove_temporary();
-    if place.may_be_rewritten(&error) {
-        rewrite(&place.target, bytes)
+    replacement.remove_temporary();
+    if replacement.may_be_rewritten(&error) {
+        rewrite(&replacement.target, bytes)
     } else {
         Err(error)
     }
 }
 
-/// Finds out whether [`replace`] will work, and changes nothing but a folder that is missing.
+/// Checks that [`replace`] will work. It creates a missing folder, and changes nothing else.
 pub(crate) fn check_replaceable(path: &Path) -> io::Result<()> {
-    let place = Place::prepare(path)?;
-    // As many bytes as a login may have, so that a full disk shows.
-    let written = place.write_temporary(&[b' '; 4096]);
-    place.remove_temporary();
+    let replacement = Replacement::prepare(path)?;
+    // As many bytes as a login may have, to detect a full disk.
+    let written = replacement.write_temporary(&[b' '; 4096]);
+    replacement.remove_temporary();
     match written {
-        Err(error) if place.may_be_rewritten(&error) => {
-            let opened = OpenOptions::new().write(true).open(&place.target);
+        Err(error) if replacement.may_be_rewritten(&error) => {
+            let opened = OpenOptions::new().write(true).open(&replacement.target);
             opened.map(drop)
         }
         other => other,
     }
 }
 
-/// Removes the file that `path` leads to; `false` when there was none. A link to it stays, for the next login.
+/// Removes the file that `path` leads to; `false` when there was none. A link stays, for the next login.
 pub(crate) fn remove(path: &Path) -> io::Result<bool> {
     let Found::Regular(_) = find(path)? else {
         return Ok(false);
@@ -81,12 +81,25 @@ pub(crate) fn remove(path: &Path) -> io::Result<bool> {
     let target = follow_links(path)?;
     match fs::remove_file(&target) {
         Ok(()) => Ok(true),
-        Err(error) if is_held_in_place(&error) => {
+        Err(error) if may_be_writable(&error) => {
             let emptied = OpenOptions::new().write(true).truncate(true).open(&target);
             emptied.map(|_| true).map_err(|_| error)
         }
         Err(error) => Err(error),
     }
+}
+
+/// Can other users of this machine read the file?
+#[cfg(unix)]
+pub(crate) fn is_open_to_others(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
+}
+
+/// On Windows, only its user can read a home folder.
+#[cfg(not(unix))]
+pub(crate) fn is_open_to_others(_: &Path) -> bool {
+    false
 }
 
 fn find(path: &Path) -> io::Result<Found> {
@@ -113,17 +126,17 @@ fn too_large() -> io::Error {
     io::Error::other("it is larger than 64 KiB, so it is no credentials file")
 }
 
-/// Where a file is about to be replaced.
-struct Place {
+/// A file that is about to be replaced.
+struct Replacement {
     before: Option<Metadata>,
     /// The end of all links.
     target: PathBuf,
     temporary: PathBuf,
 }
 
-impl Place {
+impl Replacement {
     /// Refuses what is no regular file, and makes the folder where there is none.
-    fn prepare(path: &Path) -> io::Result<Place> {
+    fn prepare(path: &Path) -> io::Result<Replacement> {
         let before = match find(path)? {
             Found::Regular(before) => Some(before),
             Found::Nothing => None,
@@ -133,7 +146,7 @@ impl Place {
         make_folder_of(&target)?;
         let mut temporary = target.clone().into_os_string();
         temporary.push(format!(".{}.tmp", hex(&random::bytes::<8>())));
-        Ok(Place {
+        Ok(Replacement {
             before,
             target,
             temporary: temporary.into(),
@@ -154,32 +167,32 @@ impl Place {
     }
 
     fn remove_temporary(&self) {
-        // It may not even have been made; and if it cannot be removed, there is nothing left to try.
+        // It may not exist, and a file that cannot be removed has to stay.
         let _ = fs::remove_file(&self.temporary);
     }
 
     fn may_be_rewritten(&self, error: &io::Error) -> bool {
-        self.before.is_some() && is_held_in_place(error)
+        self.before.is_some() && may_be_writable(error)
     }
 }
 
-/// Can the file be neither replaced nor removed, but perhaps still be written? So it is with a single file that is mounted
-/// into a container, in a folder that is read-only, and with another user's file.
-fn is_held_in_place(error: &io::Error) -> bool {
+/// May the file be writable although it can be neither replaced nor removed? That holds for a single file that is mounted
+/// into a container, for a read-only folder, and for another user's folder.
+fn may_be_writable(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::ResourceBusy | ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
     )
 }
 
-/// Writes into the file itself. Whoever owns it has chosen who may read it.
+/// Writes into the existing file, whose owner has chosen who may read it.
 fn rewrite(target: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).truncate(true).open(target)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
 
-/// The end of a chain of links, whether or not there is a file.
+/// Where a chain of links ends, whether or not a file is there.
 fn follow_links(path: &Path) -> io::Result<PathBuf> {
     let mut target = path.to_owned();
     for _ in 0..LINKS_MAX {
@@ -204,7 +217,7 @@ fn make_folder_of(target: &Path) -> io::Result<()> {
     builder.create(folder)
 }
 
-/// Root may write everybody's files, but they stay theirs.
+/// A file that root replaces keeps its owner.
 #[cfg(unix)]
 fn keep_owner(file: &File, before: &Metadata) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, fchown};
@@ -214,7 +227,7 @@ fn keep_owner(file: &File, before: &Metadata) -> io::Result<()> {
     fchown(file, Some(before.uid()), Some(before.gid()))
 }
 
-/// Windows gives a file the rights of its folder.
+/// On Windows, a file gets the rights of its folder.
 #[cfg(not(unix))]
 fn keep_owner(_: &File, _: &Metadata) -> io::Result<()> {
     Ok(())
@@ -232,5 +245,5 @@ fn is_null_device(_: &Metadata) -> bool {
     false
 }
 
-/// As many as Linux follows.
+/// As many links as Linux follows.
 const LINKS_MAX: usize = 40;

@@ -1,11 +1,11 @@
-//! How far a long transfer is: one line that changes in place on a terminal, and nothing anywhere else.
+//! The progress of an upload: one line that changes in place on a terminal, and nothing elsewhere.
 
 use std::time::Duration;
 
 use crate::cli::context::Clock;
 use crate::cli::output::Output;
 
-/// How far an upload is, shown about five times a second where there is a terminal.
+/// The progress of one upload, shown about five times a second.
 pub(crate) struct Progress<'a> {
     output: &'a mut Output,
     clock: &'a dyn Clock,
@@ -17,7 +17,7 @@ pub(crate) struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// Begins the transfer of `shown`, of `length` bytes where that is known.
+    /// Begins the upload of the file `shown`, of `length` bytes where that is known.
     pub(crate) fn new(
         output: &'a mut Output,
         clock: &'a dyn Clock,
@@ -37,12 +37,12 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// How many bytes have gone.
+    /// How many bytes have been sent.
     pub(crate) fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// So many more have gone.
+    /// `count` more bytes have been sent.
     pub(crate) fn add(&mut self, count: u64) {
         self.sent += count;
         if self.length == Some(self.sent) {
@@ -57,7 +57,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Only the answer is missing, which may take long: Postiz hands the file on to its storage first.
+    /// All bytes have been sent. The answer may take long, since Postiz stores the file first.
     pub(crate) fn all_sent(&mut self) {
         let line = format!("All sent; waiting for the answer …  {}", self.shown);
         self.output.waiting(&line);

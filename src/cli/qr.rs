@@ -8,7 +8,7 @@ use crate::cli::output::Screen;
 pub(crate) fn draw(text: &str, screen: Screen) -> Option<String> {
     let code = QrCode::encode_text(text, QrCodeEcc::Low).ok()?;
     let size = code.size();
-    // Black on white whatever the terminal's colours; where colour is not welcome, blocks are taken for light.
+    // With colour, black on white whatever the terminal's own colours. Without, blocks are the light modules.
     let coloured = screen.understands_escapes && screen.wants_colour && screen.stderr_is_terminal;
     let (begin, end) = if coloured {
         ("\x1b[30;107m", "\x1b[0m")
@@ -20,7 +20,7 @@ pub(crate) fn draw(text: &str, screen: Screen) -> Option<String> {
     for y in (-QUIET..size + QUIET).step_by(2) {
         picture.push_str(begin);
         for x in -QUIET..size + QUIET {
-            // Below the last row of an odd number of rows nothing is inked.
+            // An odd number of rows has nothing below the last one.
             let below = y + 1 < size + QUIET && inked(x, y + 1);
             picture.push(match (inked(x, y), below) {
                 (true, true) => '█',
@@ -35,7 +35,7 @@ pub(crate) fn draw(text: &str, screen: Screen) -> Option<String> {
     Some(picture)
 }
 
-/// Light modules around the code. Phones are content with half of the standard's four, and terminals are narrow.
+/// Light modules around the code. The standard wants four; phones read it with two, and terminals are narrow.
 const QUIET: i32 = 2;
 
 #[cfg(test)]
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn the_picture_holds_the_code_and_a_quiet_zone() {
+    fn picture_holds_the_code_and_a_quiet_zone() {
         let url = "https://cli-auth.postiz.com/device/verify?user_code=WDJB-MJHT";
         let code = QrCode::encode_text(url, QrCodeEcc::Low).unwrap();
         let rows = modules(&draw(url, Screen::default()).unwrap());
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_turn_the_ink_around() {
+    fn picture_with_colours_inks_the_dark_modules() {
         let screen = Screen {
             stderr_is_terminal: true,
             understands_escapes: true,

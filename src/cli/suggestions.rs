@@ -1,24 +1,24 @@
-//! What a mistyped command or flag was probably meant to be. A command that changes something is offered only for a
-//! misspelling of its own name: people and agents run what a hint says.
+//! Guesses what a mistyped command or flag was meant to be. A command that changes something is suggested only for a
+//! misspelling of its own name, since people and agents run what a hint says.
 
-use crate::cli::table::{COMMANDS, group_of, is_group};
+use crate::cli::command::{Command, Commands, kebab};
 
 /// The hint for a command that does not exist.
-pub(crate) fn for_command(typed: &str) -> String {
+pub(crate) fn for_command(commands: Commands, typed: &str) -> String {
     let typed = typed.to_lowercase();
     let mut parts: Vec<&str> = typed.split(':').map(meaning_of).collect();
     if let Some(whole) = parts.iter().find(|part| part.contains(':')) {
         return did_you_mean(&[whole]);
     }
-    // `channels`: what lists them.
-    if parts.len() == 1 && is_group(parts[0]) {
+    // `channels` means the command that lists them.
+    if parts.len() == 1 && commands.group(parts[0]).is_some() {
         parts.push("list");
     }
-    let mut groups = COMMANDS.iter().filter_map(|command| group_of(command.name));
+    let mut groups = commands.iter().filter_map(Command::group);
     let group = groups.find(|group| misspelt(parts[0], group, MISSPELT_MAX).is_some());
-    let found = likeliest(&parts);
+    let found = likeliest(commands, &parts);
     match group {
-        // `post` is half a command rather than another group's `post`.
+        // `post` means the group `posts` rather than the command `analytics:post`.
         Some(group) if parts.len() == 1 || found.is_empty() => {
             format!("`postiz {group} --help` lists what can follow")
         }
@@ -27,25 +27,24 @@ pub(crate) fn for_command(typed: &str) -> String {
     }
 }
 
-/// The flag of `names` that `typed` was probably meant to be.
+/// The flag among `names` that is nearest to `typed`, if one is near.
 pub(crate) fn nearest_flag<'a>(
     typed: &str,
     names: impl Iterator<Item = &'a str>,
 ) -> Option<&'a str> {
     let letters_max = letters_max(typed);
     let near = names.filter_map(|name| {
-        let kebab = super::args::kebab(name);
-        misspelt(typed, &kebab, letters_max).map(|letters| (letters, name))
+        misspelt(typed, &kebab(name), letters_max).map(|letters| (letters, name))
     });
     near.min_by_key(|(letters, _)| *letters)
         .map(|(_, name)| name)
 }
 
-/// The commands that are as near as any: those that only read, if there are some.
-fn likeliest(parts: &[&str]) -> Vec<&'static str> {
-    let scored: Vec<(usize, &str)> = COMMANDS
+/// The nearest commands; of these only the ones that read, if there are any.
+fn likeliest(commands: Commands, parts: &[&str]) -> Vec<&'static str> {
+    let scored: Vec<(usize, &str)> = commands
         .iter()
-        .filter_map(|command| Some((score(parts, command.name)?, command.name)))
+        .filter_map(|command| Some((score(commands, parts, command.name)?, command.name)))
         .collect();
     let Some(best) = scored.iter().map(|(score, _)| *score).min() else {
         return Vec::new();
@@ -61,8 +60,8 @@ fn likeliest(parts: &[&str]) -> Vec<&'static str> {
     names
 }
 
-/// How far what was typed is from `name`, if that is near at all.
-fn score(parts: &[&str], name: &str) -> Option<usize> {
+/// The distance between what was typed and the command `name`; `None` when they are not near.
+fn score(commands: Commands, parts: &[&str], name: &str) -> Option<usize> {
     let (group, action) = name.split_once(':').unwrap_or(("", name));
     let only_reads = READ_ONLY.contains(&name);
     let near = |typed: &str| {
@@ -79,15 +78,15 @@ fn score(parts: &[&str], name: &str) -> Option<usize> {
         [first, .., last] => {
             let by_group = misspelt(first, group, MISSPELT_MAX).unwrap_or(OTHER_GROUP);
             let by_last = near(last).map(|letters| letters + by_group);
-            // `groups:list` means `integrations:groups` rather than another group's list.
+            // `groups:list` means `integrations:groups` rather than another group's `list`.
             let by_first = OTHER_GROUP - usize::from(only_reads);
-            let first_names_it = || near(first).filter(|_| !is_group(first));
+            let first_names_it = || near(first).filter(|_| commands.group(first).is_none());
             by_last.or_else(|| first_names_it().map(|letters| letters + by_first))
         }
     }
 }
 
-/// How many letters of `typed` are wrong, if it is `word` misspelt or its beginning.
+/// How many letters of `typed` are wrong when it stands for `word` or its beginning; `None` when it does not.
 fn misspelt(typed: &str, word: &str, letters_max: usize) -> Option<usize> {
     if typed.chars().count() > 1 && word.starts_with(typed) {
         return Some(usize::from(typed != word));
@@ -99,8 +98,8 @@ fn letters_max(typed: &str) -> usize {
     MISSPELT_MAX + typed.chars().count() / 4
 }
 
-/// How many letters must be put in, left out, replaced or swapped with the next to turn `a` into `b` (Damerau and
-/// Levenshtein, each letter touched once).
+/// The edit distance between `a` and `b`: letters inserted, deleted, replaced, or swapped with the next (Damerau-Levenshtein,
+/// optimal string alignment).
 fn edit_distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
@@ -127,12 +126,13 @@ fn did_you_mean(names: &[&str]) -> String {
     format!("did you mean {}?", names.join(" or "))
 }
 
-/// What a word means that is no word of ours.
+/// Our word for `word`.
 fn meaning_of(word: &str) -> &str {
     let meant = MEANINGS.iter().find(|(other, _)| *other == word);
     meant.map_or(word, |(_, ours)| *ours)
 }
 
+/// Words that other programs use, and ours for them.
 const MEANINGS: &[(&str, &str)] = &[
     ("whoami", "auth:status"),
     ("me", "auth:status"),
@@ -156,7 +156,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("publish", "create"),
 ];
 
-/// The commands that change nothing in Postiz and nothing of the login. All others count as ones that do.
+/// The commands that change neither anything in Postiz nor the login. All others count as writing.
 const READ_ONLY: &[&str] = &[
     "auth:status",
     "auth:token",
@@ -178,18 +178,19 @@ const READ_ONLY: &[&str] = &[
     "man",
 ];
 
-/// Wrong letters of a name that is still that name misspelt, also where it is one that writes.
+/// How many letters may be wrong in the name of a command that writes; more in longer names of others.
 const MISSPELT_MAX: usize = 1;
 
-/// What another group counts, in letters: more than any misspelling of the right one.
+/// The distance that a wrong group adds: more than any misspelling of the right one.
 const OTHER_GROUP: usize = 4;
 
-/// Where all commands stand.
+/// The hint where nothing is near.
 pub(crate) const SEE_OVERVIEW: &str = "`postiz --help` lists the commands";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::table::COMMANDS;
 
     #[test]
     fn suggestions_name_what_was_meant() {
@@ -224,18 +225,18 @@ mod tests {
             (":", SEE_OVERVIEW),
             ("a:b:c:d", SEE_OVERVIEW),
         ] {
-            assert_eq!(for_command(typed), hint, "{typed}");
+            assert_eq!(for_command(COMMANDS, typed), hint, "{typed}");
         }
     }
 
-    /// Whoever asks to be shown something, or for a command that is not there, is never led to one that changes something.
+    /// A mistyped request to read something never leads to a command that writes.
     #[test]
     fn suggestions_for_reading_never_write() {
         let words = "status settings connect get posts:get posts:show posts:read posts:stats posts:state posts:relate \
                      posts:credits posts:date posts:meet list delte:list posts:context upload:list clipping:get \
                      posts:whoami integrations:get posts:select posts:listing posts:settle auth:logs";
         for typed in words.split_whitespace() {
-            let hint = for_command(typed);
+            let hint = for_command(COMMANDS, typed);
             let named = COMMANDS
                 .iter()
                 .filter(|command| hint.contains(&format!("`postiz {}`", command.name)));
@@ -257,7 +258,7 @@ mod tests {
             for other in writing.iter().filter(|other| *other != one) {
                 let parts: Vec<&str> = one.split(':').collect();
                 let same_action = one.split(':').next_back() == other.split(':').next_back();
-                let score = score(&parts, other);
+                let score = score(COMMANDS, &parts, other);
                 assert!(
                     score.is_none_or(|score| score >= OTHER_GROUP && same_action),
                     "{one} {other}"
@@ -267,9 +268,9 @@ mod tests {
     }
 
     #[test]
-    fn suggestions_know_every_command_that_only_reads() {
+    fn read_only_names_are_commands() {
         for name in READ_ONLY {
-            assert!(crate::cli::table::command(name).is_some(), "{name}");
+            assert!(COMMANDS.named(name).is_some(), "{name}");
         }
     }
 

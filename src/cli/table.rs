@@ -1,15 +1,15 @@
-//! The list of all commands, in the order of the overview. Reading a command line (args.rs), help.rs and completions.rs
-//! all go by it.
+//! The list of all commands, in the order of the overview. The parser, help, completions, the manual page and the skill get
+//! it as an argument.
 
-use crate::cli::command::Command;
+use crate::cli::command::Commands;
 use crate::cli::commands::{
     analytics, api, auth, clipping, completions, integrations, man, media, notifications, posts,
     skill, upload,
 };
 use crate::cli::login;
 
-/// Every command.
-pub(crate) static COMMANDS: &[&Command] = &[
+/// All commands.
+pub(crate) const COMMANDS: Commands = Commands(&[
     &login::LOGIN,
     &auth::STATUS,
     &auth::LOGOUT,
@@ -18,8 +18,8 @@ pub(crate) static COMMANDS: &[&Command] = &[
     &posts::UPDATE,
     &posts::LIST,
     &posts::DELETE,
-    &posts::STATUS_COMMAND,
-    &posts::SETTINGS_COMMAND,
+    &posts::STATUS,
+    &posts::SETTINGS,
     &posts::MISSING,
     &posts::CONNECT,
     &integrations::LIST,
@@ -40,24 +40,4 @@ pub(crate) static COMMANDS: &[&Command] = &[
     &completions::COMPLETIONS,
     &skill::SKILL,
     &man::MAN,
-];
-
-/// The command with this exact name.
-pub(crate) fn command(name: &str) -> Option<&'static Command> {
-    COMMANDS
-        .iter()
-        .copied()
-        .find(|command| command.name == name)
-}
-
-/// The words before a colon: `auth`, `posts`, …
-pub(crate) fn group_of(name: &str) -> Option<&str> {
-    name.split_once(':').map(|(group, _)| group)
-}
-
-/// Has any command this group?
-pub(crate) fn is_group(word: &str) -> bool {
-    COMMANDS
-        .iter()
-        .any(|command| group_of(command.name) == Some(word))
-}
+]);

@@ -1,21 +1,23 @@
-//! Requests that were sent and not answered: whether they were done is not known. They are remembered for a day beside the
-//! credentials, as a hash and a time, so that a script that repeats what failed does not post twice.
+//! Requests that were sent and got no answer, so that their outcome is not known. They are remembered for a day, as a hash
+//! and a time in a file beside the credentials, so that a script that repeats a failed command does not post twice.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 use ureq::http::Method;
 
-use crate::cli::api::Call;
+use crate::cli::call::Call;
 use crate::cli::context::Context;
-use crate::cli::credentials::{CredentialsFile, SignedIn};
+use crate::cli::credentials;
 use crate::cli::error::CliError;
 use crate::cli::http::is_idempotent;
+use crate::cli::json_file::JsonFile;
+use crate::cli::signed_in::SignedIn;
 use crate::shared::hash::sha256_hex;
 
-/// What may have happened when a request's answer was lost, and which command shows whether it did.
+/// The error for a request that got no answer: what may have happened, and which command shows whether it did.
 pub(crate) fn outcome_unknown(call: &Call, why: &str) -> CliError {
-    let (what, look) = may_have_been(&call.method, &call.path);
+    let (what, check) = possible_outcome(&call.method, &call.path);
     let again = if is_upload(call) {
         "uploading it again leaves a second copy at most"
     } else if is_idempotent(&call.method) {
@@ -23,18 +25,19 @@ pub(crate) fn outcome_unknown(call: &Call, why: &str) -> CliError {
     } else {
         "do not repeat it before you have looked"
     };
-    CliError::unknown(format!("{what}: {why}")).hint(format!("{look}; {again}"))
+    CliError::unknown(format!("{what}: {why}")).hint(format!("{check}; {again}"))
 }
 
 fn is_upload(call: &Call) -> bool {
     call.path.starts_with("/public/v1/upload")
 }
 
-fn may_have_been(method: &Method, path: &str) -> (String, &'static str) {
+/// What the request may have done, and how to check that.
+fn possible_outcome(method: &Method, path: &str) -> (String, &'static str) {
     let path = path.split('?').next().unwrap_or_default();
     let below = path.strip_prefix("/public/v1/").unwrap_or_default();
     let kind = below.split('/').next().unwrap_or_default();
-    let (thing, look) = match kind {
+    let (thing, check) = match kind {
         "posts" => ("the post", "`postiz posts:list` shows whether it was"),
         "upload" | "upload-from-url" => ("the file", "`postiz media:list` shows whether it was"),
         "clipping" => (
@@ -60,35 +63,34 @@ fn may_have_been(method: &Method, path: &str) -> (String, &'static str) {
         (_, &Method::DELETE) => "have been deleted",
         _ => "have been changed",
     };
-    (format!("{thing} may {done}"), look)
+    (format!("{thing} may {done}"), check)
 }
 
-/// One request, as it is remembered.
+/// A request that may be remembered.
 pub(crate) struct Remembered {
     hash: String,
-    file: CredentialsFile,
+    file: JsonFile,
 }
 
 impl Remembered {
-    /// What `call` is known by; `None` where repeating it does no harm, or where there is no folder to remember it in.
-    pub(crate) fn of(context: &Context, call: &Call, by: &SignedIn) -> Option<Remembered> {
+    /// The entry for `call`; `None` where repeating it does no harm, or where there is no credentials file to keep it beside.
+    pub(crate) fn of(context: &Context, call: &Call, signed_in: &SignedIn) -> Option<Remembered> {
         if is_idempotent(&call.method) || is_upload(call) {
             return None;
         }
-        let credentials = CredentialsFile::locate(context).ok()?;
-        // Beside `/dev/null` and its like nothing is written.
+        let credentials = credentials::locate(context).ok()?;
+        // Nothing is written beside `/dev/null` and other devices.
         let is_usual = std::fs::metadata(credentials.path()).map_or(true, |found| found.is_file());
         if !is_usual {
             return None;
         }
-        // Not by its body: IDs of media and the present time differ each time that the same thing is asked for.
-        let asked = &context.common.asked;
+        // The body does not count: it holds IDs of media and the current time, which differ between equal commands.
         let parts = [
-            by.api_url.as_str().as_bytes(),
-            by.secret.expose().as_bytes(),
+            signed_in.api_url.as_str().as_bytes(),
+            signed_in.secret.expose().as_bytes(),
             call.method.as_str().as_bytes(),
             call.path.as_bytes(),
-            asked.as_slice(),
+            &context.common.identity,
         ];
         let hashes: String = parts.iter().map(|part| sha256_hex(part)).collect();
         Some(Remembered {
@@ -97,7 +99,7 @@ impl Remembered {
         })
     }
 
-    /// An error when the same request was sent within a day and not answered.
+    /// An error when the same request was sent within a day and got no answer.
     pub(crate) fn refuse_repeat(&self, context: &Context, call: &Call) -> Result<(), CliError> {
         let now = seconds(context);
         let Some(at) = self.load(now).get(&self.hash).and_then(Value::as_u64) else {
@@ -107,31 +109,31 @@ impl Remembered {
         let why = format!(
             "the same was sent {minutes} min ago and not answered, so nothing was sent now"
         );
-        let (what, look) = may_have_been(&call.method, &call.path);
-        let hint = format!("{look}; if not, repeat the command with --again");
+        let (what, check) = possible_outcome(&call.method, &call.path);
+        let hint = format!("{check}; if not, repeat the command with --again");
         Err(CliError::unknown(format!("{what}: {why}")).hint(hint))
     }
 
-    /// A file that cannot be written is no second failure: the first one is what counts.
+    /// Remembers the request. A file that cannot be written is not reported: the command already fails.
     pub(crate) fn keep(&self, context: &Context) {
         let now = seconds(context);
         let mut all = self.load(now);
         all.insert(self.hash.clone(), now.into());
-        let _ = self.file.write_object(all);
+        let _ = self.file.save(all);
     }
 
-    /// Forgets it: the user has looked.
+    /// Forgets the request: the user has checked.
     pub(crate) fn forget(&self, context: &Context) {
         let mut all = self.load(seconds(context));
         if all.remove(&self.hash).is_some() {
-            // As above.
-            let _ = self.file.write_object(all);
+            // As in `keep`, a failure is not reported.
+            let _ = self.file.save(all);
         }
     }
 
-    /// All of the last day.
+    /// All requests of the last day.
     fn load(&self, now: u64) -> Map<String, Value> {
-        let mut all = self.file.load_object().ok().flatten().unwrap_or_default();
+        let mut all = self.file.load().ok().flatten().unwrap_or_default();
         all.retain(|_, at| {
             at.as_u64()
                 .is_some_and(|at| now.saturating_sub(at) < KEPT_S)
@@ -145,5 +147,5 @@ fn seconds(context: &Context) -> u64 {
     since.as_ref().map_or(0, Duration::as_secs)
 }
 
-/// A day: by then, who looks for the post has found it.
+/// How long a request is remembered.
 const KEPT_S: u64 = 24 * 60 * 60;

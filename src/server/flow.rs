@@ -1,13 +1,14 @@
 //! The device flow (RFC 8628): what programs and browsers ask of a login. It knows the store and Postiz, no HTTP, no SQL. What a
 //! login may become is `login.rs`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::server::codes::{BrowserKey, DeviceCode, DeviceCodeHash, State, UserCode};
 use crate::server::config::Config;
 use crate::server::keys::Keys;
-use crate::server::log::Log;
+use crate::server::live_logins::LiveLogins;
+use crate::server::log::{Level, Log};
 use crate::server::login::{
     Claim, CodeDigest, Failure, LeaseId, Login, Polled, SealedClient, SealedGrant, Starter, UnixMs,
 };
@@ -24,6 +25,9 @@ const DRAWS_MAX: usize = 5;
 /// So often does a person's decision wait for another one of the same login.
 const DECISION_TRIES_MAX: usize = 5;
 
+/// Why a callback is rejected whose `state` no login has.
+const UNKNOWN_STATE: &str = "unknown_state";
+
 /// The device flow over one store and one Postiz.
 pub struct Flow {
     store: Arc<dyn Store>,
@@ -34,7 +38,7 @@ pub struct Flow {
     public_api_url: String,
     starts: Gather<NewLogin, Result<Inserted, StartError>>,
     polls: Gather<DeviceCodeHash, Polled>,
-    room: Room,
+    live_logins: LiveLogins,
     times: Times,
     log: Arc<Log>,
 }
@@ -74,6 +78,32 @@ pub enum Confirmed {
     RegistrationFailed(PostizError),
 }
 
+/// A callback's login, where its `state` names one, and what became of it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Returned {
+    /// The login.
+    pub login: Option<DeviceCodeHash>,
+    /// What became of the callback.
+    pub callback: Callback,
+}
+
+impl Returned {
+    /// A callback that was not looked up, or names no login.
+    pub fn nowhere(callback: Callback) -> Returned {
+        Returned {
+            login: None,
+            callback,
+        }
+    }
+
+    fn of(login: DeviceCodeHash, callback: Callback) -> Returned {
+        Returned {
+            login: Some(login),
+            callback,
+        }
+    }
+}
+
 /// What became of a callback.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Callback {
@@ -85,8 +115,8 @@ pub enum Callback {
     Refused,
     /// Postiz reported an error other than a refusal; the login stays open.
     AuthorizationFailed,
-    /// No login of this browser.
-    Unknown,
+    /// No login of this browser waits for it. Why, in a word for the log.
+    Rejected(&'static str),
     /// The exchange failed; the login stays open.
     ExchangeFailed(PostizError),
     /// Postiz has refused so many codes that the login is over.
@@ -99,8 +129,8 @@ pub enum Redeemed {
     Granted(Box<Handover>),
     /// Another poll is being handed the token at this moment; if it hangs up, the next one gets it.
     Elsewhere,
-    /// The token cannot be read any more: the login has to be begun again.
-    Lost,
+    /// The token cannot be decrypted any more: the login has to be started again.
+    Unreadable,
 }
 
 /// A token on its way to the one client that gets it, under a lease that ends by itself.
@@ -145,7 +175,7 @@ impl Flow {
             public_api_url: config.public_api_url.as_str().to_owned(),
             starts: Gather::new(&config.times),
             polls: Gather::new(&config.times),
-            room: Room::new(config.limits.live_logins),
+            live_logins: LiveLogins::new(config.limits.live_logins),
             times: config.times,
             log,
         }
@@ -179,7 +209,9 @@ impl Flow {
 
     /// Adds those logins for which there is room.
     fn insert(&self, new: &[NewLogin]) -> Result<Vec<Result<Inserted, StartError>>, StoreError> {
-        let room = self.room.take(new.len(), &*self.store, &self.log)?;
+        let room = self
+            .live_logins
+            .reserve(new.len(), &*self.store, &self.log)?;
         let (fits, full) = new.split_at(room);
         let inserted = match fits {
             [] => Vec::new(),
@@ -189,10 +221,9 @@ impl Flow {
         Ok(inserted.into_iter().map(Ok).chain(full).collect())
     }
 
-    /// The login that a user code names and that waits for its user, with the store's time.
+    /// The undecided login that a user code names, with the store's time. It may have expired.
     pub fn find(&self, user_code: &UserCode) -> Result<Option<(Login, UnixMs)>, StoreError> {
-        let found = self.store.read(Key::User(user_code))?;
-        Ok(found.filter(|(login, now)| login.is_open(*now)))
+        self.store.read(Key::User(user_code))
     }
 
     /// Is there an OAuth app? Then Postiz keeps one token for each account.
@@ -238,12 +269,22 @@ impl Flow {
     }
 
     fn registration_failed(&self, login: &Login, error: PostizError) -> Confirmed {
-        let fields = [("id", login.id()), ("error", &error.to_string())];
-        match error {
-            PostizError::Unregistered(_) => self.log.error("registration_failed", &fields),
-            _ => self.log.warn("registration_failed", &fields),
-        }
+        self.postiz_failed("registration_failed", &login.key, &error);
         Confirmed::RegistrationFailed(error)
+    }
+
+    /// Logs that a request to Postiz failed: as an error where only the operator can mend the cause.
+    fn postiz_failed(&self, event: &'static str, login: &DeviceCodeHash, error: &PostizError) {
+        let level = match error.is_misconfiguration() {
+            true => Level::Error,
+            false => Level::Warn,
+        };
+        let fields = [
+            ("id", login.login_id()),
+            ("reason", error.reason()),
+            ("error", &error.to_string()),
+        ];
+        self.log.event(level, event, &fields);
     }
 
     fn sealed_client(&self, login: &Login, client: Client) -> SealedClient {
@@ -271,7 +312,11 @@ impl Flow {
         let denied = self.decide(user_code, |login, now| {
             login.deny(now).then(|| login.key.clone())
         })?;
-        Ok(self.log_denied(denied.flatten()))
+        let denied = denied.flatten();
+        if let Some(login) = &denied {
+            self.log_denied(login, "this server");
+        }
+        Ok(denied.is_some())
     }
 
     /// Applies what a person decides, who can wait a moment for another decision to be committed to a slow disk.
@@ -290,37 +335,40 @@ impl Flow {
     }
 
     /// Postiz sent the browser back with an error (RFC 6749 §4.1.2.1); only `access_denied` is the user's own word.
-    pub fn callback_error(&self, from: &Returning, error: &str) -> Result<Callback, StoreError> {
+    pub fn callback_error(&self, from: &Returning, error: &str) -> Result<Returned, StoreError> {
         let (state, browser) = (from.state.hash(), from.browser.hash());
         if error == "access_denied" {
             let denied = apply(&*self.store, Key::State(&state), |login, now| {
                 let denied = self.accepts(from, login) && login.deny_from(&browser, now);
-                denied.then(|| login.key.clone())
+                (denied, login.key.clone(), login.rejection(&browser, now))
             })?;
-            return Ok(match self.log_denied(denied.flatten()) {
-                true => Callback::Refused,
-                false => Callback::Unknown,
+            return Ok(match denied {
+                None => Returned::nowhere(Callback::Rejected(UNKNOWN_STATE)),
+                Some((false, login, why)) => Returned::of(login, Callback::Rejected(why)),
+                Some((true, login, _)) => {
+                    self.log_denied(&login, "Postiz");
+                    Returned::of(login, Callback::Refused)
+                }
             });
         }
-        let found = self.store.read(Key::State(&state))?;
-        let Some((login, now)) = found.filter(|(login, _)| {
-            self.accepts(from, login) && login.browser.as_ref() == Some(&browser)
-        }) else {
-            return Ok(Callback::Unknown);
+        let Some((login, now)) = self.store.read(Key::State(&state))? else {
+            return Ok(Returned::nowhere(Callback::Rejected(UNKNOWN_STATE)));
         };
-        Ok(match login.polled(now) {
-            Polled::Pending => {
+        let is_own = self.accepts(from, &login) && login.browser.as_ref() == Some(&browser);
+        let callback = match login.polled(now) {
+            Polled::Pending if is_own => {
                 let fields = [("id", login.id()), ("error", error)];
                 self.log.warn("authorization_failed", &fields);
                 Callback::AuthorizationFailed
             }
-            Polled::Completed | Polled::Unknown => Callback::SignedIn,
-            Polled::Denied | Polled::Expired => Callback::Unknown,
-        })
+            Polled::Completed | Polled::Unknown if is_own => Callback::SignedIn,
+            _ => Callback::Rejected(login.rejection(&browser, now)),
+        };
+        Ok(Returned::of(login.key, callback))
     }
 
     /// Postiz sent the browser back with a code: one callback exchanges it, the others are told to wait.
-    pub fn callback_code(&self, from: &Returning, code: &str) -> Result<Callback, StoreError> {
+    pub fn callback_code(&self, from: &Returning, code: &str) -> Result<Returned, StoreError> {
         let (state, browser) = (from.state.hash(), from.browser.hash());
         let (digest, lease) = (CodeDigest::of(code), LeaseId::generate());
         let give_up = Instant::now() + self.times.store_token;
@@ -329,35 +377,34 @@ impl Flow {
                 true => login.claim(&browser, &digest, &lease, now),
                 false => Claim::Unknown,
             };
-            (claim, login.key.clone(), login.client.clone())
+            let (key, client) = (login.key.clone(), login.client.clone());
+            (claim, key, client, login.rejection(&browser, now))
         });
         let claimed = match claimed {
             // Another callback writes this login at this moment.
-            Err(StoreError::Locked) => return Ok(Callback::Busy),
+            Err(StoreError::Locked) => return Ok(Returned::nowhere(Callback::Busy)),
             claimed => claimed?,
         };
-        let Some((claim, login, client)) = claimed else {
-            return Ok(Callback::Unknown);
+        let Some((claim, login, client, rejection)) = claimed else {
+            return Ok(Returned::nowhere(Callback::Rejected(UNKNOWN_STATE)));
         };
         let exchange = || {
             let client = self.client(&login, client.as_ref());
             self.postiz.exchange(code, client.as_ref())
         };
-        match claim {
-            Claim::Busy => return Ok(Callback::Busy),
-            Claim::Done => return Ok(Callback::SignedIn),
-            Claim::Unknown => return Ok(Callback::Unknown),
-            Claim::Over => return Ok(Callback::Over),
-            Claim::RefusedBefore => {
-                return Ok(Callback::ExchangeFailed(PostizError::InvalidGrant));
-            }
-            Claim::Newer => return self.exchanged_again(&login, exchange(), give_up),
-            Claim::Granted => {}
-        }
-        match exchange() {
-            Ok(grant) => self.complete(&login, &lease, &digest, grant, give_up),
-            Err(error) => self.exchange_failed(&login, &lease, digest, error),
-        }
+        let callback = match claim {
+            Claim::Busy => Callback::Busy,
+            Claim::Done => Callback::SignedIn,
+            Claim::Unknown => Callback::Rejected(rejection),
+            Claim::Over => Callback::Over,
+            Claim::RefusedBefore => Callback::ExchangeFailed(PostizError::InvalidGrant),
+            Claim::Newer => self.exchanged_again(&login, exchange(), give_up)?,
+            Claim::Granted => match exchange() {
+                Ok(grant) => self.complete(&login, &lease, &digest, grant, give_up)?,
+                Err(error) => self.exchange_failed(&login, &lease, digest, error)?,
+            },
+        };
+        Ok(Returned::of(login, callback))
     }
 
     /// Does the cookie count for this login? See [`Returning::is_old_cookie`].
@@ -382,10 +429,7 @@ impl Flow {
                     self.log.info("login_completed_again", &[id]);
                 }
             }
-            Err(error) => {
-                let fields = [id, ("error", &error.to_string())];
-                self.log.warn("exchange_failed", &fields);
-            }
+            Err(error) => self.postiz_failed("exchange_failed", login, &error),
         }
         Ok(Callback::SignedIn)
     }
@@ -406,15 +450,11 @@ impl Flow {
         code: CodeDigest,
         error: PostizError,
     ) -> Result<Callback, StoreError> {
-        let fields = [("id", login.login_id()), ("error", &error.to_string())];
         let failure = match error {
             PostizError::InvalidGrant => Failure::Refused(code),
             _ => Failure::Unanswered,
         };
-        match error {
-            PostizError::InvalidClient => self.log.error("exchange_failed", &fields),
-            _ => self.log.warn("exchange_failed", &fields),
-        }
+        self.postiz_failed("exchange_failed", login, &error);
         // If the store is gone by now, the lease ends by itself.
         let status = apply(&*self.store, Key::Device(login), |login, now| {
             login.release(lease, &failure);
@@ -422,7 +462,8 @@ impl Flow {
         })?;
         Ok(match status {
             Some(Polled::Denied) if error == PostizError::InvalidGrant => {
-                self.log.warn("login_denied_by_postiz", &fields);
+                self.log
+                    .warn("login_denied_by_postiz", &[("id", login.login_id())]);
                 Callback::Over
             }
             _ => Callback::ExchangeFailed(error),
@@ -437,13 +478,14 @@ impl Flow {
         grant: Grant,
         give_up: Instant,
     ) -> Result<Callback, StoreError> {
+        let organization = grant.organization_id.clone().unwrap_or_default();
         let sealed = self.sealed(login, grant);
         let complete = |login: &mut Login, now| login.complete(lease, code, &sealed, now);
         if !self.store_token(login, give_up, complete)? {
-            return Ok(Callback::Unknown);
+            return Ok(Callback::Rejected("lease_lost"));
         }
-        let id = ("id", login.login_id());
-        self.log.info("login_completed", &[id]);
+        let fields = [("id", login.login_id()), ("organization", &organization)];
+        self.log.info("login_completed", &fields);
         Ok(Callback::SignedIn)
     }
 
@@ -493,7 +535,7 @@ impl Flow {
             let hint = ("hint", "was SERVER_SECRET or the client secret changed?");
             self.log
                 .error("token_unreadable", &[("id", login.login_id()), hint]);
-            return Ok(Redeemed::Lost);
+            return Ok(Redeemed::Unreadable);
         };
         Ok(Redeemed::Granted(Box::new(Handover {
             access_token,
@@ -546,7 +588,7 @@ impl Flow {
             }
             count += purged.len() as u64;
             if purged.len() < BATCH as usize {
-                self.room.count(&*self.store)?;
+                self.live_logins.count(&*self.store)?;
                 return Ok(count);
             }
         }
@@ -557,70 +599,8 @@ impl Flow {
         self.store.ping()
     }
 
-    fn log_denied(&self, denied: Option<DeviceCodeHash>) -> bool {
-        if let Some(login) = &denied {
-            self.log.info("login_denied", &[("id", login.login_id())]);
-        }
-        denied.is_some()
-    }
-}
-
-/// A ceiling on the logins that are kept, so that a flood fills neither disk nor table. The count is an estimate between
-/// two looks at the store; instances that share one may together exceed the ceiling by what they add in between.
-struct Room {
-    /// 0 is no limit.
-    max: u64,
-    estimate: Mutex<u64>,
-}
-
-impl Room {
-    fn new(max: u32) -> Room {
-        Room {
-            max: max.into(),
-            estimate: Mutex::new(0),
-        }
-    }
-
-    /// For how many of `wanted` more there is room. Where the store is full, logins that are over or crowd others out are
-    /// deleted, 1 % of the ceiling at once, so that a flood does not cost a deletion for each login.
-    fn take(&self, wanted: usize, store: &dyn Store, log: &Log) -> Result<usize, StoreError> {
-        if self.max == 0 {
-            return Ok(wanted);
-        }
-        let wanted = wanted as u64;
-        if self.left() < wanted {
-            self.count(store)?;
-        }
-        while self.left() < wanted {
-            let least = wanted - self.left();
-            let limit = (self.max / 100).clamp(least, least.max(1_000));
-            let deleted = store.make_room(u32::try_from(limit).unwrap_or(u32::MAX))?;
-            log.warn(
-                "too_many_live_logins",
-                &[
-                    ("deleted", &deleted.to_string()),
-                    ("hint", "LIMIT_LIVE_LOGINS"),
-                ],
-            );
-            self.count(store)?;
-            if deleted == 0 {
-                break;
-            }
-        }
-        let mut estimate = self.estimate.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = self.max.saturating_sub(*estimate).min(wanted);
-        *estimate += room;
-        Ok(room as usize)
-    }
-
-    fn left(&self) -> u64 {
-        let estimate = self.estimate.lock().unwrap_or_else(PoisonError::into_inner);
-        self.max.saturating_sub(*estimate)
-    }
-
-    fn count(&self, store: &dyn Store) -> Result<(), StoreError> {
-        let count = store.count()?;
-        *self.estimate.lock().unwrap_or_else(PoisonError::into_inner) = count;
-        Ok(())
+    fn log_denied(&self, login: &DeviceCodeHash, at: &str) {
+        let fields = [("id", login.login_id()), ("at", at)];
+        self.log.info("login_denied", &fields);
     }
 }

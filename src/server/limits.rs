@@ -193,10 +193,10 @@ impl Guesses {
 /// Who polls too often (RFC 8628 §3.5): each code's interval, which grows by 5 s with every poll that comes too soon.
 #[derive(Default)]
 pub struct PollIntervals {
-    codes: Mutex<HashMap<DeviceCodeHash, Polled>>,
+    codes: Mutex<HashMap<DeviceCodeHash, LastPoll>>,
 }
 
-struct Polled {
+struct LastPoll {
     /// The last poll that was not too soon: an early one does not move it.
     at: Instant,
     interval: Duration,
@@ -228,7 +228,7 @@ impl PollIntervals {
         if codes.len() < Self::CODES_MAX {
             codes.insert(
                 login.clone(),
-                Polled {
+                LastPoll {
                     at: now,
                     interval: Duration::from_secs(DEFAULT_INTERVAL_S),
                 },

@@ -1,11 +1,13 @@
-//! What the server tells its operator, on stderr: one line an event, as text or as JSON.
+//! The server's log, on stderr: one line an event, as text or as JSON. It also counts events, for the metrics.
 //!
-//! Fields are named by the caller one by one, so that nothing gets in by accident: a code or a token never does. Text from
-//! elsewhere loses its control characters, so that nobody can fake a second line.
+//! Callers name each field, so that nothing gets in by accident: a code or a token never does. Text from elsewhere loses its
+//! control characters, so that it cannot fake a second line.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -23,15 +25,17 @@ pub enum Format {
     Json,
 }
 
-/// How much an event matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How much an event matters, the most urgent first: `LOG_LEVEL` is the last one that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// As it should be.
-    Info,
-    /// Mends itself, but may explain what a user saw.
-    Warn,
-    /// Someone has to do something.
+    /// An operator has to do something.
     Error,
+    /// Passes by itself, but may explain what a user saw.
+    Warn,
+    /// Normal operation.
+    Info,
+    /// Frequent and normal: pending polls, health checks.
+    Debug,
 }
 
 /// The longest value that a field may have, in characters: upstream's texts can be whole pages.
@@ -42,30 +46,32 @@ const LINE_BYTES_MAX: usize = 4_096;
 
 type TakeLine = Box<dyn Fn(&[u8]) + Send + Sync>;
 
-/// Where lines go.
+/// Where lines go, and which.
 pub struct Log {
     format: Format,
+    level: Level,
+    /// Each line begins with its priority, as systemd's journal reads it (sd-daemon(3)).
+    with_priority: bool,
     out: TakeLine,
+    counts: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Log {
-    /// A log on stderr. When nobody reads it (a full pipe), lines are dropped, and the next one that is written is preceded
-    /// by their count.
-    pub fn stderr(format: Format) -> Log {
-        let stderr = std::io::stderr()
-            .as_fd()
-            .try_clone_to_owned()
-            .map(File::from);
-        // The lock is held from the look to the write, or another thread could take the room in between.
+    /// A log on stderr; `to_journal` if that [`is_journal`]. When nobody reads stderr (a full pipe), lines are dropped, and the
+    /// next line that is written is preceded by their count.
+    pub fn stderr(format: Format, level: Level, to_journal: bool) -> Log {
+        let stderr = stderr();
+        // The lock is held from the poll to the write, or another thread could fill the pipe in between.
         let dropped = Mutex::new(0_u64);
-        Log::to(format, move |line| {
+        let mut log = Log::to(format, level, move |line| {
             // Nobody is left to tell when stderr is closed.
             let Ok(stderr) = &stderr else { return };
             let mut dropped = dropped.lock().unwrap_or_else(PoisonError::into_inner);
             if *dropped > 0 && has_room(stderr) {
                 let count = dropped.to_string();
                 let fields = [("count", &*count)];
-                let line = render(format, Level::Warn, "log_lines_dropped", &fields);
+                let mut line = priority(to_journal, Level::Warn).to_owned();
+                line += &render(format, Level::Warn, "log_lines_dropped", &fields);
                 let _ = (&*stderr).write_all(line.as_bytes());
                 *dropped = 0;
             }
@@ -74,46 +80,101 @@ impl Log {
             } else {
                 *dropped += 1;
             }
-        })
+        });
+        log.with_priority = to_journal;
+        log
     }
 
-    /// A log of which `out` takes each line.
-    pub fn to(format: Format, out: impl Fn(&[u8]) + Send + Sync + 'static) -> Log {
+    /// A log that passes each line to `out`.
+    pub fn to(format: Format, level: Level, out: impl Fn(&[u8]) + Send + Sync + 'static) -> Log {
         Log {
             format,
+            level,
+            with_priority: false,
             out: Box::new(out),
+            counts: Mutex::default(),
         }
     }
 
-    /// Says that `event` (`login_completed`) happened, with what is known of it.
-    pub fn info(&self, event: &str, fields: &[(&str, &str)]) {
-        self.line(Level::Info, event, fields);
+    /// Logs `event` (`login_completed`) with what is known of it.
+    pub fn info(&self, event: &'static str, fields: &[(&str, &str)]) {
+        self.event(Level::Info, event, fields);
     }
 
-    /// The same, for what mends itself.
-    pub fn warn(&self, event: &str, fields: &[(&str, &str)]) {
-        self.line(Level::Warn, event, fields);
+    /// Logs an event that passes by itself.
+    pub fn warn(&self, event: &'static str, fields: &[(&str, &str)]) {
+        self.event(Level::Warn, event, fields);
     }
 
-    /// The same, for what someone has to mend.
-    pub fn error(&self, event: &str, fields: &[(&str, &str)]) {
-        self.line(Level::Error, event, fields);
+    /// Logs an event that an operator has to act on.
+    pub fn error(&self, event: &'static str, fields: &[(&str, &str)]) {
+        self.event(Level::Error, event, fields);
     }
 
-    /// Says where the server listens, in the one form that scripts look for: `listening on http://…`.
+    /// Counts an event, and writes its line if `LOG_LEVEL` lets it.
+    pub fn event(&self, level: Level, event: &'static str, fields: &[(&str, &str)]) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(event).or_default() += 1;
+        drop(counts);
+        self.line(level, event, fields);
+    }
+
+    /// Logs where the server listens, in the one form that scripts look for: `listening on http://…`. Whatever `LOG_LEVEL`
+    /// says, it is written.
     pub fn listening(&self, url: &str) {
         match self.format {
-            Format::Text => self.info(&format!("listening on {url}"), &[]),
-            Format::Json => self.info("listening", &[("url", url)]),
+            Format::Text => self.write(Level::Info, &format!("listening on {url}"), &[]),
+            Format::Json => self.write(Level::Info, "listening", &[("url", url)]),
         }
+    }
+
+    /// Are lines of this level written?
+    pub fn writes(&self, level: Level) -> bool {
+        level <= self.level
+    }
+
+    /// How often each event has happened since the start, unwritten ones included.
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.clone()
     }
 
     fn line(&self, level: Level, event: &str, fields: &[(&str, &str)]) {
-        (self.out)(render(self.format, level, event, fields).as_bytes());
+        if self.writes(level) {
+            self.write(level, event, fields);
+        }
+    }
+
+    fn write(&self, level: Level, event: &str, fields: &[(&str, &str)]) {
+        let mut line = priority(self.with_priority, level).to_owned();
+        line += &render(self.format, level, event, fields);
+        (self.out)(line.as_bytes());
     }
 }
 
-/// Can a line be written without waiting?
+fn stderr() -> std::io::Result<File> {
+    let stderr = std::io::stderr().as_fd().try_clone_to_owned();
+    stderr.map(File::from)
+}
+
+/// Whether systemd's journal reads stderr: then `JOURNAL_STREAM` holds its device and inode (systemd.exec(5)).
+pub fn is_journal(journal_stream: &str) -> bool {
+    let metadata = stderr().and_then(|stderr| stderr.metadata());
+    metadata.is_ok_and(|file| format!("{}:{}", file.dev(), file.ino()) == journal_stream)
+}
+
+/// How a line begins for systemd's journal (sd-daemon(3)), by syslog's numbers.
+pub fn priority(with_priority: bool, level: Level) -> &'static str {
+    match level {
+        _ if !with_priority => "",
+        Level::Error => "<3>",
+        Level::Warn => "<4>",
+        Level::Info => "<6>",
+        Level::Debug => "<7>",
+    }
+}
+
+/// Whether a line can be written without blocking.
 fn has_room(file: &File) -> bool {
     let mut asked = [PollFd::new(file, PollFlags::OUT)];
     let now = Timespec::default();
@@ -134,12 +195,20 @@ fn render(format: Format, level: Level, event: &str, fields: &[(&str, &str)]) ->
 }
 
 impl Level {
-    fn name(self) -> &'static str {
+    /// As `LOG_LEVEL` and the lines spell it.
+    pub fn name(self) -> &'static str {
         match self {
-            Level::Info => "info",
-            Level::Warn => "warn",
             Level::Error => "error",
+            Level::Warn => "warn",
+            Level::Info => "info",
+            Level::Debug => "debug",
         }
+    }
+
+    /// The level of this name.
+    pub fn from_name(name: &str) -> Option<Level> {
+        let levels = [Level::Error, Level::Warn, Level::Info, Level::Debug];
+        levels.into_iter().find(|level| level.name() == name)
     }
 }
 

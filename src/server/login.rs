@@ -334,6 +334,16 @@ impl Login {
         self.is_of(browser) && (self.deny(now) || self.status == Status::Denied)
     }
 
+    /// Why a callback from `browser` changes nothing, in a word for the log.
+    pub fn rejection(&self, browser: &BrowserKeyHash, now: UnixMs) -> &'static str {
+        match self.status_at(now) {
+            _ if !self.is_of(browser) => "other_browser",
+            Status::Denied => "login_denied",
+            Status::Pending if now >= self.expires_at => "login_expired",
+            _ => "login_completed",
+        }
+    }
+
     /// Claims the exchange of `code` for `id`: of any number of callbacks, one exchanges.
     pub fn claim(
         &mut self,

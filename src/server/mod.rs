@@ -32,7 +32,9 @@ pub mod client_address;
 mod healthcheck;
 mod janitor;
 pub mod limits;
+mod live_logins;
 pub mod log;
+pub mod notify;
 
 pub use check::{Findings, check};
 pub use healthcheck::healthcheck;
@@ -59,6 +61,7 @@ use crate::shared::secret::Secret;
 
 /// A server that is running.
 pub struct Server {
+    local_url: String,
     front: Arc<Front>,
     listening_at: SocketAddr,
     stop_delay: Duration,
@@ -67,9 +70,9 @@ pub struct Server {
 
 /// Why a server cannot start, in words for its operator.
 #[derive(Debug)]
-pub struct StartError(String);
+pub struct StartupError(String);
 
-impl fmt::Display for StartError {
+impl fmt::Display for StartupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -77,7 +80,7 @@ impl fmt::Display for StartError {
 
 impl Server {
     /// Opens the store, listens, and serves in threads of its own.
-    pub fn start(config: Config, log: Arc<Log>) -> Result<Server, StartError> {
+    pub fn start(config: Config, log: Arc<Log>) -> Result<Server, StartupError> {
         let proxies = Proxies::from_vars(&http_client::environment);
         if let Some(notice) = proxies.notice(config.api_url.is_https()) {
             log.warn("proxy_passed_over", &[("why", &notice)]);
@@ -91,7 +94,7 @@ impl Server {
         match in_time(config.times.ping, move || asked.ping()) {
             Ok(()) => log.info("store_ready", &[("store", config.store.kind())]),
             Err(StoreError::Unusable(cause)) => {
-                return Err(StartError(format!("the store cannot be used: {cause}")));
+                return Err(StartupError(format!("the store cannot be used: {cause}")));
             }
             // A database that is away comes back; until then programs and people are told to wait.
             Err(error) => log.warn("store_unavailable", &[("error", &error.to_string())]),
@@ -101,11 +104,11 @@ impl Server {
             .as_ref()
             .map(front::tls::server_config)
             .transpose()
-            .map_err(StartError)?;
+            .map_err(StartupError)?;
         let listener = listen(config.host, config.port)?;
         let listening_at = listener
             .local_addr()
-            .map_err(|error| StartError(error.to_string()))?;
+            .map_err(|error| StartupError(error.to_string()))?;
         let local_url = local_url(listening_at, tls.is_some());
         let server_url = server_url(&config, listening_at);
 
@@ -123,7 +126,7 @@ impl Server {
             tls,
         };
         let failed =
-            |error: &dyn fmt::Display| StartError(format!("cannot start serving: {error}"));
+            |error: &dyn fmt::Display| StartupError(format!("cannot start serving: {error}"));
         let front = Front::start(settings, Arc::clone(&app)).map_err(|error| failed(&error))?;
         janitor::start(app, config.times.purge_period).map_err(|error| failed(&error))?;
 
@@ -134,6 +137,7 @@ impl Server {
             .spawn(move || accepting.run(&listener))
             .map_err(|error| failed(&error))?;
         Ok(Server {
+            local_url,
             front,
             listening_at,
             stop_delay: config.stop_delay,
@@ -149,6 +153,11 @@ impl Server {
         } else {
             self.log.warn("stopped_with_requests_unfinished", &[]);
         }
+    }
+
+    /// Where this machine reaches it.
+    pub fn local_url(&self) -> &str {
+        &self.local_url
     }
 }
 
@@ -183,21 +192,21 @@ fn in_time<T: Send + 'static>(
 }
 
 /// Opens the store, and derives the keys: without a secret of its own, an embedded store's server keeps one beside the file.
-fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Arc<Keys>), StartError> {
-    let failed = |error: StoreError| StartError(error.to_string());
+fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Arc<Keys>), StartupError> {
+    let failed = |error: StoreError| StartupError(error.to_string());
     let keys = |secret: &Secret<String>| Arc::new(Keys::new(secret));
     let configured = config.root_secret().map(keys);
     match &config.store {
         StoreLocation::Postgres(url) => {
             let keys =
-                configured.ok_or_else(|| StartError("SERVER_SECRET is not set".to_owned()))?;
+                configured.ok_or_else(|| StartupError("SERVER_SECRET is not set".to_owned()))?;
             let store = Postgres::new(
                 url,
                 config.pool_size(),
                 Seal::new(Arc::clone(&keys)),
                 &config.times,
             );
-            let store = store.map_err(|error| StartError(format!("DATABASE_URL: {error}")))?;
+            let store = store.map_err(|error| StartupError(format!("DATABASE_URL: {error}")))?;
             Ok((Arc::new(store), keys))
         }
         StoreLocation::File(path) => {
@@ -229,7 +238,7 @@ pub(crate) fn app(
 }
 
 /// Listens on `host`; on all IPv4 addresses where "all addresses" was meant and the machine has no IPv6.
-fn listen(host: IpAddr, port: u16) -> Result<TcpListener, StartError> {
+fn listen(host: IpAddr, port: u16) -> Result<TcpListener, StartupError> {
     let listener = TcpListener::bind((host, port)).or_else(|error| {
         let everywhere = host.is_unspecified() && host.is_ipv6();
         let in_use = error.kind() == std::io::ErrorKind::AddrInUse;
@@ -241,7 +250,7 @@ fn listen(host: IpAddr, port: u16) -> Result<TcpListener, StartError> {
     });
     listener.map_err(|error| {
         let address = SocketAddr::new(host, port);
-        StartError(format!(
+        StartupError(format!(
             "cannot listen on {address}: {error}; HOST and PORT say where to listen"
         ))
     })

@@ -82,6 +82,10 @@ pub enum PostizError {
     InvalidClient,
     /// Postiz registers no clients, or not this one.
     Unregistered(String),
+    /// What answers at POSTIZ_API_URL is not Postiz' API.
+    NotPostiz(String),
+    /// The certificate of POSTIZ_API_URL is not trusted.
+    Untrusted(String),
     /// The user chose a self-hosted instance on the consent page of Postiz' cloud: what that gives works for MCP alone.
     Relayed,
     /// Postiz did not answer within this time.
@@ -104,6 +108,33 @@ impl From<PostizError> for ProbeError {
     }
 }
 
+impl PostizError {
+    /// Its word for the log and the metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            PostizError::InvalidGrant => "invalid_grant",
+            PostizError::InvalidClient => "invalid_client",
+            PostizError::Unregistered(_) => "registration_refused",
+            PostizError::NotPostiz(_) => "not_postiz",
+            PostizError::Untrusted(_) => "certificate_not_trusted",
+            PostizError::Relayed => "relayed_code",
+            PostizError::TimedOut(_) => "postiz_timeout",
+            PostizError::Failed(_) => "postiz_failed",
+        }
+    }
+
+    /// Whether only this server's operator can mend the cause.
+    pub fn is_misconfiguration(&self) -> bool {
+        matches!(
+            self,
+            PostizError::InvalidClient
+                | PostizError::Unregistered(_)
+                | PostizError::NotPostiz(_)
+                | PostizError::Untrusted(_)
+        )
+    }
+}
+
 impl fmt::Display for PostizError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -117,6 +148,10 @@ impl fmt::Display for PostizError {
             PostizError::Relayed => {
                 f.write_str("the user chose a self-hosted instance, whose codes (psc_) and tokens (psh_) work for MCP alone")
             }
+            PostizError::NotPostiz(cause) => {
+                write!(f, "{cause}; POSTIZ_API_URL must name Postiz' API (a self-hosted one: https://host/api)")
+            }
+            PostizError::Untrusted(cause) => f.write_str(cause),
             PostizError::TimedOut(timeout) => write!(f, "Postiz did not answer within {} s", timeout.as_secs()),
             PostizError::Failed(cause) => f.write_str(cause),
         }
@@ -265,6 +300,7 @@ impl Postiz {
             // One that is too old to register clients wants a client_secret first.
             (Err(PostizError::Failed(what)), Some(_))
                 if what.starts_with("Postiz answered 400 {") => {}
+            (Err(PostizError::NotPostiz(what)), _) => return Err(ProbeError::NotPostiz(what)),
             (Err(PostizError::Failed(what)), _)
                 if what.starts_with("Postiz answered")
                     && !what.starts_with("Postiz answered 5") =>
@@ -320,6 +356,11 @@ impl Postiz {
         let failed = |error| no_answer(url, error, self.timeout);
         let mut answer = sent.map_err(failed)?;
         let status = answer.status().as_u16();
+        if let Some(target) = redirect_target(&answer) {
+            let cause =
+                format!("{url} is redirected ({status}) to {target}, which is not followed");
+            return Err(PostizError::NotPostiz(cause));
+        }
         let read = answer
             .body_mut()
             .with_config()
@@ -347,12 +388,15 @@ impl Postiz {
 
 /// An upstream that is broken may echo what it was sent, and its words end up in the log.
 fn without(secrets: &[Option<&str>], error: PostizError) -> PostizError {
-    let PostizError::Failed(text) = error else {
-        return error;
+    let masked = |text: String| {
+        let mask = |text: String, secret: &&str| text.replace(secret, MASK);
+        mask_what_looks_secret(&secrets.iter().flatten().fold(text, mask))
     };
-    let mask = |text: String, secret: &&str| text.replace(secret, MASK);
-    let text = secrets.iter().flatten().fold(text, mask);
-    PostizError::Failed(mask_what_looks_secret(&text))
+    match error {
+        PostizError::Failed(text) => PostizError::Failed(masked(text)),
+        PostizError::NotPostiz(text) => PostizError::NotPostiz(masked(text)),
+        error => error,
+    }
 }
 
 /// What stands for a secret in a log.
@@ -385,12 +429,18 @@ fn mask_what_looks_secret(text: &str) -> String {
 
 /// The grant in Postiz' answer, if it is one.
 fn understand(status: u16, body: &[u8]) -> Result<Grant, PostizError> {
-    let failed = |what: &str| PostizError::Failed(format!("Postiz answered {status} {what}"));
+    let text = |what: &str| format!("Postiz answered {status} {what}");
+    let failed = |what: &str| match status {
+        404 | 405 => PostizError::NotPostiz(text(what)),
+        _ => PostizError::Failed(text(what)),
+    };
     let Ok(answer) = serde_json::from_slice::<Value>(body) else {
-        return Err(failed(&format!(
-            "and no JSON: {}",
-            String::from_utf8_lossy(&body[..body.len().min(1_000)])
-        )));
+        let start = String::from_utf8_lossy(&body[..body.len().min(1_000)]);
+        let what = format!("and no JSON: {start}");
+        return Err(match status {
+            200..300 => PostizError::NotPostiz(text(&what)),
+            _ => failed(&what),
+        });
     };
     if !(200..300).contains(&status) {
         return Err(match answer["error"].as_str() {
@@ -419,16 +469,26 @@ fn is_token(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
+/// Where a redirect leads, without the query: scheme, host and path.
+fn redirect_target(answer: &ureq::http::Response<ureq::Body>) -> Option<String> {
+    let location = answer.headers().get("location")?;
+    let location = location.to_str().unwrap_or("an address that is no text");
+    let end = location.find(['?', '#']).unwrap_or(location.len());
+    (answer.status().is_redirection()).then(|| location[..end].to_owned())
+}
+
 fn no_answer(url: &str, error: ureq::Error, timeout: Duration) -> PostizError {
     let why = match &error {
         ureq::Error::Timeout(_) => return PostizError::TimedOut(timeout),
         ureq::Error::BodyExceedsLimit(limit) => format!("more than {limit} bytes"),
         other => match http_client::tls_error(other) {
-            Some(rustls::Error::InvalidCertificate(reason)) => format!(
-                "its certificate is not trusted: {}; \
-                 SSL_CERT_FILE, SSL_CERT_DIR or NODE_EXTRA_CA_CERTS names the root of a private authority",
-                http_client::distrust(reason)
-            ),
+            Some(rustls::Error::InvalidCertificate(reason)) => {
+                return PostizError::Untrusted(format!(
+                    "no answer from {url}: its certificate is not trusted: {}; \
+                     SSL_CERT_FILE, SSL_CERT_DIR or NODE_EXTRA_CA_CERTS names the root of a private authority",
+                    http_client::distrust(reason)
+                ));
+            }
             _ => match http_client::proxy_error(other) {
                 Some(proxy) => proxy.to_string(),
                 None => other.to_string(),
@@ -515,8 +575,7 @@ mod tests {
             ),
             (500, "{}"),
             (302, "{}"),
-            (200, "<html>"),
-            (200, ""),
+            (403, "<html>"),
             (201, "{}"),
             (200, "[]"),
             (200, "null"),
@@ -530,6 +589,12 @@ mod tests {
         ] {
             assert!(
                 matches!(error(status, body), PostizError::Failed(_)),
+                "{status} {body}"
+            );
+        }
+        for (status, body) in [(200, "<html>"), (200, ""), (404, "{}"), (405, "<html>")] {
+            assert!(
+                matches!(error(status, body), PostizError::NotPostiz(_)),
                 "{status} {body}"
             );
         }

@@ -1,10 +1,10 @@
-//! The address that a service lives under: scheme, host, port and perhaps a path.
+//! The base URL of a service: scheme, host, port and perhaps a path.
 
 use std::fmt;
 
 use ureq::http::Uri;
 
-/// An `http://` or `https://` URL with no user, query or fragment and no slash at its end, so that `{url}/path` always joins well.
+/// An `http://` or `https://` URL without user, query, fragment, or slash at its end, so that `{url}/path` is a URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
     text: String,
@@ -12,7 +12,7 @@ pub struct BaseUrl {
 }
 
 impl BaseUrl {
-    /// Parses `text`; the error says what is wrong with it, to be put after the name of the setting.
+    /// Parses `text`. The error says what is wrong, in words that go after the setting's name.
     pub fn parse(text: &str) -> Result<BaseUrl, &'static str> {
         let text = text.trim().trim_end_matches('/');
         let uri: Uri = text.parse().map_err(|_| "is not a URL")?;
@@ -26,7 +26,7 @@ impl BaseUrl {
         if authority.as_str().contains('@') {
             return Err("must not hold a user name or password");
         }
-        // `http` keeps a port it cannot read as text; `host:` and `host:99999` must not pass.
+        // The `http` crate accepts `host:` and `host:99999`.
         let port_text = authority.as_str()[authority.host().len()..].strip_prefix(':');
         if port_text.is_some() && authority.port_u16().is_none() {
             return Err("has a port that is not a number from 0 to 65535");
@@ -45,13 +45,13 @@ impl BaseUrl {
         &self.text
     }
 
-    /// The same URL, less `end` (a path) where its path ends so.
+    /// The same URL without `end` (a path), where it ends so.
     pub fn without_end(&self, end: &str) -> BaseUrl {
         let shorter = self.text.strip_suffix(end).map(BaseUrl::parse);
         shorter.and_then(Result::ok).unwrap_or_else(|| self.clone())
     }
 
-    /// `https`?
+    /// Is the scheme `https`?
     pub fn is_https(&self) -> bool {
         self.uri.scheme_str() == Some("https")
     }
@@ -61,17 +61,17 @@ impl BaseUrl {
         self.uri.path().trim_end_matches('/')
     }
 
-    /// Host without its port; an IPv6 address keeps its brackets.
+    /// The host without the port; an IPv6 address keeps its brackets.
     pub fn host(&self) -> &str {
         self.uri.host().unwrap_or_default()
     }
 
-    /// Host, and port where the URL names one.
+    /// The host, with the port where the URL names one.
     pub fn authority(&self) -> &str {
         self.uri.authority().map_or("", |a| a.as_str())
     }
 
-    /// Scheme, host and port as a browser's `Origin` header says them (RFC 6454 §6.2: no default port, lower case).
+    /// Scheme, host and port as in a browser's `Origin` header (RFC 6454 §6.2: no default port, lower case).
     pub fn origin(&self) -> String {
         let (scheme, default_port) = if self.is_https() {
             ("https", 443)
@@ -85,7 +85,7 @@ impl BaseUrl {
         }
     }
 
-    /// The origin of any web address; `None` when it has none, or holds a user name (`https://known@elsewhere`).
+    /// The origin of any URL; `None` when it has none, or holds a user name (`https://known@elsewhere`).
     pub fn origin_of(uri: &Uri) -> Option<String> {
         let base = format!("{}://{}", uri.scheme_str()?, uri.authority()?);
         BaseUrl::parse(&base).ok().map(|base| base.origin())
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loses_its_last_slash_and_keeps_its_path() {
+    fn base_url_drops_the_last_slash_and_keeps_the_path() {
         let url = BaseUrl::parse(" https://Example.com:8443/cli-auth// ").unwrap();
         assert_eq!(url.as_str(), "https://Example.com:8443/cli-auth");
         assert_eq!(url.path(), "/cli-auth");
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_base_url() {
+    fn base_url_refuses_other_text() {
         for bad in [
             "",
             "localhost:3111",
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_loopback() {
+    fn loopback_is_recognised() {
         for (url, expected) in [
             ("http://localhost:1", true),
             ("http://127.9.9.9", true),

@@ -1,4 +1,4 @@
-//! SHA-256 and hex, for everything that is stored or compared without being kept.
+//! SHA-256 and hex.
 
 use ring::digest;
 
@@ -18,7 +18,7 @@ pub fn hex(bytes: &[u8]) -> String {
     text
 }
 
-/// The bytes that `text` writes in hex digits; `None` when it is anything else.
+/// The bytes that `text` has in hex digits; `None` for other text.
 pub fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
     let pairs = digits.chunks_exact(2);
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_answer() {
+    fn sha256_of_nothing_is_the_known_one() {
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(sha256_hex(b""), empty);
     }

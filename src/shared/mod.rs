@@ -1,12 +1,11 @@
-//! What both programs use: the words of the device flow, one HTTP client, secrets that do not print.
+//! What both programs use: the constants of the device flow, one HTTP client, secrets that do not print.
 
 pub mod wire;
 
 pub mod base_url;
 pub mod http_client;
-pub mod problem;
-pub mod trust;
 
+pub mod base64;
 pub mod hash;
 pub mod pem;
 pub mod pkce;

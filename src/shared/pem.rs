@@ -1,4 +1,4 @@
-//! PEM files as editors leave them.
+//! Reads PEM files, with what editors add to them.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
     Ok(bare(&text).to_vec())
 }
 
-/// `text` without a byte order mark and blanks at its ends: rustls would pass over the item that follows them, and take the
-/// next one of a chain for the first.
+/// `text` without a byte order mark and blanks at its ends. With these, rustls would skip the first item, and take the second
+/// certificate of a chain for the first.
 pub fn bare(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf")
         .unwrap_or(text)
@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_and_blanks_before_the_first_line_are_dropped() {
+    fn mark_and_blanks_before_the_first_line_are_dropped() {
         let pem = b"-----BEGIN CERTIFICATE-----\r\n";
         for before in ["", "\u{feff}", "\u{feff}\r\n ", "\n\n"] {
             let text = [before.as_bytes(), pem].concat();

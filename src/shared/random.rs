@@ -10,7 +10,7 @@ pub fn bytes<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// One of `alphabet`'s bytes, each equally likely: bytes that would favour some letters are drawn again.
+/// One of `alphabet`'s bytes, each equally likely: a random byte that would favour some of them is drawn again.
 pub fn letter(alphabet: &[u8]) -> u8 {
     let count = alphabet.len();
     let unbiased = 256 - 256 % count;
@@ -33,7 +33,7 @@ mod tests {
         for _ in 0..25_000 {
             counts[usize::from(letter(alphabet))] += 1;
         }
-        // 1,000 of each expected, standard deviation 31: eight of them is no accident.
+        // 1,000 of each are expected. The bounds are eight standard deviations (31) away.
         for byte in alphabet {
             let count = counts[usize::from(*byte)];
             assert!((750..1250).contains(&count), "{}: {count}", *byte as char);

@@ -1,9 +1,9 @@
-//! A value that does not print itself.
+//! A value that cannot be printed by accident.
 
 use std::fmt;
 
-/// Holds a secret (token, device code, client secret): it has no `Display`, and its `Debug` says `[secret]`.
-/// [`Secret::expose`] marks every place where the value leaves.
+/// A secret: a token, a device code, a client secret. It has no `Display`, and its `Debug` is `[secret]`. Every use of the
+/// value calls [`Secret::expose`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret<T>(T);
 

@@ -1,7 +1,7 @@
-//! Text from elsewhere, made fit for a terminal or a log line.
+//! Makes text from elsewhere safe for a terminal or a log line.
 
-/// `text` without control characters (also the C1 ones and the marks that reorder text), so that a server's words can
-/// neither move a terminal's cursor nor fake a second log line. Newlines and tabs become blanks.
+/// `text` without control characters (C1 and the marks that reorder text included), so that it can neither move a terminal's
+/// cursor nor fake a second log line. Newlines and tabs become blanks.
 pub fn printable(text: &str) -> String {
     text.chars()
         .map(|c| {
@@ -15,7 +15,7 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
-/// At most `max` characters of [`printable`] `text`, with `…` where it was cut.
+/// The first `max` characters of [`printable`] `text`, and `…` where it was longer.
 pub fn printable_cut(text: &str, max: usize) -> String {
     let text = printable(text);
     match text.char_indices().nth(max) {
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escape_sequences_lose_their_escape() {
+    fn printable_removes_control_characters() {
         assert_eq!(
             printable("a\u{1b}[31mb\u{9b}c\r\nd\u{202e}e"),
             "a[31mbc  de"
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn cuts_between_characters() {
+    fn printable_cut_cuts_between_characters() {
         assert_eq!(printable_cut("äöü", 2), "äö…");
         assert_eq!(printable_cut("äö", 2), "äö");
     }

@@ -1,4 +1,4 @@
-//! Times as text: ISO 8601, UTC, milliseconds.
+//! Writes times as text: ISO 8601, UTC, milliseconds.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,8 +14,8 @@ pub fn iso8601(time: SystemTime) -> String {
     )
 }
 
-/// Year, month and day of the Gregorian calendar, `days` after 1970-01-01. Years are counted from March, so that the leap
-/// day is the last one, in cycles of 400 years, which all have 146,097 days.
+/// Year, month and day of the Gregorian calendar, `days` after 1970-01-01. Here a year begins in March, so that the leap day
+/// is its last one. A cycle of 400 years always has 146,097 days.
 fn civil_date(days: u64) -> (u64, u64, u64) {
     const CYCLE: u64 = 146_097;
     let since_march_0000 = days + 719_468;
@@ -42,7 +42,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn known_times() {
+    fn iso8601_of_known_times() {
         for (ms, text) in [
             (0, "1970-01-01T00:00:00.000Z"),
             (951_782_399_999, "2000-02-28T23:59:59.999Z"),

@@ -303,6 +303,7 @@ fn failed_registration_leaves_the_login_open(store: Store) {
     let html = |status, body: &str| Fault::Answer(Response::html(status, body));
     let unregistered = "does not let it register logins";
     let unreachable = "could not be reached";
+    let misdirected = "does not reach the Postiz of";
     let postiz = FakePostiz::start();
     let servers = instances(store, &postiz);
     for (step, (what, fault, page)) in [
@@ -340,7 +341,7 @@ fn failed_registration_leaves_the_login_open(store: Store) {
         (
             "a redirect",
             Fault::Answer(Response::redirect(307, "/auth")),
-            unreachable,
+            misdirected,
         ),
         ("a page as success", html(201, WORDS), unreachable),
         (

@@ -1,8 +1,8 @@
-//! `analytics:platform` and `analytics:post`: numbers of the last days.
+//! `analytics:platform` and `analytics:post`: the numbers of the last days.
 
-use crate::cli::api::Call;
+use crate::cli::call::Call;
 use crate::cli::command::{Command, Flag, Options, Takes, flag};
-use crate::cli::commands::{INTEGRATION_ID, POST_ID, answer_of};
+use crate::cli::commands::common::{INTEGRATION_ID, POST_ID, answer_of};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 

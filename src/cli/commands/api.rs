@@ -1,17 +1,14 @@
-//! `api`: any request, for what has no command of its own.
-
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
+//! `api`: sends any request, for what has no command of its own.
 
 use ureq::http::Method;
 
-use crate::cli::api::{Api, Call};
+use crate::cli::api::Api;
+use crate::cli::call::Call;
 use crate::cli::command::{Command, Flag, Options, Takes, flag, one};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
+use crate::cli::input::read_json;
 use crate::cli::json::Json;
-use crate::shared::hash::sha256_hex;
 
 pub(crate) static API: Command = Command {
     name: "api",
@@ -26,7 +23,7 @@ pub(crate) static API: Command = Command {
         "postiz api GET /public/v1/is-connected",
         "postiz api PUT \"/public/v1/posts/$POST/status\" -d '{\"status\":\"draft\"}' | jq -r .state",
     ],
-    run: any,
+    run: send,
 };
 
 pub(crate) static BODY: Flag = flag(
@@ -36,11 +33,11 @@ pub(crate) static BODY: Flag = flag(
     "the request's body: JSON, @FILE, or - for stdin",
 );
 
-pub(crate) fn any(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+pub(crate) fn send(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let method = method(options.positional(0)?)?;
     let path = options.positional(1)?;
     if path.contains("://") && !path.starts_with('/') {
-        // The token must not go wherever an argument says.
+        // No argument may send the token to another host.
         let message = format!("`{path}` is a whole URL; only the path under the API URL is wanted");
         return Err(
             CliError::usage(message).hint("example: postiz api GET /public/v1/integrations")
@@ -79,44 +76,13 @@ fn method(word: &str) -> Result<Method, CliError> {
         })
 }
 
-/// JSON as it is typed, in `@FILE`, or on stdin for `-`.
-fn read_body(context: &mut Context, body: &str) -> Result<String, CliError> {
-    if body != "-" && !body.starts_with('@') {
-        let json = Json::parse(body)
-            .map_err(|wrong| CliError::usage(format!("--data is not JSON: {wrong}")))?;
-        return Ok(json.as_str().to_owned());
-    }
-    let text = read_text(context, body.strip_prefix('@').unwrap_or(body))?;
-    let named = body.strip_prefix('@').unwrap_or("stdin");
-    let json = Json::parse(&text)
-        .map_err(|wrong| CliError::failed(format!("{named} does not hold JSON: {wrong}")))?;
+/// The request's body: `data` itself, the content of `@FILE`, or stdin for `-`.
+fn read_body(context: &mut Context, data: &str) -> Result<String, CliError> {
+    let json = match data.strip_prefix('@') {
+        Some(path) => read_json(context, path)?,
+        None if data == "-" => read_json(context, data)?,
+        None => Json::parse(data)
+            .map_err(|wrong| CliError::usage(format!("--data is not JSON: {wrong}")))?,
+    };
     Ok(json.as_str().to_owned())
 }
-
-/// The text of a file, or of stdin for `-`. Either may be a pipe; neither may be endless.
-pub(crate) fn read_text(context: &mut Context, path: impl AsRef<Path>) -> Result<String, CliError> {
-    let path = path.as_ref();
-    let is_stdin = path.as_os_str() == "-";
-    let name = match is_stdin {
-        true => "stdin".to_owned(),
-        false => path.display().to_string(),
-    };
-    let mut bytes = Vec::new();
-    let read = match is_stdin {
-        true => read_capped(&mut context.stdin, &mut bytes),
-        false => File::open(path).and_then(|file| read_capped(file, &mut bytes)),
-    };
-    read.map_err(|error| CliError::failed(format!("cannot read {name}: {error}")))?;
-    if bytes.len() as u64 > TEXT_BYTES_MAX {
-        return Err(CliError::failed(format!("{name} is larger than 64 MiB")));
-    }
-    context.common.asked.extend(sha256_hex(&bytes).into_bytes());
-    String::from_utf8(bytes).map_err(|_| CliError::failed(format!("{name} is not valid UTF-8")))
-}
-
-fn read_capped(reader: impl Read, bytes: &mut Vec<u8>) -> io::Result<usize> {
-    reader.take(TEXT_BYTES_MAX + 1).read_to_end(bytes)
-}
-
-/// Largest text that is read whole.
-const TEXT_BYTES_MAX: u64 = 64 * 1024 * 1024;

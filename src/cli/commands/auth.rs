@@ -1,29 +1,22 @@
-//! `auth:status`, `auth:logout`, `auth:token`. Signing in is login/.
+//! `auth:status`, `auth:logout`, `auth:token`. `auth:login` is in login/.
 
 use serde_json::{Value, json};
 
-use crate::cli::api::{Api, Call};
-use crate::cli::command::{Command, Flag, Options, Takes, flag};
-use crate::cli::context::{Context, Vars};
-use crate::cli::credentials::{
-    API_KEY_VARIABLE, API_URL_VARIABLE, AUTH_SERVER_VARIABLE, By, CredentialsFile, SignedIn,
-};
+use crate::cli::account::Account;
+use crate::cli::api::Api;
+use crate::cli::call::Call;
+use crate::cli::command::{AS_JSON, Command, Options};
+use crate::cli::context::Context;
+use crate::cli::credentials::{self, Stored};
 use crate::cli::error::{CliError, Exit};
+use crate::cli::json_file::JsonFile;
 use crate::cli::login::StartedLogin;
+use crate::cli::signed_in::{API_KEY_VARIABLE, SignInMethod, SignedIn};
 
-/// What Postiz says about a credential that it takes.
+/// What Postiz says about a valid credential.
 struct Confirmed {
     integrations: usize,
-    names: Names,
-}
-
-/// Who is signed in, as people know them.
-#[derive(Default)]
-pub(crate) struct Names {
-    organization_id: Option<String>,
-    pub(crate) organization: Option<String>,
-    /// An API key belongs to nobody.
-    pub(crate) person: Option<String>,
+    account: Account,
 }
 
 pub(crate) static STATUS: Command = Command {
@@ -39,28 +32,21 @@ pub(crate) static STATUS: Command = Command {
     run: status,
 };
 
-pub(crate) static AS_JSON: Flag = flag(
-    "json",
-    None,
-    Takes::Nothing,
-    "print JSON for programs on stdout",
-);
-
-/// Says who is signed in, and asks Postiz whether that is so.
+/// Prints who is signed in, and checks it with Postiz.
 pub(crate) fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let as_json = options.has(&AS_JSON);
     let api = match Api::connect(context) {
         Ok(api) => api,
-        Err(error) if as_json => return report(context, None, Err(error)),
+        Err(error) if as_json => return print_json(context, None, Err(error)),
         Err(error) => return Err(error),
     };
     if as_json {
         let confirmed = confirm(&api, context);
-        return report(context, Some(&api.signed_in), confirmed);
+        return print_json(context, Some(&api.signed_in), confirmed);
     }
-    describe(context, &api.signed_in)?;
+    print_credential(context, &api.signed_in)?;
     let confirmed = confirm(&api, context);
-    name(context, &api.signed_in, confirmed.as_ref().ok())?;
+    print_account(context, &api.signed_in, confirmed.as_ref().ok())?;
     let count = match confirmed {
         Ok(confirmed) => confirmed.integrations,
         Err(error) if error.exit == Exit::Failed => {
@@ -75,12 +61,12 @@ pub(crate) fn status(context: &mut Context, options: &Options) -> Result<Exit, C
     Ok(Exit::Done)
 }
 
-/// What is known without asking Postiz.
-fn describe(context: &mut Context, signed_in: &SignedIn) -> Result<(), CliError> {
+/// Prints what is known without asking Postiz.
+fn print_credential(context: &mut Context, signed_in: &SignedIn) -> Result<(), CliError> {
     let output = &mut context.output;
     let start = signed_in.secret_start();
-    match &signed_in.by {
-        By::Login { file, .. } => {
+    match &signed_in.method {
+        SignInMethod::Login { file, .. } => {
             output.line("Method:       OAuth2 (auth:login)")?;
             output.line(&format!("API URL:      {}", signed_in.api_url))?;
             output.line(&format!("Credentials:  {}", file.shown()))?;
@@ -92,13 +78,13 @@ fn describe(context: &mut Context, signed_in: &SignedIn) -> Result<(), CliError>
                 ));
             }
         }
-        By::ApiKey => {
+        SignInMethod::ApiKey => {
             output.line(&format!("Method:       API key ({API_KEY_VARIABLE})"))?;
             output.line(&format!("API URL:      {}", signed_in.api_url))?;
             output.line(&format!("Key:          {start}…"))?;
         }
     }
-    for (variable, why) in not_used(&context.vars, signed_in) {
+    for (variable, why) in signed_in.unused_variables(&context.vars) {
         context
             .output
             .warn(&format!("{variable} is set, and not used: {why}"));
@@ -106,54 +92,33 @@ fn describe(context: &mut Context, signed_in: &SignedIn) -> Result<(), CliError>
     Ok(())
 }
 
-/// Variables that are set and change nothing now, each with the reason.
-pub(crate) fn not_used(vars: &Vars, signed_in: &SignedIn) -> Vec<(&'static str, &'static str)> {
-    let candidates: &[(&str, &str)] = match &signed_in.by {
-        By::Login { has_api_url, .. } => {
-            let all = &[
-                (API_KEY_VARIABLE, "the stored login comes first"),
-                (API_URL_VARIABLE, "the stored login has its own API URL"),
-            ];
-            if *has_api_url { all } else { &all[..1] }
-        }
-        By::ApiKey => &[(AUTH_SERVER_VARIABLE, "the API key signs in")],
-    };
-    let is_set = |(name, _): &&(&str, &str)| vars.text(name).is_some();
-    candidates.iter().filter(is_set).copied().collect()
-}
-
-/// The organisation and the person: their names where Postiz says them, else the organisation's ID.
-fn name(
+/// Prints the organisation and the person, as far as they are known.
+fn print_account(
     context: &mut Context,
     signed_in: &SignedIn,
     confirmed: Option<&Confirmed>,
 ) -> Result<(), CliError> {
-    let names = confirmed.map(|confirmed| &confirmed.names);
-    let organization = match (
-        names.and_then(|names| names.organization.as_deref()),
-        &signed_in.by,
-    ) {
-        (Some(name), _) => Some(name.to_owned()),
-        (
-            None,
-            By::Login {
-                organization_id, ..
-            },
-        ) => Some(organization(organization_id.as_ref())),
-        (None, By::ApiKey) => None,
+    let unknown = Account::default();
+    let account = confirmed.map_or(&unknown, |confirmed| &confirmed.account);
+    let stored_id = match &signed_in.method {
+        SignInMethod::Login {
+            organization_id, ..
+        } => Some(organization_id.as_ref()),
+        SignInMethod::ApiKey => account.organization.as_ref().map(|_| None),
     };
-    if let Some(organization) = organization {
+    if let Some(stored_id) = stored_id {
+        let organization = account.organization_or(stored_id);
         context
             .output
             .line(&format!("Organization: {organization}"))?;
     }
-    if let Some(person) = names.and_then(|names| names.person.as_deref()) {
+    if let Some(person) = &account.person {
         context.output.line(&format!("User:         {person}"))?;
     }
     Ok(())
 }
 
-/// Asks Postiz whether it takes the credential, and whose it is.
+/// Asks Postiz whether the credential is valid, and whose it is.
 fn confirm(api: &Api, context: &mut Context) -> Result<Confirmed, CliError> {
     let json = api.json(context, &Call::get(&["integrations"])?)?;
     let Ok(Value::Array(integrations)) = serde_json::from_str(json.as_str()) else {
@@ -163,57 +128,42 @@ fn confirm(api: &Api, context: &mut Context) -> Result<Confirmed, CliError> {
     };
     Ok(Confirmed {
         integrations: integrations.len(),
-        names: names(api, context),
+        account: Account::ask(api, context),
     })
 }
 
-/// Whose credential it is. Nothing, where Postiz does not say: up to v2.23.0 it has no `/me`.
-pub(crate) fn names(api: &Api, context: &mut Context) -> Names {
-    let answer = Call::get(&["me"]).and_then(|call| api.json(context, &call.once()));
-    let me: Value = answer
-        .ok()
-        .and_then(|json| serde_json::from_str(json.as_str()).ok())
-        .unwrap_or_default();
-    let text = |value: &Value| Some(value.as_str()?.to_owned()).filter(|text| !text.is_empty());
-    Names {
-        organization_id: text(&me["organization"]["id"]),
-        organization: text(&me["organization"]["name"]),
-        person: text(&me["user"]["name"]),
-    }
-}
-
-/// The answer for programs. What a person reads on stderr comes after it.
-fn report(
+/// Prints the result for programs. An error is printed on stderr as well.
+fn print_json(
     context: &mut Context,
     signed_in: Option<&SignedIn>,
     confirmed: Result<Confirmed, CliError>,
 ) -> Result<Exit, CliError> {
-    // Not to know is neither yes nor no.
+    // Null when Postiz could not be asked.
     let authenticated = match &confirmed {
         Ok(_) => Some(true),
         Err(error) if error.exit == Exit::NotSignedIn => Some(false),
         Err(_) => None,
     };
-    let names = confirmed.as_ref().ok().map(|confirmed| &confirmed.names);
-    let (method, stored_id, file) = match signed_in.map(|signed_in| &signed_in.by) {
+    let account = confirmed.as_ref().ok().map(|confirmed| &confirmed.account);
+    let (method, stored_id, file) = match signed_in.map(|signed_in| &signed_in.method) {
         None => (None, None, None),
-        Some(By::ApiKey) => (Some("api_key"), None, None),
-        Some(By::Login {
+        Some(SignInMethod::ApiKey) => (Some("api_key"), None, None),
+        Some(SignInMethod::Login {
             file,
             organization_id,
             ..
         }) => (Some("oauth2"), organization_id.clone(), Some(file.shown())),
     };
-    let found_id = names.and_then(|names| names.organization_id.as_deref());
-    let ignored = signed_in.map(|signed_in| not_used(&context.vars, signed_in));
+    let found_id = account.and_then(|account| account.organization_id.as_deref());
+    let ignored = signed_in.map(|signed_in| signed_in.unused_variables(&context.vars));
     let ignored: Vec<&str> = ignored.iter().flatten().map(|(name, _)| *name).collect();
     let mut answer = json!({
         "authenticated": authenticated,
         "method": method,
         "api_url": signed_in.map(|signed_in| signed_in.api_url.as_str()),
         "organization_id": stored_id.or_else(|| found_id.map(Value::from)),
-        "organization": names.and_then(|names| names.organization.as_deref()),
-        "user": names.and_then(|names| names.person.as_deref()),
+        "organization": account.and_then(|account| account.organization.as_deref()),
+        "user": account.and_then(|account| account.person.as_deref()),
         "credentials_file": file,
         "not_used": ignored,
     });
@@ -225,7 +175,7 @@ fn report(
         }
     }
     let printed = context.output.json(&answer.into());
-    // What was found out decides the exit code, even where nobody reads the answer any more.
+    // What Postiz said decides the exit code, even when nobody reads the result.
     confirmed.and_then(|_| printed.map(|()| Exit::Done))
 }
 
@@ -241,9 +191,9 @@ pub(crate) static LOGOUT: Command = Command {
 
 /// Removes the token, and the login that `--start` began.
 pub(crate) fn logout(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let file = CredentialsFile::locate(context)?;
-    // What is there and holds no login is not ours to remove; what is broken may hold a part of one.
-    let removed = !matches!(file.load(), Ok(None)) && remove(&file)?;
+    let file = credentials::locate(context)?;
+    // A file without a login is not ours to remove. A broken file may hold a part of a login.
+    let removed = !matches!(Stored::load(&file), Ok(None)) && remove(&file)?;
     let started_removed = remove(&StartedLogin::file_beside(&file))?;
     let key_is_set = context.vars.is_set(API_KEY_VARIABLE);
     if options.has(&AS_JSON) {
@@ -277,7 +227,7 @@ pub(crate) fn logout(context: &mut Context, options: &Options) -> Result<Exit, C
     Ok(Exit::Done)
 }
 
-fn remove(file: &CredentialsFile) -> Result<bool, CliError> {
+fn remove(file: &JsonFile) -> Result<bool, CliError> {
     let cannot = |error| CliError::failed(format!("cannot remove {}: {error}", file.shown()));
     file.remove().map_err(cannot)
 }
@@ -294,18 +244,9 @@ pub(crate) static TOKEN: Command = Command {
     run: token,
 };
 
-/// Prints the credential in use, alone.
+/// Prints the credential in use, and nothing else.
 pub(crate) fn token(context: &mut Context, _: &Options) -> Result<Exit, CliError> {
     let signed_in = SignedIn::find(context)?;
     context.output.line(signed_in.secret.expose())?;
     Ok(Exit::Done)
-}
-
-/// An organisation's ID as people read it.
-pub(crate) fn organization(id: Option<&Value>) -> String {
-    match id {
-        None | Some(Value::Null) => "unknown".to_owned(),
-        Some(Value::String(id)) => id.clone(),
-        Some(other) => other.to_string(),
-    }
 }

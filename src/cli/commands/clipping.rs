@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
 
-use crate::cli::api::{Api, Call};
+use crate::cli::api::Api;
+use crate::cli::call::Call;
 use crate::cli::command::{Command, Flag, Options, Takes, flag, one, repeatable, utf8};
-use crate::cli::commands::media::PAGE;
-use crate::cli::commands::{answer_of, page};
+use crate::cli::commands::common::{PAGE, answer_of, page};
 use crate::cli::context::{Context, sleep};
 use crate::cli::error::{CliError, Exit};
 
@@ -135,7 +135,7 @@ pub(crate) fn status(context: &mut Context, options: &Options) -> Result<Exit, C
     wait(context, &call)
 }
 
-/// Asks until the job has ended. stdout gets its last state alone; each new state is said on stderr.
+/// Asks until the job has ended. stdout gets its last state; each new state is said on stderr.
 fn wait(context: &mut Context, call: &Call) -> Result<Exit, CliError> {
     let api = Api::connect(context)?;
     let start = context.clock.now();
@@ -171,11 +171,11 @@ fn wait(context: &mut Context, call: &Call) -> Result<Exit, CliError> {
     }
 }
 
-/// Before the second question; each pause is twice the one before.
+/// The pause before the second request; each pause is twice the one before.
 const PAUSE_FIRST: Duration = Duration::from_secs(2);
 
-/// Cutting takes minutes: nobody needs to know it sooner.
+/// Longest pause: a job takes minutes.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// A job that takes longer than this is stuck.
+/// Longest wait: a job that takes longer is stuck.
 const WAIT_MAX: Duration = Duration::from_secs(2 * 3_600);

@@ -4,10 +4,11 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use ureq::http::Method;
 
-use crate::cli::api::{Api, Call};
+use crate::cli::api::Api;
 use crate::cli::browser::may_open;
+use crate::cli::call::Call;
 use crate::cli::command::{Command, Flag, Options, Takes, flag, one};
-use crate::cli::commands::{INTEGRATION_ID, answer_of};
+use crate::cli::commands::common::{INTEGRATION_ID, answer_of};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::json::Json;
@@ -66,7 +67,7 @@ pub(crate) fn list(context: &mut Context, options: &Options) -> Result<Exit, Cli
     Ok(Exit::Done)
 }
 
-/// The channels of this name and platform, and the names of the others.
+/// The channels with this name and platform, and the names of the others.
 fn partition(
     channels: &Json,
     name: Option<&str>,

@@ -1,10 +1,9 @@
-//! `man`: prints the manual page (roff with the man macros), written from the table.
+//! `man`: prints the manual page (roff with the man macros), written from the table of commands.
 
-use crate::cli::command::{Command, Options};
+use crate::cli::command::{Command, Commands, Options};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::help::{EXIT_CODES, VARIABLES, flag_names, usage};
-use crate::cli::table::COMMANDS;
 
 pub(crate) static MAN: Command = Command {
     name: "man",
@@ -16,12 +15,12 @@ pub(crate) static MAN: Command = Command {
     run: print,
 };
 
-pub(crate) fn print(context: &mut Context, _: &Options) -> Result<Exit, CliError> {
-    context.output.verbatim(&page())?;
+pub(crate) fn print(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+    context.output.verbatim(&page(options.commands))?;
     Ok(Exit::Done)
 }
 
-fn page() -> String {
+fn page(commands: Commands) -> String {
     let mut page = Page::default();
     let title = concat!(
         "TH POSTIZ 1 \"\" \"postiz ",
@@ -36,7 +35,7 @@ fn page() -> String {
     page.section("DESCRIPTION");
     page.text(DESCRIPTION);
     page.section("COMMANDS");
-    for command in COMMANDS {
+    for command in commands.iter() {
         page.command(command);
     }
     page.section("EXIT STATUS");
@@ -56,7 +55,7 @@ const DESCRIPTION: &str = "\
 stdout carries the result alone, as JSON; everything meant for a person goes to stderr. Flags may be written in \
 camelCase or kebab-case, before or after the other arguments; -- ends them. `postiz posts create` means `postiz posts:create`.";
 
-/// A page being written. All text is escaped on its way in.
+/// A page that is being written. It escapes all text.
 #[derive(Default)]
 struct Page {
     text: String,
@@ -94,7 +93,7 @@ impl Page {
         self.literal(command.examples.iter().copied());
     }
 
-    /// A term, and what it means, indented.
+    /// A term and its meaning, indented.
     fn entry(&mut self, term: &str, meaning: &str) {
         self.request("TP");
         self.text(term);
@@ -110,7 +109,7 @@ impl Page {
 
     fn text(&mut self, text: &str) {
         for line in text.lines() {
-            // At the start of a line these two begin a request.
+            // A line that begins with one of these would be a request.
             let guard = if line.starts_with(['.', '\'']) {
                 "\\&"
             } else {
@@ -121,7 +120,7 @@ impl Page {
     }
 }
 
-/// Backslashes, and the characters that groff would turn into typographic ones.
+/// Escapes backslashes, and the characters that groff would replace by typographic ones.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + 8);
     for c in text.chars() {

@@ -1,8 +1,8 @@
 //! `media:list`: the files that were uploaded.
 
-use crate::cli::api::Call;
+use crate::cli::call::Call;
 use crate::cli::command::{Command, Flag, Options, Takes, flag};
-use crate::cli::commands::{answer_of, page};
+use crate::cli::commands::common::{PAGE, answer_of, page};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 
@@ -19,12 +19,6 @@ pub(crate) static LIST: Command = Command {
     run: list,
 };
 
-pub(crate) static PAGE: Flag = flag(
-    "page",
-    Some('p'),
-    Takes::Value("N"),
-    "which page, from 1 (default: 1)",
-);
 static SEARCH: Flag = flag(
     "search",
     Some('s'),

@@ -1,14 +1,14 @@
-//! `notifications`: what Postiz tells the organisation, among it why posts failed.
+//! `notifications`: Postiz' messages to the organisation, such as why posts failed.
 
-use crate::cli::api::Call;
+use crate::cli::call::Call;
 use crate::cli::command::{Command, Flag, Options, Takes, flag};
-use crate::cli::commands::{answer_of, page};
+use crate::cli::commands::common::{answer_of, page};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 
 pub(crate) static NOTIFICATIONS: Command = Command {
     name: "notifications",
-    about: "list notifications: why posts failed stands here",
+    about: "list notifications, such as why posts failed",
     positionals: &[],
     flags: &[&PAGE],
     notes: "Their texts come from Postiz and from the platforms.",

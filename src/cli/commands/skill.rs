@@ -1,10 +1,9 @@
-//! `skill`: prints the file that AI agents load to learn this CLI (SKILL.md's form). skill.md is its text; the list of
-//! commands comes from the table.
+//! `skill`: prints the file that AI agents load to use this CLI, in the form of SKILL.md. Its text is skill.md, and its list
+//! of commands comes from the table.
 
 use crate::cli::command::{Command, Options};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
-use crate::cli::table::COMMANDS;
 
 pub(crate) static SKILL: Command = Command {
     name: "skill",
@@ -18,8 +17,9 @@ pub(crate) static SKILL: Command = Command {
     run: print,
 };
 
-pub(crate) fn print(context: &mut Context, _: &Options) -> Result<Exit, CliError> {
-    let commands: String = COMMANDS
+pub(crate) fn print(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+    let commands: String = options
+        .commands
         .iter()
         .map(|command| format!("- `{}`: {}\n", command.name, command.about))
         .collect();

@@ -1,4 +1,4 @@
-//! `upload`: files go from the disk to Postiz as a stream, so that memory does not grow with their size.
+//! `upload`: sends files as a stream from the disk, so that memory does not grow with their size.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirEntry, File};
@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use ureq::http::Method;
 
-use crate::cli::api::{self, Api, Call};
+use crate::cli::api::{self, Api};
 use crate::cli::api_error;
+use crate::cli::call::Call;
 use crate::cli::command::{Command, Flag, Options, Takes, flag, many};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
@@ -53,7 +54,7 @@ pub(crate) fn upload(context: &mut Context, options: &Options) -> Result<Exit, C
     let name = options.text(&NAME)?;
     let paths: Vec<&OsStr> = options.paths().collect();
     check_names(&paths, name)?;
-    // All are looked at before the first is sent: a wrong name among ten must not leave nine behind.
+    // All files are opened before the first is sent: a wrong name among ten must not leave nine uploaded.
     let mut sources = Vec::new();
     let mut is_list = paths.len() > 1;
     for path in &paths {
@@ -75,12 +76,12 @@ pub(crate) fn upload(context: &mut Context, options: &Options) -> Result<Exit, C
         match source.upload(context, &api) {
             Ok(record) => records.push(record),
             Err(error) => {
-                failure = Some(with_those_before(error, records.len(), all));
+                failure = Some(with_count(error, records.len(), all));
                 break;
             }
         }
     }
-    // What is on the server already is needed, also when the next one failed.
+    // The records of the uploaded files are printed even when the next file failed.
     let printed = match &records[..] {
         [] => Ok(()),
         [record] if !is_list => context.output.json(record),
@@ -92,7 +93,7 @@ pub(crate) fn upload(context: &mut Context, options: &Options) -> Result<Exit, C
     }
 }
 
-fn with_those_before(mut error: CliError, done: usize, all: usize) -> CliError {
+fn with_count(mut error: CliError, done: usize, all: usize) -> CliError {
     if done > 0 {
         error.message = format!("{} (of {all} files, {done} went before)", error.message);
     }
@@ -215,7 +216,7 @@ impl Content {
         let cannot = |error: io::Error| cannot_read(shown, &error);
         let file = File::open(path).map_err(cannot)?;
         let metadata = file.metadata().map_err(cannot)?;
-        // Files of /proc say that they hold nothing, and do.
+        // Files of /proc have a length of 0 and are not empty.
         if metadata.is_file() && metadata.len() > 0 {
             let (path, length) = (PathBuf::from(path), metadata.len());
             return Ok(Content::File { path, length });
@@ -248,7 +249,7 @@ fn cannot_read(shown: &str, error: &io::Error) -> CliError {
     }
 }
 
-/// The files of a folder and of those in it that Postiz takes, in the order of their names.
+/// The files below a folder that Postiz accepts, in the order of their names.
 fn sources_in(
     context: &mut Context,
     folder: &Path,
@@ -284,7 +285,7 @@ fn sources_in(
         .collect()
 }
 
-/// Hidden files are left out, and links to folders are not followed: they may lead in a circle.
+/// Finds all files below a folder, except hidden ones. Links to folders are not followed, since they may lead in a circle.
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
     let entries: io::Result<Vec<DirEntry>> = fs::read_dir(folder)?.collect();
     let mut entries = entries?;
@@ -343,7 +344,7 @@ fn send(
     }
     sent.map_err(|no_answer| {
         if no_answer.reached == Reached::Whole {
-            return lost(shown, &no_answer.why);
+            return outcome_unknown(shown, &no_answer.why);
         }
         let part = format!("{shown} is not uploaded ({} sent)", bytes(sent_bytes));
         let error = api_error::unreachable(no_answer, &api.signed_in).about(&part);
@@ -356,7 +357,7 @@ fn send(
     })
 }
 
-fn lost(shown: &str, why: &str) -> CliError {
+fn outcome_unknown(shown: &str, why: &str) -> CliError {
     match upload_call() {
         Ok(call) => unanswered::outcome_unknown(&call, why).about(shown),
         Err(error) => error,
@@ -370,18 +371,18 @@ fn record_in(context: &Context, api: &Api, shown: &str, answer: Answer) -> Resul
         return api_error::json_of(&answer, &call, &api.signed_in);
     }
     let error = api.refused(context, &call, &answer);
-    if api::is_lost(&call, &Ok(answer)) {
-        return Err(lost(shown, &error.message));
+    if api::leaves_outcome_unknown(&call, &Ok(answer)) {
+        return Err(outcome_unknown(shown, &error.message));
     }
     Err(error.about(&format!("{shown} is not uploaded")))
 }
 
-/// A file's bytes on their way, counted, with the file growing or shrinking noticed.
+/// Reads a file's bytes for the request, counts them, and fails when the file grows or shrinks.
 struct FileBody<'a> {
     reader: Box<dyn Read>,
     length: Option<u64>,
     progress: Progress<'a>,
-    /// What is wrong with the file, to be put after its name.
+    /// What is wrong with the file, in words that go after its name.
     problem: Option<String>,
 }
 
@@ -412,7 +413,7 @@ impl Read for FileBody<'_> {
     }
 }
 
-/// A file's name as browsers put it into a form (WHATWG HTML, multipart/form-data; RFC 7578 §4.2).
+/// A file's name as browsers write it into a form (WHATWG HTML, multipart/form-data; RFC 7578 §4.2).
 fn escaped(name: &str) -> String {
     name.replace('\r', "%0D")
         .replace('\n', "%0A")
@@ -458,12 +459,12 @@ fn content_type(name: &str) -> &'static str {
     }
 }
 
-/// What Postiz takes, by its extension.
+/// The extensions of the files that Postiz accepts.
 const TAKEN: [&str; 9] = [
     "png", "jpg", "jpeg", "gif", "webp", "avif", "bmp", "tiff", "mp4",
 ];
 
-/// Read before any request: to know that a stream is not empty, and how long it is when it is short.
+/// How much of a stream is read before any request: it tells that the stream is not empty, and how long a short one is.
 const FIRST_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]
@@ -471,7 +472,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_escaped_as_browsers_do() {
+    fn file_name_is_escaped_as_browsers_do() {
         assert_eq!(
             escaped("a \"b\"\r\n%22\\ü.png"),
             "a %22b%22%0D%0A%22\\ü.png"
@@ -479,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn types_go_by_extension() {
+    fn content_type_follows_the_extension() {
         for (name, expected) in [
             ("a.PNG", "image/png"),
             ("a.tar.jpeg", "image/jpeg"),

@@ -1,7 +1,7 @@
-//! What the CLI says to an auth server and what it makes of the answers (RFC 8628). The waiting is login.rs.
+//! The requests to an auth server, and the meaning of its answers (RFC 8628). Waiting between polls is wait.rs.
 //!
-//! Answers are read leniently: the hosted server and the reference server leave fields out that the RFC and ours have.
-//! But nothing in them may be endless, send the user's browser elsewhere, or send the token over an open network.
+//! Answers are read leniently, since other servers leave out fields that the RFC and our server have. But no field may be
+//! endless, lead the user's browser elsewhere, or send the token over an unencrypted network.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use ureq::http::{Method, Uri};
 
 use crate::cli::context::Context;
-use crate::cli::credentials::{DEFAULT_API_URL, Stored, is_sendable};
+use crate::cli::credentials::{DEFAULT_API_URL, Stored, is_organization_id, is_token};
 use crate::cli::error::CliError;
-use crate::cli::http::{Answer, Http, NoAnswer, Outgoing, Sent};
+use crate::cli::http::{Answer, Http, NoAnswer, Outgoing, RequestBody};
 use crate::shared::base_url::BaseUrl;
+use crate::shared::hash::sha256_hex;
 use crate::shared::secret::Secret;
 use crate::shared::text::printable_cut;
 use crate::shared::wire::{self, DEFAULT_INTERVAL_S};
@@ -24,11 +25,11 @@ pub(crate) struct AuthServer {
     trust: Trust,
 }
 
-/// Whom a login trusts, and with what.
+/// What the user trusts for a login.
 pub(crate) struct Trust {
     /// The auth server that the user named.
     pub(crate) server: BaseUrl,
-    /// The token may go to an API over an open network.
+    /// The token may be sent to an API unencrypted.
     pub(crate) allow_http: bool,
 }
 
@@ -37,37 +38,42 @@ pub(crate) struct Codes {
     pub(crate) device_code: Secret<String>,
     pub(crate) user_code: String,
     pub(crate) verification_uri: String,
-    /// The same with the code filled in; made up where the server sends none.
+    /// The same with the code filled in; built here where the server sends none.
     pub(crate) verification_uri_complete: String,
     pub(crate) expires_in: Duration,
     pub(crate) interval: Duration,
-    /// The page is not the auth server's own: its user must decide whether to open it.
+    /// The page is not at the auth server's own origin: the user must decide whether to open it.
     pub(crate) is_elsewhere: bool,
 }
 
-/// What one poll brought (RFC 8628 §3.5).
+/// The result of one poll (RFC 8628 §3.5).
 pub(crate) enum Poll {
     /// The login is done.
     Granted(Stored),
-    /// The user is not done yet.
+    /// The user has not confirmed yet.
     Pending,
-    /// Not done yet, and asked too often.
+    /// Not confirmed yet, and polled too often.
     SlowDown,
     /// The user refused.
     Denied,
-    /// The codes are too old.
+    /// The codes have expired.
     Expired,
-    /// The server does not know the code, or has already given its token away.
+    /// The server does not know the code, or has delivered its token already.
     Unknown,
-    /// A success without a token in it.
+    /// A success without a usable token.
     NoToken(String),
-    /// Any other error that the server names; it ends the login (RFC 8628 §3.5).
+    /// Any other error of the server's; it ends the login (RFC 8628 §3.5).
     Refused { error: String, description: String },
-    /// No answer that says anything about the login: the network, a proxy, a server in trouble.
+    /// No answer about the login: the network, a proxy or the server failed.
     Unanswered {
         why: String,
         retry_after: Option<Duration>,
     },
+}
+
+/// Names the login as our auth server's log does: the first 8 hex digits of the device code's SHA-256.
+pub(super) fn reference(device_code: &Secret<String>) -> String {
+    sha256_hex(device_code.expose().as_bytes())[..8].to_owned()
 }
 
 impl AuthServer {
@@ -84,8 +90,8 @@ impl AuthServer {
     pub(crate) fn ask_for_codes(&self, machine: &str) -> Result<Codes, CliError> {
         let body = json!({ "machine": machine }).to_string();
         let body = match machine {
-            "" => Sent::Nothing,
-            _ => Sent::Bytes(body.as_bytes()),
+            "" => RequestBody::Empty,
+            _ => RequestBody::Bytes(body.as_bytes()),
         };
         let answer = self.post("/device/code", body).map_err(|no_answer| {
             let message = format!(
@@ -142,10 +148,10 @@ impl AuthServer {
         .hint("check --auth-server or POSTIZ_AUTH_SERVER")
     }
 
-    /// Asks once how the login stands.
+    /// Polls once.
     pub(crate) fn poll(&self, device_code: &Secret<String>, now: SystemTime) -> Poll {
         let body = json!({ "device_code": device_code.expose() }).to_string();
-        match self.post("/device/token", Sent::Bytes(body.as_bytes())) {
+        match self.post("/device/token", RequestBody::Bytes(body.as_bytes())) {
             Ok(answer) => self.trust.read_poll(&answer, now),
             Err(no_answer) => Poll::Unanswered {
                 why: no_answer.why,
@@ -154,7 +160,7 @@ impl AuthServer {
         }
     }
 
-    fn post(&self, path: &str, body: Sent) -> Result<Answer, NoAnswer> {
+    fn post(&self, path: &str, body: RequestBody) -> Result<Answer, NoAnswer> {
         let uri: Uri = format!("{}{path}", self.base())
             .parse()
             .map_err(|_| NoAnswer::not_sent("its address is too long"))?;
@@ -169,7 +175,7 @@ impl AuthServer {
 }
 
 impl Codes {
-    /// Reads the answer of the server at `server`; the error says what is wrong with it.
+    /// Reads `body`, the answer of the server at `server`. The error says what is wrong with it.
     fn read(body: &Value, server: &BaseUrl) -> Result<Codes, String> {
         let text = |name: &str, max: usize| match body[name].as_str() {
             Some(text) if text.chars().count() > max => {
@@ -180,7 +186,7 @@ impl Codes {
         };
         let user_code = text("user_code", USER_CODE_CHARACTERS_MAX)?;
         let verification_uri = text("verification_uri", URL_CHARACTERS_MAX)?;
-        // A browser must never be sent to `file:` or `javascript:` because a server says so.
+        // No server may send the browser to `file:` or `javascript:`.
         let page =
             origin(&verification_uri).ok_or("has a verification_uri that is no web address")?;
         let complete = match body["verification_uri_complete"].as_str() {
@@ -189,7 +195,7 @@ impl Codes {
         };
         let complete_page = origin(&complete);
         let server = server.origin();
-        // The address that is shown must say where the one that is opened leads.
+        // The address that is opened must lead where the shown one does, or to the auth server.
         if complete_page.as_ref() != Some(&page) && complete_page.as_ref() != Some(&server) {
             return Err("has a verification_uri_complete that leads elsewhere".to_owned());
         }
@@ -205,7 +211,7 @@ impl Codes {
     }
 }
 
-/// A number of seconds within `range`; text that holds a number is none.
+/// A number of seconds within `range`. A number as text does not count.
 fn seconds(value: &Value, range: std::ops::RangeInclusive<f64>) -> Option<Duration> {
     let seconds = value.as_f64().filter(|seconds| range.contains(seconds))?;
     Some(Duration::from_secs_f64(seconds))
@@ -216,7 +222,7 @@ fn origin(address: &str) -> Option<String> {
     BaseUrl::origin_of(&address.parse().ok()?)
 }
 
-/// The address that the npm CLI opens where a server sends no complete one.
+/// The complete address where the server sends none: the one that the npm CLI opens.
 fn with_code(verification_uri: &str, user_code: &str) -> String {
     let separator = if verification_uri.contains('?') {
         '&'
@@ -230,13 +236,13 @@ fn with_code(verification_uri: &str, user_code: &str) -> String {
 impl Trust {
     fn read_poll(&self, answer: &Answer, now: SystemTime) -> Poll {
         let body = json_object(answer);
-        let in_trouble = answer.status == 429 || answer.status >= 500;
+        let is_failing = answer.status == 429 || answer.status >= 500;
         if let Some((error, description)) = body.as_ref().and_then(error_of) {
             match error.as_str() {
                 wire::error::AUTHORIZATION_PENDING => return Poll::Pending,
                 wire::error::SLOW_DOWN => return Poll::SlowDown,
-                // A server in trouble knows nothing about the login, whatever its body says.
-                _ if in_trouble => {}
+                // A failing server knows nothing about the login, whatever its body says.
+                _ if is_failing => {}
                 wire::error::ACCESS_DENIED => return Poll::Denied,
                 wire::error::EXPIRED_TOKEN => return Poll::Expired,
                 wire::error::INVALID_DEVICE_CODE | wire::error::INVALID_GRANT => {
@@ -260,7 +266,7 @@ impl Trust {
             Value::String(token) if !token.is_empty() => token,
             _ => return no_token("it sent no access token"),
         };
-        if token.len() > TOKEN_BYTES_MAX || !is_sendable(token) {
+        if !is_token(token) {
             return no_token("its access token holds characters that cannot be sent");
         }
         let api_url = match body["api_url"].as_str() {
@@ -271,7 +277,7 @@ impl Trust {
             return Poll::NoToken(why);
         }
         let organization_id = body.get("organization_id");
-        if !organization_id.is_none_or(is_plain_id) {
+        if !organization_id.is_none_or(is_organization_id) {
             return no_token("its organization_id is no ID");
         }
         Poll::Granted(Stored {
@@ -281,7 +287,7 @@ impl Trust {
         })
     }
 
-    /// May the token be sent there? Plain http is for this machine, and for whoever runs both servers without TLS.
+    /// May the token be sent to `api_url`? Plain http must stay on this machine or on the auth server's host.
     fn check_api_url(&self, api_url: &str) -> Result<(), String> {
         let parsed = BaseUrl::parse(api_url).ok();
         let url = parsed
@@ -298,22 +304,12 @@ impl Trust {
     }
 }
 
-/// Text or a number of a sensible length, or null.
-pub(super) fn is_plain_id(id: &Value) -> bool {
-    match id {
-        Value::Null => true,
-        Value::String(id) => id.chars().count() <= ORGANIZATION_ID_CHARACTERS_MAX,
-        Value::Number(id) => id.as_str().len() <= ORGANIZATION_ID_CHARACTERS_MAX,
-        _ => false,
-    }
-}
-
 fn json_object(answer: &Answer) -> Option<Value> {
     let value = serde_json::from_slice(&answer.body).ok()?;
     Some(value).filter(Value::is_object)
 }
 
-/// `error`, cut to what may be a code, and `error_description`.
+/// The fields `error` and `error_description`, cut short.
 fn error_of(body: &Value) -> Option<(String, String)> {
     let error = body["error"].as_str().filter(|error| !error.is_empty())?;
     let description = body["error_description"].as_str().unwrap_or_default();
@@ -328,29 +324,23 @@ fn or_else(text: String, otherwise: &str) -> String {
     }
 }
 
-/// `-` may stand as it is, and people read the code.
+/// `-` needs no encoding, and people compare the code.
 const CODE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-');
 
 /// RFC 8628 §3.2.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(DEFAULT_INTERVAL_S);
 
-/// What servers usually give, for one that forgets to say.
+/// The lifetime of codes where the server names none: what servers usually give.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(900);
 
-/// Longer than any code that people compare or type.
+/// Longest user code: longer than people compare or type.
 const USER_CODE_CHARACTERS_MAX: usize = 64;
 
-/// As long as addresses are that browsers and servers take everywhere.
+/// Longest address: what browsers and servers support everywhere.
 const URL_CHARACTERS_MAX: usize = 2048;
 
-/// Goes out with each poll, and must fit the file of a started login.
+/// Longest device code: each poll sends it, and the file of a started login holds it.
 const DEVICE_CODE_CHARACTERS_MAX: usize = 1024;
-
-/// Longer than any ID of Postiz.
-const ORGANIZATION_ID_CHARACTERS_MAX: usize = 256;
-
-/// Longer than any token of Postiz, shorter than what HTTP servers take as a header.
-const TOKEN_BYTES_MAX: usize = 4096;
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -383,9 +373,8 @@ pub(crate) mod tests {
         Codes::read(&serde_json::from_str(&text).unwrap(), &trust().server).unwrap()
     }
 
-    /// No usable interval means five seconds.
     #[test]
-    fn interval_is_five_seconds_unless_it_is_a_sensible_number() {
+    fn interval_is_five_seconds_unless_the_server_names_a_sensible_one() {
         for more in [
             "",
             r#","interval":null"#,
@@ -405,7 +394,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_complete_address_is_made_up_where_there_is_none() {
+    fn complete_address_is_built_where_there_is_none() {
         assert_eq!(
             codes("").verification_uri_complete,
             "https://a/v?code=WDJB-MJHT"
@@ -426,7 +415,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn answers_without_codes_are_named() {
+    fn answer_without_codes_names_what_is_missing() {
         for (body, wrong) in [
             ("{}", "has no user_code"),
             (
@@ -447,9 +436,9 @@ pub(crate) mod tests {
         }
     }
 
-    /// The page that is opened is the auth server's; one that is not is only shown, and names where it leads.
+    /// The opened page is the auth server's. Another page is only shown, so that the user sees where it leads.
     #[test]
-    fn verification_uris_lead_to_the_auth_server_or_are_only_shown() {
+    fn verification_uri_elsewhere_is_only_shown() {
         for (page, complete, is_elsewhere) in [
             ("https://a/v", "https://A:443/v?x", Some(false)),
             ("https://a/v", "https://a/elsewhere", Some(false)),
@@ -476,7 +465,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn codes_are_capped() {
+    fn code_and_address_lengths_are_limited() {
         for (name, max) in [
             ("user_code", 64),
             ("verification_uri", 2048),
@@ -496,9 +485,9 @@ pub(crate) mod tests {
         }
     }
 
-    /// The token goes over TLS, stays on this machine, or goes where the auth server has it already.
+    /// The token is encrypted, stays on this machine, or goes to the auth server's host, which has it already.
     #[test]
-    fn api_urls_over_plain_http_are_refused() {
+    fn api_url_over_plain_http_is_refused() {
         for (api_url, fits) in [
             ("https://elsewhere/api", true),
             ("http://127.0.0.1:3000", true),
@@ -531,7 +520,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn organization_ids_are_short_text_or_numbers() {
+    fn organization_id_is_short_text_or_a_number() {
         let long = format!("\"{}\"", "x".repeat(256));
         for (id, fits) in [
             ("null", true),
@@ -553,9 +542,9 @@ pub(crate) mod tests {
         assert!(matches!(poll(200, &body), Poll::NoToken(_)));
     }
 
-    /// The errors of RFC 8628 §3.5, and what no RFC foresees: 5xx, 429 and HTML in the middle of a login.
+    /// The errors of RFC 8628 §3.5; and 5xx, 429 and HTML in the middle of a login.
     #[test]
-    fn polls_are_told_apart() {
+    fn poll_answers_are_distinguished() {
         assert!(matches!(
             poll(400, r#"{"error":"authorization_pending"}"#),
             Poll::Pending
@@ -618,9 +607,9 @@ pub(crate) mod tests {
         }
     }
 
-    /// Unknown fields do not matter, nor does `token_type`.
+    /// Unknown fields and `token_type` do not matter.
     #[test]
-    fn a_grant_of_the_reference_server_is_understood() {
+    fn grant_of_the_reference_server_is_understood() {
         let Poll::Granted(stored) = poll(200, r#"{"access_token":"pos_a","x":1}"#) else {
             panic!("no grant");
         };
@@ -637,7 +626,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn retry_after_is_read_in_both_forms() {
+    fn retry_after_is_parsed_in_both_forms() {
         let mut reply = answer(503, "");
         reply.headers.insert("retry-after", "7".parse().unwrap());
         assert_eq!(

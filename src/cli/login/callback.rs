@@ -1,9 +1,9 @@
-//! Waits on 127.0.0.1 for the one request by which a browser comes back from Postiz with an authorization code (RFC 8252
-//! §7.3), and answers it with a page once it is known how the login ended.
+//! Waits on 127.0.0.1 for the callback: the request with which Postiz sends the browser back with an authorization code
+//! (RFC 8252 §7.3). Answers it with a page once the end of the login is known.
 //!
-//! Everything on this machine, each web page in its browser too, may connect: connections are bounded in number and size,
-//! none waits for another, and whatever is not the callback with the right `state` is answered 404 and changes nothing.
-//! tiny_http's server bounds neither, so the requests are read by httparse here.
+//! Every program of this machine, and every web page in its browser, may connect. So connections are limited in number and
+//! size, none waits for another, and a request that is not the callback with the right `state` gets a 404 and changes
+//! nothing. tiny_http's server has no such limits; this file parses requests by httparse.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -15,19 +15,19 @@ use crate::cli::context::{Clock, sleep};
 use crate::cli::error::CliError;
 use crate::shared::secret::Secret;
 
-/// A port of 127.0.0.1 that waits for the browser.
+/// A port of 127.0.0.1 that waits for the callback.
 pub(super) struct CallbackListener {
     listener: TcpListener,
     port: u16,
 }
 
-/// The browser, back from Postiz and waiting for a page.
+/// A callback that came: the browser waits for its page.
 pub(super) struct Callback {
     pub(super) outcome: Outcome,
     browser: TcpStream,
 }
 
-/// What Postiz sent the browser back with (RFC 6749 §4.1.2).
+/// The authorization response (RFC 6749 §4.1.2).
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Code(Secret<String>),
@@ -55,13 +55,13 @@ impl CallbackListener {
         self.port
     }
 
-    /// Where Postiz sends the browser. It compares this as a whole string, port included.
+    /// Where Postiz sends the browser. Postiz compares it as a string, port included.
     pub(super) fn redirect_uri(&self) -> String {
         format!("http://127.0.0.1:{}{PATH}", self.port)
     }
 
-    /// Waits `time` for the callback that carries `state`; `None` when it does not come. `tick` is called about once a
-    /// second with the time left.
+    /// Waits up to `time` for the callback with `state`; `None` when it does not come. Calls `tick` about once a second with
+    /// the time left.
     pub(super) fn wait(
         self,
         state: &str,
@@ -71,13 +71,13 @@ impl CallbackListener {
     ) -> Result<Option<Callback>, CliError> {
         let end = clock.now() + time;
         let mut next_tick = clock.now();
-        let mut visitors = Vec::new();
+        let mut connections = Vec::new();
         while clock.now() < end {
             if clock.now() >= next_tick {
                 tick(end - clock.now());
                 next_tick += TICK;
             }
-            if let Some(callback) = self.serve_once(&mut visitors, state) {
+            if let Some(callback) = self.serve_once(&mut connections, state) {
                 return Ok(Some(callback));
             }
             sleep(clock, PAUSE)?;
@@ -85,34 +85,34 @@ impl CallbackListener {
         Ok(None)
     }
 
-    /// Takes in what is there now, without waiting for anyone.
-    fn serve_once(&self, visitors: &mut Vec<Visitor>, state: &str) -> Option<Callback> {
-        for _ in 0..VISITORS_MAX {
+    /// Accepts and reads what has arrived, without waiting.
+    fn serve_once(&self, connections: &mut Vec<Connection>, state: &str) -> Option<Callback> {
+        for _ in 0..CONNECTIONS_MAX {
             let Ok((stream, _)) = self.listener.accept() else {
                 break;
             };
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }
-            if visitors.len() == VISITORS_MAX {
-                // The oldest has had the longest time to send its request.
-                visitors.remove(0);
+            if connections.len() == CONNECTIONS_MAX {
+                // The oldest has had the most time to send its request.
+                connections.remove(0);
             }
-            visitors.push(Visitor {
+            connections.push(Connection {
                 stream,
                 head: Vec::new(),
             });
         }
         let mut at = 0;
-        while at < visitors.len() {
-            match visitors[at].read(state) {
-                Progress::Waiting => at += 1,
-                Progress::Gone => drop(visitors.remove(at)),
-                Progress::Other(status) => visitors.remove(at).turn_away(status),
-                Progress::Callback(outcome) => {
+        while at < connections.len() {
+            match connections[at].read(state) {
+                ReadState::Waiting => at += 1,
+                ReadState::Gone => drop(connections.remove(at)),
+                ReadState::Other(status) => connections.remove(at).refuse(status),
+                ReadState::Callback(outcome) => {
                     return Some(Callback {
                         outcome,
-                        browser: visitors.remove(at).stream,
+                        browser: connections.remove(at).stream,
                     });
                 }
             }
@@ -122,33 +122,33 @@ impl CallbackListener {
 }
 
 /// A connection whose request is not complete yet.
-struct Visitor {
+struct Connection {
     stream: TcpStream,
     head: Vec<u8>,
 }
 
-/// How far a visitor's request has come.
-enum Progress {
+/// How far a connection's request has come.
+enum ReadState {
     Waiting,
     Gone,
-    /// It is complete or will never be, and is to be answered with this status.
+    /// It is not the callback, and gets this status.
     Other(&'static str),
     Callback(Outcome),
 }
 
-impl Visitor {
-    /// Reads what has arrived, and looks whether the request is complete.
-    fn read(&mut self, state: &str) -> Progress {
+impl Connection {
+    /// Reads what has arrived, and parses the request once it is complete.
+    fn read(&mut self, state: &str) -> ReadState {
         let mut chunk = [0; 4096];
         loop {
             match self.stream.read(&mut chunk) {
-                Ok(0) => return Progress::Gone,
+                Ok(0) => return ReadState::Gone,
                 Ok(count) => self.head.extend_from_slice(&chunk[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Progress::Waiting;
+                    return ReadState::Waiting;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => return Progress::Gone,
+                Err(_) => return ReadState::Gone,
             }
             let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
             let mut request = httparse::Request::new(&mut headers);
@@ -157,20 +157,20 @@ impl Visitor {
                     let method = request.method.unwrap_or_default();
                     let target = request.path.unwrap_or_default();
                     return match outcome(method, target, state) {
-                        Some(outcome) => Progress::Callback(outcome),
-                        None => Progress::Other("404 Not Found"),
+                        Some(outcome) => ReadState::Callback(outcome),
+                        None => ReadState::Other("404 Not Found"),
                     };
                 }
                 Ok(httparse::Status::Partial) if self.head.len() > HEAD_BYTES_MAX => {
-                    return Progress::Other("431 Request Header Fields Too Large");
+                    return ReadState::Other("431 Request Header Fields Too Large");
                 }
                 Ok(httparse::Status::Partial) => {}
-                Err(_) => return Progress::Other("400 Bad Request"),
+                Err(_) => return ReadState::Other("400 Bad Request"),
             }
         }
     }
 
-    fn turn_away(self, status: &str) {
+    fn refuse(self, status: &str) {
         let text = "This address only ends a login of the Postiz command line.\n";
         respond(&self.stream, status, "text/plain; charset=utf-8", text);
     }
@@ -179,7 +179,7 @@ impl Visitor {
 impl Callback {
     /// Shows the browser how the login ended.
     pub(super) fn answer(self, ending: Ending) {
-        // A browser that does not read must not keep the program from ending.
+        // A browser that does not read must not keep the program running.
         let can_wait = self.browser.set_nonblocking(false).is_ok()
             && self.browser.set_write_timeout(Some(ANSWER_TIMEOUT)).is_ok();
         if can_wait {
@@ -189,7 +189,7 @@ impl Callback {
     }
 }
 
-/// Writes an answer. Nothing depends on its arrival: a visitor that has gone, or does not read, goes without.
+/// Writes an answer. A failure is ignored, since nothing depends on its arrival.
 fn respond(mut stream: &TcpStream, status: &str, content_type: &str, body: &str) {
     let answer = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
@@ -201,7 +201,8 @@ fn respond(mut stream: &TcpStream, status: &str, content_type: &str, body: &str)
     let _ = stream.write_all(answer.as_bytes());
 }
 
-/// What the request brings, if it is the callback: a GET of the one path, with the right `state`, with each field once.
+/// The outcome in a callback; `None` for any other request. A callback is a GET of the one path with the right `state` and
+/// each field once.
 fn outcome(method: &str, target: &str, state: &str) -> Option<Outcome> {
     let (path, query) = target.split_once('?')?;
     if method != "GET" || path != PATH {
@@ -248,15 +249,15 @@ fn page(ending: Ending) -> String {
 
 const PATH: &str = "/callback";
 
-/// How often the port is looked at: nobody notices, and it costs no CPU to speak of.
+/// The pause between two looks at the port: short to a person, and hardly any CPU.
 const PAUSE: Duration = Duration::from_millis(20);
 
 const TICK: Duration = Duration::from_secs(1);
 
-/// Connections at once. A browser opens a few; more than this at a time are others', and the oldest gives way.
-const VISITORS_MAX: usize = 64;
+/// Most connections at once; then the oldest is closed. A browser opens a few.
+const CONNECTIONS_MAX: usize = 64;
 
-/// Longest request head. A callback has some 1 KiB, a browser's cookies for 127.0.0.1 may add a few.
+/// Longest request head. A callback has about 1 KiB, and the browser's cookies for 127.0.0.1 may add some.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 const HEADERS_MAX: usize = 100;
@@ -306,11 +307,11 @@ mod tests {
     }
 
     #[test]
-    fn pages_leave_no_place_unfilled() {
+    fn pages_have_no_placeholder_left() {
         for ending in [Ending::SignedIn, Ending::Refused, Ending::Failed] {
             let page = page(ending);
-            for place in ["{style}", "{title}", "{text}"] {
-                assert!(!page.contains(place), "{place}");
+            for placeholder in ["{style}", "{title}", "{text}"] {
+                assert!(!page.contains(placeholder), "{placeholder}");
             }
         }
     }
@@ -329,7 +330,7 @@ mod tests {
             self.0.set(self.now() + time);
             true
         }
-        fn finish_first(&self, work: &mut dyn FnMut()) {
+        fn defer_interrupt(&self, work: &mut dyn FnMut()) {
             work();
         }
     }

@@ -1,28 +1,30 @@
-//! The device flow from the user's side (RFC 8628 §3): shows the code and the page's address, waits until the code is
-//! confirmed. In one go, or for agents as `--start` and `--finish`, with the device code kept in a file in between.
+//! Signs in by an auth server (RFC 8628 §3): shows the code and the page's address, and waits until the user has confirmed
+//! the code. It runs in one call, or for agents in two (`--start`, `--finish`), which keep the device code in a file.
 
 use serde_json::json;
 
-use crate::cli::command::Options;
-use crate::cli::commands::auth::AS_JSON;
+use crate::cli::command::{AS_JSON, Options};
 use crate::cli::context::{Context, sleep};
-use crate::cli::credentials::{AUTH_SERVER_VARIABLE, CredentialsFile, Stored};
+use crate::cli::credentials::{self, Stored};
 use crate::cli::error::{CliError, Exit};
-use crate::cli::login::auth_server::{AuthServer, Codes, Trust};
+use crate::cli::json_file::JsonFile;
+use crate::cli::login::auth_server::{AuthServer, Codes, Trust, reference};
+use crate::cli::login::flags::{ALLOW_HTTP, AUTH_SERVER, NO_WAIT, QR};
+use crate::cli::login::keep::keep;
 use crate::cli::login::machine::machine_name;
+use crate::cli::login::show::{
+    ignore_closed, minutes, open_browser, show_event, warn_if_not_encrypted,
+};
 use crate::cli::login::started_login::StartedLogin;
 use crate::cli::login::wait::{Wait, wait_for_token};
-use crate::cli::login::{
-    ALLOW_HTTP, AUTH_SERVER, NO_WAIT, QR, ignore_closed, keep, minutes, open_browser, show_event,
-    warn_if_not_encrypted,
-};
 use crate::cli::qr;
+use crate::cli::signed_in::AUTH_SERVER_VARIABLE;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::secret::Secret;
 
-/// Shows the codes, opens the browser, waits, and keeps the token.
-pub(super) fn in_one_go(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let file = CredentialsFile::locate(context)?;
+/// Shows the code, opens the browser, waits, and saves the token.
+pub(super) fn sign_in(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+    let file = credentials::locate(context)?;
     let (server, codes) = begin(context, options, &file)?;
     let events = options.has(&AS_JSON);
     if events {
@@ -46,13 +48,14 @@ pub(super) fn in_one_go(context: &mut Context, options: &Options) -> Result<Exit
         codes.expires_in,
         first_pause,
     );
-    let stored = wait_with_countdown(context, &server, &codes.device_code, &mut wait)?;
-    keep(context, &file, &stored, events)
+    let stored = wait_with_countdown(context, &server, &codes.device_code, &mut wait);
+    let kept = stored.and_then(|stored| keep(context, &file, &stored, events));
+    kept.map_err(|error| error.reference(reference(&codes.device_code)))
 }
 
-/// `--start`: asks for codes, keeps the device code, and ends.
+/// `--start`: asks for codes, saves the device code, and shows the user code.
 pub(super) fn start(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let file = CredentialsFile::locate(context)?;
+    let file = credentials::locate(context)?;
     let (server, codes) = begin(context, options, &file)?;
     let started = StartedLogin::begin(server.base(), &codes, context.clock.date());
     let login_file = StartedLogin::file_beside(&file);
@@ -74,16 +77,16 @@ pub(super) fn start(context: &mut Context, options: &Options) -> Result<Exit, Cl
     Ok(Exit::Done)
 }
 
-/// `--finish`: goes on where `--start` ended.
+/// `--finish`: waits for the login that `--start` began, and saves its token.
 pub(super) fn finish(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let file = CredentialsFile::locate(context)?;
+    let file = credentials::locate(context)?;
     file.check_writable()?;
     let login_file = StartedLogin::file_beside(&file);
     let mut started = StartedLogin::load(&login_file)?;
     let server = AuthServer::connect(trust(started.server.clone(), options), context)?;
     let date = context.clock.date();
     let (interval, left) = (started.interval(), started.left(date));
-    // However often an agent calls, the server is asked no more often than it wants.
+    // The server is polled no more often than it allows, however often an agent calls this.
     let first_pause = started.pause(date);
     let mut wait = Wait::new(context.clock.now(), interval, left, first_pause);
     let finished = if options.has(&NO_WAIT) {
@@ -93,9 +96,10 @@ pub(super) fn finish(context: &mut Context, options: &Options) -> Result<Exit, C
     };
     match finished {
         Ok(Some(stored)) => {
-            // Spent, whether or not the token can be saved.
+            // The device code is spent, whether or not the token can be saved.
             discard(context, &started, &login_file);
-            keep(context, &file, &stored, true)
+            let kept = keep(context, &file, &stored, true);
+            kept.map_err(|error| error.reference(reference(started.device_code())))
         }
         Ok(None) => {
             let is_current = started.is_at(&login_file);
@@ -106,7 +110,7 @@ pub(super) fn finish(context: &mut Context, options: &Options) -> Result<Exit, C
             let expires_in = wait.left(context.clock.now()).as_secs();
             let event = json!({ "event": "pending", "expires_in": expires_in });
             let printed = context.output.event(&event);
-            // It is pending whether or not anyone reads so.
+            // The login is pending, whether or not anyone reads the event.
             ignore_closed(printed).map(|()| Exit::Pending)
         }
         Err(error) => {
@@ -114,13 +118,13 @@ pub(super) fn finish(context: &mut Context, options: &Options) -> Result<Exit, C
             if is_over {
                 discard(context, &started, &login_file);
             }
-            Err(error)
+            Err(error.reference(reference(started.device_code())))
         }
     }
 }
 
-/// A login that is over must not be found by the next `--finish`.
-fn discard(context: &mut Context, login: &StartedLogin, login_file: &CredentialsFile) {
+/// Removes the file of a login that is over, so that the next `--finish` does not find it.
+fn discard(context: &mut Context, login: &StartedLogin, login_file: &JsonFile) {
     if !login.is_at(login_file) {
         return;
     }
@@ -153,17 +157,17 @@ fn ask_once(
     }
 }
 
-/// What comes before anyone is asked to do anything; then the codes.
+/// Checks what can be checked before the user is asked to do anything, and asks the server for codes.
 fn begin(
     context: &mut Context,
     options: &Options,
-    file: &CredentialsFile,
+    file: &JsonFile,
 ) -> Result<(AuthServer, Codes), CliError> {
     let base = auth_server(context, options)?;
     file.check_writable()?;
     warn_if_not_encrypted(context, &base);
     if base.as_str() == DEFAULT_AUTH_SERVER {
-        // It has an OAuth app, for which Postiz keeps one token of each account. Our own server's page says so where it has one.
+        // It has an OAuth app, for which Postiz keeps one token per account. Our own server says so on its page.
         context.output.say("Signing in by Postiz' own auth server ends an earlier login of the same account by it, on any machine.");
     } else {
         context.output.say(&format!("Auth server: {base}"));
@@ -192,7 +196,7 @@ fn trust(server: BaseUrl, options: &Options) -> Trust {
     }
 }
 
-/// A code that nobody reads is confirmed by nobody: `auth:login --json | true` is no login.
+/// Prints the codes for programs.
 fn show_code_event(context: &mut Context, codes: &Codes) -> Result<(), CliError> {
     let event = json!({
         "event": "code",
@@ -204,7 +208,7 @@ fn show_code_event(context: &mut Context, codes: &Codes) -> Result<(), CliError>
     show_event(context, &event)
 }
 
-/// Code and address stand alone on their lines, so that a double click takes the one and a click follows the other.
+/// Shows the codes. The address and the code are alone on their lines, so that they can be clicked and copied.
 fn show_codes(context: &mut Context, codes: &Codes) {
     let output = &mut context.output;
     output.say("");
@@ -228,7 +232,7 @@ fn show_qr(context: &mut Context, codes: &Codes) {
     }
 }
 
-/// Waits, and shows the time left where there is a terminal to show it on.
+/// Waits, and shows the time left on a terminal.
 fn wait_with_countdown(
     context: &mut Context,
     server: &AuthServer,
@@ -251,5 +255,5 @@ fn wait_with_countdown(
 
 const DEFAULT_AUTH_SERVER: &str = "https://cli-auth.postiz.com";
 
-/// [`CliError::word`] of a single poll without an answer.
+/// The error's word after a single poll without an answer.
 const NO_ANSWER: &str = "no_answer";

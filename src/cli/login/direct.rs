@@ -1,42 +1,43 @@
 //! Signs in at Postiz itself, with neither an auth server nor an OAuth app (RFC 8252): registers a client for this machine,
-//! opens the consent page, waits for the browser to come back, exchanges the code. callback.rs is the waiting,
-//! postiz_oauth.rs what is said to Postiz.
+//! opens the consent page, waits for the callback, and exchanges the code. callback.rs waits; postiz_oauth.rs speaks to
+//! Postiz.
 
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::cli::browser::{Closed, is_over_ssh, may_open};
-use crate::cli::command::Options;
-use crate::cli::commands::auth::AS_JSON;
+use crate::cli::browser::{NoBrowser, is_over_ssh, may_open};
+use crate::cli::command::{AS_JSON, Options};
 use crate::cli::context::Context;
-use crate::cli::credentials::{CredentialsFile, Stored, api_url_from_environment};
-use crate::cli::error::{CliError, Exit};
+use crate::cli::credentials::{self, Stored};
+use crate::cli::error::{CliError, Exit, RUN_AGAIN};
+use crate::cli::json_file::JsonFile;
 use crate::cli::login::callback::{Callback, CallbackListener, Ending, Outcome};
+use crate::cli::login::flags::{NEW_CLIENT, NO_BROWSER};
+use crate::cli::login::keep::{save, tell};
 use crate::cli::login::machine::machine_name;
-use crate::cli::login::postiz_oauth::{Postiz, Request};
+use crate::cli::login::postiz_oauth::{LoginRequest, Postiz, WAYS};
 use crate::cli::login::registered_client::RegisteredClient;
-use crate::cli::login::{
-    NEW_CLIENT, NO_BROWSER, minutes, save, show_event, tell, warn_if_not_encrypted,
-};
+use crate::cli::login::show::{minutes, show_event, warn_if_not_encrypted};
+use crate::cli::signed_in::api_url_from_environment;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::hash::hex;
 use crate::shared::pkce;
 use crate::shared::random;
 use crate::shared::text::printable_cut;
 
-/// Signs in.
+/// Opens the consent page, waits, and saves the token.
 pub(super) fn sign_in(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let api_url = api_url_from_environment(context)?;
     check_browser(context, options)?;
     let frontend_url = frontend_url(context, &api_url)?;
-    let file = CredentialsFile::locate(context)?;
+    let file = credentials::locate(context)?;
     file.check_writable()?;
     context.output.say(&format!("Postiz: {api_url}"));
     warn_if_not_encrypted(context, &api_url);
     let postiz = Postiz::connect(api_url, frontend_url, context)?;
     let (listener, client) = client(context, options, &postiz, &file)?;
-    let request = Request {
+    let request = LoginRequest {
         client_id: client.id,
         redirect_uri: listener.redirect_uri(),
         state: hex(&random::bytes::<32>()),
@@ -53,18 +54,18 @@ pub(super) fn sign_in(context: &mut Context, options: &Options) -> Result<Exit, 
     tell(context, &file, &saved?, options.has(&AS_JSON))
 }
 
-/// The browser must run on this machine, where its way back leads: elsewhere, 127.0.0.1 is another machine.
+/// Checks that a browser can run on this machine: the callback goes to 127.0.0.1, which elsewhere is another machine.
 fn check_browser(context: &Context, options: &Options) -> Result<(), CliError> {
     let has_terminal = context.output.screen().stderr_is_terminal;
     let why = if is_over_ssh(&context.vars) {
         "this is an SSH session, and the browser would come back to the wrong machine"
     } else if options.has(&NO_BROWSER) {
-        // Whoever says so opens the page, on this machine.
+        // The user opens the page on this machine.
         return Ok(());
     } else {
         match may_open(true, &context.vars, has_terminal) {
-            Err(Closed::NobodyHere) => "there is no display for a browser on this machine",
-            Err(Closed::InThisTerminal) => {
+            Err(NoBrowser::NoDisplay) => "there is no display for a browser on this machine",
+            Err(NoBrowser::InThisTerminal) => {
                 "the browser in BROWSER runs no scripts, which Postiz' pages need"
             }
             _ => return Ok(()),
@@ -73,14 +74,14 @@ fn check_browser(context: &Context, options: &Options) -> Result<(), CliError> {
     Err(impossible(why))
 }
 
-/// Why direct login cannot be, and what can.
+/// The error where direct login is impossible, with the ways that work.
 pub(super) fn impossible(why: &str) -> CliError {
     CliError::failed(format!("cannot sign in to Postiz directly: {why}"))
         .word("no_browser")
         .hint(WAYS)
 }
 
-/// Where the API's users see their pages: beside it, except in the cloud.
+/// The URL of Postiz' pages: the API's without `/api`, except in the cloud.
 fn frontend_url(context: &Context, api_url: &BaseUrl) -> Result<BaseUrl, CliError> {
     let url = match context.vars.text(FRONTEND_VARIABLE) {
         Some(url) => url,
@@ -99,13 +100,13 @@ pub(super) fn is_cloud(api_url: &BaseUrl) -> bool {
     api_url.host().eq_ignore_ascii_case(CLOUD_HOST)
 }
 
-/// The client of an earlier login where its port is free and Postiz knows it, else a new one; and the port it waits on,
-/// which is bound before the registration that names it.
+/// The client of an earlier login, if its port is free and Postiz knows it, else a new one; and its port, which is bound
+/// before a registration names it.
 fn client(
     context: &mut Context,
     options: &Options,
     postiz: &Postiz,
-    file: &CredentialsFile,
+    file: &JsonFile,
 ) -> Result<(CallbackListener, RegisteredClient), CliError> {
     let name = match machine_name(context, options)?.as_str() {
         "" => CLIENT_NAME.to_owned(),
@@ -135,7 +136,7 @@ fn client(
     Ok((listener, client))
 }
 
-/// Shows the consent page's address, alone on its line, and opens it.
+/// Shows the consent page's address, alone on its line, and opens the page.
 fn show(context: &mut Context, options: &Options, url: &str) -> Result<(), CliError> {
     if options.has(&AS_JSON) {
         show_event(context, &json!({ "event": "open", "url": url }))?;
@@ -180,13 +181,13 @@ fn wait(
     })
 }
 
-/// From the browser's return to the saved login.
+/// Exchanges the callback's code, and saves the login.
 fn finish(
     context: &Context,
     postiz: &Postiz,
-    request: &Request,
+    request: &LoginRequest,
     callback: &Callback,
-    file: &CredentialsFile,
+    file: &JsonFile,
 ) -> Result<Stored, CliError> {
     match &callback.outcome {
         Outcome::Code(code) => {
@@ -201,13 +202,9 @@ fn finish(
             "Postiz ended the login: {}",
             printable_cut(error, 100)
         ))
-        .hint("run `postiz auth:login` again")),
+        .hint(RUN_AGAIN)),
     }
 }
-
-/// What to do where direct login cannot be.
-pub(super) const WAYS: &str = "three ways work: a Postiz newer than v2.23.0 and a browser on this machine; \
-    `postiz auth:login --auth-server URL` with an auth server for your Postiz; or POSTIZ_API_KEY set to a key from Settings > Public API";
 
 const CLIENT_NAME: &str = "Postiz CLI";
 

@@ -1,5 +1,5 @@
-//! The name of this machine, by which its user tells its login from others': under Settings > Approved Apps in Postiz, and
-//! on the auth server's page.
+//! The name of this machine. It tells the user's logins apart under Settings > Approved Apps in Postiz and on the auth
+//! server's page.
 
 use crate::cli::command::{Flag, Options, Takes, flag, utf8};
 use crate::cli::context::Context;
@@ -13,7 +13,7 @@ pub(crate) static MACHINE: Flag = flag(
     "what to call this machine in Postiz (default: its host name; '' for no name)",
 );
 
-/// `--machine`, else the host name without its domain; empty where there is none or none is wanted.
+/// The value of `--machine`, else the host name without its domain. Empty when there is none, or none is wanted.
 pub(super) fn machine_name(context: &Context, options: &Options) -> Result<String, CliError> {
     if let Some(given) = options.raw(&MACHINE) {
         return Ok(clean(utf8(&MACHINE, given)?));
@@ -22,15 +22,14 @@ pub(super) fn machine_name(context: &Context, options: &Options) -> Result<Strin
     Ok(clean(host_name.split('.').next().unwrap_or_default()))
 }
 
-/// One line of at most [`NAME_CHARACTERS_MAX`].
+/// `name` as one line of at most [`NAME_CHARACTERS_MAX`].
 fn clean(name: &str) -> String {
     let printable = printable(name);
     let cut: String = printable.trim().chars().take(NAME_CHARACTERS_MAX).collect();
     cut.trim_end().to_owned()
 }
 
-/// As long as one part of a host's name may be (RFC 1035 §2.3.4), which is also what our auth server takes. Postiz takes 100,
-/// with what stands before it.
+/// The limit for one part of a host name (RFC 1035 §2.3.4), and of our auth server. Postiz allows 100, with our prefix.
 const NAME_CHARACTERS_MAX: usize = 63;
 
 #[cfg(test)]
@@ -38,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_one_short_line() {
+    fn name_is_one_short_line() {
         assert_eq!(clean("  ada-laptop\n"), "ada-laptop");
         assert_eq!(clean("a\u{1b}[31m\u{202e}b\tc"), "a[31mb c");
         assert_eq!(clean(&"ä".repeat(100)), "ä".repeat(63));

@@ -1,30 +1,28 @@
-//! What direct login says to Postiz: registers a client (RFC 7591), names the consent page, exchanges the code with PKCE
-//! (RFC 6749 §4.1, RFC 7636). Each refusal becomes words here. The order of things is direct.rs.
+//! The requests of a direct login to Postiz: it registers a client (RFC 7591), builds the consent page's address, and
+//! exchanges the code with PKCE (RFC 6749 §4.1, RFC 7636). direct.rs calls these in order.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use ureq::http::{Method, Uri};
 
 use crate::cli::context::Context;
-use crate::cli::credentials::{Stored, is_sendable};
-use crate::cli::error::CliError;
-use crate::cli::http::{Answer, Http, Outgoing, Sent};
-use crate::cli::login::auth_server::is_plain_id;
-use crate::cli::login::direct::WAYS;
+use crate::cli::credentials::{Stored, is_organization_id, is_sendable, is_token};
+use crate::cli::error::{CliError, RUN_AGAIN};
+use crate::cli::http::{Answer, Http, Outgoing, RequestBody};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::pkce;
 use crate::shared::secret::Secret;
 use crate::shared::text::printable_cut;
 
-/// A Postiz: its API, and the pages that its users see.
+/// A Postiz: its API, and its pages.
 pub(super) struct Postiz {
     http: Http,
     pub(super) api_url: BaseUrl,
     frontend_url: BaseUrl,
 }
 
-/// What one login asks the consent page for, and proves itself with afterwards.
-pub(super) struct Request {
+/// The authorization request of one login (RFC 6749 §4.1.1), and the verifier of its exchange.
+pub(super) struct LoginRequest {
     pub(super) client_id: String,
     pub(super) redirect_uri: String,
     pub(super) state: String,
@@ -44,7 +42,7 @@ impl Postiz {
         })
     }
 
-    /// Registers a public client with this one callback; its id.
+    /// Registers a public client with this one callback: its ID.
     pub(super) fn register(&self, name: &str, redirect_uri: &str) -> Result<String, CliError> {
         let answer = self.post(
             "/oauth/register",
@@ -56,7 +54,7 @@ impl Postiz {
         )?;
         let body = object_in(&answer);
         match body["client_id"].as_str() {
-            Some(id) if answer.is_success() && is_plain(id, ID_BYTES_MAX) => Ok(id.to_owned()),
+            Some(id) if answer.is_success() && is_client_id(id) => Ok(id.to_owned()),
             _ => Err(self.registration_error(&answer, &body)),
         }
     }
@@ -85,7 +83,7 @@ impl Postiz {
         }
     }
 
-    /// Does Postiz still know this client? It is asked for a token by a code that was never given, which changes nothing.
+    /// Does Postiz still know this client? A token request with a code that was never issued tells, and changes nothing.
     pub(super) fn knows(&self, client_id: &str) -> Result<bool, CliError> {
         let answer = self.post(
             "/oauth/token",
@@ -94,9 +92,9 @@ impl Postiz {
         Ok(object_in(&answer)["error"] == "invalid_grant")
     }
 
-    /// The consent page for `request` (RFC 6749 §4.1.1). A person who is signed out loses it unless `returnUrl` leads back
-    /// to it: Postiz keeps the query, drops the path, and goes there after the sign-in.
-    pub(super) fn consent_url(&self, request: &Request) -> String {
+    /// The address of the consent page (RFC 6749 §4.1.1). `returnUrl` leads back to it after a sign-in, for which Postiz keeps
+    /// the query alone.
+    pub(super) fn consent_url(&self, request: &LoginRequest) -> String {
         let encoded = |text| utf8_percent_encode(text, QUERY_VALUE);
         let url = format!(
             "{}/oauth/authorize?client_id={}&response_type=code&state={}&redirect_uri={}&code_challenge={}\
@@ -111,11 +109,11 @@ impl Postiz {
         format!("{url}&returnUrl={return_url}")
     }
 
-    /// The login for an authorization code (RFC 6749 §4.1.3).
+    /// Exchanges an authorization code for the login (RFC 6749 §4.1.3).
     pub(super) fn exchange(
         &self,
         code: &Secret<String>,
-        request: &Request,
+        request: &LoginRequest,
     ) -> Result<Stored, CliError> {
         if code.expose().starts_with(RELAYED_CODE) {
             return Err(relayed());
@@ -136,10 +134,10 @@ impl Postiz {
         }
         match body["access_token"].as_str() {
             Some(token) if token.starts_with(RELAYED_TOKEN) => Err(relayed()),
-            Some(token) if is_plain(token, TOKEN_BYTES_MAX) => Ok(Stored {
+            Some(token) if is_token(token) => Ok(Stored {
                 access_token: Secret::new(token.to_owned()),
                 api_url: Some(self.api_url.to_string()),
-                organization_id: body.get("id").filter(|id| is_plain_id(id)).cloned(),
+                organization_id: body.get("id").filter(|id| is_organization_id(id)).cloned(),
             }),
             _ => Err(CliError::failed(
                 "Postiz said the login is done, but sent no usable access token",
@@ -182,12 +180,12 @@ impl Postiz {
                 uri,
                 authorization: None,
                 content_type: Some("application/json"),
-                body: Sent::Bytes(body.as_bytes()),
+                body: RequestBody::Bytes(body.as_bytes()),
             })
             .map_err(|no_answer| unreachable(no_answer.why, no_answer.hint))
     }
 
-    /// An answer that no Postiz gives: from a Postiz in trouble, or from something else at this address.
+    /// The error for an answer that is not Postiz' own: Postiz fails, or the address is something else's.
     fn unexpected(&self, answer: &Answer) -> CliError {
         let (api_url, status) = (&self.api_url, answer.status);
         if status == 429 || status >= 500 {
@@ -205,7 +203,7 @@ impl Postiz {
     }
 }
 
-/// The cloud's consent page lets people name a Postiz of their own instead; what that gives is of no use here.
+/// The error for a code or token that the cloud relays from a self-hosted Postiz, which the user chose on the consent page.
 fn relayed() -> CliError {
     CliError::failed("a self-hosted instance was chosen on the consent page: such a login works for MCP alone, not here")
         .word("self_hosted_relay")
@@ -215,7 +213,7 @@ fn relayed() -> CliError {
         )
 }
 
-/// What an error says: `error_description`, or else its `message`, with the error's code.
+/// The reason in an error: `error_description`, else `message`, and the error's code.
 fn reason_in(body: &Value) -> String {
     let error = printable_cut(body["error"].as_str().unwrap_or_default(), 100);
     let message = match (&body["error_description"], &body["message"]) {
@@ -229,7 +227,7 @@ fn reason_in(body: &Value) -> String {
     format!("{} ({error})", printable_cut(&message, 300))
 }
 
-/// The JSON object of an answer; null when it is none.
+/// The JSON object of an answer; null when the body is none.
 fn object_in(answer: &Answer) -> Value {
     let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     if value.is_object() {
@@ -239,25 +237,24 @@ fn object_in(answer: &Answer) -> Value {
     }
 }
 
-fn is_plain(text: &str, bytes_max: usize) -> bool {
-    !text.is_empty() && text.len() <= bytes_max && is_sendable(text)
+fn is_client_id(id: &str) -> bool {
+    !id.is_empty() && id.len() <= ID_BYTES_MAX && is_sendable(id)
 }
 
-/// What stays as it is in a query value (RFC 3986 §2.3).
+/// Encodes all but the unreserved characters (RFC 3986 §2.3).
 const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
     .remove(b'.')
     .remove(b'~');
 
-/// How the codes and tokens begin that the cloud gives for a self-hosted instance.
+/// The prefixes of codes and tokens that the cloud relays from a self-hosted Postiz.
 const RELAYED_CODE: &str = "psc_";
 const RELAYED_TOKEN: &str = "psh_";
 
-/// Longer than any client id of Postiz.
+/// Longest client ID: longer than any of Postiz.
 const ID_BYTES_MAX: usize = 256;
 
-/// Longer than any token of Postiz, shorter than what HTTP servers take as a header.
-const TOKEN_BYTES_MAX: usize = 4096;
-
-const RUN_AGAIN: &str = "run `postiz auth:login` again";
+/// The hint where direct login is impossible.
+pub(super) const WAYS: &str = "three ways work: a Postiz newer than v2.23.0 and a browser on this machine; \
+    `postiz auth:login --auth-server URL` with an auth server for your Postiz; or POSTIZ_API_KEY set to a key from Settings > Public API";

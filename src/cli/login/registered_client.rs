@@ -1,32 +1,32 @@
-//! The client that this machine registered at Postiz, kept beside the credentials with its port: used again by the next
-//! login, so that the list under Settings > Approved Apps does not grow. It holds no secret.
+//! The client that this machine registered at Postiz, saved with its port beside the credentials. The next login uses it
+//! again, so that the list under Settings > Approved Apps does not grow. It holds no secret.
 
 use serde_json::Map;
 
-use crate::cli::credentials::CredentialsFile;
+use crate::cli::json_file::JsonFile;
 use crate::shared::base_url::BaseUrl;
 
-/// A client at the Postiz of one API URL, under one name.
+/// A registered client.
 pub(super) struct RegisteredClient {
     pub(super) id: String,
-    /// Its callback's.
+    /// The port of its callback.
     pub(super) port: u16,
 }
 
 impl RegisteredClient {
-    /// Where the client is kept whose logins end in `file`.
-    pub(super) fn file_beside(file: &CredentialsFile) -> CredentialsFile {
+    /// The file for the client, beside the credentials in `file`.
+    pub(super) fn file_beside(file: &JsonFile) -> JsonFile {
         file.beside(".client")
     }
 
-    /// The client that is kept, if it is of this Postiz and has this name. A file that cannot be used is none: the next
-    /// registration writes it anew.
+    /// The saved client, if it is of this Postiz and has this name. A file that cannot be used is ignored, and the next
+    /// registration overwrites it.
     pub(super) fn load(
-        client_file: &CredentialsFile,
+        client_file: &JsonFile,
         api_url: &BaseUrl,
         name: &str,
     ) -> Option<RegisteredClient> {
-        let fields = client_file.load_object().ok()??;
+        let fields = client_file.load().ok()??;
         let text = |field: &str| fields.get(field)?.as_str();
         if text("apiUrl")? != api_url.as_str() || text("clientName")? != name {
             return None;
@@ -40,7 +40,7 @@ impl RegisteredClient {
 
     pub(super) fn save(
         &self,
-        client_file: &CredentialsFile,
+        client_file: &JsonFile,
         api_url: &BaseUrl,
         name: &str,
     ) -> std::io::Result<()> {
@@ -49,6 +49,6 @@ impl RegisteredClient {
         fields.insert("clientName".into(), name.into());
         fields.insert("clientId".into(), self.id.as_str().into());
         fields.insert("port".into(), self.port.into());
-        client_file.write_object(fields)
+        client_file.save(fields)
     }
 }

@@ -1,32 +1,31 @@
-//! A login between `auth:login --start` and `--finish`, kept in a file beside the credentials.
+//! A login between `auth:login --start` and `--finish`, saved in a file beside the credentials.
 //!
-//! The file holds the device code, which is as good as the token to come: whoever may read the one may read the other,
-//! and it is never put on a command line or on stdout.
+//! The file holds the device code, which is as secret as the token. It is never put on a command line or on stdout.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Map;
 
-use crate::cli::credentials::CredentialsFile;
 use crate::cli::error::CliError;
+use crate::cli::json_file::JsonFile;
 use crate::cli::login::auth_server::Codes;
 use crate::cli::login::wait::Wait;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::secret::Secret;
 
-/// What `--finish` must know.
+/// What `--finish` needs.
 pub(crate) struct StartedLogin {
     pub(crate) server: BaseUrl,
     device_code: Secret<String>,
     interval: Duration,
     /// Unix time in seconds.
     expires_at: u64,
-    /// Unix time in seconds before which the server wants no poll.
+    /// Unix time in seconds of the earliest next poll.
     ask_again_at: u64,
 }
 
 impl StartedLogin {
-    /// A login that has just been started.
+    /// A login that begins now.
     pub(crate) fn begin(server: &BaseUrl, codes: &Codes, date: SystemTime) -> StartedLogin {
         StartedLogin {
             server: server.clone(),
@@ -37,8 +36,8 @@ impl StartedLogin {
         }
     }
 
-    /// Where the login is kept that will end in `file`.
-    pub(crate) fn file_beside(file: &CredentialsFile) -> CredentialsFile {
+    /// The file for the login, beside the credentials in `file`.
+    pub(crate) fn file_beside(file: &JsonFile) -> JsonFile {
         file.beside(".login")
     }
 
@@ -50,25 +49,25 @@ impl StartedLogin {
         self.interval
     }
 
-    /// How long the codes still live.
+    /// The time until the codes expire.
     pub(crate) fn left(&self, date: SystemTime) -> Duration {
         let left = Duration::from_secs(self.expires_at.saturating_sub(unix_seconds(date)));
         left.min(LIFETIME_MAX)
     }
 
-    /// How long to wait before the next poll. A date that was set back must not make that longer than usual.
+    /// The pause before the next poll; no longer than usual, also when this machine's date was set back.
     pub(crate) fn pause(&self, date: SystemTime) -> Duration {
         let pause = Duration::from_secs(self.ask_again_at.saturating_sub(unix_seconds(date)));
         pause.min(Wait::usual_pause(self.interval))
     }
 
-    /// There was a poll just now, and the interval is this.
+    /// Notes a poll at `date`, and the `interval` that its answer asked for.
     pub(crate) fn ask_again_at(&mut self, date: SystemTime, interval: Duration) {
         self.interval = interval;
         self.ask_again_at = unix_seconds(date) + Wait::usual_pause(interval).as_secs() + 1;
     }
 
-    pub(crate) fn save(&self, login_file: &CredentialsFile) -> Result<(), CliError> {
+    pub(crate) fn save(&self, login_file: &JsonFile) -> Result<(), CliError> {
         let mut fields = Map::new();
         fields.insert("authServer".into(), self.server.as_str().into());
         fields.insert(
@@ -78,24 +77,24 @@ impl StartedLogin {
         fields.insert("interval".into(), self.interval.as_secs_f64().into());
         fields.insert("expiresAt".into(), self.expires_at.into());
         fields.insert("askAgainAt".into(), self.ask_again_at.into());
-        login_file.write_object(fields).map_err(|error| {
+        login_file.save(fields).map_err(|error| {
             let message = format!("cannot write {}: {error}", login_file.shown());
             CliError::failed(message).word("cannot_save")
         })
     }
 
-    /// Does the file still hold this login? A later `--start` has put its own there.
-    pub(crate) fn is_at(&self, login_file: &CredentialsFile) -> bool {
+    /// Does the file still hold this login? A later `--start` overwrites it.
+    pub(crate) fn is_at(&self, login_file: &JsonFile) -> bool {
         StartedLogin::load(login_file).is_ok_and(|found| found.device_code == self.device_code)
     }
 
-    pub(crate) fn load(login_file: &CredentialsFile) -> Result<StartedLogin, CliError> {
+    pub(crate) fn load(login_file: &JsonFile) -> Result<StartedLogin, CliError> {
         let not_started = |message: String| {
             CliError::failed(message)
                 .word("not_started")
                 .hint("run `postiz auth:login --start` first")
         };
-        let Some(fields) = login_file.load_object()? else {
+        let Some(fields) = login_file.load()? else {
             return Err(not_started("no login has been started".to_owned()));
         };
         let read = || {
@@ -118,8 +117,8 @@ fn unix_seconds(date: SystemTime) -> u64 {
     since.unwrap_or_default().as_secs()
 }
 
-/// More than a server may ask for, `slow_down`s included; a file that says more is not ours.
+/// Longest interval that a file may hold: longer than a server may ask for.
 const INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
 
-/// No code lives longer, whatever happened to this machine's date.
+/// Longest lifetime of codes, whatever this machine's date.
 const LIFETIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);

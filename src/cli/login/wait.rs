@@ -1,31 +1,31 @@
-//! Waits for a login to be confirmed: how long between polls, what is waited out, when to give up. Asking is
-//! auth_server.rs; the clock and the asking come in as arguments, so that tests run a 15-minute login in no time.
+//! Schedules the polls of a login: the pauses between them, retries after failures, and when to give up. auth_server.rs
+//! polls. Clock and poll are arguments, so that unit tests simulate a login of 15 minutes.
 
 use std::time::Duration;
 
 use crate::cli::context::{Clock, sleep};
 use crate::cli::credentials::Stored;
-use crate::cli::error::CliError;
+use crate::cli::error::{CliError, RUN_AGAIN};
 use crate::cli::login::auth_server::Poll;
 use crate::shared::wire::SLOW_DOWN_S;
 
-/// One login's wait, from poll to poll.
+/// The state of one login's polling.
 pub(crate) struct Wait {
-    /// What the server asks for; `slow_down` raises it for good.
+    /// The pause that the server asks for; `slow_down` raises it for good.
     interval: Duration,
-    /// Polls in a row that brought no answer.
+    /// How many polls in a row got no answer.
     failures: u32,
-    /// When the codes expire, on our clock.
+    /// When the codes expire, by our clock.
     deadline: Duration,
-    /// When to stop believing a server that says "pending" past the deadline.
+    /// When to give up on a server that answers `authorization_pending` past the deadline.
     give_up: Duration,
-    /// What went wrong in the last poll, if it brought no answer.
+    /// Why the last poll got no answer, if it got none.
     trouble: Option<String>,
     pause: Duration,
 }
 
 impl Wait {
-    /// A wait that begins now and asks for the first time after `first_pause`.
+    /// Begins now; the first poll comes after `first_pause`.
     pub(crate) fn new(
         now: Duration,
         interval: Duration,
@@ -36,45 +36,45 @@ impl Wait {
             interval,
             failures: 0,
             deadline: now + expires_in,
-            // A clock that runs 30 % fast is through the codes' lifetime when 77 % of it has passed, and the login must not
-            // end there: the server knows best when its codes expire.
+            // A clock that runs 30 % fast shows the end of the codes' lifetime when 77 % of it has passed. The login must
+            // not end then: the server decides when its codes expire.
             give_up: now + expires_in.mul_f64(1.0 + 2.0 * CLOCK_ERROR),
             trouble: None,
             pause: first_pause,
         }
     }
 
-    /// The pause before a first poll, and between polls that bring answers.
+    /// The pause before the first poll, and between polls that get answers.
     ///
     /// Clocks of virtual machines run up to 30 % fast, and no poll may come sooner than the interval (RFC 8628 §3.5): a
-    /// server that counts would answer `slow_down` for ever.
+    /// strict server would answer each with `slow_down`.
     pub(crate) fn usual_pause(interval: Duration) -> Duration {
         interval.mul_f64(1.0 + CLOCK_ERROR)
     }
 
-    /// The interval as it is now.
+    /// The current interval.
     pub(crate) fn interval(&self) -> Duration {
         self.interval
     }
 
-    /// How long to wait before the next poll.
+    /// The pause before the next poll.
     pub(crate) fn pause(&self) -> Duration {
         self.pause
     }
 
-    /// How long the codes still live.
+    /// The time until the codes expire.
     pub(crate) fn left(&self, now: Duration) -> Duration {
         self.deadline.saturating_sub(now)
     }
 
-    /// What went wrong in the last poll, if it brought no answer.
+    /// Why the last poll got no answer, if it got none.
     pub(crate) fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }
 
-    /// Takes in what a poll brought: the login if it is done, an error if it is over, else there is more to wait.
+    /// Notes the result of a poll: the login when it is granted, an error when it is over, `None` when it is pending.
     pub(crate) fn take(&mut self, poll: Poll, now: Duration) -> Result<Option<Stored>, CliError> {
-        let answer_was_lost = self.trouble.is_some();
+        let had_no_answer = self.trouble.is_some();
         match poll {
             Poll::Granted(stored) => return Ok(Some(stored)),
             Poll::Pending | Poll::SlowDown if now >= self.give_up => return Err(expired(None)),
@@ -95,7 +95,7 @@ impl Wait {
                     CliError::failed("the login was refused in the browser").word("access_denied")
                 );
             }
-            Poll::Unknown if answer_was_lost => {
+            Poll::Unknown if had_no_answer => {
                 return Err(CliError::failed(
                     "the login was approved, but the answer with the token was lost on its way",
                 )
@@ -136,8 +136,8 @@ impl Wait {
         self.pause = Wait::usual_pause(self.interval);
     }
 
-    /// RFC 8628 §3.5: without an answer, ask less and less often. Never more often than the interval, which `slow_down`
-    /// may have raised past the longest of these pauses.
+    /// Backs off after a poll without an answer (RFC 8628 §3.5). The pause is never shorter than the interval, which
+    /// `slow_down` may have raised past the longest backoff.
     fn failed(&mut self, why: String, retry_after: Duration) {
         self.failures = (self.failures + 1).min(10);
         self.trouble = Some(why);
@@ -147,7 +147,7 @@ impl Wait {
     }
 }
 
-/// Polls until the login is done or over. `tick` hears about once a second how long the codes still live.
+/// Polls until the login is granted or over. Calls `tick` about once a second with the time until the codes expire.
 pub(crate) fn wait_for_token(
     clock: &dyn Clock,
     wait: &mut Wait,
@@ -164,7 +164,7 @@ pub(crate) fn wait_for_token(
         if let Some(stored) = wait.take(poll(), clock.now())? {
             return Ok(stored);
         }
-        // However long a server asks to wait, the codes' end is worth one more poll.
+        // A server's Retry-After may be long; there is a last poll when the codes expire.
         let until_deadline = wait.left(clock.now()).max(Wait::usual_pause(wait.interval));
         wait.pause = wait.pause.min(until_deadline);
     }
@@ -180,15 +180,13 @@ fn expired(trouble: Option<&str>) -> CliError {
         .hint(RUN_AGAIN)
 }
 
-/// How far off a clock may be, as a part of the time measured.
+/// The largest error of a clock, as a part of the time that it measures.
 const CLOCK_ERROR: f64 = 0.3;
 
-/// Longest pause after failures, unless the interval is longer.
+/// Longest backoff, unless the interval is longer.
 const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 const TICK: Duration = Duration::from_secs(1);
-
-const RUN_AGAIN: &str = "run `postiz auth:login` again";
 
 #[cfg(test)]
 mod tests {
@@ -197,7 +195,7 @@ mod tests {
     use std::cell::{Cell, RefCell};
     use std::time::SystemTime;
 
-    /// A clock that runs `rate` times as fast as true time, and passes only while it is slept on.
+    /// A clock that runs `rate` times as fast as true time, which passes only during sleeps.
     struct SimulatedClock {
         true_time: Cell<f64>,
         rate: f64,
@@ -215,7 +213,7 @@ mod tests {
                 .set(self.true_time.get() + time.as_secs_f64() / self.rate);
             true
         }
-        fn finish_first(&self, work: &mut dyn FnMut()) {
+        fn defer_interrupt(&self, work: &mut dyn FnMut()) {
             work();
         }
     }
@@ -237,7 +235,7 @@ mod tests {
         }
     }
 
-    /// Runs a whole login against `server`, which answers by true time and the number of the poll.
+    /// Runs a whole login against `server`, which gets the true time and the number of the poll.
     fn login(rate: f64, interval: u64, server: impl Fn(f64, usize) -> Poll) -> Outcome {
         let clock = SimulatedClock {
             true_time: Cell::new(0.0),
@@ -282,9 +280,9 @@ mod tests {
         (0..=600).map(|step| 0.7 + f64::from(step) / 1000.0)
     }
 
-    /// With clocks from 30 % slow to 30 % fast, no poll comes sooner than the interval.
+    /// The clocks run from 30 % slow to 30 % fast.
     #[test]
-    fn no_clock_polls_too_soon() {
+    fn polls_never_come_sooner_than_the_interval() {
         for rate in rates() {
             let outcome = login(rate, 5, |now, _| {
                 if now > 200.0 {
@@ -300,9 +298,9 @@ mod tests {
         }
     }
 
-    /// Whatever the clock, an approval a minute before the end still arrives, and the end is the server's to say.
+    /// Whatever the clock, an approval a minute before the end arrives, and the server decides when the codes expire.
     #[test]
-    fn no_clock_gives_up_before_the_codes_expire() {
+    fn wait_does_not_end_before_the_codes_expire() {
         for rate in rates() {
             let late = login(rate, 5, |now, _| {
                 if now > 840.0 {
@@ -325,15 +323,15 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_never_says_expired_does_not_hold_us_for_ever() {
+    fn wait_ends_although_the_server_never_says_expired() {
         let outcome = login(1.0, 5, |_, _| Poll::Pending);
         assert_eq!(outcome.word(), "expired_token");
         assert!((1440.0..1460.0).contains(outcome.polls.last().unwrap()));
     }
 
-    /// One slow_down slows this and all later polls, so that a strict server is content with even the fastest clock.
+    /// One slow_down slows this and all later polls. A strict server sends none, even with the fastest clock.
     #[test]
-    fn slow_down_is_for_good() {
+    fn slow_down_holds_for_all_later_polls() {
         let outcome = login(1.0, 5, |_, poll| match poll {
             1 | 3 => Poll::SlowDown,
             6 => granted(),
@@ -359,9 +357,9 @@ mod tests {
         }
     }
 
-    /// Without answers, polls come less and less often, 30 s apart at most, and the login still succeeds.
+    /// Without answers, polls back off up to 30 s, and the login still succeeds.
     #[test]
-    fn blips_are_waited_out() {
+    fn failed_polls_back_off_and_recover() {
         let outcome = login(
             1.0,
             5,
@@ -378,9 +376,9 @@ mod tests {
         assert_eq!(outcome.gaps(), [6.5, 13.0, 26.0, 6.5, 6.5]);
     }
 
-    /// An interval that slow_down raised past the longest pause is not lowered by a failure.
+    /// An interval that slow_down raised past the longest backoff stays.
     #[test]
-    fn a_failure_never_makes_polls_faster() {
+    fn failure_never_makes_polls_faster() {
         let outcome = login(1.0, 60, |_, poll| match poll {
             1 => Poll::SlowDown,
             2 | 3 => unanswered(),
@@ -389,9 +387,9 @@ mod tests {
         assert_eq!(outcome.gaps(), [78.0, 84.5, 84.5, 84.5]);
     }
 
-    /// A server that names its own pause gets it, but the codes' end is worth one more poll.
+    /// Retry-After sets the pause, but there is a last poll when the codes expire.
     #[test]
-    fn retry_after_is_kept() {
+    fn retry_after_sets_the_pause() {
         let busy = |seconds| Poll::Unanswered {
             why: "HTTP 503".to_owned(),
             retry_after: Some(Duration::from_secs(seconds)),
@@ -411,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_gone_ends_the_login_with_the_codes() {
+    fn login_without_answers_ends_with_the_codes() {
         let outcome = login(1.0, 5, |_, _| unanswered());
         assert_eq!(outcome.word(), "expired_token");
         assert!(
@@ -425,9 +423,9 @@ mod tests {
         assert!((900.0..931.0).contains(outcome.polls.last().unwrap()));
     }
 
-    /// Each end of a login has its own word, and no poll follows.
+    /// Each end of a login has its own word.
     #[test]
-    fn each_end_is_final() {
+    fn no_poll_follows_the_end() {
         type End = fn() -> Poll;
         let ends: [(End, &str); 5] = [
             (|| Poll::Denied, "access_denied"),
@@ -453,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_lost_on_its_way_is_told_apart() {
+    fn token_in_an_answer_that_did_not_arrive_has_its_own_word() {
         let outcome = login(1.0, 5, |_, poll| {
             if poll == 1 {
                 unanswered()

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::server::client_address::TrustedProxies;
 use crate::server::config::settings::{Kind, setting};
 use crate::server::front::tls;
-use crate::server::log::Format;
+use crate::server::log::{Format, Level};
 use crate::server::store::connect;
 use crate::server::store::database_url::DatabaseUrl;
 use crate::server::times::{self, Times};
@@ -51,6 +51,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// `LOG_FORMAT`.
     pub log_format: Format,
+    /// `LOG_LEVEL`: the least urgent lines that are written.
+    pub log_level: Level,
     /// `IDLE_TIMEOUT`: how long a connection may idle between requests.
     pub idle_timeout: Duration,
     /// `STOP_DELAY`: how long `/ready` says that the server is stopping before it stops accepting.
@@ -204,6 +206,7 @@ impl Reader {
             trusted_proxies: self.value("TRUSTED_PROXIES", trusted_proxies),
             tls: self.tls(),
             log_format: self.value("LOG_FORMAT", log_format),
+            log_level: self.value("LOG_LEVEL", log_level),
             idle_timeout: Duration::from_secs(self.number("IDLE_TIMEOUT")),
             stop_delay: Duration::from_secs(self.number("STOP_DELAY")),
             limits: self.limits(),
@@ -540,6 +543,11 @@ fn log_format(text: &str) -> Parsed<Format> {
     }
 }
 
+fn log_level(text: &str) -> Parsed<Level> {
+    let level = Level::from_name(text);
+    level.ok_or_else(|| "must be error, warn, info or debug".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -699,6 +707,7 @@ mod tests {
             ("TRUSTED_PROXIES", "10.0.0.0/99"),
             ("TLS_KEY_FILE", "/k"),
             ("LOG_FORMAT", "xml"),
+            ("LOG_LEVEL", "loud"),
             ("LIMIT_CONNECTIONS", "-1"),
         ];
         let problems = read(&vars).unwrap_err();
@@ -716,6 +725,7 @@ mod tests {
             "TRUSTED_PROXIES",
             "TLS_CERT_FILE",
             "LOG_FORMAT",
+            "LOG_LEVEL",
             "LIMIT_CONNECTIONS",
         ] {
             assert!(names.contains(&name), "{name} is missing in {problems}");

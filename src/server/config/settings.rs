@@ -25,7 +25,7 @@ pub(super) enum Kind {
 const LIMIT: Kind = Number(0, 1_000_000_000);
 
 #[rustfmt::skip] // A table is read row by row.
-const SETTINGS: [Setting; 25] = [
+const SETTINGS: [Setting; 26] = [
     ("POSTIZ_OAUTH_CLIENT_ID", "none", Text, "the OAuth app made in Postiz; without one, each login registers a client of its own"),
     ("POSTIZ_OAUTH_CLIENT_SECRET", "none", Secret("POSTIZ_OAUTH_CLIENT_SECRET_FILE"), "its secret"),
     ("SERVER_SECRET", "the app's secret", Secret("SERVER_SECRET_FILE"), "what tokens at rest and cookies are protected with; without an app the embedded store makes its own beside its file, and instances on PostgreSQL must be given the same one"),
@@ -42,6 +42,7 @@ const SETTINGS: [Setting; 25] = [
     ("TLS_CERT_FILE", "off", Path, "a PEM file with the certificate chain, to serve https; needs `TLS_KEY_FILE`"),
     ("TLS_KEY_FILE", "off", Path, "a PEM file with its key (PKCS#8, SEC1 or PKCS#1)"),
     ("LOG_FORMAT", "`text`", Word, "`text`, or `json`: one object a line. Always on stderr"),
+    ("LOG_LEVEL", "`info`", Word, "the least urgent lines to write: `error`, `warn`, `info` or `debug` (pending polls and health checks, too)"),
     ("IDLE_TIMEOUT", "`75`", Seconds(1, 3_600), "seconds that a connection may idle between requests; set it above your load balancer's"),
     ("STOP_DELAY", "`0`", Seconds(0, 300), "seconds after SIGTERM in which `/ready` says that the server is stopping, before it stops accepting"),
     ("LIMIT_LOGINS_PER_MINUTE", "`30`", LIMIT, "logins that one address (one IPv6 /64) may start"),
@@ -128,6 +129,9 @@ mod tests {
     #[test]
     fn scripts_name_settings_that_exist() {
         let others = ["POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD"];
+        let others = others
+            .into_iter()
+            .chain(["CAP_NET_BIND_SERVICE", "RENEWED_LINEAGE"]);
         let known: Vec<_> = names().chain(others).collect();
         for (file, text) in [
             (
@@ -138,6 +142,16 @@ mod tests {
             (
                 "postiz-auth-server.service",
                 include_str!("../../../scripts/postiz-auth-server.service"),
+            ),
+            (
+                "https.conf",
+                include_str!("../../../scripts/postiz-auth-server.service.d/https.conf"),
+            ),
+            (
+                "postgresql-socket.conf",
+                include_str!(
+                    "../../../scripts/postiz-auth-server.service.d/postgresql-socket.conf"
+                ),
             ),
         ] {
             let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';

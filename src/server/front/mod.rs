@@ -19,7 +19,7 @@ pub(crate) mod tls;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,13 +28,13 @@ use rustls::ServerConfig;
 
 use crate::server::client_address::TrustedProxies;
 use crate::server::front::admission::{Admission, Admitted};
-use crate::server::front::request_reader::{End, Framing, Problem, RequestReader};
+use crate::server::front::request_reader::{End, Framing, Rejection, RequestReader};
 use crate::server::front::stream::Stream;
 use crate::server::front::watchdog::{OpenRequest, Watchdog};
-use crate::server::http::request::Request;
-use crate::server::http::{App, Reply};
+use crate::server::http::{App, Reply, Request, RequestId};
 use crate::server::log::Log;
 use crate::server::times::Times;
+use crate::shared::random;
 
 /// What a client with a bad request may still send before its connection is closed.
 const UNREAD_BYTES_MAX: usize = 1024 * 1024;
@@ -62,7 +62,7 @@ pub(crate) struct Front {
     app: Arc<App>,
     admission: Arc<Admission>,
     watchdog: Arc<Watchdog>,
-    next_request_id: AtomicU64,
+    next_request_id: AtomicU32,
     /// No more connections are accepted.
     closing: AtomicBool,
     /// The one warning about a proxy that is not trusted was written.
@@ -86,7 +86,7 @@ impl Front {
             app,
             admission: Admission::new(max, max_per_address),
             watchdog,
-            next_request_id: AtomicU64::new(1),
+            next_request_id: AtomicU32::new(u32::from_le_bytes(random::bytes())),
             closing: AtomicBool::new(false),
             warned_of_proxy: AtomicBool::new(false),
             failure_logged: Mutex::new(None),
@@ -112,7 +112,7 @@ impl Front {
     }
 
     /// The system has no descriptor or no thread for another connection: one that waits makes room.
-    fn make_room(&self, event: &str, error: &io::Error) {
+    fn make_room(&self, event: &'static str, error: &io::Error) {
         let mut logged = self
             .failure_logged
             .lock()
@@ -210,7 +210,7 @@ impl Front {
         if !admitted.begin_request() {
             return None;
         }
-        request.id = self.next_request_id.fetch_add(1, Ordering::Relaxed);
+        request.id = RequestId(self.next_request_id.fetch_add(1, Ordering::Relaxed));
         self.find_client(&mut request);
         let (routed, started) = (self.app.route(&request), Instant::now());
         let deadline = started + routed.timeout(&self.app);
@@ -232,8 +232,7 @@ impl Front {
             }
             return None;
         };
-        self.app
-            .log_answer(&request, &routed, reply.status, started);
+        self.app.log_answer(&request, &routed, &reply, started);
         let keep_alive = framing.keep_alive && token.is_none() && !self.app.is_stopping();
         if token.is_none() {
             // A client that does not take its answer may have to make room.
@@ -266,10 +265,10 @@ impl Front {
     }
 
     /// Answers what cannot be read as a request, and closes.
-    fn reject(&self, stream: &mut Stream, client: IpAddr, (status, error): Problem) {
+    fn reject(&self, stream: &mut Stream, client: IpAddr, (status, error): Rejection) {
         let fields = [
             ("status", &*status.to_string()),
-            ("error", error),
+            ("reason", error),
             ("client", &client.to_string()),
         ];
         self.log.info("bad_request", &fields);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use httparse::{EMPTY_HEADER, Header, Status};
 
-use crate::server::http::request::{HEADERS, Request};
+use crate::server::http::request::{HEADERS, Request, RequestId};
 use crate::shared::base_url::BaseUrl;
 
 /// Most bytes of a request line and its headers.
@@ -53,17 +53,17 @@ pub(crate) enum End {
     /// The client left, or idled for too long: nothing to say.
     Closed,
     /// It sent what is not taken: answer this, and close.
-    Bad(Problem),
+    Bad(Rejection),
 }
 
 /// A status and its reason.
-pub(crate) type Problem = (u16, &'static str);
+pub(crate) type Rejection = (u16, &'static str);
 
-const BAD_REQUEST: Problem = (400, "bad_request");
-const TIMED_OUT: Problem = (408, "request_timeout");
-const BODY_TOO_LARGE: Problem = (413, "body_too_large");
-const EXPECTATION_FAILED: Problem = (417, "expectation_failed");
-const HEAD_TOO_LARGE: Problem = (431, "headers_too_large");
+const BAD_REQUEST: Rejection = (400, "bad_request");
+const TIMED_OUT: Rejection = (408, "request_timeout");
+const BODY_TOO_LARGE: Rejection = (413, "body_too_large");
+const EXPECTATION_FAILED: Rejection = (417, "expectation_failed");
+const HEAD_TOO_LARGE: Rejection = (431, "headers_too_large");
 
 /// Reads requests off one connection, one after the other.
 pub(crate) struct RequestReader {
@@ -133,7 +133,7 @@ impl RequestReader {
 
     /// The head at the beginning of the buffer; `None` when more of it must come. Blank lines before it are dropped
     /// (RFC 9112 §2.2).
-    fn parse_head(&mut self) -> Result<Option<Head>, Problem> {
+    fn parse_head(&mut self) -> Result<Option<Head>, Rejection> {
         if self.lines.scanned < 2 {
             let pairs = self.buffer.chunks_exact(2);
             let blank = pairs.take_while(|pair| *pair == b"\r\n").count() * 2;
@@ -269,7 +269,7 @@ struct Lines {
 
 impl Lines {
     /// Where the next line ends.
-    fn end_of_line(&mut self, window: &[u8]) -> Result<Option<usize>, Problem> {
+    fn end_of_line(&mut self, window: &[u8]) -> Result<Option<usize>, Rejection> {
         while let Some(byte) = window.get(self.scanned) {
             let after_cr = self.scanned > self.line_start && window[self.scanned - 1] == b'\r';
             self.scanned += 1;
@@ -288,7 +288,7 @@ impl Lines {
     }
 
     /// Where the blank line ends that ends a head.
-    fn end_of_head(&mut self, window: &[u8]) -> Result<Option<usize>, Problem> {
+    fn end_of_head(&mut self, window: &[u8]) -> Result<Option<usize>, Rejection> {
         loop {
             let line_start = self.line_start;
             match self.end_of_line(window)? {
@@ -300,7 +300,7 @@ impl Lines {
     }
 }
 
-fn understand(parsed: &httparse::Request, peer: IpAddr) -> Result<Head, Problem> {
+fn understand(parsed: &httparse::Request, peer: IpAddr) -> Result<Head, Rejection> {
     let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version)
     else {
         return Err(BAD_REQUEST);
@@ -330,7 +330,7 @@ fn understand(parsed: &httparse::Request, peer: IpAddr) -> Result<Head, Problem>
             is_head: method == "HEAD",
         },
         request: Request {
-            id: 0,
+            id: RequestId(0),
             method: method.to_owned(),
             path: path.to_owned(),
             query: query.to_owned(),
@@ -345,7 +345,7 @@ fn understand(parsed: &httparse::Request, peer: IpAddr) -> Result<Head, Problem>
 
 /// The target as `/path?query`. A full URL loses scheme and host (RFC 9112 §3.2.2); `*` and `host:port` are of methods
 /// that are not served here.
-fn origin_form(method: &str, target: &str) -> Result<String, Problem> {
+fn origin_form(method: &str, target: &str) -> Result<String, Rejection> {
     let path = match after_scheme(target) {
         Some(rest) => {
             let path_at = target.len() - rest.len() + rest.find(['/', '?']).unwrap_or(rest.len());
@@ -380,7 +380,7 @@ fn after_scheme(target: &str) -> Option<&str> {
 
 /// How the body is framed. Two lengths, or a length and an encoding, would mean different things to different servers
 /// (RFC 9112 §6.3), and HTTP/1.0 has no encodings.
-fn body(headers: &Headers, is_http_1_1: bool) -> Result<Body, Problem> {
+fn body(headers: &Headers, is_http_1_1: bool) -> Result<Body, Rejection> {
     let (mut lengths, mut encodings) = (
         headers.all("content-length"),
         headers.all("transfer-encoding"),
@@ -399,7 +399,7 @@ fn body(headers: &Headers, is_http_1_1: bool) -> Result<Body, Problem> {
     }
 }
 
-fn content_length(value: &[u8]) -> Result<Body, Problem> {
+fn content_length(value: &[u8]) -> Result<Body, Rejection> {
     let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
     let number = std::str::from_utf8(value).ok().filter(|_| digits);
     match number.map(str::parse::<usize>) {
@@ -461,7 +461,7 @@ mod tests {
         reader
     }
 
-    fn head(text: &str) -> Result<Option<Head>, Problem> {
+    fn head(text: &str) -> Result<Option<Head>, Rejection> {
         reader(text).parse_head()
     }
 

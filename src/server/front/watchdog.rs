@@ -14,7 +14,7 @@ use std::time::Instant;
 use crate::server::front::request_reader::Framing;
 use crate::server::front::stream::Stream;
 use crate::server::front::writer;
-use crate::server::http::{App, Routed};
+use crate::server::http::{App, RequestId, Routed};
 
 /// The open requests.
 #[derive(Default)]
@@ -25,8 +25,7 @@ pub(super) struct Watchdog {
 
 #[derive(Default)]
 struct Open {
-    /// By the request's number.
-    requests: HashMap<u64, OpenRequest>,
+    requests: HashMap<RequestId, OpenRequest>,
     /// When the watchdog looks again; `None`: not before it is woken.
     wakes_at: Option<Instant>,
 }
@@ -42,10 +41,10 @@ pub(super) struct OpenRequest {
     pub(super) framing: Framing,
 }
 
-/// The handler's claim on its client.
-pub(super) struct Claim<'a> {
+/// The handler's way to take its client back.
+pub(super) struct OpenHandle<'a> {
     watchdog: &'a Watchdog,
-    id: u64,
+    id: RequestId,
 }
 
 impl Watchdog {
@@ -54,9 +53,9 @@ impl Watchdog {
         let watchdog = Arc::clone(self);
         let watch = move || {
             loop {
-                for late in watchdog.wait_for_late() {
+                for (id, late) in watchdog.wait_for_late() {
                     // No client's fault may end the watchdog.
-                    let _ = catch_unwind(AssertUnwindSafe(|| answer(&app, late)));
+                    let _ = catch_unwind(AssertUnwindSafe(|| answer(&app, id, late)));
                 }
             }
         };
@@ -67,7 +66,7 @@ impl Watchdog {
     }
 
     /// Takes a request into its care.
-    pub(super) fn open(&self, id: u64, request: OpenRequest) -> Claim<'_> {
+    pub(super) fn open(&self, id: RequestId, request: OpenRequest) -> OpenHandle<'_> {
         let mut open = self.lock();
         let deadline = request.deadline;
         open.requests.insert(id, request);
@@ -76,18 +75,18 @@ impl Watchdog {
             open.wakes_at = Some(deadline);
             self.sooner.notify_one();
         }
-        Claim { watchdog: self, id }
+        OpenHandle { watchdog: self, id }
     }
 
     /// Sleeps until requests are late, and takes them out.
-    fn wait_for_late(&self) -> Vec<OpenRequest> {
+    fn wait_for_late(&self) -> Vec<(RequestId, OpenRequest)> {
         let mut open = self.lock();
         loop {
             let now = Instant::now();
-            let is_late = |_: &u64, request: &mut OpenRequest| request.deadline <= now;
+            let is_late = |_: &RequestId, request: &mut OpenRequest| request.deadline <= now;
             let late: Vec<_> = open.requests.extract_if(is_late).collect();
             if !late.is_empty() {
-                return late.into_iter().map(|(_, request)| request).collect();
+                return late;
             }
             open.wakes_at = open.requests.values().map(|request| request.deadline).min();
             open = match open.wakes_at {
@@ -109,7 +108,7 @@ impl Watchdog {
     }
 }
 
-impl Claim<'_> {
+impl OpenHandle<'_> {
     /// The client, to be answered by the handler; `None`: the watchdog has answered, or is about to. (After the deadline
     /// nothing of the handler's may be sent: a token's lease may have ended.)
     pub(super) fn close(self) -> Option<Stream> {
@@ -123,14 +122,14 @@ impl Claim<'_> {
 }
 
 /// Answers a client without waiting for it, and closes.
-fn answer(app: &App, late: OpenRequest) {
+fn answer(app: &App, id: RequestId, late: OpenRequest) {
     let OpenRequest {
         stream,
         routed,
         framing,
         ..
     } = late;
-    if let Ok(bytes) = writer::print(app.timed_out(&routed), framing, false) {
+    if let Ok(bytes) = writer::print(app.timed_out(id, &routed), framing, false) {
         stream.send_without_waiting(&bytes);
     }
 }

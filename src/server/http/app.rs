@@ -1,23 +1,33 @@
-//! What the handlers work with, and the one way from a request to its answer.
+//! What the handlers work with, and the refusals that several of them share.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::Duration;
 
+use crate::server::codes::DeviceCodeHash;
 use crate::server::config::Config;
 use crate::server::flow::Flow;
-use crate::server::http::reply::{Reply, Token};
-use crate::server::http::request::Request;
-use crate::server::http::routes::{Audience, Routed};
-use crate::server::http::{RETRY_AFTER_S, service, verify};
+use crate::server::http::browser::CookieNames;
+use crate::server::http::reply::{Reply, Token, whole_seconds};
+use crate::server::http::request::{Request, RequestId};
 use crate::server::keys::Keys;
 use crate::server::limits::{Budget, Guesses, PollIntervals};
 use crate::server::log::Log;
 use crate::server::pages::{Page, Site};
+use crate::server::postiz::PostizError;
 use crate::server::store::StoreError;
 use crate::server::times::Times;
 use crate::shared::base_url::BaseUrl;
+
+/// Requests at once that wait for Postiz, each in its connection's thread: there must be room for others.
+const WAITING_MAX: u32 = 128;
+
+/// The parameter of the link, and the form's field, that carries the MAC of the code.
+pub(super) const LINK_MAC: &str = "mac";
+
+/// What a handler makes of a request. If the store failed, the route's audience decides what the answer looks like.
+pub(super) type Handled = Result<Reply, StoreError>;
 
 /// What the handlers work with.
 pub struct App {
@@ -38,7 +48,7 @@ pub struct App {
     /// How many requests wait for Postiz at this moment.
     pub(super) waiting: AtomicU32,
     pub(super) polls: PollIntervals,
-    pub(super) cookies: verify::CookieNames,
+    pub(super) cookies: CookieNames,
     pub(super) times: Times,
     stopping: AtomicBool,
 }
@@ -74,89 +84,10 @@ impl App {
             registrations: Budget::per_network(limits.logins_per_minute),
             waiting: AtomicU32::new(0),
             polls: PollIntervals::default(),
-            cookies: verify::CookieNames::of(&server_url),
+            cookies: CookieNames::of(&server_url),
             server_url,
             times: config.times,
             stopping: AtomicBool::new(false),
-        }
-    }
-
-    /// Which route a request takes.
-    pub(crate) fn route(&self, request: &Request) -> Routed {
-        Routed::of(self, request)
-    }
-
-    /// Answers one request, whatever it is, and logs it.
-    pub fn answer(&self, request: &Request) -> Reply {
-        let (routed, started) = (self.route(request), Instant::now());
-        let reply = self.answer_routed(&routed, request);
-        self.log_answer(request, &routed, reply.status, started);
-        reply
-    }
-
-    /// Answers a request whose route is known. A panic in a handler costs nothing else.
-    pub(crate) fn answer_routed(&self, routed: &Routed, request: &Request) -> Reply {
-        // Nothing that a handler shares is left half-changed by a panic: locks are held for single steps alone.
-        let handled = catch_unwind(AssertUnwindSafe(|| routed.handle(self, request)));
-        let reply = handled.unwrap_or_else(|_| {
-            let fields = [
-                ("method", request.method.as_str()),
-                ("request_id", &request.id.to_string()),
-                ("client", &request.client.to_string()),
-            ];
-            self.log.error("panic", &fields);
-            self.unanswered(routed, &Page::InternalError)
-        });
-        self.with_hsts(reply)
-    }
-
-    /// The answer to a request whose handler does not answer in time.
-    pub(crate) fn timed_out(&self, routed: &Routed) -> Reply {
-        let fields = [
-            ("route", routed.name()),
-            ("timeout_s", &routed.timeout(self).as_secs().to_string()),
-        ];
-        self.log.error("request_timed_out", &fields);
-        self.with_hsts(self.unanswered(routed, &Page::Unavailable))
-    }
-
-    /// 503 in the form that this route's clients understand.
-    fn unanswered(&self, routed: &Routed, page: &Page) -> Reply {
-        match routed.audience() {
-            // In plain text: the npm CLI takes any JSON error for final, and what is not JSON for a hiccup.
-            Audience::Program => Reply::unavailable(RETRY_AFTER_S),
-            Audience::Monitor => service::status(503, "unavailable"),
-            Audience::Person => self.page(503, page).with("Retry-After", RETRY_AFTER_S),
-        }
-    }
-
-    /// The line of the log that tells of a request and its answer.
-    pub(crate) fn log_answer(
-        &self,
-        request: &Request,
-        routed: &Routed,
-        status: u16,
-        started: Instant,
-    ) {
-        // In whole numbers: the code that prints others is larger than this file.
-        let tenths = started.elapsed().as_micros() / 100;
-        let fields = [
-            ("method", request.method.as_str()),
-            ("request_id", &request.id.to_string()),
-            ("route", routed.name()),
-            ("status", &status.to_string()),
-            ("ms", &format!("{}.{}", tenths / 10, tenths % 10)),
-            ("client", &request.client.to_string()),
-        ];
-        self.log.info("request", &fields);
-    }
-
-    fn with_hsts(&self, reply: Reply) -> Reply {
-        if self.server_url.is_https() {
-            // A year, for this host alone (RFC 6797): a browser that was here once does not come back in clear.
-            reply.with("Strict-Transport-Security", "max-age=31536000")
-        } else {
-            reply
         }
     }
 
@@ -180,84 +111,104 @@ impl App {
         let _ = catch_unwind(AssertUnwindSafe(end));
     }
 
-    /// `page`, with this status.
-    pub(super) fn page(&self, status: u16, page: &Page) -> Reply {
-        Reply::page(status, page.render(&self.site))
+    /// 429 for requests that were right, but too many.
+    pub(super) fn too_many_sign_ins(
+        &self,
+        request: &Request,
+        wait: Duration,
+        reason: &'static str,
+    ) -> Reply {
+        let retry_after_s = whole_seconds(wait);
+        let page = Page::TooManyCallbacks { retry_after_s };
+        self.refuse(request.id, 429, &page, Why::of_request(reason))
+            .with("Retry-After", retry_after_s)
     }
 
-    /// The store failed under a request.
-    pub(super) fn store_failed(&self, routed: &Routed, error: &StoreError) -> Reply {
-        self.log
-            .error("store_failed", &[("error", &error.to_string())]);
-        self.unanswered(routed, &Page::Unavailable)
+    /// What a person is told when Postiz did not do its part for a login.
+    pub(super) fn postiz_failed(
+        &self,
+        request: &Request,
+        error: &PostizError,
+        login: &DeviceCodeHash,
+    ) -> Reply {
+        let (status, page, reason) = postiz_failure(error);
+        self.refuse(request.id, status, &page, Why::of_login(reason, login))
+    }
+
+    /// One of the [`WAITING_MAX`] requests that may wait for Postiz, until it is dropped; `None` when there are as many.
+    pub(super) fn wait_for_postiz(&self) -> Option<WaitsForPostiz<'_>> {
+        let before = self.waiting.fetch_add(1, Ordering::AcqRel);
+        let waits = WaitsForPostiz(&self.waiting);
+        (before < WAITING_MAX).then_some(waits)
+    }
+
+    /// `page`, with this status.
+    pub(super) fn page(&self, status: u16, page: &Page) -> Reply {
+        Reply::page(status, page.render(&self.site, None))
+    }
+
+    /// `page`, which refuses what the request asked for. It shows the reference that finds the reason in the log: the
+    /// login's id, or else the request's.
+    pub(super) fn refuse(&self, id: RequestId, status: u16, page: &Page, why: Why) -> Reply {
+        let reference = match why.login {
+            Some(login) => login.login_id().to_owned(),
+            None => id.to_string(),
+        };
+        let reply = Reply::page(status, page.render(&self.site, Some(&reference)));
+        let reply = reply.because(why.reason);
+        match why.login {
+            Some(login) => reply.about(login),
+            None => reply,
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::server;
-    use crate::server::log::Format;
-    use crate::server::store::embedded::Embedded;
-    use crate::shared::secret::Secret;
-    use std::sync::Mutex;
+/// Why a page refuses.
+#[derive(Clone, Copy)]
+pub(super) struct Why<'a> {
+    /// In a word for the log.
+    pub(super) reason: &'static str,
+    /// The login that the request was about, where one was found.
+    pub(super) login: Option<&'a DeviceCodeHash>,
+}
 
-    /// What was logged, for the test to read.
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    /// A server whose store's clock has a bug at one time of the day.
-    fn app_that_panics_at(bad_time: u64, time: Arc<Mutex<u64>>, log: Lines) -> App {
-        let clock = move || {
-            let now = *time.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            assert_ne!(now, bad_time, "a bug in the clock");
-            now
-        };
-        let keys = Arc::new(Keys::new(&Secret::new("secret".to_owned())));
-        let log = Arc::new(Log::to(Format::Text, move |line| {
-            log.0.lock().unwrap().extend_from_slice(line);
-        }));
-        let config = Config::from_vars([("LIMIT_LIVE_LOGINS", "0")]).unwrap();
-        let store = Arc::new(Embedded::in_memory(Box::new(clock)).unwrap());
-        let url = BaseUrl::parse("https://auth.example").unwrap();
-        server::app(&config, store, keys, url, &log)
-    }
-
-    #[test]
-    fn panic_costs_one_request() {
-        let (time, lines) = (Arc::new(Mutex::new(1)), Lines::default());
-        let app = app_that_panics_at(2, Arc::clone(&time), lines.clone());
-        let mut start = Request::new("POST", "/device/code");
-        assert_eq!(app.answer(&start).status, 200);
-        *time.lock().unwrap() = 2;
-        start.id = 4711;
-        let reply = app.answer(&start);
-        let is_plain = ("Content-Type", "text/plain; charset=utf-8".to_owned());
-        assert!(reply.status == 503 && reply.headers.contains(&is_plain));
-        assert!(reply.headers.iter().any(|(name, _)| *name == "Retry-After"));
-        let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-        assert!(
-            log.contains("error panic method=POST request_id=4711"),
-            "{log}"
-        );
-        let mut page = Request::new("GET", "/device/verify?user_code=WDJB-MJHT");
-        page.headers.push(("accept", "text/html".to_owned()));
-        let reply = app.answer(&page);
-        let is_html = ("Content-Type", "text/html; charset=utf-8".to_owned());
-        assert!(reply.status == 503 && reply.headers.contains(&is_html));
-        *time.lock().unwrap() = 3;
-        assert_eq!(app.answer(&start).status, 200);
-    }
-
-    #[test]
-    fn https_stays_https() {
-        let time = Arc::new(Mutex::new(1));
-        let app = app_that_panics_at(0, time, Lines::default());
-        for target in ["/health", "/device/verify", "/nothing"] {
-            let reply = app.answer(&Request::new("GET", target));
-            let hsts = reply.headers.iter();
-            let hsts = hsts.filter(|(name, _)| *name == "Strict-Transport-Security");
-            assert_eq!(hsts.count(), 1, "{target}");
+impl<'a> Why<'a> {
+    /// A reason where no login was found.
+    pub(super) fn of_request(reason: &'static str) -> Why<'a> {
+        Why {
+            reason,
+            login: None,
         }
+    }
+
+    /// A reason about this login.
+    pub(super) fn of_login(reason: &'static str, login: &'a DeviceCodeHash) -> Why<'a> {
+        Why {
+            reason,
+            login: Some(login),
+        }
+    }
+}
+
+/// What a person is told when Postiz did not do its part, and the log's word for it.
+pub(super) fn postiz_failure(error: &PostizError) -> (u16, Page<'static>, &'static str) {
+    let (status, page) = match error {
+        PostizError::InvalidGrant => (502, Page::ExchangeRefused),
+        PostizError::InvalidClient => (502, Page::ServerMisconfigured),
+        PostizError::Unregistered(_) => (502, Page::Unregistered),
+        PostizError::NotPostiz(_) | PostizError::Untrusted(_) => (502, Page::PostizMisconfigured),
+        PostizError::Relayed => (502, Page::Relayed),
+        PostizError::TimedOut(_) => (504, Page::PostizUnreachable),
+        PostizError::Failed(_) => (502, Page::PostizUnreachable),
+    };
+    (status, page, error.reason())
+}
+
+/// A request that waits for Postiz.
+pub(super) struct WaitsForPostiz<'a>(&'a AtomicU32);
+
+impl Drop for WaitsForPostiz<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -1,38 +1,41 @@
 //! `GET /device/callback`: Postiz sends the browser back, with a code or an error (RFC 6749 §4.1.2).
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use crate::server::codes::State;
-use crate::server::flow::{Callback, Returning};
+use crate::server::flow::{Callback, Returned, Returning};
+use crate::server::http::app::{App, Handled, Why, postiz_failure};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Params, Request};
-use crate::server::http::verify::{browser_key, old_browser_key, too_many_sign_ins};
-use crate::server::http::{App, Handled};
 use crate::server::pages::Page;
-use crate::server::postiz::PostizError;
 use crate::server::store::StoreError;
 
-/// Requests at once that wait for Postiz, each in its connection's thread: there must be room for others.
-const WAITING_MAX: u32 = 128;
-
-/// Takes the browser back.
+/// Receives the browser from Postiz.
 pub(super) fn receive(app: &App, request: &Request) -> Handled {
-    let lost = || Ok(app.page(400, &Page::SessionLost));
+    let reject = |reason| {
+        let why = Why::of_request(reason);
+        Ok(app.refuse(request.id, 400, &Page::SessionLost, why))
+    };
     // HEAD must be safe (RFC 9110 §9.2.1): a link checker must not spend the code.
     if request.method == "HEAD" {
-        return lost();
+        return reject("head_request");
     }
     let params = Params::parse(request.query.as_bytes()).unwrap_or_default();
-    let state = params.given("state").and_then(State::parse);
-    let browsers = [browser_key(app, request), old_browser_key(app, request)];
-    let (Some(state), true) = (state, browsers.iter().any(Option::is_some)) else {
-        return lost();
+    let Some(state) = params.given("state").and_then(State::parse) else {
+        return reject("missing_state");
     };
+    let browsers = [
+        app.cookies.browser_key(request),
+        app.cookies.old_browser_key(request),
+    ];
+    if browsers.iter().all(Option::is_none) {
+        return reject("missing_cookie");
+    }
     // Charged here, since an image on another site's page comes without the cookie.
     if let Err(wait) = app.callbacks.take(request.client, Instant::now()) {
-        return Ok(too_many_sign_ins(app, wait));
+        return Ok(app.too_many_sign_ins(request, wait, "too_many_callbacks"));
     }
+    let mut rejected = None;
     for (browser, is_old_cookie) in browsers.into_iter().zip([false, true]) {
         let Some(browser) = browser else { continue };
         let from = Returning {
@@ -40,12 +43,17 @@ pub(super) fn receive(app: &App, request: &Request) -> Handled {
             browser,
             is_old_cookie,
         };
-        match came_back(app, &from, params.given("code"), params.given("error"))? {
-            Callback::Unknown => {}
-            callback => return Ok(reply(app, &callback)),
+        let returned = came_back(app, &from, params.given("code"), params.given("error"))?;
+        match returned.callback {
+            // Another login's cookie must not hide that of this one.
+            Callback::Rejected(_) => rejected = rejected.or(Some(returned)),
+            _ => return Ok(reply(app, request, &returned)),
         }
     }
-    lost()
+    match rejected {
+        Some(returned) => Ok(reply(app, request, &returned)),
+        None => reject("missing_cookie"),
+    }
 }
 
 fn came_back(
@@ -53,55 +61,36 @@ fn came_back(
     from: &Returning,
     code: Option<&str>,
     error: Option<&str>,
-) -> Result<Callback, StoreError> {
+) -> Result<Returned, StoreError> {
+    let unchanged = |callback| Ok(Returned::nowhere(callback));
     match (error, code) {
         (Some(error), _) => app.flow.callback_error(from, error),
-        (None, Some(code)) => match WaitsForPostiz::begin(&app.waiting) {
+        (None, Some(code)) => match app.wait_for_postiz() {
             Some(_waits) => app.flow.callback_code(from, code),
-            None => Ok(Callback::Busy),
+            None => unchanged(Callback::Busy),
         },
-        (None, None) => Ok(Callback::Unknown),
+        (None, None) => unchanged(Callback::Rejected("missing_code")),
     }
 }
 
 /// The query's own words are never shown: a stranger could put any text under this server's name.
-fn reply(app: &App, callback: &Callback) -> Reply {
-    let (status, page) = match callback {
-        Callback::SignedIn => (200, Page::SignedIn),
-        Callback::Busy => (200, Page::Finishing),
-        Callback::Refused => (400, Page::Refused),
-        Callback::Unknown => (400, Page::SessionLost),
-        Callback::Over => (400, Page::LoginOver),
-        Callback::AuthorizationFailed => (502, Page::AuthorizationFailed),
-        Callback::ExchangeFailed(error) => failed_page(error),
+fn reply(app: &App, request: &Request, returned: &Returned) -> Reply {
+    let login = returned.login.as_ref();
+    let page = |page| {
+        let page = app.page(200, &page);
+        match login {
+            Some(login) => page.about(login),
+            None => page,
+        }
     };
-    app.page(status, &page)
-}
-
-/// What a person is told when Postiz gave nothing.
-pub(super) fn failed_page(error: &PostizError) -> (u16, Page<'static>) {
-    match error {
-        PostizError::InvalidGrant => (502, Page::ExchangeRefused),
-        PostizError::InvalidClient => (502, Page::ServerMisconfigured),
-        PostizError::Unregistered(_) => (502, Page::Unregistered),
-        PostizError::Relayed => (502, Page::Relayed),
-        PostizError::TimedOut(_) => (504, Page::PostizUnreachable),
-        PostizError::Failed(_) => (502, Page::PostizUnreachable),
-    }
-}
-
-/// One of [`WAITING_MAX`], until it is dropped.
-pub(super) struct WaitsForPostiz<'a>(&'a AtomicU32);
-
-impl WaitsForPostiz<'_> {
-    pub(super) fn begin(count: &AtomicU32) -> Option<WaitsForPostiz<'_>> {
-        let (before, waits) = (count.fetch_add(1, Ordering::AcqRel), WaitsForPostiz(count));
-        (before < WAITING_MAX).then_some(waits)
-    }
-}
-
-impl Drop for WaitsForPostiz<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
+    let (status, refusal, reason) = match &returned.callback {
+        Callback::SignedIn => return page(Page::SignedIn),
+        Callback::Busy => return page(Page::Finishing),
+        Callback::Refused => (400, Page::Refused, "access_denied"),
+        Callback::Rejected(reason) => (400, Page::SessionLost, *reason),
+        Callback::Over => (400, Page::LoginOver, "too_many_refused_codes"),
+        Callback::AuthorizationFailed => (502, Page::AuthorizationFailed, "authorization_failed"),
+        Callback::ExchangeFailed(error) => postiz_failure(error),
+    };
+    app.refuse(request.id, status, &refusal, Why { reason, login })
 }

@@ -6,20 +6,21 @@ use serde_json::{Map, Value};
 
 use crate::server::client_address::wide_network;
 use crate::server::flow::{StartError, Started};
-use crate::server::http::reply::Reply;
+use crate::server::http::app::{App, Handled, LINK_MAC};
+use crate::server::http::browser::is_cross_site;
+use crate::server::http::reply::{RETRY_AFTER_S, Reply, whole_seconds};
 use crate::server::http::request::{Malformed, Params, Request};
-use crate::server::http::verify::{LINK_MAC, is_cross_site};
-use crate::server::http::{App, Handled, RETRY_AFTER_S, whole_seconds};
+use crate::server::http::wire::DeviceAuthorization;
 use crate::server::login::{LIFETIME, Starter};
 use crate::shared::text::printable;
-use crate::shared::wire::{DEFAULT_INTERVAL_S, DeviceAuthorization, error};
+use crate::shared::wire::{DEFAULT_INTERVAL_S, error};
 
 /// What is kept of a client's user agent, in characters.
 const AGENT_CHARACTERS_MAX: usize = 120;
 
 /// Starts a login.
 pub(super) fn start(app: &App, request: &Request) -> Handled {
-    if is_cross_site(app, request) {
+    if is_cross_site(&app.server_url, request) {
         return Ok(Reply::plain_error(403, "cross_site_request"));
     }
     let machine = match machine_in_body(request) {
@@ -31,11 +32,16 @@ pub(super) fn start(app: &App, request: &Request) -> Handled {
     if let Err(wait) = app.logins.take(request.client, Instant::now()) {
         let description = "Too many logins were started from this address.";
         let reply = Reply::error(429, "too_many_requests", description);
+        let reply = reply.because("too_many_logins");
         return Ok(reply.with("Retry-After", whole_seconds(wait)));
     }
     match app.flow.start(starter(request, machine)) {
-        Ok(started) => Ok(Reply::json(200, &codes(app, &started))),
-        Err(StartError::Full) => Ok(Reply::unavailable(RETRY_AFTER_S)),
+        Ok(started) => {
+            Ok(Reply::json(200, &codes(app, &started)).about(&started.device_code.hash()))
+        }
+        Err(StartError::Full) => {
+            Ok(Reply::unavailable(RETRY_AFTER_S).because("too_many_live_logins"))
+        }
         Err(StartError::Store(error)) => Err(error),
     }
 }

@@ -1,10 +1,13 @@
 //! An answer as the handlers make it: status, headers and body, with the headers that every answer of its kind carries.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
+use crate::server::codes::DeviceCodeHash;
 use crate::server::flow::Handover;
+use crate::server::http::wire::OAuthError;
 use crate::server::pages;
-use crate::shared::wire::OAuthError;
 
 /// One answer. What else goes on the wire (`Content-Length`, `Date`, `Connection`) is the layers' below.
 pub struct Reply {
@@ -16,6 +19,10 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// The token in the body, which one client alone gets: its delivery is watched.
     pub token: Option<Token>,
+    /// Why the client did not get what it asked for (`unknown_state`), for the log and the metrics. `None`: it did.
+    pub reason: Option<&'static str>,
+    /// The login that the request was about, as the log calls it.
+    pub login: Option<String>,
 }
 
 /// A token on its way.
@@ -31,24 +38,24 @@ impl Reply {
     }
 
     /// An OAuth error (RFC 6749 §5.2).
-    pub fn error(status: u16, error: &str, description: &str) -> Reply {
+    pub fn error(status: u16, error: &'static str, description: &str) -> Reply {
         Reply::oauth_error(status, error, Some(description))
     }
 
     /// A bare `{"error":…}`, for what is not of OAuth.
-    pub fn plain_error(status: u16, error: &str) -> Reply {
+    pub fn plain_error(status: u16, error: &'static str) -> Reply {
         Reply::oauth_error(status, error, None)
     }
 
-    fn oauth_error(status: u16, error: &str, description: Option<&str>) -> Reply {
+    fn oauth_error(status: u16, reason: &'static str, description: Option<&str>) -> Reply {
         let error = OAuthError {
-            error: error.to_owned(),
+            error: reason.to_owned(),
             error_description: description.map(str::to_owned),
         };
-        Reply::json(status, &error)
+        Reply::json(status, &error).because(reason)
     }
 
-    /// 503 for programs, in plain text: the npm CLI takes any JSON error for final, and what is not JSON for a hiccup.
+    /// 503 for programs, in plain text: the npm CLI ends a login at any JSON error, and polls on after any other answer.
     pub fn unavailable(retry_after_s: u64) -> Reply {
         Reply::new(
             503,
@@ -85,6 +92,18 @@ impl Reply {
         reply
     }
 
+    /// The same reply, with the reason why the client did not get what it asked for.
+    pub fn because(mut self, reason: &'static str) -> Reply {
+        self.reason = Some(reason);
+        self
+    }
+
+    /// The same reply, about this login.
+    pub fn about(mut self, login: &DeviceCodeHash) -> Reply {
+        self.login = Some(login.login_id().to_owned());
+        self
+    }
+
     /// The same reply with one more header.
     pub fn with(mut self, name: &'static str, value: impl ToString) -> Reply {
         self.headers.push((name, value.to_string()));
@@ -103,6 +122,20 @@ impl Reply {
             headers,
             body,
             token: None,
+            reason: None,
+            login: None,
         }
     }
+}
+
+/// Seconds after which a client may ask again when the store is away: one poll interval.
+pub(super) const RETRY_AFTER_S: u64 = 5;
+
+/// Whole seconds to wait, at least one (RFC 9110 §10.2.3).
+pub(super) fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_millis()
+        .div_ceil(1_000)
+        .max(1)
+        .try_into()
+        .unwrap_or(u64::MAX)
 }

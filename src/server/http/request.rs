@@ -1,6 +1,7 @@
 //! A request as the handlers see it, and the two ways a client writes parameters: queries and forms, and JSON.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use percent_encoding::percent_decode;
@@ -19,11 +20,22 @@ pub(crate) const HEADERS: [&str; 10] = [
     "x-forwarded-for",
 ];
 
+/// A request's id for the log, and the reference that pages show where there is no login to name. A server counts from a
+/// random start, so that ids of two instances, or of two starts, rarely meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestId(pub u32);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
 /// One whole request. Header names are lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Its number, for the log.
-    pub id: u64,
+    /// Its id, for the log.
+    pub id: RequestId,
     /// `GET`, `POST`, …
     pub method: String,
     /// The path as it was sent, without the query.
@@ -47,7 +59,7 @@ impl Request {
     pub fn new(method: &str, target: &str) -> Request {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         Request {
-            id: 0,
+            id: RequestId(0),
             method: method.to_owned(),
             path: path.to_owned(),
             query: query.to_owned(),

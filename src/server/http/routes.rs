@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use crate::server::http::app::{App, Handled, Why};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::Request;
-use crate::server::http::{App, Handled, callback, device_code, service, token, verify};
+use crate::server::http::{callback, device_code, service, token, verify};
 use crate::server::pages::Page;
 use crate::server::times::Times;
 
@@ -119,11 +120,9 @@ impl Routed {
     }
 
     /// The answer.
-    pub(super) fn handle(&self, app: &App, request: &Request) -> Reply {
-        match self.0 {
-            Target::Row(row) => {
-                (row.handler)(app, request).unwrap_or_else(|error| app.store_failed(self, &error))
-            }
+    pub(super) fn handle(&self, app: &App, request: &Request) -> Handled {
+        Ok(match self.0 {
+            Target::Row(row) => return (row.handler)(app, request),
             Target::Options(path) => Reply::no_content().with("Allow", allow(path)),
             Target::WrongMethod(path) => {
                 Reply::plain_error(405, "method_not_allowed").with("Allow", allow(path))
@@ -136,7 +135,7 @@ impl Routed {
                 Reply::redirect(308, &format!("{}{path}{query}", app.server_url.path()))
             }
             Target::Nothing => not_found(app, request),
-        }
+        })
     }
 
     /// Its name for the log: never the path itself, which may hold anything.
@@ -210,7 +209,12 @@ fn allow(path: &str) -> String {
 /// JSON for programs, as the contract says; a browser that got lost gets a page.
 fn not_found(app: &App, request: &Request) -> Reply {
     match request.accepts_html() {
-        true => app.page(404, &Page::NotFound),
+        true => app.refuse(
+            request.id,
+            404,
+            &Page::NotFound,
+            Why::of_request("not_found"),
+        ),
         false => Reply::plain_error(404, "not_found"),
     }
 }

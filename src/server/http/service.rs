@@ -2,19 +2,19 @@
 
 use serde::Serialize;
 
+use crate::server::http::app::{App, Handled};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::Request;
-use crate::server::http::{App, Handled};
-use crate::shared::wire::DEVICE_CODE_GRANT;
+use crate::server::http::wire::DEVICE_CODE_GRANT;
 
 #[derive(Serialize)]
-struct Status {
+struct StatusBody {
     status: &'static str,
 }
 
 /// `{"status":"…"}`.
 pub(super) fn status(code: u16, status: &'static str) -> Reply {
-    Reply::json(code, &Status { status })
+    Reply::json(code, &StatusBody { status })
 }
 
 /// The process serves, whatever the store does.

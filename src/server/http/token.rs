@@ -6,12 +6,14 @@ use serde::Deserialize;
 
 use crate::server::codes::{DeviceCode, DeviceCodeHash};
 use crate::server::flow::Redeemed;
+use crate::server::http::app::{App, Handled};
+use crate::server::http::browser::is_cross_site;
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Malformed, Params, Request};
-use crate::server::http::verify::is_cross_site;
-use crate::server::http::{App, Handled};
+use crate::server::http::wire::{DEVICE_CODE_GRANT, TokenGrant};
 use crate::server::login::Polled;
-use crate::shared::wire::{DEVICE_CODE_GRANT, TokenGrant, error};
+use crate::server::store::StoreError;
+use crate::shared::wire::error;
 
 /// How the client speaks, and so how it is answered.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,17 +35,18 @@ struct Asked {
 
 /// Answers one poll, with the token if it is there.
 pub(super) fn poll(app: &App, request: &Request) -> Handled {
-    if is_cross_site(app, request) {
+    if is_cross_site(&app.server_url, request) {
         return Ok(Reply::plain_error(403, "cross_site_request"));
     }
     let asked = match read(request) {
         Ok(asked) => asked,
         Err(reply) => return Ok(reply),
     };
-    match app.flow.poll(&asked.login)? {
-        Polled::Completed => hand_over(app, &asked),
-        polled => Ok(answer(app, &asked, polled)),
-    }
+    let reply = match app.flow.poll(&asked.login)? {
+        Polled::Completed => hand_over(app, &asked)?,
+        polled => answer(app, &asked, polled),
+    };
+    Ok(reply.about(&asked.login))
 }
 
 fn answer(app: &App, asked: &Asked, polled: Polled) -> Reply {
@@ -84,11 +87,11 @@ fn pending(app: &App, asked: &Asked) -> Reply {
 }
 
 /// The token goes to this client, if it takes it.
-fn hand_over(app: &App, asked: &Asked) -> Handled {
+fn hand_over(app: &App, asked: &Asked) -> Result<Reply, StoreError> {
     let handover = match app.flow.redeem(&asked.login)? {
         Redeemed::Granted(handover) => handover,
         Redeemed::Elsewhere => return Ok(pending(app, asked)),
-        Redeemed::Lost => return Ok(expired()),
+        Redeemed::Unreadable => return Ok(expired().because("token_unreadable")),
     };
     app.polls.forget(&asked.login);
     let grant = TokenGrant {

@@ -3,20 +3,15 @@
 use std::time::{Duration, Instant};
 
 use crate::server::client_address::wide_network;
-use crate::server::codes::{BrowserKey, UserCode};
+use crate::server::codes::{BrowserKey, DeviceCodeHash, UserCode};
 use crate::server::flow::Confirmed;
-use crate::server::http::callback::{WaitsForPostiz, failed_page};
-use crate::server::http::reply::Reply;
+use crate::server::http::app::{App, Handled, LINK_MAC, Why};
+use crate::server::http::browser::{PageOf, page_of};
+use crate::server::http::reply::{RETRY_AFTER_S, Reply, whole_seconds};
 use crate::server::http::request::{Params, Request};
-use crate::server::http::{App, Handled, RETRY_AFTER_S, whole_seconds};
-use crate::server::login::{LIFETIME, Login, UnixMs};
+use crate::server::login::{Login, UnixMs};
 use crate::server::pages::{CodeProblem, Form, Page};
 use crate::server::store::StoreError;
-use crate::shared::base_url::BaseUrl;
-use crate::shared::hash::sha256_hex;
-
-/// The parameter of the link, and the form's field, that carries the MAC of the code.
-pub(super) const LINK_MAC: &str = "mac";
 
 /// The form's field that carries its token.
 const FORM_TOKEN: &str = "form_token";
@@ -33,9 +28,7 @@ pub(super) fn show(app: &App, request: &Request) -> Handled {
     Ok(match look_up(app, request, &typed) {
         Ok(found) => confirm_page(app, request, &typed, &found),
         // A person who comes with a code has done nothing wrong yet, so this is a form like any other.
-        Err(Miss::Unknown) => enter_code(app, request, 200, &typed, Some(CodeProblem::Unknown)),
-        Err(Miss::TooManyTries(wait)) => too_many_tries(app, request, wait),
-        Err(Miss::Failed(error)) => return Err(error),
+        Err(miss) => return missed(app, request, 200, &typed, miss),
     })
 }
 
@@ -44,32 +37,47 @@ pub(super) fn show(app: &App, request: &Request) -> Handled {
 pub(super) fn submit(app: &App, request: &Request) -> Handled {
     let params = Params::parse(&request.body).unwrap_or_default();
     let typed = Typed::from(&params);
-    match page_of(app, request) {
+    match page_of(&app.server_url, request) {
         PageOf::ThisServer => {}
-        PageOf::OtherName => return Ok(app.page(400, &Page::OtherName)),
-        PageOf::OtherSite => return Ok(app.page(403, &Page::CrossSite)),
+        PageOf::OtherName => {
+            let why = Why::of_request("other_server_name");
+            return Ok(app.refuse(request.id, 400, &Page::OtherName, why));
+        }
+        PageOf::OtherSite => {
+            let why = Why::of_request("cross_site_request");
+            return Ok(app.refuse(request.id, 403, &Page::CrossSite, why));
+        }
     }
-    let again = |problem| Ok(enter_code(app, request, 400, &typed, Some(problem)));
     if typed.text.is_empty() {
-        return again(CodeProblem::Missing);
+        let problem = (CodeProblem::Missing, Why::of_request("missing_code"));
+        return Ok(enter_code(app, request, 400, &typed, Some(problem)));
     }
     let found = match look_up(app, request, &typed) {
         Ok(found) => found,
-        Err(Miss::Unknown) => return again(CodeProblem::Unknown),
-        Err(Miss::TooManyTries(wait)) => return Ok(too_many_tries(app, request, wait)),
-        Err(Miss::Failed(error)) => return Err(error),
+        Err(miss) => return missed(app, request, 400, &typed, miss),
     };
+    let login = &found.0;
     let (token, action) = (params.given(FORM_TOKEN), params.given("action"));
-    let decided = match (token, action, browser_key(app, request)) {
-        (Some(_), _, None) => return again(CodeProblem::NoCookie),
+    let decided = match (token, action, app.cookies.browser_key(request)) {
+        (Some(_), _, None) => {
+            let problem = (
+                CodeProblem::NoCookie,
+                Why::of_login("missing_cookie", &login.key),
+            );
+            return Ok(enter_code(app, request, 400, &typed, Some(problem)));
+        }
         (Some(token), Some(action), Some(browser)) if app.keys.is_form_token(&browser, token) => {
-            decide(app, request, action, &found.0, &browser)?
+            decide(app, request, action, login, &browser)?
         }
         // Of two tabs that had no cookie, the first one's form has the token of a cookie that the second one replaced.
+        (Some(_), Some(_), _) => {
+            return Ok(confirm_page(app, request, &typed, &found).because("stale_form_token"));
+        }
         _ => return Ok(confirm_page(app, request, &typed, &found)),
     };
-    // It was there a moment ago: decided elsewhere, or expired.
-    decided.map_or_else(|| again(CodeProblem::Unknown), Ok)
+    // It was open a moment ago: decided elsewhere, or expired.
+    let gone = || missed(app, request, 400, &typed, Miss::Over(login.key.clone()));
+    decided.map_or_else(gone, |reply| Ok(reply.about(&login.key)))
 }
 
 /// The user goes on, or refuses. `None`: the login does not wait for its user any more.
@@ -82,17 +90,20 @@ fn decide(
 ) -> Result<Option<Reply>, StoreError> {
     if action == "deny" {
         let refused = app.flow.refuse(&login.user_code)?;
-        return Ok(refused.then(|| app.page(200, &Page::Refused)));
+        let page = || app.page(200, &Page::Refused).because("access_denied");
+        return Ok(refused.then(page));
     }
     let mut waits = None;
     if app.flow.must_register(login) {
         // A stranger can start logins and confirm them: as many clients are registered as logins may be started.
         if let Err(wait) = app.registrations.take(request.client, Instant::now()) {
-            return Ok(Some(too_many_sign_ins(app, wait)));
+            let reply = app.too_many_sign_ins(request, wait, "too_many_registrations");
+            return Ok(Some(reply));
         }
-        waits = WaitsForPostiz::begin(&app.waiting);
+        waits = app.wait_for_postiz();
         if waits.is_none() {
-            let page = app.page(503, &Page::Unavailable);
+            let why = Why::of_login("too_many_requests_to_postiz", &login.key);
+            let page = app.refuse(request.id, 503, &Page::Unavailable, why);
             return Ok(Some(page.with("Retry-After", RETRY_AFTER_S)));
         }
     }
@@ -104,64 +115,9 @@ fn decide(
         }
         Confirmed::Gone => None,
         Confirmed::RegistrationFailed(error) => {
-            let (status, page) = failed_page(&error);
-            Some(app.page(status, &page))
+            Some(app.postiz_failed(request, &error, &login.key))
         }
     })
-}
-
-/// 429 for what was not wrong, but too much.
-pub(super) fn too_many_sign_ins(app: &App, wait: Duration) -> Reply {
-    let retry_after_s = whole_seconds(wait);
-    app.page(429, &Page::TooManyCallbacks { retry_after_s })
-        .with("Retry-After", retry_after_s)
-}
-
-/// The key in the browser's cookie. Two cookies of the name are none: a sibling domain has set one of them.
-pub(super) fn browser_key(app: &App, request: &Request) -> Option<BrowserKey> {
-    single_cookie(request, &app.cookies.name)
-}
-
-/// The key in the cookie of the version before `__Host-` cookies.
-pub(super) fn old_browser_key(app: &App, request: &Request) -> Option<BrowserKey> {
-    single_cookie(request, app.cookies.old_name)
-}
-
-fn single_cookie(request: &Request, name: &str) -> Option<BrowserKey> {
-    let mut cookies = request.cookies(name);
-    let first = cookies.next().filter(|_| cookies.next().is_none());
-    first.and_then(BrowserKey::parse)
-}
-
-/// The cookie that binds a browser.
-pub(super) struct CookieNames {
-    name: String,
-    /// What it was called before.
-    old_name: &'static str,
-    secure: &'static str,
-}
-
-impl CookieNames {
-    /// With https, a prefix that keeps plain-http pages and sibling domains from setting it (RFC 6265bis §4.1.3). The path is
-    /// in the name, so that two servers on a host do not meet; it cannot be the cookie's, by that prefix' rules.
-    pub(super) fn of(server_url: &BaseUrl) -> CookieNames {
-        let path = &sha256_hex(server_url.path().as_bytes())[..8];
-        let (prefix, old_name, secure) = match server_url.is_https() {
-            true => ("__Host-", "__Secure-postiz_login", "; Secure"),
-            false => ("", "postiz_login", ""),
-        };
-        CookieNames {
-            name: format!("{prefix}postiz_login_{path}"),
-            old_name,
-            secure,
-        }
-    }
-
-    fn set(&self, browser: &BrowserKey) -> String {
-        let (name, key, secure) = (&self.name, browser.expose(), self.secure);
-        let seconds = LIFETIME.as_secs();
-        format!("{name}={key}; HttpOnly; SameSite=Lax; Path=/; Max-Age={seconds}{secure}")
-    }
 }
 
 /// A code as somebody typed it, or as a link brought it.
@@ -183,8 +139,12 @@ impl<'a> From<&'a Params> for Typed<'a> {
 
 /// Why a typed code leads nowhere.
 enum Miss {
+    /// No login has it, or its login was decided.
     Unknown,
-    TooManyTries(Duration),
+    /// This login was decided a moment ago, or has expired.
+    Over(DeviceCodeHash),
+    /// How long to wait, and the log's word for the budget that is spent.
+    TooManyTries(Duration, &'static str),
     Failed(StoreError),
 }
 
@@ -197,11 +157,19 @@ fn look_up(app: &App, request: &Request, typed: &Typed) -> Result<(Login, UnixMs
     let by_link = user_code.as_ref().is_some_and(is_link);
     let ceiling = match by_link {
         true => None,
-        false => app.guesses.check(client, now).map_err(Miss::TooManyTries)?,
+        false => app
+            .guesses
+            .check(client, now)
+            .map_err(|wait| Miss::TooManyTries(wait, "too_many_wrong_codes"))?,
     };
     let found = match user_code {
         Some(code) => app.flow.find(&code).map_err(Miss::Failed)?,
         None => None,
+    };
+    let (found, miss) = match found {
+        Some((login, now)) if login.is_open(now) => (Some((login, now)), Miss::Unknown),
+        Some((login, _)) => (None, Miss::Over(login.key)),
+        None => (None, Miss::Unknown),
     };
     let network = wide_network(client).to_string();
     match (found, ceiling) {
@@ -209,23 +177,34 @@ fn look_up(app: &App, request: &Request, typed: &Typed) -> Result<(Login, UnixMs
         (Some(found), Some(_)) if found.0.starter.network == network => Ok(found),
         (_, Some(wait)) => {
             app.guesses.wrong_at_ceiling(client, now);
-            Err(Miss::TooManyTries(wait))
+            Err(Miss::TooManyTries(wait, "too_many_wrong_codes_total"))
         }
         // A link of ours whose login is over is no guess, however often it comes.
-        (None, None) if by_link => Err(Miss::Unknown),
+        (None, None) if by_link => Err(miss),
         (None, None) => {
             app.guesses.wrong(client, now);
-            Err(Miss::Unknown)
+            Err(miss)
         }
     }
 }
 
-fn too_many_tries(app: &App, request: &Request, wait: Duration) -> Reply {
-    let retry_after_s = whole_seconds(wait);
-    let client = request.client.to_string();
-    app.log.warn("too_many_wrong_codes", &[("client", &client)]);
-    app.page(429, &Page::TooManyTries { retry_after_s })
-        .with("Retry-After", retry_after_s)
+/// The answer to a code that leads nowhere: the form again, with this status, or a pause.
+fn missed(app: &App, request: &Request, status: u16, typed: &Typed, miss: Miss) -> Handled {
+    let unknown = |why| {
+        let problem = Some((CodeProblem::Unknown, why));
+        enter_code(app, request, status, typed, problem)
+    };
+    Ok(match miss {
+        Miss::Unknown => unknown(Why::of_request("unknown_code")),
+        Miss::Over(login) => unknown(Why::of_login("login_over", &login)),
+        Miss::TooManyTries(wait, reason) => {
+            let retry_after_s = whole_seconds(wait);
+            let page = Page::TooManyTries { retry_after_s };
+            app.refuse(request.id, 429, &page, Why::of_request(reason))
+                .with("Retry-After", retry_after_s)
+        }
+        Miss::Failed(error) => return Err(error),
+    })
 }
 
 fn confirm_page(
@@ -235,7 +214,7 @@ fn confirm_page(
     (login, now): &(Login, UnixMs),
 ) -> Reply {
     let who = &login.starter;
-    form_page(app, request, 200, typed, |form| Page::Confirm {
+    form_page(app, request, typed, (200, None), |form| Page::Confirm {
         form,
         user_code: login.user_code.as_str(),
         client_address: &who.address,
@@ -243,6 +222,7 @@ fn confirm_page(
         machine: &who.machine,
         age: Duration::from_millis(now.saturating_sub(login.created_at)),
     })
+    .about(&login.key)
 }
 
 fn enter_code(
@@ -250,11 +230,12 @@ fn enter_code(
     request: &Request,
     status: u16,
     typed: &Typed,
-    problem: Option<CodeProblem>,
+    problem: Option<(CodeProblem, Why)>,
 ) -> Reply {
     // What cannot be a code is not shown again: it may be any text, which a stranger's link put there.
     let code = UserCode::parse(typed.text);
-    form_page(app, request, status, typed, |form| Page::EnterCode {
+    let (problem, why) = problem.unzip();
+    form_page(app, request, typed, (status, why), |form| Page::EnterCode {
         form,
         typed: code.as_ref().map_or("", UserCode::as_str),
         problem,
@@ -265,49 +246,24 @@ fn enter_code(
 fn form_page<'a>(
     app: &App,
     request: &Request,
-    status: u16,
     typed: &'a Typed,
+    (status, why): (u16, Option<Why>),
     page: impl FnOnce(Form<'a>) -> Page<'a>,
 ) -> Reply {
-    let browser = browser_key(app, request).unwrap_or_else(BrowserKey::generate);
+    let browser = app
+        .cookies
+        .browser_key(request)
+        .unwrap_or_else(BrowserKey::generate);
     let form = Form {
         token: app.keys.form_token(&browser),
         link_mac: typed.mac,
     };
-    app.page(status, &page(form))
+    let page = page(form);
+    let reply = match why {
+        Some(why) => app.refuse(request.id, status, &page, why),
+        None => app.page(status, &page),
+    };
+    reply
         .with_form()
         .with("Set-Cookie", app.cookies.set(&browser))
-}
-
-/// Whose page sent a form.
-enum PageOf {
-    ThisServer,
-    /// This server's, which the browser knows by another name (an IP address, an alias).
-    OtherName,
-    OtherSite,
-}
-
-fn page_of(app: &App, request: &Request) -> PageOf {
-    if !is_cross_site(app, request) {
-        return PageOf::ThisServer;
-    }
-    let origin = request.header("origin").unwrap_or_default();
-    let host = origin.split_once("://").map(|(_, host)| host);
-    let same_origin = match request.header("sec-fetch-site") {
-        Some(site) => site == "same-origin",
-        None => host.is_some() && host == request.header("host"),
-    };
-    match same_origin && origin != "null" {
-        true => PageOf::OtherName,
-        false => PageOf::OtherSite,
-    }
-}
-
-/// Did a page of another site send this? An `Origin` that is there must be SERVER_URL's (`null` is not), and `Sec-Fetch-Site`
-/// must say that nobody or this very site sent it (Fetch Metadata §2.4). Programs send neither.
-pub(super) fn is_cross_site(app: &App, request: &Request) -> bool {
-    let own_origin = |origin: &str| origin.eq_ignore_ascii_case(&app.server_url.origin());
-    let own_site = |site| matches!(site, "same-origin" | "none");
-    !request.header("origin").is_none_or(own_origin)
-        || !request.header("sec-fetch-site").is_none_or(own_site)
 }

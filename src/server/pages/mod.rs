@@ -74,6 +74,8 @@ pub enum Page<'a> {
     ServerMisconfigured,
     /// Postiz registers no client for this server: a case for its administrator.
     Unregistered,
+    /// POSTIZ_API_URL leads elsewhere, or its certificate is not trusted: a case for its administrator.
+    PostizMisconfigured,
     /// The user chose a self-hosted instance on the consent page of Postiz' cloud.
     Relayed,
     /// Postiz did not answer, or not sensibly.
@@ -117,8 +119,8 @@ pub enum CodeProblem {
 }
 
 impl Page<'_> {
-    /// The page as HTML.
-    pub fn render(&self, site: &Site) -> String {
+    /// The page as HTML. A page that refuses shows a `reference`, by which its operator finds the reason in the log.
+    pub fn render(&self, site: &Site, reference: Option<&str>) -> String {
         let (title, content) = match self {
             Page::EnterCode {
                 form,
@@ -147,6 +149,7 @@ impl Page<'_> {
             Page::AuthorizationFailed => notice(texts::AUTHORIZATION_FAILED, site),
             Page::ServerMisconfigured => notice(texts::SERVER_MISCONFIGURED, site),
             Page::Unregistered => notice(texts::UNREGISTERED, site),
+            Page::PostizMisconfigured => notice(texts::POSTIZ_MISCONFIGURED, site),
             Page::Relayed => notice(texts::RELAYED, site),
             Page::PostizUnreachable => notice(texts::POSTIZ_UNREACHABLE, site),
             Page::TooManyTries { retry_after_s } => {
@@ -169,6 +172,10 @@ impl Page<'_> {
                 ("prompt", Html::markup(PROMPT)),
                 ("style", Html::markup(policy::STYLE)),
                 ("content", content),
+                (
+                    "reference",
+                    reference.map_or(Html::default(), shown_reference),
+                ),
                 ("about", with_hosts(texts::ABOUT_THIS_SERVER, site)),
             ],
         );
@@ -335,6 +342,10 @@ fn spelled(user_code: &str) -> Html {
     Html::text(&letters.join(" ").replace(" - ", ", "))
 }
 
+fn shown_reference(reference: &str) -> Html {
+    Html::fill(texts::REFERENCE, &[("reference", Html::text(reference))])
+}
+
 fn notice(notice: Notice, site: &Site) -> Parts {
     let text = with_hosts(notice.text, site);
     notice_with(notice, text, &site.verify_path)
@@ -472,6 +483,7 @@ mod tests {
             ("authorization-failed", Page::AuthorizationFailed),
             ("server-misconfigured", Page::ServerMisconfigured),
             ("unregistered", Page::Unregistered),
+            ("postiz-misconfigured", Page::PostizMisconfigured),
             ("relayed", Page::Relayed),
             ("postiz-unreachable", Page::PostizUnreachable),
             ("too-many-tries", Page::TooManyTries { retry_after_s: 60 }),
@@ -492,7 +504,7 @@ mod tests {
         std::fs::create_dir_all(folder).unwrap();
         for (name, page) in every_page(&hostile()) {
             let file = format!("{folder}/{name}.html");
-            std::fs::write(file, page.render(&site())).unwrap();
+            std::fs::write(file, page.render(&site(), Some("4f2a9c1e"))).unwrap();
         }
         let policy = format!("{folder}/content-security-policy");
         std::fs::write(policy, content_security_policy()).unwrap();
@@ -502,8 +514,8 @@ mod tests {
     fn each_page_is_whole_and_small() {
         let hostile = hostile();
         for (name, page) in every_page(&hostile) {
-            let html = page.render(&site());
-            assert!(html.len() < 6_000, "{} bytes: {name}", html.len());
+            let html = page.render(&site(), Some("4f2a9c1e"));
+            assert!(html.len() < 6_100, "{} bytes: {name}", html.len());
             assert!(html.starts_with("<!doctype html>\n<html lang=\"en\">"));
             for once in ["<title>", "<h1>", "<main>", "</html>", "<style>"] {
                 assert_eq!(html.matches(once).count(), 1, "{once} in {name}");
@@ -519,7 +531,7 @@ mod tests {
     fn text_from_outside_stays_text() {
         let hostile = hostile();
         for (name, page) in every_page(&hostile) {
-            let html = page.render(&site());
+            let html = page.render(&site(), Some("4f2a9c1e"));
             let (_, content) = html.split_once("</style>").expect("a style");
             assert!(
                 !content.contains("'>") && !content.contains("\"\"\""),
@@ -582,7 +594,7 @@ mod tests {
             typed: "WDJB",
             problem: Some(CodeProblem::Unknown),
         };
-        let html = page.render(&site());
+        let html = page.render(&site(), Some("4f2a9c1e"));
         for part in [
             r#"<p id="about" role="alert">"#,
             r#"value="WDJB" aria-describedby="about hint" aria-invalid="true" autofocus"#,
@@ -620,7 +632,7 @@ mod tests {
 
     #[test]
     fn policy_allows_the_style_as_sent() {
-        let html = Page::SignedIn.render(&site());
+        let html = Page::SignedIn.render(&site(), Some("4f2a9c1e"));
         let style = html
             .split_once("<style>")
             .and_then(|(_, rest)| rest.split_once("</style>"));

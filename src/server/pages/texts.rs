@@ -25,6 +25,9 @@ pub(super) const NAME: &str = "Postiz command line";
 pub(super) const ABOUT_THIS_SERVER: &str =
     "You are at <b>{server}</b>. It signs the Postiz command line in to <b>{postiz}</b>.";
 
+/// Below a page that refuses: the id that the log has for it.
+pub(super) const REFERENCE: &str = "<p>Reference: <b>{reference}</b></p>";
+
 pub(super) mod enter_code {
     pub(in super::super) const TITLE: &str = "Enter the code from your terminal";
     pub(in super::super) const TITLE_PROBLEM: &str = "That did not work";
@@ -131,6 +134,13 @@ pub(super) const UNREGISTERED: Notice = Notice {
     mark: Mark::Problem,
     title: "This server is not set up correctly",
     text: "Postiz at <b>{postiz}</b> does not let it register logins. Please tell the person who runs <b>{server}</b>; until then nobody can sign in here.",
+    link: None,
+};
+
+pub(super) const POSTIZ_MISCONFIGURED: Notice = Notice {
+    mark: Mark::Problem,
+    title: "This server is not set up correctly",
+    text: "It does not reach the Postiz of <b>{postiz}</b>. Please tell the person who runs <b>{server}</b>; until then nobody can sign in here.",
     link: None,
 };
 

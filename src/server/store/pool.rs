@@ -15,7 +15,7 @@ use postgres::types::{ToSql, Type};
 use postgres::{Client, Row, Statement};
 
 use crate::server::store::StoreError;
-use crate::server::store::connect::{self, Connector};
+use crate::server::store::connect::{ConnectError, Connector};
 use crate::server::times::Times;
 use crate::shared::hash::hex;
 use crate::shared::random;
@@ -159,8 +159,8 @@ impl Pool {
                 let slot = self.slot(&mut slots);
                 drop(slots);
                 match self.connect(slot) {
-                    Err(ConnectError::Crowded) => slots = self.slots(),
-                    Err(ConnectError::Store(error)) => return Err(error),
+                    Err(SlotError::Crowded) => slots = self.slots(),
+                    Err(SlotError::Store(error)) => return Err(error),
                     Ok(pooled) => return Ok(pooled),
                 }
                 continue;
@@ -181,7 +181,7 @@ impl Pool {
     }
 
     /// Fills a slot. It is given back if this fails, even by a panic (the client library's, when there are no descriptors).
-    fn connect<'a>(&'a self, slot: Slot<'a>) -> Result<Pooled<'a>, ConnectError> {
+    fn connect<'a>(&'a self, slot: Slot<'a>) -> Result<Pooled<'a>, SlotError> {
         let (mut client, is_direct) = match self.connect_client() {
             Ok(connected) => connected,
             Err(failed) => {
@@ -206,7 +206,7 @@ impl Pool {
     }
 
     /// A connection, and whether it is a direct one: a parameter set as it starts can be read back.
-    fn connect_client(&self) -> Result<(Client, bool), connect::ConnectError> {
+    fn connect_client(&self) -> Result<(Client, bool), ConnectError> {
         if self.pooler.load(Ordering::Relaxed) {
             return Ok((self.connector.connect(None)?, false));
         }
@@ -233,13 +233,13 @@ impl Pool {
         }
     }
 
-    fn not_connected(&self, failed: connect::ConnectError) -> ConnectError {
+    fn not_connected(&self, failed: ConnectError) -> SlotError {
         let mut slots = self.slots();
         if failed.code == Some(SqlState::TOO_MANY_CONNECTIONS) && slots.open() > 0 {
             slots.crowded_until = Instant::now() + self.times.crowded_pause;
-            return ConnectError::Crowded;
+            return SlotError::Crowded;
         }
-        ConnectError::Store(failed.error)
+        SlotError::Store(failed.error)
     }
 
     /// Closes the connections that nobody uses: what is true of them may not be true of new ones.
@@ -267,15 +267,15 @@ impl Pool {
 }
 
 /// Why there is no new connection.
-enum ConnectError {
+enum SlotError {
     /// The database has none left for us, but others of ours are open.
     Crowded,
     Store(StoreError),
 }
 
-impl From<StoreError> for ConnectError {
-    fn from(error: StoreError) -> ConnectError {
-        ConnectError::Store(error)
+impl From<StoreError> for SlotError {
+    fn from(error: StoreError) -> SlotError {
+        SlotError::Store(error)
     }
 }
 

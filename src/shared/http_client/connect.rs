@@ -1,6 +1,8 @@
-//! Opens connections: to the server itself or through a proxy, over each of its addresses, with TLS where it is wanted.
-//! ureq's own connectors choose one proxy for all schemes, tunnel plain http, give up on addresses that a firewall
-//! rejects, and take no certificate verifier; so this builds on its transport traits (not under its version promise).
+//! Opens connections: to the server or through a proxy, trying each address, with TLS where the URL wants it.
+//!
+//! ureq's own connectors choose one proxy for all schemes, tunnel plain http, give up on addresses that a firewall rejects,
+//! and accept no certificate verifier. So this file implements ureq's transport traits, which may change between minor
+//! versions.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -22,11 +24,11 @@ use ureq::unversioned::transport::{
 use super::early_answer::{Sending, Watched};
 use super::proxy::{Proxies, ProxyServer};
 use super::tcp::TcpTransport;
+use super::trust::distrust;
 use super::{io_error_in_words, tls_error};
 use crate::shared::secret::Secret;
-use crate::shared::trust::distrust;
 
-/// Looks names up, but for those that a proxy looks up.
+/// Looks names up, except those that a proxy looks up.
 #[derive(Debug)]
 pub(super) struct TargetResolver {
     pub(super) proxies: Arc<Proxies>,
@@ -47,13 +49,13 @@ impl Resolver for TargetResolver {
     }
 }
 
-/// Opens connections, as the module says.
+/// Opens connections, as described at the top of this file.
 #[derive(Debug)]
 pub(super) struct OutboundConnector {
     pub(super) proxies: Arc<Proxies>,
     pub(super) tls: Arc<ClientConfig>,
     pub(super) resolver: DefaultResolver,
-    /// For proxies that let only known clients through.
+    /// Sent to proxies too: some let only known clients through.
     pub(super) user_agent: String,
     pub(super) sending: Arc<Sending>,
 }
@@ -178,7 +180,7 @@ impl OutboundConnector {
     }
 }
 
-/// The end of the time for a connection, whatever it takes: names, addresses, proxies, TLS.
+/// The deadline of one connection, with all its steps: addresses, proxies, TLS.
 struct Deadline {
     start: Instant,
     timeout: NextTimeout,
@@ -220,7 +222,7 @@ fn connect_tcp(
     Ok((Box::new(tcp), socket))
 }
 
-/// The addresses in their order, but families take turns: where all of IPv6 leads nowhere, the second try finds out.
+/// The addresses in order, except that IPv6 and IPv4 alternate: where one family does not work, the second try succeeds.
 fn alternating(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let is_first_family = |address: &SocketAddr| address.is_ipv6() == addresses[0].is_ipv6();
     let (first, second): (Vec<SocketAddr>, Vec<SocketAddr>) =
@@ -235,8 +237,8 @@ fn alternating(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     order
 }
 
-/// Tries each address in turn, whatever is wrong with the ones before: no route, refused, rejected by a firewall (EACCES).
-/// Each gets an equal part of the time that is left, so that one that is silent leaves some to the others.
+/// Tries each address in turn, whatever the error of the ones before: no route, refused, rejected by a firewall (EACCES). Each
+/// gets an equal part of the time that is left, so that one that does not answer leaves time for the others.
 fn try_each<T>(
     addresses: &[SocketAddr],
     deadline: &Deadline,
@@ -252,7 +254,7 @@ fn try_each<T>(
         timeout.after = timeout.after / remaining;
         match connect(*address, timeout) {
             Ok(connection) => return Ok(connection),
-            // That this machine has no IPv6 is not what a person must hear about.
+            // A missing route (no IPv6 on this machine) hides no other error.
             Err(error) if failure.is_some() && has_no_route(&error) => {}
             Err(error) => failure = Some(error),
         }
@@ -275,7 +277,7 @@ fn proxy_authorization(value: &Secret<String>) -> String {
     format!("Proxy-Authorization: {}\r\n", value.expose())
 }
 
-/// The status of the proxy's answer, whose head is taken from the transport.
+/// Reads the head of the proxy's answer from the transport: its status.
 fn read_status(transport: &mut Box<dyn Transport>, deadline: &Deadline) -> Result<u16, Error> {
     loop {
         let has_more = transport.await_input(deadline.left())?;
@@ -301,17 +303,17 @@ fn read_status(transport: &mut Box<dyn Transport>, deadline: &Deadline) -> Resul
 const HEADERS_MAX: usize = 64;
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// What a proxy has to do with it that there is no answer.
+/// A proxy is why there is no answer.
 #[derive(Debug)]
 pub struct ProxyError {
-    /// A whole sentence in lower case; names the proxy, and no credentials.
+    /// A whole sentence in lower case. It names the proxy, without its credentials.
     text: String,
-    /// Whether the same request may succeed when it is sent again.
-    pub may_pass: bool,
+    /// Sending the request again may succeed.
+    pub is_retryable: bool,
 }
 
 impl ProxyError {
-    /// The proxy answered `status` itself; `target` is what it was asked for a tunnel to.
+    /// The proxy itself answered `status`. `target` is the host of the tunnel, if it was asked for one.
     pub(super) fn answered(proxy: &ProxyServer, status: u16, target: Option<&str>) -> ProxyError {
         let words = StatusCode::from_u16(status).map_or(status.to_string(), |s| s.to_string());
         let text = match (status, target) {
@@ -326,8 +328,8 @@ impl ProxyError {
             }
             (_, None) => format!("the proxy {proxy}, or a server behind it, refused ({words})"),
         };
-        let may_pass = matches!(status, 502..=504);
-        ProxyError { text, may_pass }
+        let is_retryable = matches!(status, 502..=504);
+        ProxyError { text, is_retryable }
     }
 }
 
@@ -339,9 +341,9 @@ impl fmt::Display for ProxyError {
 
 impl std::error::Error for ProxyError {}
 
-/// Says that it was the proxy that failed; a timeout stays one.
+/// Turns `error` into one that names the proxy. A timeout stays a timeout.
 fn proxy_failed(proxy: &ProxyServer, error: Error) -> Error {
-    let (text, may_pass) = match (tls_error(&error), &error) {
+    let (text, is_retryable) = match (tls_error(&error), &error) {
         (Some(rustls::Error::InvalidCertificate(reason)), _) => (
             format!(
                 "the certificate of the proxy {proxy} is not trusted: {}",
@@ -357,10 +359,10 @@ fn proxy_failed(proxy: &ProxyServer, error: Error) -> Error {
         ),
         (None, other) => (format!("the proxy {proxy} failed: {other}"), true),
     };
-    Error::Other(Box::new(ProxyError { text, may_pass }))
+    Error::Other(Box::new(ProxyError { text, is_retryable }))
 }
 
-/// A tunnel through a proxy: the transport may be TLS to the proxy, and is not yet TLS to the server.
+/// A tunnel through a proxy. Even over TLS to the proxy, it is not TLS to the server.
 #[derive(Debug)]
 struct Tunnel(Box<dyn Transport>);
 
@@ -390,7 +392,7 @@ impl Transport for Tunnel {
 #[derive(Debug)]
 struct Forwarded {
     transport: Box<dyn Transport>,
-    /// Scheme, host and port, to be put before the path; empty once it is sent.
+    /// Scheme, host and port, which go before the path; empty once they are sent.
     origin: String,
     authorization: Option<Secret<String>>,
 }
@@ -405,7 +407,7 @@ impl Forwarded {
         }
     }
 
-    /// ureq writes the path alone, and the whole request line at once.
+    /// Puts the origin into the request line, which ureq writes with the path alone, and whole.
     fn rewritten(&mut self, output: &[u8]) -> Option<Vec<u8>> {
         let target_at = output.iter().position(|byte| *byte == b' ')? + 1;
         let line_end = output.windows(2).position(|two| two == b"\r\n")? + 2;
@@ -448,7 +450,7 @@ impl Transport for Forwarded {
         self.transport.await_input(timeout)
     }
 
-    /// A connection serves one request, since the next one's first line could not be told from a body.
+    /// Not reusable: the request line of a next request cannot be distinguished from a body.
     fn is_open(&mut self) -> bool {
         false
     }
@@ -475,7 +477,7 @@ impl Transport for TlsTransport {
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         self.stream.sock.set_timeout(timeout);
         let input = self.buffers.input_append_buf();
-        // Not by `StreamOwned`, which reads nothing while it has something to write: a server that answers early takes no more.
+        // `StreamOwned` would not read while it has something to write, and a server that answers early reads no more.
         let amount = loop {
             match self.stream.conn.reader().read(input) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -524,7 +526,7 @@ mod tests {
         Err(io::Error::from(kind).into())
     }
 
-    /// How it ends when the addresses fail so, and the seconds that each was given.
+    /// The result for addresses with these outcomes, and the seconds that each got.
     fn tried(outcomes: Vec<Result<(), Error>>) -> (Result<(), Error>, Vec<f64>) {
         let addresses: Vec<SocketAddr> = (0..outcomes.len())
             .map(|at| format!("127.0.0.{}:1", at + 1).parse().unwrap())
@@ -538,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn any_failure_of_an_address_goes_on_to_the_next() {
+    fn address_that_fails_leads_to_the_next() {
         use io::ErrorKind::*;
         for kind in [
             PermissionDenied,
@@ -560,7 +562,7 @@ mod tests {
         let silent = || Err(Error::Timeout(Timeout::Connect));
         let (end, given) = tried(vec![silent(), silent(), silent(), silent()]);
         assert!(matches!(end, Err(Error::Timeout(Timeout::Connect))));
-        // Nothing was waited for here, so that a later one finds more than its part.
+        // These addresses fail at once, so that the later ones get more time than in reality.
         let parts = [2.5, 10.0 / 3.0, 5.0, 10.0];
         for (given, part) in given.iter().zip(parts) {
             assert!((given - part).abs() < 0.1, "{given} {part}");
@@ -571,7 +573,7 @@ mod tests {
     }
 
     #[test]
-    fn failure_that_is_told_is_the_most_telling() {
+    fn failure_without_a_route_hides_no_other() {
         use io::ErrorKind::*;
         for (first, second, told) in [
             (ConnectionRefused, NetworkUnreachable, ConnectionRefused),

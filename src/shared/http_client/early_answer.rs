@@ -1,5 +1,5 @@
-//! Notices an answer that comes while its request is still being sent (413, 401): ureq only looks for one afterwards, by
-//! which time the connection is often closed. Once there is one, the rest of the request is dropped instead of sent.
+//! Notices an answer that comes while its request is still being sent (413, 401), and then drops the rest of the request. ureq
+//! reads an answer only after the request, when the server has often closed the connection.
 
 use std::fmt;
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ use ureq::unversioned::transport::time::Duration as UreqDuration;
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 use ureq::{Error, Timeout};
 
-/// How far the last request has come, as its connection sees it. One client's requests go one after another.
+/// How far the last request of a client has been sent. A client sends one request after another.
 #[derive(Debug, Default)]
 pub struct Sending {
     begun: AtomicBool,
@@ -28,31 +28,31 @@ impl Sending {
         }
     }
 
-    /// May any byte of the request have left?
+    /// May any byte of the request have been sent?
     pub fn has_begun(&self) -> bool {
         self.begun.load(Ordering::SeqCst)
     }
 
-    /// Has some part of the request not left, because the connection failed?
+    /// Did the connection fail before the whole request was sent?
     pub fn has_failed(&self) -> bool {
         self.failed.load(Ordering::SeqCst)
     }
 
-    /// Has the answer come before the request's end? What is sent from here on goes nowhere.
+    /// Did the answer come before the whole request was sent? The rest is dropped.
     pub fn is_answered(&self) -> bool {
         self.answered.load(Ordering::SeqCst)
     }
 }
 
-/// A connection that is watched for an answer whenever it sends.
+/// A connection that checks for an answer before each write.
 pub(super) struct Watched {
     transport: Box<dyn Transport>,
     socket: Arc<TcpStream>,
     sending: Arc<Sending>,
     is_answered: bool,
-    /// The early answer is in the buffer, and ureq does not know yet.
+    /// The early answer is in the buffer, and ureq has not been told yet.
     is_news: bool,
-    /// The server has ended its side.
+    /// The server has closed its side.
     has_ended: bool,
 }
 
@@ -78,7 +78,7 @@ impl Watched {
         }
     }
 
-    /// Takes what has arrived, without waiting for more; true once that is an answer's head.
+    /// Reads what has arrived, without waiting; true once it includes an answer's head.
     fn take_arrived(&mut self) -> bool {
         while !self.has_ended
             && self
@@ -89,14 +89,14 @@ impl Watched {
                 Ok(true) if self.has_final_head() => return true,
                 Ok(true) => {}
                 Ok(false) => self.has_ended = true,
-                // Of TLS it was no data, or less than a record; a lost connection shows when it is written to.
+                // With TLS: no data, or an incomplete record. A failed connection shows on the next write.
                 Err(_) => break,
             }
         }
         false
     }
 
-    /// Waits until the connection takes more, or an answer is there: a server that has answered may read no more.
+    /// Waits until the connection accepts a write, or an answer has come: a server that has answered may not read any more.
     fn wait_for_room(&mut self, timeout: NextTimeout) -> Result<Room, Error> {
         let timeout = timeout.for_write();
         let limit = timeout.not_zero().map(|limit| *limit);
@@ -114,19 +114,19 @@ impl Watched {
         }
     }
 
-    /// What of `wanted` the socket is ready for; `None` when the time is over.
+    /// Which of `wanted` the socket is ready for; `None` after the time limit.
     fn ready_for(&self, wanted: PollFlags, limit: Option<Duration>) -> Option<PollFlags> {
         let mut socket = [PollFd::new(&*self.socket, wanted)];
         let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
         match poll(&mut socket, limit.as_ref()) {
             Ok(0) => None,
             Ok(_) => Some(socket[0].revents()),
-            // What is wrong shows when the connection is used.
+            // An error shows when the connection is used.
             Err(_) => Some(wanted),
         }
     }
 
-    /// Does the input begin with a whole head? Interim ones (RFC 9110 §15.2) are dropped.
+    /// Does the input begin with a whole head? Heads of interim answers (RFC 9110 §15.2) are dropped.
     fn has_final_head(&mut self) -> bool {
         loop {
             let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
@@ -138,13 +138,13 @@ impl Watched {
                 {
                     self.transport.buffers().input_consume(bytes);
                 }
-                // ureq says what is wrong with one that cannot be read.
+                // ureq reports a head that cannot be parsed.
                 Ok(httparse::Status::Complete(_)) | Err(_) => return true,
             }
         }
     }
 
-    /// From here on, what is sent goes nowhere.
+    /// From now on, writes are dropped.
     fn note_answer(&mut self) {
         self.is_answered = true;
         self.is_news = true;
@@ -175,7 +175,7 @@ impl Transport for Watched {
         let Err(error) = sent else {
             return Ok(());
         };
-        // A server that refuses often closes at once, and what it said before is still there to be read.
+        // A server that refuses often closes at once; its answer can still be read.
         if self.take_arrived() {
             self.note_answer();
             return Ok(());
@@ -206,7 +206,7 @@ impl fmt::Debug for Watched {
     }
 }
 
-/// Something has arrived: only TLS may need more than that.
+/// The time limit for reading what has arrived: only TLS may need to wait for more.
 const AT_ONCE: NextTimeout = NextTimeout {
     after: UreqDuration::Exact(Duration::from_millis(10)),
     reason: Timeout::PerRead,
@@ -214,5 +214,5 @@ const AT_ONCE: NextTimeout = NextTimeout {
     per_write: None,
 };
 
-/// Most header lines of an answer that are looked at.
+/// Most header lines of an answer.
 const HEADERS_MAX: usize = 128;

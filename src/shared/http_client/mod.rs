@@ -1,9 +1,11 @@
-//! The one HTTP client: which roots it trusts, its proxy, its time limits. What is asked and answered is elsewhere.
+//! The HTTP client of both programs: its roots, proxies and time limits. The requests are built elsewhere.
 
 mod connect;
 mod early_answer;
 mod proxy;
 mod tcp;
+mod trust;
+mod variables;
 
 use std::ffi::OsString;
 use std::io;
@@ -16,42 +18,41 @@ use ureq::Agent;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::DefaultResolver;
 
-use crate::shared::problem::{Lookup, Problem};
-use crate::shared::trust;
 use connect::{OutboundConnector, TargetResolver};
 
-pub use crate::shared::trust::{distrust, system_roots};
 pub use connect::ProxyError;
 pub use early_answer::Sending;
 pub use proxy::Proxies;
+pub use trust::{distrust, system_roots};
+pub use variables::{Lookup, VariableProblem};
 
-/// What one client may do.
+/// The settings of one client.
 pub struct ClientSettings<'a> {
     /// The `User-Agent` header.
     pub user_agent: &'a str,
-    /// Longest wait for a connection once the name is looked up: all addresses, proxies, TLS. As long for the name.
+    /// Longest wait for a connection: all addresses, proxies, TLS. The same limit holds for looking up the name before.
     pub connect_timeout: Duration,
-    /// Longest time for a request and its whole answer; none for uploads.
+    /// Longest time for a request and its whole answer; `None` for no limit.
     pub total_timeout: Option<Duration>,
 }
 
-/// The way out, as the environment describes it: proxies, and which certificates are trusted.
+/// How to reach other hosts, from the environment: proxies and trusted certificates.
 pub struct Outbound {
     /// The proxies.
     pub proxies: Arc<Proxies>,
-    /// What of the environment cannot be used; requests then go as if it were not set.
-    pub problems: Vec<Problem>,
+    /// Variables that cannot be used. Requests are sent as if these were not set.
+    pub problems: Vec<VariableProblem>,
     /// How far the last request has come.
     pub sending: Arc<Sending>,
     roots: Vec<CertificateDer<'static>>,
 }
 
 impl Outbound {
-    /// The way to `https` URLs, or to `http`. Roots are read only where there is TLS: it takes longer than all the rest
-    /// of a start-up.
+    /// For `https` URLs, or for `http`. Roots are read only where TLS is used, since that takes longer than the rest of a start.
     pub fn new(vars: Lookup, https: bool) -> Outbound {
         let proxies = Proxies::from_vars(vars);
-        let mut problems: Vec<Problem> = proxies.problem(https).cloned().into_iter().collect();
+        let mut problems: Vec<VariableProblem> =
+            proxies.problem(https).cloned().into_iter().collect();
         let mut roots = Vec::new();
         if https || proxies.needs_tls(https) {
             let (found, wrong) = trust::roots(vars);
@@ -67,17 +68,17 @@ impl Outbound {
     }
 }
 
-/// All that is wrong with the variables that describe the way out, whatever URL is asked for.
-pub fn problems(vars: Lookup) -> Vec<Problem> {
+/// What is wrong with the variables for proxies and certificates, whatever the URL.
+pub fn problems(vars: Lookup) -> Vec<VariableProblem> {
     let proxies = Proxies::from_vars(vars);
     let of_http = proxies.problem(false);
     let of_https = proxies.problem(true).filter(|one| Some(*one) != of_http);
-    let mut problems: Vec<Problem> = of_http.into_iter().chain(of_https).cloned().collect();
+    let mut problems: Vec<VariableProblem> = of_http.into_iter().chain(of_https).cloned().collect();
     problems.extend(trust::problems(vars));
     problems
 }
 
-/// A variable of this process, for the one caller whose configuration is read without them.
+/// A variable of this process.
 #[allow(
     clippy::disallowed_methods,
     reason = "the server's Config does not hold the variables that every program honours"
@@ -86,7 +87,7 @@ pub fn environment(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
-/// A blocking client that answers with any status (none is an error), follows no redirect, and takes `outbound`.
+/// A blocking client that uses `outbound`. It follows no redirect, and no status is an error.
 pub fn agent(settings: &ClientSettings, outbound: Outbound) -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
@@ -96,7 +97,7 @@ pub fn agent(settings: &ClientSettings, outbound: Outbound) -> Agent {
         .timeout_resolve(Some(settings.connect_timeout))
         .timeout_connect(Some(settings.connect_timeout))
         .timeout_global(settings.total_timeout)
-        // The connector knows which one.
+        // The connector chooses the proxy.
         .proxy(None)
         .output_buffer_size(OUTPUT_BYTES)
         .build();
@@ -114,8 +115,8 @@ pub fn agent(settings: &ClientSettings, outbound: Outbound) -> Agent {
     Agent::with_parts(config, connector, resolver)
 }
 
-/// What is sent at once. No more than a socket has room for when it has any, so that sending does not block, and an early
-/// answer is noticed.
+/// Most bytes of one write: a socket that has room at all has this much. So a write does not block, and an early answer is
+/// noticed.
 const OUTPUT_BYTES: usize = 16 * 1024;
 
 fn tls_config(roots: Vec<CertificateDer<'static>>) -> ClientConfig {
@@ -128,7 +129,7 @@ fn tls_config(roots: Vec<CertificateDer<'static>>) -> ClientConfig {
         .with_no_client_auth()
 }
 
-/// What TLS has against the other side, if that is what failed.
+/// The TLS error behind `error`, if it is one.
 pub fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
     match error {
         ureq::Error::Rustls(error) => Some(error),
@@ -137,7 +138,7 @@ pub fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
     }
 }
 
-/// What the proxy did, if it is why there is no answer.
+/// The proxy's error behind `error`, if it is one.
 pub fn proxy_error(error: &ureq::Error) -> Option<&ProxyError> {
     match error {
         ureq::Error::Other(error) => error.downcast_ref(),
@@ -145,8 +146,8 @@ pub fn proxy_error(error: &ureq::Error) -> Option<&ProxyError> {
     }
 }
 
-/// Whether an answer of this status is the refusal of the proxy that forwarded the request to `uri`. Only a proxy says 407;
-/// a 403 may be a server's, which then says why in JSON.
+/// The error when an answer to a request that a proxy forwarded to `uri` is the proxy's own refusal: a 407, or a 403 that is
+/// not in JSON (a 403 in JSON is the server's).
 pub fn refused_by_proxy(
     proxies: &Proxies,
     uri: &Uri,
@@ -172,5 +173,5 @@ pub fn io_error_in_words(error: &io::Error) -> String {
     }
 }
 
-/// Why there is no connection to a name that is not known.
+/// Why there is no connection when the name cannot be looked up.
 pub const NO_HOST: &str = "no host of that name is known (or there is no network)";

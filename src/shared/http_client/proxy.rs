@@ -1,4 +1,4 @@
-//! Which proxy a request goes through, chosen from the environment as curl does it. Talking to one is connect.rs.
+//! Chooses the proxy of a request from the environment, as curl does. connect.rs connects to it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use percent_encoding::percent_decode_str;
 use ureq::http::Uri;
 
+use super::variables::{Lookup, VariableProblem};
 use crate::shared::base_url::BaseUrl;
-use crate::shared::problem::{Lookup, Problem};
+use crate::shared::base64::base64;
 use crate::shared::secret::Secret;
 
 /// The proxies that the environment names.
@@ -18,13 +19,13 @@ pub struct Proxies {
     exceptions: Exceptions,
 }
 
-/// The proxy for one scheme, and what was found on the way to it.
+/// The proxy for one scheme, and what is wrong with the variables for it.
 #[derive(Debug, Default)]
 struct Choice {
     server: Option<(&'static str, ProxyServer)>,
-    /// The first variable that names a SOCKS proxy.
-    passed_over: Option<&'static str>,
-    problem: Option<Problem>,
+    /// The first variable that names a SOCKS proxy, which is skipped.
+    skipped: Option<&'static str>,
+    problem: Option<VariableProblem>,
 }
 
 /// A proxy that speaks HTTP.
@@ -36,7 +37,7 @@ pub(super) struct ProxyServer {
 }
 
 impl Proxies {
-    /// Reads the variables. A proxy that cannot be used is no proxy here: [`Proxies::problem`] says so.
+    /// Reads the variables. A proxy that cannot be used is left out, and reported by [`Proxies::problem`].
     pub fn from_vars(vars: Lookup) -> Proxies {
         let exceptions = ["no_proxy", "NO_PROXY"].into_iter().find_map(|name| {
             let value = vars(name)?.to_string_lossy().into_owned();
@@ -54,7 +55,7 @@ impl Proxies {
         self.server_for(uri).is_some()
     }
 
-    /// Is the proxy for `https` URLs, or the one for `http`, itself reached by TLS?
+    /// Is the proxy for `https` URLs, or the one for `http`, connected to by TLS?
     pub fn needs_tls(&self, https: bool) -> bool {
         let server = &self.choice(https).server;
         server
@@ -62,15 +63,15 @@ impl Proxies {
             .is_some_and(|(_, server)| server.url.is_https())
     }
 
-    /// What is wrong with the variable that counts for `https` URLs, or for `http`.
-    pub fn problem(&self, https: bool) -> Option<&Problem> {
+    /// What is wrong with the variable for `https` URLs, or for `http`.
+    pub fn problem(&self, https: bool) -> Option<&VariableProblem> {
         self.choice(https).problem.as_ref()
     }
 
-    /// What a person should know about the choice for `https` URLs, or for `http`: a proxy that was passed over.
+    /// Says that a proxy for `https` URLs, or for `http`, was skipped.
     pub fn notice(&self, https: bool) -> Option<String> {
         let choice = self.choice(https);
-        let name = choice.passed_over?;
+        let name = choice.skipped?;
         let instead = match &choice.server {
             Some((used, _)) => format!("{used} is used instead"),
             None => "no proxy is used".to_owned(),
@@ -106,11 +107,11 @@ impl Choice {
                     choice.server = Some((name, server));
                     break;
                 }
-                Err(Unusable::Socks) => choice.passed_over = choice.passed_over.or(Some(name)),
+                Err(Unusable::Socks) => choice.skipped = choice.skipped.or(Some(name)),
                 // The value is not shown, since it may hold a password.
                 Err(Unusable::NotAProxy(why)) => {
                     let text = format!("the value {why}; it must look like http://host:port");
-                    choice.problem = Some(Problem { name, text });
+                    choice.problem = Some(VariableProblem { name, text });
                     break;
                 }
             }
@@ -125,7 +126,7 @@ enum Unusable {
 }
 
 impl ProxyServer {
-    /// `http://user:password@host:port`, where only the host is needed. Port 80 is the default, as everywhere but in curl.
+    /// Parses `http://user:password@host:port`, of which only the host is required. The default port is 80 (curl's is 1080).
     fn parse(text: &str) -> Result<ProxyServer, Unusable> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
         let scheme = scheme.to_ascii_lowercase();
@@ -163,22 +164,22 @@ impl fmt::Display for ProxyServer {
     }
 }
 
-/// What goes without a proxy: `NO_PROXY`.
+/// The hosts that are reached without a proxy: `NO_PROXY`.
 #[derive(Debug, Default)]
 struct Exceptions(Vec<Exception>);
 
-/// One of its entries; those with a port hold for that port alone.
+/// One entry of `NO_PROXY`. An entry with a port holds for that port alone.
 #[derive(Debug)]
 enum Exception {
     Everything,
     /// A domain and all below it, in lower case, without dots around it.
     Domain(String, Option<u16>),
-    /// The addresses that begin with these bits.
+    /// The addresses that begin with these bits of this one.
     Network(IpAddr, u8, Option<u16>),
 }
 
 impl Exceptions {
-    /// Entries are separated by commas, blanks, or both. What makes no sense excepts nothing.
+    /// Entries are separated by commas, blanks, or both. An entry that cannot be parsed is ignored.
     fn parse(text: &str) -> Exceptions {
         let entries = text.split(|c: char| c == ',' || c.is_whitespace());
         Exceptions(entries.filter_map(Exception::parse).collect())
@@ -232,7 +233,7 @@ impl Exception {
         (!domain.is_empty()).then_some(Exception::Domain(domain, port))
     }
 
-    /// `address` is `host`, where that is one.
+    /// Does the entry hold for `host`? `address` is the host as an address, if it is one.
     fn contains(&self, host: &str, address: Option<IpAddr>, port: u16) -> bool {
         let (holds, only) = match self {
             Exception::Everything => (true, &None),
@@ -266,32 +267,15 @@ fn begins_with(address: IpAddr, network: IpAddr, bits: u8) -> bool {
         (IpAddr::V6(a), IpAddr::V6(b)) => a.to_bits() ^ b.to_bits(),
         _ => return false,
     };
-    // A shift by all 128 bits would overflow; no bit of the network must agree then.
+    // For 0 bits, a shift by all 128 would overflow; every address begins with no bits.
     differing
         .checked_shr(u32::from(width(address) - bits))
         .unwrap_or(0)
         == 0
 }
 
-/// RFC 4648 §4. A crate for twelve lines would be one more to update.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(*chunk.get(at).unwrap_or(&0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for digit in 0..4 {
-            if digit <= chunk.len() {
-                text.push(DIGITS[(bits >> (18 - 6 * digit) & 63) as usize].into());
-            } else {
-                text.push('=');
-            }
-        }
-    }
-    text
-}
-
-/// Lower case first. curl knows no `HTTP_PROXY` (a CGI program's client could set it by a header); neither program is one.
+/// Lower case comes first. curl ignores `HTTP_PROXY`, which a client of a CGI program could set by a header; ours are no CGI
+/// programs.
 const HTTP_VARIABLES: [&str; 4] = ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"];
 const HTTPS_VARIABLES: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
 

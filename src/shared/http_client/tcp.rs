@@ -1,4 +1,4 @@
-//! A TCP connection as a transport of ureq's. ureq's own one keeps its socket to itself, and early_answer.rs must look at it.
+//! A TCP connection as a transport of ureq. ureq's own one does not share its socket, which early_answer.rs needs.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -65,7 +65,7 @@ impl Transport for TcpTransport {
         Ok(count > 0)
     }
 
-    /// A connection that may serve another request has nothing to say in between, not even its end.
+    /// Between requests, a usable connection has nothing to read, not even its end.
     fn is_open(&mut self) -> bool {
         let is_silent = self.stream.set_nonblocking(true).is_ok()
             && matches!(self.stream.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
@@ -80,7 +80,7 @@ fn not_over(timeout: NextTimeout) -> Result<NextTimeout, Error> {
     Ok(timeout)
 }
 
-/// A socket's own time limit shows as one of two kinds, by the system.
+/// Turns the error of a socket's time limit, whose kind depends on the system, into ureq's.
 fn in_time(error: io::Error, timeout: NextTimeout) -> Error {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => Error::Timeout(timeout.reason),

@@ -1,10 +1,11 @@
-//! The body of `POST /posts`, and its one way to Postiz.
+//! The body of `POST /posts`, and the request that sends it.
 
 use serde::Serialize;
 use serde_json::{Map, Number, Value};
 use ureq::http::Method;
 
-use crate::cli::api::{Api, Call};
+use crate::cli::api::Api;
+use crate::cli::call::Call;
 use crate::cli::command::{Flag, Options, Takes, flag};
 use crate::cli::commands::posts::media::{Image, Uploaded};
 use crate::cli::commands::posts::parts::Part;
@@ -26,7 +27,7 @@ pub(super) static DRY_RUN: Flag = flag(
     "print the request's body; upload and post nothing",
 );
 
-/// The whole of it, fields in the order in which the npm CLI sends them.
+/// The whole body, with its fields in the npm CLI's order.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Body<'a> {
@@ -34,14 +35,14 @@ pub(super) struct Body<'a> {
     pub(super) creation_method: &'static str,
     pub(super) date: String,
     pub(super) short_link: bool,
-    /// Days after which a post that repeats does so.
+    /// The interval of a post that repeats, in days.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub(super) inter: Value,
     pub(super) tags: Vec<Value>,
     pub(super) posts: Vec<ChannelPost>,
 }
 
-/// What goes to one channel.
+/// The post for one channel.
 #[derive(Serialize)]
 pub(super) struct ChannelPost {
     pub(super) integration: Integration,
@@ -68,7 +69,7 @@ pub(super) struct PartBody {
 }
 
 impl PartBody {
-    /// All `parts`, with `delay` between them.
+    /// The bodies of all `parts`, with `delay` between them.
     pub(super) fn all(parts: &[Part], uploaded: &Uploaded, delay: &Number) -> Vec<PartBody> {
         let body = |part: &Part| PartBody {
             id: None,

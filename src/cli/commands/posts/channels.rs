@@ -1,12 +1,13 @@
-//! The channels that a post goes to, by ID, name or platform, each with its settings and the longest text it takes.
+//! The channels of a post: finds them by ID, name or platform, and checks the post's length against their limits.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::cli::api::{Api, Call};
+use crate::cli::api::Api;
+use crate::cli::call::Call;
 use crate::cli::command::{Flag, Options, Takes, flag, repeatable, utf8};
-use crate::cli::commands::posts::object;
 use crate::cli::commands::posts::parts::{Part, split_list};
+use crate::cli::commands::posts::settings::object;
 use crate::cli::commands::posts::text::characters;
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
@@ -25,18 +26,18 @@ pub(super) static SETTINGS: Flag = repeatable(flag(
     "the platform's settings, for all channels or for one (x:{…}); may be repeated",
 ));
 
-/// Where a post goes.
+/// A channel of the post.
 pub(super) struct Channel {
     pub(super) id: String,
-    /// How messages call it.
+    /// Its name in messages.
     pub(super) shown: String,
     pub(super) settings: Option<Map<String, Value>>,
 }
 
-/// What `-i` and `--settings` say, before anyone is asked what it means.
+/// The values of `-i` and `--settings`, before Postiz is asked for its channels.
 pub(super) struct Wanted<'a> {
     channels: Vec<&'a str>,
-    /// For one channel, or for all.
+    /// Each for one channel, or for all (`None`).
     settings: Vec<(Option<&'a str>, Map<String, Value>)>,
 }
 
@@ -62,7 +63,7 @@ impl<'a> Wanted<'a> {
         Ok(Wanted { channels, settings })
     }
 
-    /// Finds the channels. Postiz is asked for its list unless all are given by their IDs.
+    /// Finds the channels. Asks Postiz for its list unless all are given by their IDs.
     pub(super) fn find(&self, context: &mut Context, api: &Api) -> Result<Vec<Channel>, CliError> {
         let named = self.settings.iter().filter_map(|(channel, _)| *channel);
         let all_are_ids = self.channels.iter().all(|channel| is_id(channel))
@@ -96,7 +97,7 @@ impl<'a> Wanted<'a> {
             .collect())
     }
 
-    /// What is for one channel comes on top of what is for all.
+    /// Settings for this channel override those for all.
     fn with_settings(&self, channel: &Known) -> Channel {
         let is_for = |name: &Option<&str>| name.is_none_or(|name| channel.is_called(name));
         let mut mine: Vec<_> = self
@@ -135,7 +136,7 @@ struct Known {
 }
 
 impl Known {
-    /// One of which no more is known.
+    /// A channel of which only the ID is known.
     fn by_id(id: &str) -> Known {
         Known {
             id: id.to_owned(),
@@ -168,7 +169,7 @@ fn list(context: &mut Context, api: &Api) -> Result<Vec<Known>, CliError> {
     })
 }
 
-/// The channel that `wanted` means: an ID before names and platforms.
+/// The channel that `wanted` names; an ID wins over names and platforms.
 fn the_one<'a>(wanted: &str, known: &'a [Known]) -> Result<&'a Known, CliError> {
     if let Some(by_id) = known.iter().find(|channel| channel.id == wanted) {
         return Ok(by_id);
@@ -207,7 +208,7 @@ fn candidates(channels: &[&Known]) -> String {
     }
 }
 
-/// Postiz' IDs are cuids and UUIDs; anything else may be a name.
+/// Is `text` an ID of Postiz: a cuid or a UUID? Anything else may be a name.
 fn is_id(text: &str) -> bool {
     let is_cuid = text.len() == 25
         && text.starts_with('c')
@@ -222,8 +223,8 @@ fn is_id(text: &str) -> bool {
     is_cuid || is_uuid
 }
 
-/// Refuses a text that is too long for a channel; a draft may still be shortened. Short texts fit everywhere, and nobody is
-/// asked.
+/// Refuses a text that is too long for a channel; only warns for a draft, which may still be shortened. Does not ask Postiz
+/// about a text that is short enough for every platform.
 pub(super) fn check_lengths(
     context: &mut Context,
     api: &Api,
@@ -258,7 +259,7 @@ pub(super) fn check_lengths(
     Ok(())
 }
 
-/// `maxLength` of the channel; a Postiz that does not say it judges the text itself.
+/// The channel's `maxLength`; `None` where Postiz names none, and checks the text itself.
 fn longest_text(context: &mut Context, api: &Api, id: &str) -> Result<Option<u64>, CliError> {
     match api.json(context, &Call::get(&["integration-settings", id])?) {
         Ok(answer) => {
@@ -272,10 +273,10 @@ fn longest_text(context: &mut Context, api: &Api, id: &str) -> Result<Option<u64
     }
 }
 
-/// X without premium takes this many characters, no platform fewer.
+/// Every platform accepts this many characters; X without premium has the lowest limit.
 const SHORT: usize = 200;
 
-/// As many as one line bears.
+/// Most channels that one message lists.
 const CANDIDATES_MAX: usize = 20;
 
 #[cfg(test)]
@@ -283,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_told_from_names() {
+    fn ids_are_distinguished_from_names() {
         for id in [
             "cm4ean69r0003w8w1cdomox9n",
             "d2b0e3a8-6f2d-4a0b-8f55-0e8c1b7a9d10",
@@ -298,13 +299,13 @@ mod tests {
             "Cm4ean69r0003w8w1cdomox9n",
             "d2b0e3a8-6f2d-4a0b-8f55-0e8c1b7a9d1-",
         ] {
-            // A word of 25 letters is no cuid to any eye, but to this rule it is: it goes to Postiz as it is.
+            // A name of 25 letters looks like a cuid. It is sent to Postiz as an ID.
             assert_eq!(is_id(name), name == "communicationdepartmentof", "{name}");
         }
     }
 
     #[test]
-    fn settings_name_their_channel() {
+    fn settings_may_name_their_channel() {
         for (typed, expected) in [
             (r#"{"a":1}"#, (None, r#"{"a":1}"#)),
             (r#" {"a":1}"#, (None, r#" {"a":1}"#)),

@@ -1,20 +1,20 @@
-//! `posts:create`: from flags, or from a file as it is.
+//! `posts:create`: builds a post from flags, or sends a file unchanged.
 
 use serde_json::Value;
 
 use crate::cli::api::Api;
 use crate::cli::command::{Command, Flag, Options, Takes, flag};
-use crate::cli::commands::api::read_text;
+use crate::cli::commands::common::{IGNORED, say_ignored};
 use crate::cli::commands::posts::body::{
     Body, ChannelPost, DRY_RUN, Integration, PartBody, SHORT_LINK, send,
 };
 use crate::cli::commands::posts::channels::{INTEGRATIONS, SETTINGS, Wanted, check_lengths};
 use crate::cli::commands::posts::media::Files;
 use crate::cli::commands::posts::parts::{self, CONTENT, CONTENT_FILE, DELAY, HTML, MEDIA};
-use crate::cli::commands::posts::say_ignored;
 use crate::cli::commands::posts::schedule::{DATE, Past, TZ, When};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
+use crate::cli::input::read_json;
 use crate::cli::json::Json;
 
 pub(crate) static CREATE: Command = Command {
@@ -76,12 +76,7 @@ static POST_FILE: Flag = flag(
     "send this JSON file as it is (- is stdin); excludes all but --dry-run",
 );
 
-static PROVIDER: Flag = flag(
-    "provider",
-    Some('p'),
-    Takes::Value("NAME"),
-    "taken and ignored, as the npm CLI does",
-);
+static PROVIDER: Flag = flag("provider", Some('p'), Takes::Value("NAME"), IGNORED);
 
 fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     if options.has(&POST_FILE) {
@@ -94,7 +89,7 @@ fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let delay = parts::delay(context, options)?;
     let parts = parts::read(context, options)?;
     if parts.is_empty() {
-        return Err(needs("--content or --json"));
+        return Err(options.wrong_usage("posts:create needs --content or --json"));
     }
     let wanted = Wanted::read(options)?;
     let when = when(context, options, kind)?;
@@ -105,7 +100,7 @@ fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     check_lengths(context, &api, &channels, &parts, kind == "draft")?;
     let date = when.date(context, &api, &channels[0].id)?;
     let uploaded = match options.has(&DRY_RUN) {
-        true => files.pretend(context),
+        true => files.skip_upload(context),
         false => files.upload(context, &api)?,
     };
     let value = PartBody::all(&parts, &uploaded, &delay);
@@ -130,21 +125,16 @@ fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
 fn when(context: &Context, options: &Options, kind: &str) -> Result<When, CliError> {
     let past = match kind {
         "schedule" => Past::Refused,
-        _ => Past::Taken,
+        _ => Past::Accepted,
     };
     match When::read(context, options, past)? {
         None | Some(When::NextFreeSlot) if kind == "now" => Ok(When::Now),
-        None => Err(needs("--date")),
+        None => Err(options.wrong_usage("posts:create needs --date")),
         Some(when) => Ok(when),
     }
 }
 
-fn needs(what: &str) -> CliError {
-    CliError::usage(format!("posts:create needs {what}"))
-        .hint("`postiz posts:create --help` says how it is used")
-}
-
-/// What the file of `--json` holds, if it is not of a shape that Postiz is known not to take.
+/// The content of the `--json` file; an error for a shape that Postiz refuses.
 fn whole_file(context: &mut Context, options: &Options) -> Result<Json, CliError> {
     let is_one_of =
         |flags: &[&'static Flag], flag| flags.iter().any(|one| std::ptr::eq(*one, flag));
@@ -156,18 +146,18 @@ fn whole_file(context: &mut Context, options: &Options) -> Result<Json, CliError
         return Err(CliError::usage(message));
     }
     let path = options.raw(&POST_FILE).unwrap_or_default();
-    let name = path.to_string_lossy();
-    let text = read_text(context, path)?;
-    let json = Json::parse(&text)
-        .map_err(|wrong| CliError::failed(format!("{name} does not hold JSON: {wrong}")))?;
+    let json = read_json(context, path)?;
     match wrong_shape(json.as_str()) {
         None => Ok(json),
-        Some(wrong) => Err(CliError::usage(format!("{name} {wrong}")).hint(RIGHT_SHAPE)),
+        Some(wrong) => {
+            let message = format!("{} {wrong}", path.to_string_lossy());
+            Err(CliError::usage(message).hint(RIGHT_SHAPE))
+        }
     }
 }
 
-/// Documents show shapes that Postiz refuses without saying why: `integrations`, `provider` and `post`, in place of one
-/// entry of `posts` a channel.
+/// What is wrong with a shape that documents show and that Postiz refuses without a reason: it has `integrations`,
+/// `provider` or `post` instead of one entry of `posts` for each channel.
 fn wrong_shape(json: &str) -> Option<String> {
     let json: Value = serde_json::from_str(json).ok()?;
     let wrong_key = |object: &Value| WRONG_KEYS.into_iter().find(|key| object.get(key).is_some());
@@ -194,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shapes_of_documents_are_recognised() {
+    fn wrong_shapes_of_documents_are_recognised() {
         for wrong in [
             r#"{"integrations":["x"],"posts":[]}"#,
             r#"{"provider":"x"}"#,

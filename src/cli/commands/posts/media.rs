@@ -1,4 +1,4 @@
-//! The media of a post: addresses go as they are, files of this machine are uploaded first.
+//! The media of a post: uploads local files, and passes web addresses on.
 
 use std::ffi::OsStr;
 
@@ -19,7 +19,7 @@ pub(super) struct Image {
     path: String,
 }
 
-/// The files among a post's media, opened before anything is sent.
+/// The local files among a post's media, opened before anything is sent.
 pub(super) struct Files(Vec<(String, Source)>);
 
 /// The files after their upload.
@@ -41,7 +41,7 @@ impl Files {
         Ok(Files(files))
     }
 
-    /// Each file once. A failure of the post itself must not cost the user what was uploaded, so each path is said.
+    /// Uploads each file once, and says its address: if the post itself fails, the user need not upload again.
     pub(super) fn upload(self, context: &mut Context, api: &Api) -> Result<Uploaded, CliError> {
         let mut uploaded = Vec::new();
         for (path, source) in self.0 {
@@ -61,8 +61,8 @@ impl Files {
         Ok(Uploaded(uploaded))
     }
 
-    /// What --dry-run shows instead.
-    pub(super) fn pretend(self, context: &mut Context) -> Uploaded {
+    /// Says what an upload would do, for --dry-run.
+    pub(super) fn skip_upload(self, context: &mut Context) -> Uploaded {
         for (path, _) in &self.0 {
             context.output.say(&format!("would upload {path}"));
         }
@@ -92,7 +92,7 @@ impl Image {
     }
 }
 
-/// Is it on the web already?
+/// Is it a web address rather than a local file?
 fn is_address(media: &str) -> bool {
     media.contains("://")
 }

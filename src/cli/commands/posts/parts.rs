@@ -1,14 +1,14 @@
-//! The parts of a post, as `-c`, `--content-file`, `-m` and `-d` give them: which media belong to which text.
+//! The parts of a post, from `-c`, `--content-file`, `-m` and `-d`: finds out which media belong to which text.
 
 use std::ffi::OsStr;
 
 use serde_json::Number;
 
 use crate::cli::command::{Flag, Options, Takes, flag, repeatable, utf8};
-use crate::cli::commands::api::read_text;
 use crate::cli::commands::posts::text::{self, Reading};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
+use crate::cli::input::read_text;
 
 pub(super) static CONTENT: Flag = repeatable(flag(
     "content",
@@ -48,13 +48,13 @@ pub(super) static DELAY: Flag = flag(
 /// One part of a thread, or the only one.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Part {
-    /// As Postiz takes it.
+    /// The text as it is sent.
     pub(super) content: String,
-    /// Files and addresses.
+    /// Local files and web addresses.
     pub(super) media: Vec<String>,
 }
 
-/// Reads the parts; none when no text is given. Nothing but the files of --content-file is looked at.
+/// Reads the parts; none when no text is given. Of all files it opens only those of --content-file.
 pub(super) fn read(context: &mut Context, options: &Options) -> Result<Vec<Part>, CliError> {
     let mut parts = Vec::new();
     for (typed, media) in pair(context, options)? {
@@ -65,11 +65,11 @@ pub(super) fn read(context: &mut Context, options: &Options) -> Result<Vec<Part>
     Ok(parts)
 }
 
-/// Each text, and the `-m` that belong to it.
+/// Each text with its `-m`.
 type Paired<'a> = Vec<(String, Vec<&'a str>)>;
 
-/// Each `-m` belongs to the `-c` before it. When all `-m` stand after the last of several `-c`, they pair up by their count,
-/// which is how the npm CLI always reads them.
+/// Each `-m` belongs to the `-c` before it. When all `-m` come after the last of several `-c`, the first belongs to the first
+/// `-c` and so on, as always in the npm CLI.
 fn pair<'a>(context: &mut Context, options: &'a Options) -> Result<Paired<'a>, CliError> {
     let mut parts: Paired = Vec::new();
     let mut all_media: Vec<&str> = Vec::new();
@@ -102,7 +102,7 @@ fn pair<'a>(context: &mut Context, options: &'a Options) -> Result<Paired<'a>, C
     Ok(parts)
 }
 
-/// The text that `flag` gives, if it is one that does.
+/// The text in the value of `flag`; `None` when it is not a flag for text.
 fn content(context: &mut Context, flag: &Flag, value: &OsStr) -> Result<Option<String>, CliError> {
     if std::ptr::eq(flag, &CONTENT) {
         return Ok(Some(utf8(flag, value)?.to_owned()));
@@ -111,7 +111,7 @@ fn content(context: &mut Context, flag: &Flag, value: &OsStr) -> Result<Option<S
         return Ok(None);
     }
     let text = read_text(context, value)?.replace("\r\n", "\n");
-    // Editors end a file with a newline that is no part of the text.
+    // The newline that ends a file is not a part of the text.
     let text = text.trim_start_matches('\u{feff}').trim_end_matches('\n');
     if text.trim().is_empty() {
         let message = format!("{} holds no text", value.to_string_lossy());
@@ -128,7 +128,7 @@ fn pair_by_count<'a>(parts: &mut Paired<'a>, all_media: &[&'a str]) -> Result<()
     }
     for (place, (_, of_part)) in parts.iter_mut().enumerate() {
         let media = all_media.get(place).copied();
-        // An empty one skips its part.
+        // An empty `-m` skips a part.
         *of_part = media
             .filter(|media| !media.is_empty())
             .into_iter()
@@ -149,7 +149,7 @@ fn split_media(content: &str, lists: &[&str]) -> Result<Vec<String>, CliError> {
     Ok(media)
 }
 
-/// The parts of a comma-separated list. An empty part is a script's variable that was never filled.
+/// The items of a comma-separated list. An empty item is an error: usually it is a script's variable that was never set.
 pub(super) fn split_list<'a>(flag: &Flag, list: &'a str) -> Result<Vec<&'a str>, CliError> {
     let parts: Vec<&str> = list.split(',').map(str::trim).collect();
     if parts.contains(&"") {
@@ -173,7 +173,7 @@ fn for_postiz(context: &mut Context, options: &Options, typed: &str) -> Result<S
     Ok(text::for_postiz(typed, reading).into_owned())
 }
 
-/// The minutes between parts.
+/// The value of `-d`.
 pub(super) fn delay(context: &mut Context, options: &Options) -> Result<Number, CliError> {
     let text = options.text(&DELAY)?.unwrap_or("0");
     let number = text.parse::<u32>().map(Number::from).ok();

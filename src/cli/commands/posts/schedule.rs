@@ -1,8 +1,9 @@
-//! When a post is published: `-s`, `--tz`, and the rules about dates that have passed.
+//! When a post is published: `-s`, `--tz`, and what is done about dates that have passed.
 
 use std::time::Duration;
 
-use crate::cli::api::{Api, Call};
+use crate::cli::api::Api;
+use crate::cli::call::Call;
 use crate::cli::command::{Flag, Options, Takes, flag};
 use crate::cli::context::Context;
 use crate::cli::dates::{self, Zone};
@@ -24,19 +25,20 @@ pub(super) static TZ: Flag = flag(
     "the zone of dates that name none, like Europe/Berlin",
 );
 
-/// What was asked for.
+/// When to publish.
 pub(super) enum When {
     Now,
     NextFreeSlot,
-    /// As the API takes it.
+    /// A date for the API.
     At(String),
 }
 
-/// A date that has passed is a mistake, unless the post is only kept.
+/// What to do with a date that has passed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Past {
     Refused,
-    Taken,
+    /// The post is a draft, or published at once.
+    Accepted,
 }
 
 impl When {
@@ -66,7 +68,7 @@ impl When {
         Ok(Some(When::At(date.text)))
     }
 
-    /// The date for the API; a free slot is one of `channel`.
+    /// The date for the API. A free slot is one of `channel`'s.
     pub(super) fn date(
         self,
         context: &mut Context,
@@ -89,7 +91,7 @@ impl When {
     }
 }
 
-/// `{"date":"2030-01-15T09:00:00"}`, which is UTC.
+/// The date, in UTC, of an answer like `{"date":"2030-01-15T09:00:00"}`.
 fn next_slot(answer: &str) -> Option<String> {
     let answer: serde_json::Value = serde_json::from_str(answer).ok()?;
     let date = dates::read(DATE.long, answer["date"].as_str()?, None).ok()?;
@@ -102,5 +104,5 @@ pub(super) fn zone(context: &Context, options: &Options) -> Result<Option<Zone>,
     name.map(|name| Zone::load(name, &context.vars)).transpose()
 }
 
-/// A date that passed while its user typed is now.
+/// A date that passed so recently counts as now: it passed while the user typed.
 const PAST_MAX: Duration = Duration::from_secs(5 * 60);

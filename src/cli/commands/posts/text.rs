@@ -1,17 +1,17 @@
-//! A part's text as Postiz takes it, which is HTML where it holds a `<`, and how long it is on a platform.
+//! The text of a part: converts it to what Postiz expects (HTML, where it contains a `<`), and counts its characters.
 
 use std::borrow::Cow;
 
-/// How to read a text.
+/// How to interpret a text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// A tag that Postiz knows, anywhere, makes it HTML.
+    /// It is HTML if it contains a tag that Postiz knows.
     Guess,
     Html,
     Text,
 }
 
-/// `text` as Postiz shows it the way it was meant. Without a `<` nothing changes: Postiz takes it for plain text then.
+/// Converts `text` so that Postiz shows it as it was meant. A text without a `<` is unchanged: to Postiz it is plain text.
 pub(super) fn for_postiz(text: &str, reading: Reading) -> Cow<'_, str> {
     let is_html = match reading {
         Reading::Guess => known_tag(text).is_some(),
@@ -43,8 +43,8 @@ pub(super) fn known_tag(text: &str) -> Option<&str> {
     })
 }
 
-/// The characters that `content`, as it is sent, has at least on any platform: without tags, an entity and an emoji as one,
-/// and an address as no more than the 23 characters that X counts.
+/// The fewest characters that any platform counts in `content`: no tags, an entity and an emoji as one, and an address as at
+/// most the 23 characters that X counts.
 pub(super) fn characters(content: &str) -> usize {
     let plain = without_tags(content);
     let words = plain.split_inclusive(char::is_whitespace);
@@ -86,7 +86,7 @@ fn without_tags(content: &str) -> Cow<'_, str> {
     plain.into()
 }
 
-/// Without what only changes the character before it: accents, skin tones, and all that a zero-width joiner adds.
+/// Counts without what only changes the character before it: accents, skin tones, and what follows a zero-width joiner.
 fn count_shown(word: &str) -> usize {
     let mut before = ' ';
     let mut count = 0;
@@ -98,15 +98,15 @@ fn count_shown(word: &str) -> usize {
     count
 }
 
-/// The tags that Postiz keeps.
+/// The tags that Postiz knows.
 const TAGS: [&str; 11] = [
     "p", "br", "strong", "u", "a", "ul", "li", "h1", "h2", "h3", "span",
 ];
 
-/// As X counts any address.
+/// X counts any address as this many characters.
 const ADDRESS_CHARACTERS_MAX: usize = 23;
 
-/// `&thetasym;` is one of the longest that people write.
+/// Longest entity: `&thetasym;` is one of the longest that people write.
 const ENTITY_BYTES_MAX: usize = 12;
 
 #[cfg(test)]
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_arrives_as_it_was_typed() {
+    fn text_is_escaped_unless_it_is_html() {
         for (typed, sent) in [
             ("Hello", "Hello"),
             ("Q&A > all", "Q&A > all"),
@@ -124,7 +124,7 @@ mod tests {
             ("<pre>x</pre>", "<p>&lt;pre&gt;x&lt;/pre&gt;</p>"),
             ("<", "<p>&lt;</p>"),
             ("<p", "<p>&lt;p</p>"),
-            // HTML stays.
+            // HTML is unchanged.
             ("<p>a</p>", "<p>a</p>"),
             ("I <3 <STRONG>you</STRONG>", "I <3 <STRONG>you</STRONG>"),
             ("a<br/>b", "a<br/>b"),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn length_is_what_a_reader_sees() {
+    fn characters_are_counted_as_a_reader_sees_them() {
         for (content, expected) in [
             ("", 0),
             ("Hello", 5),

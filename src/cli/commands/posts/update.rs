@@ -1,13 +1,14 @@
-//! `posts:update`: Postiz takes a whole post in place of the old one. What it shows of the old one stays; what it does not
-//! show and would drop must be said again.
+//! `posts:update`: sends a whole post that replaces the old one. What Postiz shows of the old one is kept. What it does not
+//! show, and would drop, the user must give again.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::cli::api::{Api, Call};
+use crate::cli::api::Api;
+use crate::cli::call::Call;
 use crate::cli::command::{Command, Flag, Options, Takes, flag};
-use crate::cli::commands::POST_ID;
+use crate::cli::commands::common::POST_ID;
 use crate::cli::commands::posts::body::{
     Body, ChannelPost, DRY_RUN, Integration, PartBody, SHORT_LINK, send,
 };
@@ -15,7 +16,7 @@ use crate::cli::commands::posts::channels::{Channel, check_lengths};
 use crate::cli::commands::posts::media::Files;
 use crate::cli::commands::posts::parts::{self, CONTENT, CONTENT_FILE, DELAY, HTML, MEDIA, Part};
 use crate::cli::commands::posts::schedule::{DATE, Past, TZ, When};
-use crate::cli::commands::posts::{NEW_SETTINGS, object};
+use crate::cli::commands::posts::settings::{NEW_SETTINGS, object};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::shared::utc;
@@ -64,14 +65,14 @@ fn update(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let settings = settings
         .map(|text| object(&NEW_SETTINGS, text))
         .transpose()?;
-    // Drafts take any date, and what it is is known below.
-    When::read(context, options, Past::Taken)?;
+    // Checks the date's form early; whether it may have passed depends on the old post, which is found below.
+    When::read(context, options, Past::Accepted)?;
     let files = Files::open(context, &parts)?;
 
     let api = Api::connect(context)?;
     let old = OldPost::find(context, &api, id)?;
     let past = if old.is("DRAFT") {
-        Past::Taken
+        Past::Accepted
     } else {
         Past::Refused
     };
@@ -100,7 +101,7 @@ fn update(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     }
     let date = when.date(context, &api, &channel.id)?;
     let uploaded = match options.has(&DRY_RUN) {
-        true => files.pretend(context),
+        true => files.skip_upload(context),
         false => files.upload(context, &api)?,
     };
     let mut value = PartBody::all(&parts, &uploaded, &delay);
@@ -109,7 +110,7 @@ fn update(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
         r#type: "update",
         creation_method: "CLI",
         date,
-        // Links of a text that stays are short already, or are meant to be long.
+        // In a text that is kept, links are short already, or are meant to be long.
         short_link: options.yes_no(&SHORT_LINK, has_new_text),
         inter: old.0["intervalInDays"].clone(),
         tags: old.tags()?,
@@ -123,7 +124,7 @@ fn update(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     send(context, options, &api, body.json()?)
 }
 
-/// Is all said that Postiz does not show and would drop?
+/// Checks that the user gives everything that Postiz does not show and would drop.
 fn check_is_whole(options: &Options, parts: &[Part]) -> Result<(), CliError> {
     let (has_media, text_only) = (options.has(&MEDIA), options.has(&TEXT_ONLY));
     let changes = [&CONTENT, &CONTENT_FILE, &MEDIA, &DATE, &NEW_SETTINGS];
@@ -148,11 +149,11 @@ fn check_is_whole(options: &Options, parts: &[Part]) -> Result<(), CliError> {
     Err(CliError::usage(message).hint("`postiz posts:list` shows the text of the first part"))
 }
 
-/// A post as Postiz lists it.
+/// The post to update, as Postiz lists it.
 struct OldPost(Value);
 
 impl OldPost {
-    /// There is no asking for one post, so it is looked for among those of about now, then among all.
+    /// Finds the post among those of about now, then among all: Postiz has no request for a single post.
     fn find(context: &mut Context, api: &Api, id: &str) -> Result<OldPost, CliError> {
         let now = context.clock.date();
         for span in [SPAN, SPAN_MAX] {
@@ -192,7 +193,7 @@ impl OldPost {
         id.ok_or_else(|| hidden("channel"))
     }
 
-    /// The settings, with `new` on top. An older Postiz does not list them.
+    /// The old settings, overridden by `new`. An older Postiz does not list them.
     fn settings_with(
         &self,
         new: Option<Map<String, Value>>,
@@ -228,8 +229,8 @@ fn hidden(field: &str) -> CliError {
     ))
 }
 
-/// Most posts that change are due soon.
+/// The span of the first request: most posts that are changed are due soon.
 const SPAN: Duration = Duration::from_secs(31 * 24 * 60 * 60);
 
-/// 20 years.
+/// The span of the second request: 20 years.
 const SPAN_MAX: Duration = Duration::from_secs(20 * 366 * 24 * 60 * 60);

@@ -1,30 +1,29 @@
-//! The flags that every command has, and what they say.
+//! Reads the flags that every command has.
 
 use std::ffi::OsString;
 use std::time::Duration;
 
 use crate::cli::command::{AGAIN, JSON_ERRORS, Options, TIMEOUT};
-use crate::cli::context::{Common, Vars};
+use crate::cli::context::{AnswerTimeout, CommonFlags, Vars};
 use crate::cli::error::CliError;
-use crate::cli::http::AnswerTimeout;
 
-impl Common {
-    /// Reads the flags, and the variables that stand for them.
-    pub(crate) fn read(options: &Options, vars: &Vars) -> Result<Common, CliError> {
+impl CommonFlags {
+    /// Reads the flags, and the variable that `--timeout` overrides.
+    pub(crate) fn read(options: &Options, vars: &Vars) -> Result<CommonFlags, CliError> {
         let timeout = match (options.text(&TIMEOUT)?, vars.text(TIMEOUT_VARIABLE)) {
             (Some(text), _) => answer_timeout("--timeout", text)?,
             (None, Some(text)) => answer_timeout(TIMEOUT_VARIABLE, &text)?,
             (None, None) => AnswerTimeout::Usual,
         };
-        Ok(Common {
+        Ok(CommonFlags {
             timeout,
             again: options.has(&AGAIN),
-            asked: options.identity(),
+            identity: options.identity(),
         })
     }
 }
 
-/// Does the command line ask for errors as JSON? Known before it is read, since reading it may be what fails.
+/// Does the command line ask for errors as JSON? It is searched before it is parsed, since parsing it may fail.
 pub(crate) fn wants_json_errors(arguments: &[OsString]) -> bool {
     let mut flags = arguments.iter().take_while(|word| *word != "--");
     let long = format!("--{}", JSON_ERRORS.long);

@@ -1,4 +1,4 @@
-//! Which certificates are trusted: the roots that the environment names or the system has, and how they are checked.
+//! Which certificates are trusted: the roots of the environment or the system, and the check against them.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -16,12 +16,12 @@ use rustls::{
     CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, crypto,
 };
 
+use super::variables::{Lookup, VariableProblem};
 use crate::shared::pem;
-use crate::shared::problem::{Lookup, Problem};
 
-/// The roots to trust, and what is wrong with the files that the environment names: `SSL_CERT_FILE` and `SSL_CERT_DIR`
-/// instead of the system's store, `NODE_EXTRA_CA_CERTS` (for people who come from npm) beside it.
-pub fn roots(vars: Lookup) -> (Vec<CertificateDer<'static>>, Vec<Problem>) {
+/// The roots to trust, and what is wrong with the files that the environment names. `SSL_CERT_FILE` and `SSL_CERT_DIR` replace
+/// the system's store; `NODE_EXTRA_CA_CERTS` (for people who come from npm) adds to it.
+pub(super) fn roots(vars: Lookup) -> (Vec<CertificateDer<'static>>, Vec<VariableProblem>) {
     let mut named = Named::read(vars);
     let mut roots = if named.replaces_system {
         named.certificates
@@ -33,13 +33,13 @@ pub fn roots(vars: Lookup) -> (Vec<CertificateDer<'static>>, Vec<Problem>) {
 }
 
 /// What is wrong with the files and folders of certificates that the environment names.
-pub fn problems(vars: Lookup) -> Vec<Problem> {
+pub(super) fn problems(vars: Lookup) -> Vec<VariableProblem> {
     Named::read(vars).problems
 }
 
 /// The system's roots (or what `SSL_CERT_FILE` and `SSL_CERT_DIR` name), else the built-in Mozilla ones.
 pub fn system_roots() -> Vec<CertificateDer<'static>> {
-    // A store that is partly unreadable still serves; what is missing shows as a certificate that is not trusted.
+    // A store that is partly unreadable is used all the same; a missing root shows as an untrusted certificate.
     let system = rustls_native_certs::load_native_certs().certs;
     let built_in = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
     if system.is_empty() {
@@ -49,16 +49,16 @@ pub fn system_roots() -> Vec<CertificateDer<'static>> {
     }
 }
 
-/// Checks a server's certificate as webpki does. A certificate that equals one of `roots` is trusted too, as OpenSSL does
-/// for the usual self-signed server: webpki refuses it (`CaUsedAsEndEntity`, or `UnknownIssuer` where it is not
-/// self-signed). Its name and dates must be right all the same, and the server must hold its key.
-pub fn verifier(roots: Vec<CertificateDer<'static>>) -> Arc<dyn ServerCertVerifier> {
+/// Checks a server's certificate as webpki does, and also trusts one that equals one of `roots`, as OpenSSL does for the usual
+/// self-signed server (webpki refuses it: `CaUsedAsEndEntity`, or `UnknownIssuer` where it is not self-signed). Its name and
+/// dates must be right, and the server must hold its key.
+pub(super) fn verifier(roots: Vec<CertificateDer<'static>>) -> Arc<dyn ServerCertVerifier> {
     let provider = Arc::new(ring::default_provider());
     let algorithms = provider.signature_verification_algorithms;
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(roots.iter().cloned());
     Arc::new(Verifier {
-        // It fails where there is no root: then nothing is trusted.
+        // This fails when there is no root. Then nothing is trusted.
         webpki: WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider)
             .build()
             .ok(),
@@ -67,7 +67,7 @@ pub fn verifier(roots: Vec<CertificateDer<'static>>) -> Arc<dyn ServerCertVerifi
     })
 }
 
-/// Why a certificate is not trusted, to be put after "its certificate is not trusted: ".
+/// Why a certificate is not trusted, in words that go after "its certificate is not trusted: ".
 pub fn distrust(reason: &CertificateError) -> String {
     match reason {
         CertificateError::UnknownIssuer => "no authority known here has signed it".to_owned(),
@@ -77,12 +77,12 @@ pub fn distrust(reason: &CertificateError) -> String {
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             "it is not valid yet (or this machine's clock is wrong)".to_owned()
         }
-        // rustls would say that it is valid for no name, which is not what its owner sees in it.
+        // rustls would only say that it is valid for no name, while its owner sees one in the CN.
         CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => {
             "it names no host in subjectAltName; the common name (CN) alone does not count (RFC 9525 §2)"
                 .to_owned()
         }
-        // The name that was asked for, and those that the certificate has.
+        // This names the wanted host, and those in the certificate.
         CertificateError::NotValidForNameContext { .. } => reason.to_string(),
         CertificateError::Other(other) if other.0.to_string() == "UnsupportedCertVersion" => {
             "it is of X.509 version 1, which has no room for host names; make one of version 3".to_owned()
@@ -91,14 +91,14 @@ pub fn distrust(reason: &CertificateError) -> String {
     }
 }
 
-/// What the environment names.
+/// The certificates that the environment names.
 #[derive(Default)]
 struct Named {
     certificates: Vec<CertificateDer<'static>>,
-    /// Whether the system's own store is left alone.
+    /// The system's own store is not used.
     replaces_system: bool,
     extra: Vec<CertificateDer<'static>>,
-    problems: Vec<Problem>,
+    problems: Vec<VariableProblem>,
 }
 
 impl Named {
@@ -136,12 +136,12 @@ impl Named {
             Err(error) => format!("cannot be read: {error}"),
         };
         let text = format!("{} {why}", Path::new(path).display());
-        self.problems.push(Problem { name, text });
+        self.problems.push(VariableProblem { name, text });
         Vec::new()
     }
 }
 
-/// What is no certificate between certificates is passed over: bundles hold comments, and keys.
+/// The certificates in a file. Other items are skipped: bundles hold comments and keys.
 fn certificates_in(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     let mut bytes = Vec::new();
     File::open(path)?
@@ -152,7 +152,7 @@ fn certificates_in(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
         .collect())
 }
 
-/// `SSL_CERT_DIR` may name several folders, as OpenSSL has it. Files that hold no certificate are passed over.
+/// The certificates in `folders`, which may be several as in OpenSSL. Files without a certificate are skipped.
 fn certificates_in_folders(folders: &OsString) -> io::Result<Vec<CertificateDer<'static>>> {
     let mut certificates = Vec::new();
     for folder in std::env::split_paths(folders).filter(|folder| !folder.as_os_str().is_empty()) {
@@ -163,7 +163,7 @@ fn certificates_in_folders(folders: &OsString) -> io::Result<Vec<CertificateDer<
             }
         }
     }
-    // Folders that `openssl rehash` made hold each certificate twice.
+    // `openssl rehash` puts each certificate into its folder twice.
     certificates.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
     certificates.dedup();
     Ok(certificates)
@@ -189,12 +189,12 @@ impl ServerCertVerifier for Verifier {
             return Err(CertificateError::UnknownIssuer.into());
         };
         let is_root = self.roots.iter().any(|root| root == end_entity);
-        // What else the server sends says nothing about a certificate that is trusted by itself.
+        // A certificate that is trusted by itself needs no intermediates.
         let intermediates = if is_root { &[] } else { intermediates };
         let verified =
             webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verified {
-            // webpki looks at the dates first, so they are right when it says one of these (a test holds it to that).
+            // webpki checks the dates first, so that they are right here. A test makes sure of that.
             Err(Error::InvalidCertificate(reason)) if is_root && is_about_issuer(&reason) => {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())
@@ -229,7 +229,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Is the certificate itself in order, so that all is said against who signed it, or how?
+/// Is the objection only to who signed the certificate, or how?
 fn is_about_issuer(reason: &CertificateError) -> bool {
     is_authority(reason)
         || matches!(
@@ -241,9 +241,9 @@ fn is_about_issuer(reason: &CertificateError) -> bool {
         )
 }
 
-/// Is it that the certificate calls itself an authority's? `openssl req -x509` makes them so.
+/// Is the objection that the certificate is an authority's? `openssl req -x509` makes such ones.
 fn is_authority(reason: &CertificateError) -> bool {
-    // rustls hands on webpki's own error, whose type is not ours to name; its Display is its name.
+    // rustls passes webpki's own error on. Its type is not public, and its Display is its name.
     matches!(reason, CertificateError::Other(other) if other.0.to_string() == "CaUsedAsEndEntity")
 }
 
@@ -251,5 +251,5 @@ const FILE_VARIABLE: &str = "SSL_CERT_FILE";
 const FOLDER_VARIABLE: &str = "SSL_CERT_DIR";
 const EXTRA_VARIABLE: &str = "NODE_EXTRA_CA_CERTS";
 
-/// Far more than all the roots there are; a file that never ends (`/dev/zero`) must not fill the memory.
+/// Largest file that is read: far more than all roots. A file without an end (`/dev/zero`) must not fill the memory.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -1,0 +1,94 @@
+//! One request to the Postiz API, before it is sent.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+use ureq::http::Method;
+
+use crate::cli::error::CliError;
+use crate::cli::http::is_read;
+
+/// One request to the API.
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    /// Path and query under the API URL, encoded.
+    pub(crate) path: String,
+    pub(crate) body: Option<String>,
+    /// Its answer has no time limit, unless the user set one.
+    pub(crate) is_slow: bool,
+    /// It is not retried.
+    pub(crate) once: bool,
+}
+
+impl Call {
+    /// A request under `/public/v1`. Each of `segments` is one segment of the path, and is encoded.
+    pub(crate) fn new(method: Method, segments: &[&str]) -> Result<Call, CliError> {
+        let mut path = String::from("/public/v1");
+        for segment in segments {
+            if matches!(*segment, "" | "." | "..") {
+                return Err(CliError::usage(format!("`{segment}` is not an ID")));
+            }
+            path.push('/');
+            path.extend(utf8_percent_encode(segment, SEGMENT));
+        }
+        Ok(Call::verbatim(method, &path, None))
+    }
+
+    pub(crate) fn get(segments: &[&str]) -> Result<Call, CliError> {
+        Call::new(Method::GET, segments)
+    }
+
+    /// A request whose path and query the user wrote.
+    pub(crate) fn verbatim(method: Method, path: &str, body: Option<String>) -> Call {
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        Call {
+            method,
+            path: format!("{slash}{path}"),
+            body,
+            is_slow: false,
+            once: false,
+        }
+    }
+
+    /// Without a time limit for the answer, unless the user set one.
+    pub(crate) fn slow(mut self) -> Call {
+        self.is_slow = true;
+        self
+    }
+
+    pub(crate) fn query(mut self, name: &str, value: &str) -> Call {
+        let separator = if self.path.contains('?') { "&" } else { "?" };
+        self.path.extend([separator, name, "="]);
+        self.path.extend(utf8_percent_encode(value, SEGMENT));
+        self
+    }
+
+    pub(crate) fn body(mut self, json: impl Into<String>) -> Call {
+        self.body = Some(json.into());
+        self
+    }
+
+    /// Without retries.
+    pub(crate) fn once(mut self) -> Call {
+        self.once = true;
+        self
+    }
+
+    /// Only reads do: another request would lose its body or change its method (RFC 9110 §15.4).
+    pub(crate) fn follows_redirects(&self) -> bool {
+        is_read(&self.method)
+    }
+
+    /// The ID of the channel at `place` in the body of a new post.
+    pub(crate) fn channel_of_post(&self, place: usize) -> Option<String> {
+        let body: Value = serde_json::from_str(self.body.as_deref()?).ok()?;
+        let id = &body["posts"][place]["integration"]["id"];
+        id.as_str().map(str::to_owned)
+    }
+}
+
+/// What may stand unencoded in a segment of a path (RFC 3986 §2.3, the unreserved characters).
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');

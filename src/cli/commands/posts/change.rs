@@ -1,0 +1,134 @@
+//! The commands that change one thing about a post by one request: `posts:delete`, `:status`, `:settings`, and `:missing`
+//! and `:connect` for a published post whose ID Postiz does not know.
+
+use serde_json::json;
+use ureq::http::Method;
+
+use crate::cli::call::Call;
+use crate::cli::command::{Command, Flag, Options, Positional, Takes, flag, optional};
+use crate::cli::commands::common::{POST_ID, answer_of};
+use crate::cli::commands::posts::settings::{NEW_SETTINGS, object};
+use crate::cli::context::Context;
+use crate::cli::error::{CliError, Exit};
+
+pub(crate) static DELETE: Command = Command {
+    name: "posts:delete",
+    about: "delete a post, with all of its group",
+    positionals: &[OPTIONAL_POST_ID],
+    flags: &[&WHOLE_GROUP],
+    notes: "Postiz answers {\"error\": true} when it has deleted the post; the exit code is what counts.",
+    examples: &[
+        "postiz posts:delete \"$POST\"",
+        "postiz posts:delete --group group-lost",
+    ],
+    run: delete,
+};
+
+const OPTIONAL_POST_ID: Positional = optional("id", "the post's ID");
+
+static WHOLE_GROUP: Flag = flag(
+    "group",
+    None,
+    Takes::Value("ID"),
+    "instead of an ID: delete the posts with this `group`",
+);
+
+fn delete(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+    let id = options
+        .paths()
+        .next()
+        .map(|_| options.positional(0))
+        .transpose()?;
+    let call = match (id, options.text(&WHOLE_GROUP)?) {
+        (Some(id), None) => Call::new(Method::DELETE, &["posts", id])?,
+        (None, Some(group)) => Call::new(Method::DELETE, &["posts", "group", group])?,
+        _ => {
+            return Err(options.wrong_usage("posts:delete needs either <id> or --group"));
+        }
+    };
+    answer_of(context, &call)
+}
+
+pub(crate) static STATUS: Command = Command {
+    name: "posts:status",
+    about: "turn a post into a draft, or schedule it",
+    positionals: &[POST_ID],
+    flags: &[&NEW_STATUS],
+    notes: "",
+    examples: &["postiz posts:status \"$POST\" --status draft"],
+    run: status,
+};
+
+static NEW_STATUS: Flag = flag(
+    "status",
+    Some('s'),
+    Takes::OneOf(&["draft", "schedule"]),
+    "the new status (required)",
+);
+
+fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+    let call = Call::new(Method::PUT, &["posts", options.positional(0)?, "status"])?;
+    let body = json!({ "status": options.required(&NEW_STATUS)? });
+    answer_of(context, &call.body(body.to_string()))
+}
+
+pub(crate) static SETTINGS: Command = Command {
+    name: "posts:settings",
+    about: "change the platform's settings of a post",
+    positionals: &[POST_ID],
+    flags: &[&NEW_SETTINGS],
+    notes: "--settings is required; Postiz merges it into what the post has.",
+    examples: &[
+        "postiz posts:settings \"$POST\" --settings '{\"who_can_reply_post\":\"everyone\"}'",
+    ],
+    run: settings,
+};
+
+fn settings(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+    let call = Call::new(Method::PUT, &["posts", options.positional(0)?, "settings"])?;
+    let body = json!({ "settings": object(&NEW_SETTINGS, options.required(&NEW_SETTINGS)?)? });
+    answer_of(context, &call.body(body.to_string()))
+}
+
+pub(crate) static MISSING: Command = Command {
+    name: "posts:missing",
+    about: "list content that may be a published post whose ID got lost",
+    positionals: &[POST_ID],
+    flags: &[],
+    notes: "",
+    examples: &["postiz posts:missing \"$LOST\" | jq -r '.[].id'"],
+    run: missing,
+};
+
+fn missing(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+    answer_of(
+        context,
+        &Call::get(&["posts", options.positional(0)?, "missing"])?,
+    )
+}
+
+pub(crate) static CONNECT: Command = Command {
+    name: "posts:connect",
+    about: "tell Postiz which published post this one is",
+    positionals: &[POST_ID],
+    flags: &[&RELEASE_ID],
+    notes: "",
+    examples: &["postiz posts:connect \"$LOST\" --release-id 7321456789012345678"],
+    run: connect,
+};
+
+static RELEASE_ID: Flag = flag(
+    "release-id",
+    None,
+    Takes::Value("ID"),
+    "the ID of the published post on its platform (required)",
+);
+
+fn connect(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+    let call = Call::new(
+        Method::PUT,
+        &["posts", options.positional(0)?, "release-id"],
+    )?;
+    let body = json!({ "releaseId": options.required(&RELEASE_ID)? });
+    answer_of(context, &call.body(body.to_string()))
+}

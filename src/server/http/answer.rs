@@ -1,0 +1,210 @@
+//! The one way from a request to its answer: the route's handler, what stands in for it where it fails, and the line of the log.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use crate::server::http::app::{App, Why};
+use crate::server::http::reply::{RETRY_AFTER_S, Reply};
+use crate::server::http::request::{Request, RequestId};
+use crate::server::http::routes::{Audience, Routed};
+use crate::server::http::service;
+use crate::server::log::Level;
+use crate::server::pages::Page;
+use crate::server::store::StoreError;
+use crate::shared::wire::error;
+
+impl App {
+    /// Which route a request takes.
+    pub(crate) fn route(&self, request: &Request) -> Routed {
+        Routed::of(self, request)
+    }
+
+    /// Answers one request, whatever it is, and logs it.
+    pub fn answer(&self, request: &Request) -> Reply {
+        let (routed, started) = (self.route(request), Instant::now());
+        let reply = self.answer_routed(&routed, request);
+        self.log_answer(request, &routed, &reply, started);
+        reply
+    }
+
+    /// Answers a request whose route is known. A panic in a handler costs nothing else.
+    pub(crate) fn answer_routed(&self, routed: &Routed, request: &Request) -> Reply {
+        // Nothing that a handler shares is left half-changed by a panic: locks are held for single steps alone.
+        let handle = || match routed.handle(self, request) {
+            Ok(reply) => reply,
+            Err(error) => self.store_failed(request, routed, &error),
+        };
+        let reply = catch_unwind(AssertUnwindSafe(handle)).unwrap_or_else(|_| {
+            let fields = [
+                ("method", request.method.as_str()),
+                ("request_id", &request.id.to_string()),
+                ("client", &request.client.to_string()),
+            ];
+            self.log.error("panic", &fields);
+            self.unanswered(request.id, routed, &Page::InternalError, "panic")
+        });
+        self.with_hsts(reply)
+    }
+
+    /// The answer to a request whose handler does not answer in time.
+    pub(crate) fn timed_out(&self, id: RequestId, routed: &Routed) -> Reply {
+        let fields = [
+            ("request_id", &*id.to_string()),
+            ("route", routed.name()),
+            ("timeout_s", &routed.timeout(self).as_secs().to_string()),
+        ];
+        self.log.error("request_timed_out", &fields);
+        self.with_hsts(self.unanswered(id, routed, &Page::Unavailable, "timeout"))
+    }
+
+    /// 503 in the form that this route's clients understand.
+    fn unanswered(
+        &self,
+        id: RequestId,
+        routed: &Routed,
+        page: &Page,
+        reason: &'static str,
+    ) -> Reply {
+        match routed.audience() {
+            // In plain text: the npm CLI ends a login at any JSON error, and polls on after any other answer.
+            Audience::Program => Reply::unavailable(RETRY_AFTER_S).because(reason),
+            Audience::Monitor => service::status(503, "unavailable").because(reason),
+            Audience::Person => self
+                .refuse(id, 503, page, Why::of_request(reason))
+                .with("Retry-After", RETRY_AFTER_S),
+        }
+    }
+
+    /// Logs a request and its answer.
+    pub(crate) fn log_answer(
+        &self,
+        request: &Request,
+        routed: &Routed,
+        reply: &Reply,
+        started: Instant,
+    ) {
+        let level = level_of(routed, reply);
+        if !self.log.writes(level) {
+            return;
+        }
+        // In whole numbers: the code that prints others is larger than this file.
+        let tenths = started.elapsed().as_micros() / 100;
+        let fields = [
+            ("method", request.method.as_str()),
+            ("request_id", &request.id.to_string()),
+            ("route", routed.name()),
+            ("status", &reply.status.to_string()),
+            ("ms", &format!("{}.{}", tenths / 10, tenths % 10)),
+            ("client", &request.client.to_string()),
+        ];
+        let optional = [("id", reply.login.as_deref()), ("reason", reply.reason)];
+        let optional = optional
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)));
+        let fields: Vec<_> = fields.into_iter().chain(optional).collect();
+        self.log.event(level, "request", &fields);
+    }
+
+    fn with_hsts(&self, reply: Reply) -> Reply {
+        if self.server_url.is_https() {
+            // A year, for this host alone (RFC 6797): a browser that was here once does not come back in clear.
+            reply.with("Strict-Transport-Security", "max-age=31536000")
+        } else {
+            reply
+        }
+    }
+
+    /// The store failed under a request.
+    fn store_failed(&self, request: &Request, routed: &Routed, error: &StoreError) -> Reply {
+        let fields = [
+            ("request_id", &*request.id.to_string()),
+            ("route", routed.name()),
+            ("error", &error.to_string()),
+        ];
+        self.log.error("store_failed", &fields);
+        self.unanswered(request.id, routed, &Page::Unavailable, "store_failed")
+    }
+}
+
+/// How much the line of an answer matters. Pending polls and health checks are most of a quiet server's requests.
+fn level_of(routed: &Routed, reply: &Reply) -> Level {
+    let is_routine = reply.reason == Some(error::AUTHORIZATION_PENDING)
+        || routed.audience() == Audience::Monitor && reply.status == 200;
+    match reply.status {
+        _ if is_routine => Level::Debug,
+        429 | 500.. => Level::Warn,
+        _ => Level::Info,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server;
+    use crate::server::config::Config;
+    use crate::server::keys::Keys;
+    use crate::server::log::{Format, Log};
+    use crate::server::store::embedded::Embedded;
+    use crate::shared::base_url::BaseUrl;
+    use crate::shared::secret::Secret;
+    use std::sync::{Arc, Mutex};
+
+    /// What was logged, for the test to read.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    /// A server whose store's clock has a bug at one time of the day.
+    fn app_that_panics_at(bad_time: u64, time: Arc<Mutex<u64>>, log: Lines) -> App {
+        let clock = move || {
+            let now = *time.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            assert_ne!(now, bad_time, "a bug in the clock");
+            now
+        };
+        let keys = Arc::new(Keys::new(&Secret::new("secret".to_owned())));
+        let log = Arc::new(Log::to(Format::Text, Level::Debug, move |line| {
+            log.0.lock().unwrap().extend_from_slice(line);
+        }));
+        let config = Config::from_vars([("LIMIT_LIVE_LOGINS", "0")]).unwrap();
+        let store = Arc::new(Embedded::in_memory(Box::new(clock)).unwrap());
+        let url = BaseUrl::parse("https://auth.example").unwrap();
+        server::app(&config, store, keys, url, &log)
+    }
+
+    #[test]
+    fn panic_costs_one_request() {
+        let (time, lines) = (Arc::new(Mutex::new(1)), Lines::default());
+        let app = app_that_panics_at(2, Arc::clone(&time), lines.clone());
+        let mut start = Request::new("POST", "/device/code");
+        assert_eq!(app.answer(&start).status, 200);
+        *time.lock().unwrap() = 2;
+        start.id = RequestId(0x4711);
+        let reply = app.answer(&start);
+        let is_plain = ("Content-Type", "text/plain; charset=utf-8".to_owned());
+        assert!(reply.status == 503 && reply.headers.contains(&is_plain));
+        assert!(reply.headers.iter().any(|(name, _)| *name == "Retry-After"));
+        let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(
+            log.contains("error panic method=POST request_id=00004711"),
+            "{log}"
+        );
+        let mut page = Request::new("GET", "/device/verify?user_code=WDJB-MJHT");
+        page.headers.push(("accept", "text/html".to_owned()));
+        let reply = app.answer(&page);
+        let is_html = ("Content-Type", "text/html; charset=utf-8".to_owned());
+        assert!(reply.status == 503 && reply.headers.contains(&is_html));
+        *time.lock().unwrap() = 3;
+        assert_eq!(app.answer(&start).status, 200);
+    }
+
+    #[test]
+    fn https_stays_https() {
+        let time = Arc::new(Mutex::new(1));
+        let app = app_that_panics_at(0, time, Lines::default());
+        for target in ["/health", "/device/verify", "/nothing"] {
+            let reply = app.answer(&Request::new("GET", target));
+            let hsts = reply.headers.iter();
+            let hsts = hsts.filter(|(name, _)| *name == "Strict-Transport-Security");
+            assert_eq!(hsts.count(), 1, "{target}");
+        }
+    }
+}

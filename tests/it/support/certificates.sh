@@ -1,19 +1,34 @@
 # Sourced by every script that makes certificates for the tests: in its folder, with openssl, valid for two days. What `$key`
-# says is the usual kind of key; the options of openssl say others.
+# says is the usual kind of key; the options of openssl say others. Without any, all have the folder's one RSA key of 2048
+# bits, which is openssl's default: making each its own takes a second.
 key='-newkey ec -pkeyopt ec_paramgen_curve:P-256'
+
+# a_key NAME OPTION...: the options of openssl that make NAME.key, or a copy of the RSA key.
+a_key() {
+    case "$*" in
+    *-newkey*) echo "-keyout $1.key" ;;
+    *)
+        [ -e rsa.key ] || openssl genrsa -out rsa.key 2048 2>openssl.log || failed
+        cp rsa.key "$1.key"
+        echo "-key $1.key"
+        ;;
+    esac
+}
 
 # self_signed NAME SUBJECT OPTION...: NAME.key, and NAME.crt that signs itself.
 self_signed() {
     name=$1 subject=$2
     shift 2
-    openssl req -x509 -nodes -days 2 -subj "/CN=$subject" -keyout "$name.key" -out "$name.crt" "$@" 2>openssl.log || failed
+    with=$(a_key "$name" "$@")
+    openssl req -x509 -nodes -days 2 -subj "/CN=$subject" $with -out "$name.crt" "$@" 2>openssl.log || failed
 }
 
 # request NAME SUBJECT OPTION...: NAME.key, and NAME.csr to be signed.
 request() {
     name=$1 subject=$2
     shift 2
-    openssl req -new -nodes -subj "/CN=$subject" -keyout "$name.key" -out "$name.csr" "$@" 2>openssl.log || failed
+    with=$(a_key "$name" "$@")
+    openssl req -new -nodes -subj "/CN=$subject" $with -out "$name.csr" "$@" 2>openssl.log || failed
 }
 
 # sign NAME OPTION...: NAME.crt, out of NAME.csr.

@@ -52,8 +52,10 @@ pg() { as_user "$bin/pg_ctl" -D data -s -w -l log "$@" </dev/null >/dev/null 2>&
 protect_key() { [ -z "$tls" ] || { chown "$user" server.key && chmod 600 server.key; }; }
 start() {
     protect_key
-    # TCP as in real life; many connections, since many servers are tested at once.
-    pg start -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=400 $tls"
+    # TCP as in real life; many connections, since many servers are tested at once. What a crash of the machine would lose,
+    # no test needs: a killed process loses nothing without fsync.
+    pg start -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=400 \
+        -c fsync=off -c full_page_writes=off $tls"
 }
 
 echo "$password" >password
@@ -61,7 +63,8 @@ chown "$user" password
 if [ -n "$template" ]; then
     cp -a "$template/new" data
 else
-    as_user "$bin/initdb" -D data -U postgres -A password --pwfile=password --no-locale -E UTF8 --no-sync >initdb.log 2>&1 ||
+    as_user "$bin/initdb" -D data -U postgres -A password --pwfile=password --no-locale -E UTF8 --no-sync \
+        --wal-segsize=1 >initdb.log 2>&1 ||
         { tr '\n' ' ' <initdb.log; exit 1; }
     cp -a data new
 fi

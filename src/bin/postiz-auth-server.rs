@@ -17,7 +17,8 @@ use postiz::server::config::{self, Config};
 use postiz::server::log::{self, Level, Log};
 use postiz::server::notify::Notify;
 use postiz::server::{self, Server};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use postiz::shared::version::version;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 const HELP: &str = include_str!("postiz-auth-server.help");
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if arguments.contains(["-v", "--version"]) {
-        println!("postiz-auth-server {}", env!("CARGO_PKG_VERSION"));
+        println!("postiz-auth-server {}", version(None));
         return ExitCode::SUCCESS;
     }
     let check = arguments.contains("--check");
@@ -96,7 +97,8 @@ fn healthcheck(config: Config) -> ExitCode {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, then finishes what is in flight; a second signal ends it at once.
+/// Serves until SIGTERM or SIGINT, then finishes what is in flight; a second one ends it at once. SIGHUP, a terminal's end
+/// included, makes it read its certificate again.
 fn run(config: Config) -> ExitCode {
     let log = Log::stderr(config.log_format, config.log_level, is_journal());
     let log = Arc::new(log);
@@ -107,7 +109,7 @@ fn run(config: Config) -> ExitCode {
     // Caught before anything is started, so that no signal finds the process half-way up. A file that may not grow any
     // further (`ulimit -f`) is an error of the write then, and not the end of the process.
     let caught = signal_hook::flag::register(SIGXFSZ, Arc::default())
-        .and_then(|_| Signals::new([SIGTERM, SIGINT]));
+        .and_then(|_| Signals::new([SIGTERM, SIGINT, SIGHUP]));
     let mut signals = match caught {
         Ok(signals) => signals,
         Err(error) => {
@@ -124,9 +126,10 @@ fn run(config: Config) -> ExitCode {
         }
     };
     notify.ready(server.local_url(), &log);
-    signals.forever().next();
+    let reloads = signals.forever().take_while(|signal| *signal == SIGHUP);
+    reloads.for_each(|_| server.reload());
     std::thread::spawn(move || {
-        if signals.forever().next().is_some() {
+        if signals.forever().any(|signal| signal != SIGHUP) {
             std::process::exit(1);
         }
     });

@@ -11,7 +11,7 @@ use crate::cli::call::Call;
 use crate::cli::context::{Context, sleep};
 use crate::cli::error::{CliError, Exit};
 use crate::cli::http::{
-    Answer, Http, NoAnswer, Outgoing, Reached, RequestBody, is_idempotent, is_read,
+    Answer, Http, NoAnswer, Outgoing, Pace, Reached, RequestBody, is_idempotent, is_read,
 };
 use crate::cli::json::Json;
 use crate::cli::signed_in::SignedIn;
@@ -29,7 +29,7 @@ impl Api {
     /// The API of the user who is signed in.
     pub(crate) fn connect(context: &mut Context) -> Result<Api, CliError> {
         let mut signed_in = SignedIn::find(context)?;
-        // Documents show the API's URL with it.
+        // Documents show the API's URL with this path.
         signed_in.api_url = signed_in.api_url.without_end("/public/v1");
         let http = Http::connect(&signed_in.api_url, context)?;
         Ok(Api { http, signed_in })
@@ -109,7 +109,7 @@ impl Api {
                 _ => return Err(redirected(call, &uri, target)),
             }
         }
-        Err(redirected(call, &uri, "one place after another"))
+        Err(redirected(call, &uri, "one target after another"))
     }
 
     /// The error for an answer that is not a success.
@@ -178,12 +178,12 @@ impl Api {
             body: body.map_or(RequestBody::Empty, |body| {
                 RequestBody::Bytes(body.as_bytes())
             }),
+            pace: call.pace,
         };
         let words = format!("Waiting for {} …", self.signed_in.api_url);
-        context.output.while_waiting(&words, || match call.is_slow {
-            true => self.http.send_and_wait(outgoing),
-            false => self.http.send(outgoing),
-        })
+        context
+            .output
+            .while_waiting(&words, || self.http.send(outgoing))
     }
 
     /// Waits before a retry; `false` when there is to be none.
@@ -225,12 +225,13 @@ impl Api {
         let uri = self
             .uri("/public/v1/upload")
             .map_err(|_| NoAnswer::not_sent("its URL cannot be used"))?;
-        self.http.send_and_wait(Outgoing {
+        self.http.send(Outgoing {
             method: Method::POST,
             uri,
             authorization: Some(self.signed_in.secret.expose()),
             content_type: Some(content_type),
             body: RequestBody::Stream { reader, length },
+            pace: Pace::Slow,
         })
     }
 
@@ -244,7 +245,7 @@ impl Api {
 }
 
 /// The error for a result that could not be printed. What `call` changed in Postiz stays changed.
-pub(crate) fn unprinted(call: &Call, error: CliError) -> CliError {
+fn unprinted(call: &Call, error: CliError) -> CliError {
     if is_read(&call.method) {
         return error;
     }

@@ -111,7 +111,7 @@ fn channel(answer: &Answer, call: &Call, said: Option<&str>) -> Option<String> {
     if answer.status != 400 {
         return None;
     }
-    let body: Value = serde_json::from_slice(&answer.body).ok()?;
+    let body = answer.json_object();
     let text = |field: &str| body[field].as_str().filter(|text| !text.is_empty());
     match (text("name"), text("provider")) {
         (Some(name), Some(provider)) => Some(format!("{name} ({provider})")),
@@ -266,8 +266,7 @@ fn refused_credentials(reason: &str, signed_in: &SignedIn, vars: &Vars) -> CliEr
 }
 
 fn where_to_pay(answer: &Answer) -> String {
-    let body: Option<Value> = serde_json::from_slice(&answer.body).ok();
-    match body.as_ref().and_then(|body| body["url"].as_str()) {
+    match answer.json_object()["url"].as_str() {
         Some(url) => printable_cut(url, MESSAGE_CHARACTERS_MAX),
         None => "see Settings > Billing in Postiz".to_owned(),
     }
@@ -275,8 +274,7 @@ fn where_to_pay(answer: &Answer) -> String {
 
 /// Is a 404 about the path rather than about an ID? Postiz' own words about an ID are in `msg`.
 fn is_missing_path(answer: &Answer, said: &str) -> bool {
-    let body: Option<Value> = serde_json::from_slice(&answer.body).ok();
-    let speaks_of_an_id = body.is_some_and(|body| body["msg"].is_string());
+    let speaks_of_an_id = answer.json_object()["msg"].is_string();
     said.starts_with("Cannot ") || !(speaks_of_an_id || said.contains("not found"))
 }
 

@@ -94,13 +94,13 @@ fn parse_flags_first(commands: Commands, arguments: &[OsString]) -> Result<Asked
         Some("-v" | "--version") => return Ok(Asked::Version),
         _ => {}
     }
-    for (place, word) in arguments.iter().enumerate() {
+    for (index, word) in arguments.iter().enumerate() {
         let Some(command) = word.to_str().and_then(|word| commands.named(word)) else {
             continue;
         };
-        let before = &arguments[..place];
+        let before = &arguments[..index];
         if Parser::new(commands, command).take_all(before).is_ok() {
-            let all = [before, &arguments[place + 1..]].concat();
+            let all = [before, &arguments[index + 1..]].concat();
             return parse_arguments(commands, command, &all);
         }
     }
@@ -374,8 +374,8 @@ mod tests {
     fn table_is_consistent() {
         for command in COMMANDS.iter() {
             let flags: Vec<_> = command.all_flags().collect();
-            for (place, flag) in flags.iter().enumerate() {
-                for other in &flags[place + 1..] {
+            for (index, flag) in flags.iter().enumerate() {
+                for other in &flags[index + 1..] {
                     assert_ne!(kebab(flag.long), kebab(other.long), "{}", command.name);
                     assert!(
                         flag.short.is_none() || flag.short != other.short,
@@ -390,7 +390,7 @@ mod tests {
                 .positionals
                 .iter()
                 .position(|positional| positional.many);
-            assert!(many.is_none_or(|place| place + 1 == command.positionals.len()));
+            assert!(many.is_none_or(|index| index + 1 == command.positionals.len()));
             assert!(!command.examples.is_empty() && !command.about.is_empty());
         }
     }

@@ -1,11 +1,11 @@
 //! One request to the Postiz API, before it is sent.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use ureq::http::Method;
 
 use crate::cli::error::CliError;
-use crate::cli::http::is_read;
+use crate::cli::http::{Pace, is_read};
+use crate::shared::percent;
 
 /// One request to the API.
 pub(crate) struct Call {
@@ -13,8 +13,7 @@ pub(crate) struct Call {
     /// Path and query under the API URL, encoded.
     pub(crate) path: String,
     pub(crate) body: Option<String>,
-    /// Its answer has no time limit, unless the user set one.
-    pub(crate) is_slow: bool,
+    pub(crate) pace: Pace,
     /// It is not retried.
     pub(crate) once: bool,
 }
@@ -28,7 +27,7 @@ impl Call {
                 return Err(CliError::usage(format!("`{segment}` is not an ID")));
             }
             path.push('/');
-            path.extend(utf8_percent_encode(segment, SEGMENT));
+            path.extend(percent::encode(segment));
         }
         Ok(Call::verbatim(method, &path, None))
     }
@@ -44,21 +43,21 @@ impl Call {
             method,
             path: format!("{slash}{path}"),
             body,
-            is_slow: false,
+            pace: Pace::Usual,
             once: false,
         }
     }
 
     /// Without a time limit for the answer, unless the user set one.
     pub(crate) fn slow(mut self) -> Call {
-        self.is_slow = true;
+        self.pace = Pace::Slow;
         self
     }
 
     pub(crate) fn query(mut self, name: &str, value: &str) -> Call {
         let separator = if self.path.contains('?') { "&" } else { "?" };
         self.path.extend([separator, name, "="]);
-        self.path.extend(utf8_percent_encode(value, SEGMENT));
+        self.path.extend(percent::encode(value));
         self
     }
 
@@ -78,17 +77,10 @@ impl Call {
         is_read(&self.method)
     }
 
-    /// The ID of the channel at `place` in the body of a new post.
-    pub(crate) fn channel_of_post(&self, place: usize) -> Option<String> {
+    /// The ID of the channel at `index` in the body of a new post.
+    pub(crate) fn channel_of_post(&self, index: usize) -> Option<String> {
         let body: Value = serde_json::from_str(self.body.as_deref()?).ok()?;
-        let id = &body["posts"][place]["integration"]["id"];
+        let id = &body["posts"][index]["integration"]["id"];
         id.as_str().map(str::to_owned)
     }
 }
-
-/// What may stand unencoded in a segment of a path (RFC 3986 §2.3, the unreserved characters).
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');

@@ -15,10 +15,30 @@ pub(crate) struct Command {
     pub(crate) flags: &'static [&'static Flag],
     /// What the flags' lines do not say.
     pub(crate) notes: &'static str,
-    /// Command lines that work as they stand, with `$CHANNEL`, `$POST`, `$LOST` (a published post whose ID got lost)
+    /// Command lines that work unchanged, with `$CHANNEL`, `$POST`, `$LOST` (a published post whose ID is missing)
     /// and `$GROUP` set to IDs.
     pub(crate) examples: &'static [&'static str],
     pub(crate) run: fn(&mut Context, &Options) -> Result<Exit, CliError>,
+}
+
+impl Command {
+    /// The part of its name before the colon: `auth`, `posts`, …
+    pub(crate) fn group(&self) -> Option<&'static str> {
+        self.name.split_once(':').map(|(group, _)| group)
+    }
+
+    /// The hint after wrong usage.
+    pub(crate) fn see_help(&self) -> String {
+        format!("`postiz {} --help` says how it is used", self.name)
+    }
+
+    /// The command's own flags, and those that every command has.
+    pub(crate) fn all_flags(&self) -> impl Iterator<Item = &'static Flag> {
+        let has_json = self.flags.iter().any(|flag| flag.long == JSON.long);
+        let json = (!has_json).then_some(&JSON);
+        let all = self.flags.iter().chain(COMMON_FLAGS).copied();
+        all.chain(json)
+    }
 }
 
 /// All commands, in the order of the overview. The list is in table.rs; code that needs it gets it as an argument.
@@ -62,53 +82,6 @@ pub(crate) struct Flag {
     pub(crate) about: &'static str,
 }
 
-/// The flags that every command has. common_flags.rs reads them.
-pub(crate) static COMMON_FLAGS: &[&Flag] = &[&CREDENTIALS, &TIMEOUT, &JSON_ERRORS, &AGAIN];
-
-pub(crate) static CREDENTIALS: Flag = flag(
-    "credentials",
-    None,
-    Takes::Path,
-    "the credentials file (default: POSTIZ_CREDENTIALS_FILE, else ~/.postiz/credentials.json)",
-);
-
-/// `--json` of the commands that have no such flag of their own: scripts add it out of habit.
-static JSON: Flag = flag(
-    "json",
-    None,
-    Takes::Nothing,
-    "taken and ignored: results are JSON",
-);
-
-pub(crate) static TIMEOUT: Flag = flag(
-    "timeout",
-    None,
-    Takes::Value("SECONDS"),
-    "how long an answer may take; 0: no limit (default: 60; upload and api: no limit)",
-);
-
-pub(crate) static JSON_ERRORS: Flag = flag(
-    "json-errors",
-    None,
-    Takes::Nothing,
-    "on failure, end stderr with one JSON object: error, status, channel, body, reference",
-);
-
-pub(crate) static AGAIN: Flag = flag(
-    "again",
-    None,
-    Takes::Nothing,
-    "send it even if the same was sent within a day and got no answer",
-);
-
-/// `--json` of the commands that otherwise print text for people.
-pub(crate) static AS_JSON: Flag = flag(
-    "json",
-    None,
-    Takes::Nothing,
-    "print JSON for programs on stdout",
-);
-
 /// What follows a flag.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Takes {
@@ -136,25 +109,30 @@ impl Takes {
     }
 }
 
-pub(crate) const fn flag(
-    long: &'static str,
-    short: Option<char>,
-    takes: Takes,
-    about: &'static str,
-) -> Flag {
+pub(crate) const fn flag(long: &'static str, takes: Takes, about: &'static str) -> Flag {
     Flag {
         long,
-        short,
+        short: None,
         takes,
         repeatable: false,
         about,
     }
 }
 
-pub(crate) const fn repeatable(flag: Flag) -> Flag {
-    Flag {
-        repeatable: true,
-        ..flag
+/// A flag that takes no value.
+pub(crate) const fn switch(long: &'static str, about: &'static str) -> Flag {
+    flag(long, Takes::Nothing, about)
+}
+
+impl Flag {
+    pub(crate) const fn short(mut self, letter: char) -> Flag {
+        self.short = Some(letter);
+        self
+    }
+
+    pub(crate) const fn repeatable(mut self) -> Flag {
+        self.repeatable = true;
+        self
     }
 }
 
@@ -176,10 +154,8 @@ pub(crate) const fn optional(name: &'static str, about: &'static str) -> Positio
 
 pub(crate) const fn many(name: &'static str, about: &'static str) -> Positional {
     Positional {
-        name,
-        about,
-        optional: false,
         many: true,
+        ..one(name, about)
     }
 }
 
@@ -189,26 +165,6 @@ pub(crate) struct Options {
     pub(crate) command: &'static Command,
     pub(crate) positionals: Vec<OsString>,
     pub(crate) given: Vec<(&'static Flag, OsString)>,
-}
-
-impl Command {
-    /// What stands before the colon in its name: `auth`, `posts`, …
-    pub(crate) fn group(&self) -> Option<&'static str> {
-        self.name.split_once(':').map(|(group, _)| group)
-    }
-
-    /// The hint for who used it wrong.
-    pub(crate) fn see_help(&self) -> String {
-        format!("`postiz {} --help` says how it is used", self.name)
-    }
-
-    /// The command's own flags, and those that every command has.
-    pub(crate) fn all_flags(&self) -> impl Iterator<Item = &'static Flag> {
-        let has_json = self.flags.iter().any(|flag| flag.long == JSON.long);
-        let json = (!has_json).then_some(&JSON);
-        let all = self.flags.iter().chain(COMMON_FLAGS).copied();
-        all.chain(json)
-    }
 }
 
 impl Options {
@@ -261,11 +217,11 @@ impl Options {
         self.raw(flag).map_or(default, |value| value == "true")
     }
 
-    /// The positional at `place`, which args.rs found to be there.
-    pub(crate) fn positional(&self, place: usize) -> Result<&str, CliError> {
+    /// The positional at `index`, which args.rs found to be there.
+    pub(crate) fn positional(&self, index: usize) -> Result<&str, CliError> {
         let raw = self
             .positionals
-            .get(place)
+            .get(index)
             .map(OsString::as_os_str)
             .unwrap_or_default();
         raw.to_str().ok_or_else(|| {
@@ -316,3 +272,34 @@ pub(crate) fn kebab(name: &str) -> String {
     }
     kebab
 }
+
+/// The flags that every command has. common_flags.rs reads them.
+static COMMON_FLAGS: &[&Flag] = &[&CREDENTIALS, &TIMEOUT, &JSON_ERRORS, &AGAIN];
+
+pub(crate) static CREDENTIALS: Flag = flag(
+    "credentials",
+    Takes::Path,
+    "the credentials file (default: POSTIZ_CREDENTIALS_FILE, else ~/.postiz/credentials.json)",
+);
+
+/// `--json` of the commands that have no such flag of their own: scripts add it out of habit.
+static JSON: Flag = switch("json", "accepted and ignored: results are JSON");
+
+pub(crate) static TIMEOUT: Flag = flag(
+    "timeout",
+    Takes::Value("SECONDS"),
+    "how long an answer may take; 0: no limit (default: 60; upload and api: no limit)",
+);
+
+pub(crate) static JSON_ERRORS: Flag = switch(
+    "json-errors",
+    "on failure, end stderr with one JSON object: error, status, channel, body, reference",
+);
+
+pub(crate) static AGAIN: Flag = switch(
+    "again",
+    "send it even if the same was sent within a day and got no answer",
+);
+
+/// `--json` of the commands that otherwise print text for people.
+pub(crate) static AS_JSON: Flag = switch("json", "print JSON for programs on stdout");

@@ -121,7 +121,7 @@ pub(crate) fn sleep(clock: &dyn Clock, time: Duration) -> Result<(), CliError> {
     }
 }
 
-/// The system's clock. Ctrl-C ends the program at once, or during a sleep or deferring work, when that is over.
+/// The system's clock. Ctrl-C ends the program at once, or after the current sleep or deferred work.
 pub struct SystemClock {
     start: Instant,
     interrupted: Arc<AtomicBool>,

@@ -25,7 +25,7 @@ pub(crate) struct Stored {
 
 impl Stored {
     /// The login in `file`; `None` without a file, or without an `accessToken` in it. A file that cannot be read or parsed
-    /// is an error: without it, a command could act for another account.
+    /// is an error: otherwise a command could act for another account.
     pub(crate) fn load(file: &JsonFile) -> Result<Option<Stored>, CliError> {
         match file.load()? {
             Some(object) => Stored::from_object(&object).map_err(|why| file.broken(why)),

@@ -147,7 +147,7 @@ impl Written {
         let year = number(fields.next()?, 4)?;
         let (month, day) = (number(fields.next()?, 2)?, number(fields.next()?, 2)?);
         let (clock, zone) = match time.find(['Z', 'z', '+', '-']) {
-            Some(place) => time.split_at(place),
+            Some(index) => time.split_at(index),
             None => (time, ""),
         };
         let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));

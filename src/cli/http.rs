@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::CertificateError;
+use serde_json::Value;
 use ureq::http::{HeaderMap, Method, Request, Uri};
 use ureq::{Agent, AsSendBody, SendBody};
 
@@ -50,6 +51,14 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) authorization: Option<&'a str>,
     pub(crate) content_type: Option<&'a str>,
     pub(crate) body: RequestBody<'a>,
+    pub(crate) pace: Pace,
+}
+
+/// How fast the server should answer. Unless the user set a time limit, a slow answer has none.
+#[derive(Clone, Copy)]
+pub(crate) enum Pace {
+    Usual,
+    Slow,
 }
 
 /// The body of a request.
@@ -137,29 +146,25 @@ impl Http {
         })
     }
 
-    /// Sends `outgoing`; follows no redirect.
+    /// Posts JSON without a credential.
+    pub(crate) fn post(&self, url: &str, body: RequestBody) -> Result<Answer, NoAnswer> {
+        let uri: Result<Uri, _> = url.parse();
+        self.send(Outgoing {
+            method: Method::POST,
+            uri: uri.map_err(|_| NoAnswer::not_sent("its address is too long"))?,
+            authorization: None,
+            content_type: Some("application/json"),
+            body,
+            pace: Pace::Usual,
+        })
+    }
+
+    /// Sends `outgoing`, and follows no redirect.
     pub(crate) fn send(&self, outgoing: Outgoing) -> Result<Answer, NoAnswer> {
-        let limits = Limits {
-            global: self.timeout.limit(),
-            answer: None,
-        };
-        self.send_within(outgoing, limits)
-    }
-
-    /// Sends a request that the server may need long for. Unless the user set a limit, only sending has one.
-    pub(crate) fn send_and_wait(&self, outgoing: Outgoing) -> Result<Answer, NoAnswer> {
-        let limits = Limits {
-            global: None,
-            answer: self.timeout.chosen(),
-        };
-        self.send_within(outgoing, limits)
-    }
-
-    fn send_within(&self, outgoing: Outgoing, limits: Limits) -> Result<Answer, NoAnswer> {
         let uri = outgoing.uri.clone();
         self.sending.reset();
         let is_unread = Cell::new(false);
-        let answer = self.try_send(outgoing, limits, &is_unread);
+        let answer = self.try_send(outgoing, &is_unread);
         let answer = answer.map_err(|error| {
             let mut no_answer = explain(error, self.timeout);
             no_answer.reached = if !self.sending.has_begun() {
@@ -184,14 +189,9 @@ impl Http {
     }
 
     /// `is_unread` is set while the body has not been read to its end.
-    fn try_send(
-        &self,
-        outgoing: Outgoing,
-        limits: Limits,
-        is_unread: &Cell<bool>,
-    ) -> Result<Answer, ureq::Error> {
+    fn try_send(&self, outgoing: Outgoing, is_unread: &Cell<bool>) -> Result<Answer, ureq::Error> {
         let carries_body = matches!(outgoing.method, Method::POST | Method::PUT | Method::PATCH);
-        let is_idempotent = is_idempotent(&outgoing.method);
+        let pace = outgoing.pace;
         let mut request = Request::builder().method(outgoing.method).uri(outgoing.uri);
         if let Some(authorization) = outgoing.authorization {
             request = request.header("authorization", authorization);
@@ -202,7 +202,7 @@ impl Http {
         let mut whole: &[u8] = &[];
         let (reader, length): (&mut dyn Read, _) = match outgoing.body {
             RequestBody::Empty if !carries_body => {
-                return self.exchange(request.body(())?, limits, is_idempotent);
+                return self.exchange(request.body(())?, pace);
             }
             // Methods that usually have a body say that there is none (RFC 9110 §8.6: `content-length: 0`).
             RequestBody::Empty => (&mut whole, Some(0)),
@@ -223,21 +223,25 @@ impl Http {
             is_unread,
         };
         let request = request.body(SendBody::from_reader(&mut body))?;
-        self.exchange(request, limits, is_idempotent)
+        self.exchange(request, pace)
     }
 
     fn exchange(
         &self,
         request: Request<impl AsSendBody>,
-        limits: Limits,
-        is_idempotent: bool,
+        pace: Pace,
     ) -> Result<Answer, ureq::Error> {
+        let (whole, answer) = match pace {
+            Pace::Usual => (self.timeout.limit(), None),
+            Pace::Slow => (None, self.timeout.chosen()),
+        };
+        let is_idempotent = is_idempotent(request.method());
         let mut configured = self.agent.configure_request(request);
         configured = configured
-            .timeout_global(limits.global)
+            .timeout_global(whole)
             .timeout_per_write(self.timeout.limit())
-            .timeout_recv_response(limits.answer)
-            .timeout_recv_body(limits.answer);
+            .timeout_recv_response(answer)
+            .timeout_recv_body(answer);
         if !is_idempotent {
             // A new connection: a reused one that the server has closed looks like a request without an answer.
             configured = configured.max_idle_age(Duration::ZERO);
@@ -267,15 +271,6 @@ pub(crate) fn is_idempotent(method: &Method) -> bool {
 /// Does a request only read (RFC 9110 §9.2.1)?
 pub(crate) fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
-}
-
-/// Time limits of one exchange.
-#[derive(Clone, Copy)]
-struct Limits {
-    /// For the whole exchange.
-    global: Option<Duration>,
-    /// For the answer, once the request is sent.
-    answer: Option<Duration>,
 }
 
 /// A request's body. Once the answer has come, the rest of it is neither read nor sent.
@@ -308,6 +303,17 @@ impl Answer {
         (200..300).contains(&self.status)
     }
 
+    /// Is the server failing or too busy, so that the answer says nothing about the request?
+    pub(crate) fn is_unavailable(&self) -> bool {
+        self.status == 429 || self.status >= 500
+    }
+
+    /// The body as a JSON object; null for any other body.
+    pub(crate) fn json_object(&self) -> Value {
+        let value: Option<Value> = serde_json::from_slice(&self.body).ok();
+        value.filter(Value::is_object).unwrap_or_default()
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -317,7 +323,7 @@ impl Answer {
         String::from_utf8_lossy(&self.body).contains(words)
     }
 
-    /// Is the body HTML, by its content type or its look?
+    /// Is the body HTML, by its content type or its first character?
     pub(crate) fn is_html(&self) -> bool {
         let says_so = self
             .header("content-type")

@@ -11,7 +11,7 @@ use crate::shared::hash::hex;
 use crate::shared::random;
 
 /// Largest file that is read. A login has some hundred bytes.
-pub(crate) const BYTES_MAX: usize = 64 * 1024;
+const BYTES_MAX: usize = 64 * 1024;
 
 /// What a path leads to.
 enum Found {
@@ -135,7 +135,7 @@ struct Replacement {
 }
 
 impl Replacement {
-    /// Refuses what is no regular file, and makes the folder where there is none.
+    /// Refuses anything but a regular file or none, and creates a missing folder.
     fn prepare(path: &Path) -> io::Result<Replacement> {
         let before = match find(path)? {
             Found::Regular(before) => Some(before),

@@ -73,8 +73,8 @@ fn progress_line(sent: u64, length: Option<u64>, elapsed: Duration) -> String {
     };
     let part = sent as f64 / length as f64;
     let bar: String = (0..10)
-        .map(|place| {
-            if part * 10.0 >= f64::from(place + 1) {
+        .map(|index| {
+            if part * 10.0 >= f64::from(index + 1) {
                 '█'
             } else {
                 ' '

@@ -1,22 +1,16 @@
 //! `--check`: what a start would meet and do. It reads, and changes nothing: nothing is written, made or migrated.
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use rustls::client::verify_server_name;
-use rustls::pki_types::ServerName;
-use rustls::server::ParsedCertificate;
+use std::time::SystemTime;
 
 use crate::server::client_address::TrustedProxies;
-use crate::server::config::{Config, StoreLocation};
+use crate::server::config::{Config, StoreLocation, TlsFiles};
+use crate::server::front::process_limits;
+use crate::server::front::tls::{Pair, Validity};
 use crate::server::postiz::{Postiz, PostizError, ProbeError};
-use crate::server::store::{StoreError, embedded, postgres, tls};
-use crate::server::{front, in_time, server_url};
+use crate::server::store::{StoreError, embedded, postgres};
+use crate::server::{in_time, server_url};
 use crate::shared::base_url::BaseUrl;
-
-/// A certificate that ends sooner than this should have been renewed.
-const RENEWED_BEFORE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// What a check found, line by line.
 #[derive(Debug, Default)]
@@ -34,9 +28,13 @@ pub fn check(config: &Config) -> Findings {
     let mut findings = Findings::default();
     let warnings = config.warnings.iter();
     findings.notes = warnings.map(|text| format!("WARNING: {text}")).collect();
+    if let Err(error) = process_limits::sufficient_descriptors(config.pool_size()) {
+        findings.failed.push(error);
+    }
     findings.store(config);
     findings.postiz(config);
     findings.public_url(config);
+    findings.metrics(config.metrics_listen);
     findings
 }
 
@@ -90,7 +88,7 @@ impl Findings {
 
     fn public_url(&mut self, config: &Config) {
         if let Some(files) = &config.tls {
-            self.certificate(&files.certificate, config.server_url.as_ref());
+            self.certificate(files, config.server_url.as_ref());
         }
         let Some(url) = &config.server_url else {
             return self.note("SERVER_URL is not set: only this machine can log in");
@@ -107,52 +105,38 @@ impl Findings {
         }
     }
 
+    fn metrics(&mut self, listen: Option<SocketAddr>) {
+        if let Some(address) = listen.filter(|address| !address.ip().is_loopback()) {
+            self.warn(&format!("METRICS_LISTEN {address} is not loopback: whoever reaches it reads the metrics, which hold no secrets"));
+        }
+    }
+
     /// Its dates and names. Behind a proxy that makes TLS connections of its own another name may be right.
-    fn certificate(&mut self, path: &Path, url: Option<&BaseUrl>) {
-        // A file that cannot be used is a problem of the configuration, which is told before.
-        let Some(chain) = front::tls::read_chain(path)
-            .ok()
-            .filter(|chain| !chain.is_empty())
-        else {
-            return;
-        };
-        let path = path.display();
-        if let Some((from, until)) = tls::validity(&chain[0]) {
-            let date = |seconds| httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
-            let now = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default();
-            let until_text = format!(
-                "the certificate in TLS_CERT_FILE {path} is valid until {}",
-                date(until)
-            );
-            if now.as_secs() < from {
-                self.wrong.push(format!(
-                    "the certificate in TLS_CERT_FILE {path} is not valid before {}",
-                    date(from)
-                ));
-            } else if now.as_secs() > until {
-                self.wrong.push(format!("{until_text}: it has expired"));
-            } else if now + RENEWED_BEFORE > Duration::from_secs(until) {
-                self.warn(&format!("{until_text}: renew it"));
-            } else {
-                self.note(until_text);
-            }
+    fn certificate(&mut self, files: &TlsFiles, url: Option<&BaseUrl>) {
+        // A pair that cannot be used is a problem of the configuration, which is told before.
+        let Ok(pair) = Pair::read(files) else { return };
+        let path = files.certificate.display();
+        let [from, until] = [pair.not_before, pair.not_after].map(httpdate::fmt_http_date);
+        let text = format!("the certificate in TLS_CERT_FILE {path} is valid until {until}");
+        match pair.validity(SystemTime::now()) {
+            Validity::Good => self.note(text),
+            Validity::EndsSoon => self.warn(&format!("{text}: renew it")),
+            Validity::Expired => self.wrong.push(format!("{text}: it has expired")),
+            Validity::TooNew => self.wrong.push(format!(
+                "the certificate in TLS_CERT_FILE {path} is not valid before {from}"
+            )),
         }
         let Some(url) = url.filter(|url| url.is_https()) else {
             return;
         };
         let host = url.host().trim_start_matches('[').trim_end_matches(']');
-        let fits = match (
-            ParsedCertificate::try_from(&chain[0]),
-            ServerName::try_from(host),
-        ) {
-            (Ok(certificate), Ok(name)) => verify_server_name(&certificate, &name).is_ok(),
-            _ => false,
-        };
-        if !fits {
+        if !pair.is_for(host) {
+            let names = match pair.names.as_slice() {
+                [] => "no host at all (subjectAltName is empty)".to_owned(),
+                names => names.join(", "),
+            };
             self.warn(&format!(
-                "the certificate in TLS_CERT_FILE {path} is not for {host}, which SERVER_URL names"
+                "the certificate in TLS_CERT_FILE {path} is not for {host}, which SERVER_URL names; it is for {names}"
             ));
         }
     }

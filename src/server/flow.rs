@@ -15,7 +15,7 @@ use crate::server::login::{
 use crate::server::postiz::{Client, Grant, Postiz, PostizError};
 use crate::server::seal::Seal;
 use crate::server::store::gather::Gather;
-use crate::server::store::{Inserted, Key, NewLogin, Store, StoreError, apply};
+use crate::server::store::{Inserted, Key, NewLogin, PoolCounts, Store, StoreError, apply};
 use crate::server::times::Times;
 use crate::shared::secret::Secret;
 
@@ -592,6 +592,21 @@ impl Flow {
                 return Ok(count);
             }
         }
+    }
+
+    /// Postiz, as this server meets it.
+    pub(crate) fn postiz(&self) -> &Postiz {
+        &self.postiz
+    }
+
+    /// About how many logins the store keeps.
+    pub(crate) fn logins(&self) -> u64 {
+        self.live_logins.estimate()
+    }
+
+    /// The store's connections to a database, if it has any.
+    pub(crate) fn pool(&self) -> Option<PoolCounts> {
+        self.store.pool()
     }
 
     /// Does the store answer?

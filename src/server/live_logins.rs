@@ -61,8 +61,12 @@ impl LiveLogins {
     }
 
     fn left(&self) -> u64 {
-        let estimate = self.estimate.lock().unwrap_or_else(PoisonError::into_inner);
-        self.max.saturating_sub(*estimate)
+        self.max.saturating_sub(self.estimate())
+    }
+
+    /// About how many logins the store keeps.
+    pub(super) fn estimate(&self) -> u64 {
+        *self.estimate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the count from the store.

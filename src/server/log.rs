@@ -8,13 +8,15 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::shared::text::printable_cut;
 use crate::shared::utc;
+use crate::shared::version::{COMMIT, VERSION};
 
 /// `LOG_FORMAT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub struct Log {
     with_priority: bool,
     out: TakeLine,
     counts: Mutex<BTreeMap<&'static str, u64>>,
+    /// Lines that were dropped since the start.
+    dropped: Arc<AtomicU64>,
 }
 
 impl Log {
@@ -63,6 +67,8 @@ impl Log {
         let stderr = stderr();
         // The lock is held from the poll to the write, or another thread could fill the pipe in between.
         let dropped = Mutex::new(0_u64);
+        let dropped_in_all = Arc::<AtomicU64>::default();
+        let count_dropped = Arc::clone(&dropped_in_all);
         let mut log = Log::to(format, level, move |line| {
             // Nobody is left to tell when stderr is closed.
             let Ok(stderr) = &stderr else { return };
@@ -79,9 +85,11 @@ impl Log {
                 let _ = (&*stderr).write_all(line);
             } else {
                 *dropped += 1;
+                count_dropped.fetch_add(1, Ordering::Relaxed);
             }
         });
         log.with_priority = to_journal;
+        log.dropped = dropped_in_all;
         log
     }
 
@@ -93,6 +101,7 @@ impl Log {
             with_priority: false,
             out: Box::new(out),
             counts: Mutex::default(),
+            dropped: Arc::default(),
         }
     }
 
@@ -119,12 +128,17 @@ impl Log {
         self.line(level, event, fields);
     }
 
-    /// Logs where the server listens, in the one form that scripts look for: `listening on http://…`. Whatever `LOG_LEVEL`
-    /// says, it is written.
+    /// Logs where the server listens, in the one form that scripts look for: `listening on http://…`. It names the
+    /// build, and is written whatever `LOG_LEVEL` says.
     pub fn listening(&self, url: &str) {
+        let commit = COMMIT.map(|commit| ("commit", commit));
+        let fields: Vec<_> = [("url", url), ("version", VERSION)]
+            .into_iter()
+            .chain(commit)
+            .collect();
         match self.format {
-            Format::Text => self.write(Level::Info, &format!("listening on {url}"), &[]),
-            Format::Json => self.write(Level::Info, "listening", &[("url", url)]),
+            Format::Text => self.write(Level::Info, &format!("listening on {url}"), &fields[1..]),
+            Format::Json => self.write(Level::Info, "listening", &fields),
         }
     }
 
@@ -133,10 +147,13 @@ impl Log {
         level <= self.level
     }
 
-    /// How often each event has happened since the start, unwritten ones included.
+    /// How often each event has happened since the start, unwritten ones included; `log_lines_dropped` counts lines.
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.clone()
+        let mut counts = counts.clone();
+        let dropped = self.dropped.load(Ordering::Relaxed);
+        counts.insert("log_lines_dropped", dropped);
+        counts
     }
 
     fn line(&self, level: Level, event: &str, fields: &[(&str, &str)]) {

@@ -29,28 +29,33 @@ pub mod seal;
 
 mod check;
 pub mod client_address;
+pub(crate) mod counts;
+mod file_rights;
 mod healthcheck;
 mod janitor;
 pub mod limits;
 mod live_logins;
 pub mod log;
+pub(crate) mod metrics;
 pub mod notify;
 
 pub use check::{Findings, check};
 pub use healthcheck::healthcheck;
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::server::config::{Config, StoreLocation};
 use crate::server::flow::Flow;
-use crate::server::front::{Front, FrontSettings};
+use crate::server::front::tls::Certificate;
+use crate::server::front::{Front, FrontSettings, listener, process_limits};
 use crate::server::http::App;
 use crate::server::keys::Keys;
 use crate::server::log::Log;
+use crate::server::metrics::Sources;
 use crate::server::postiz::Postiz;
 use crate::server::seal::Seal;
 use crate::server::store::embedded::{self, Embedded};
@@ -64,6 +69,7 @@ pub struct Server {
     local_url: String,
     front: Arc<Front>,
     listening_at: SocketAddr,
+    certificate: Option<Arc<Certificate>>,
     stop_delay: Duration,
     log: Arc<Log>,
 }
@@ -89,6 +95,9 @@ impl Server {
             let note = ("note", "each login registers a client at Postiz");
             log.info("no_oauth_app", &[note]);
         }
+        let (connections, pool_size) = (config.limits.connections, config.pool_size());
+        let max_connections = process_limits::affordable_connections(connections, pool_size, &log)
+            .map_err(StartupError)?;
         let (store, keys) = open_store(&config)?;
         let asked = Arc::clone(&store);
         match in_time(config.times.ping, move || asked.ping()) {
@@ -99,38 +108,42 @@ impl Server {
             // A database that is away comes back; until then programs and people are told to wait.
             Err(error) => log.warn("store_unavailable", &[("error", &error.to_string())]),
         }
-        let tls = config
-            .tls
-            .as_ref()
-            .map(front::tls::server_config)
-            .transpose()
-            .map_err(StartupError)?;
-        let listener = listen(config.host, config.port)?;
+        let open = |files| Certificate::open(files, Arc::clone(&log)).map(Arc::new);
+        let certificate = config.tls.as_ref().map(open).transpose();
+        let certificate = certificate.map_err(StartupError)?;
+        let listener = listener::listen(config.host, config.port).map_err(StartupError)?;
         let listening_at = listener
             .local_addr()
             .map_err(|error| StartupError(error.to_string()))?;
-        let local_url = local_url(listening_at, tls.is_some());
+        let metrics_listener = config.metrics_listen.map(metrics::bind).transpose();
+        let metrics_listener = metrics_listener.map_err(StartupError)?;
+        let local_url = local_url(listening_at, certificate.is_some());
         let server_url = server_url(&config, listening_at);
 
         let app = Arc::new(app(&config, store, keys, server_url, &log));
         let settings = FrontSettings {
-            max_connections: front::process_limits::affordable_connections(
-                config.limits.connections,
-                config.pool_size(),
-                &log,
-            ),
+            max_connections,
             max_connections_per_address: config.limits.connections_per_address,
             trusted_proxies: config.trusted_proxies.clone(),
             idle_timeout: config.idle_timeout,
             times: config.times,
-            tls,
+            certificate: certificate.clone(),
         };
         let failed =
             |error: &dyn fmt::Display| StartupError(format!("cannot start serving: {error}"));
         let front = Front::start(settings, Arc::clone(&app)).map_err(|error| failed(&error))?;
-        janitor::start(app, config.times.purge_period).map_err(|error| failed(&error))?;
+        janitor::start(
+            Arc::clone(&app),
+            certificate.clone(),
+            config.times.purge_period,
+        )
+        .map_err(|error| failed(&error))?;
 
         log.listening(&local_url);
+        if let Some(listener) = metrics_listener {
+            let sources = Sources::new(app, Arc::clone(&front), certificate.clone());
+            metrics::start(listener, sources).map_err(|error| failed(&error))?;
+        }
         let accepting = Arc::clone(&front);
         thread::Builder::new()
             .name("accept".to_owned())
@@ -140,9 +153,27 @@ impl Server {
             local_url,
             front,
             listening_at,
+            certificate,
             stop_delay: config.stop_delay,
             log,
         })
+    }
+
+    /// Reads the certificate's files again. Everything else is read at a start alone.
+    pub fn reload(&self) {
+        match &self.certificate {
+            Some(certificate) => certificate.reload(SystemTime::now()),
+            None => {
+                let why = "there is no certificate to read again (TLS_CERT_FILE); for anything else, restart";
+                self.log.info("nothing_to_reload", &[("note", why)]);
+            }
+        }
+    }
+
+    /// When its certificate expires; `None`: it does not serve https itself.
+    pub fn certificate_expires_at(&self) -> Option<SystemTime> {
+        let certificate = self.certificate.as_ref();
+        certificate.map(|certificate| certificate.expires_at())
     }
 
     /// Takes no more connections and answers the requests that are open or come on open connections, within 10 s.
@@ -235,25 +266,6 @@ pub(crate) fn app(
         Arc::clone(log),
     );
     App::new(flow, keys, server_url, config, Arc::clone(log))
-}
-
-/// Listens on `host`; on all IPv4 addresses where "all addresses" was meant and the machine has no IPv6.
-fn listen(host: IpAddr, port: u16) -> Result<TcpListener, StartupError> {
-    let listener = TcpListener::bind((host, port)).or_else(|error| {
-        let everywhere = host.is_unspecified() && host.is_ipv6();
-        let in_use = error.kind() == std::io::ErrorKind::AddrInUse;
-        if everywhere && !in_use {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
-        } else {
-            Err(error)
-        }
-    });
-    listener.map_err(|error| {
-        let address = SocketAddr::new(host, port);
-        StartupError(format!(
-            "cannot listen on {address}: {error}; HOST and PORT say where to listen"
-        ))
-    })
 }
 
 /// Where this machine reaches the server.

@@ -4,9 +4,8 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::{Value, json};
 use ureq::Agent;
@@ -14,8 +13,10 @@ use ureq::http::Uri;
 
 use crate::server::codes::State;
 use crate::server::config::{Config, OAuthApp};
+use crate::server::counts::{Outcome, RequestCounts};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::http_client::{self, ClientSettings, Outbound, Proxies};
+use crate::shared::percent;
 use crate::shared::pkce;
 use crate::shared::secret::Secret;
 
@@ -24,13 +25,6 @@ const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
 /// Longest token that is taken.
 const TOKEN_CHARACTERS_MAX: usize = 4_096;
-
-/// What stays as it is in a query value (RFC 3986 §2.3).
-const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
 
 /// The Postiz that this server logs people in to.
 pub struct Postiz {
@@ -43,6 +37,8 @@ pub struct Postiz {
     app: Option<OAuthApp>,
     /// Where Postiz sends browsers back to.
     redirect_uri: String,
+    /// How many requests it was sent, and how they ended.
+    pub(crate) requests: RequestCounts,
 }
 
 /// A client that was registered at Postiz for one login (RFC 7591): a public one, bound to this server by its verifier.
@@ -190,6 +186,7 @@ impl Postiz {
             api_url: config.api_url.clone(),
             app: config.oauth_app.clone(),
             redirect_uri: format!("{server_url}/device/callback"),
+            requests: RequestCounts::default(),
         }
     }
 
@@ -204,6 +201,10 @@ impl Postiz {
             "" => CLIENT_NAME.to_owned(),
             machine => format!("{CLIENT_NAME} on {machine}"),
         };
+        self.counted("registration", || self.register_as(&name))
+    }
+
+    fn register_as(&self, name: &str) -> Result<Client, PostizError> {
         let (status, answer) = self.ask_to_register(&json!({
             "redirect_uris": [self.redirect_uri],
             "client_name": name,
@@ -235,7 +236,7 @@ impl Postiz {
     /// loses Postiz' consent page unless `returnUrl` leads back to it: Postiz keeps the query, drops the path, and goes there
     /// after the sign-in.
     pub fn authorize_url(&self, state: &State, client: Option<&Client>) -> String {
-        let encoded = |text| utf8_percent_encode(text, QUERY_VALUE);
+        let encoded = percent::encode;
         let app_id = self.app.as_ref().map_or("", |app| &app.id);
         let mut url = format!(
             "{}/oauth/authorize?client_id={}&response_type=code&state={}",
@@ -280,9 +281,27 @@ impl Postiz {
             // Another instance, which has an app, has confirmed the login.
             (None, None) => return Err(PostizError::InvalidClient),
         }
-        let (status, body) = self.post("/oauth/token", &request)?;
+        let exchange = || {
+            let (status, body) = self.post("/oauth/token", &request)?;
+            understand(status, &body)
+        };
         let secrets = [Some(code), request.client_secret, request.code_verifier];
-        understand(status, &body).map_err(|error| without(&secrets, error))
+        self.counted("exchange", exchange)
+            .map_err(|error| without(&secrets, error))
+    }
+
+    /// Counts a request by its result.
+    fn counted<T>(
+        &self,
+        request: &'static str,
+        send: impl FnOnce() -> Result<T, PostizError>,
+    ) -> Result<T, PostizError> {
+        let sent_at = Instant::now();
+        let answer = send();
+        let result = answer.as_ref().map_or_else(PostizError::reason, |_| "ok");
+        let outcome = Outcome { status: 0, result };
+        self.requests.add(request, outcome, sent_at.elapsed());
+        answer
     }
 
     /// Is it a Postiz, does it know the OAuth app, and does it register clients? Without an app it must. It is asked in a way

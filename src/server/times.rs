@@ -24,6 +24,8 @@ pub struct Times {
     pub delivery_lease: Duration,
     /// For a client with a bad request to go on sending, before its connection is closed.
     pub unread: Duration,
+    /// For Prometheus to ask, to send its request, and to take the answer, each: short, since others wait meanwhile.
+    pub metrics: Duration,
     /// Failures to accept are not logged more often than this.
     pub failure_log_pause: Duration,
     /// How long a stopping server keeps idle connections for a last request.
@@ -49,7 +51,7 @@ pub struct Times {
 
     /// How long a starting server, or a check, waits for the store.
     pub ping: Duration,
-    /// Between two purges. Any instance may do it for all: a batch that another one holds is skipped.
+    /// Between two purges, and two looks at the certificate's files: a minute at most. Of purges, any instance may do it for all: a batch that another one holds is skipped.
     pub purge_period: Duration,
     /// For `healthcheck` to get an answer: less than container engines wait for a check.
     pub healthcheck: Duration,
@@ -77,6 +79,7 @@ impl Times {
         delivery: Duration::from_secs(1),
         delivery_lease: login::DELIVERY_LEASE,
         unread: Duration::from_secs(2),
+        metrics: Duration::from_secs(2),
         failure_log_pause: Duration::from_secs(5),
         last_request: Duration::from_secs(5),
         stop: Duration::from_secs(10),

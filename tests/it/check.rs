@@ -303,7 +303,11 @@ fn check_looks_at_the_certificate() {
     assert_finds(
         &https("https://auth.example"),
         0,
-        &["WARNING", "is not for auth.example"],
+        &[
+            "WARNING",
+            "is not for auth.example",
+            "it is for localhost, postiz.test",
+        ],
     );
     assert_finds(&https("https://192.0.2.1"), 0, &["is not for 192.0.2.1"]);
 

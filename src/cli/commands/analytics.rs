@@ -16,14 +16,14 @@ pub(crate) static PLATFORM: Command = Command {
     run: platform,
 };
 
-pub(crate) static DAYS: Flag = flag(
+static DAYS: Flag = flag(
     "date",
-    Some('d'),
     Takes::Value("DAYS"),
     "how many days back (default: 7)",
-);
+)
+.short('d');
 
-pub(crate) fn platform(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn platform(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let call = Call::get(&["analytics", options.positional(0)?])?.query("date", days(options)?);
     answer_of(context, &call)
 }
@@ -38,7 +38,7 @@ pub(crate) static POST: Command = Command {
     run: post,
 };
 
-pub(crate) fn post(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn post(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let call =
         Call::get(&["analytics", "post", options.positional(0)?])?.query("date", days(options)?);
     answer_of(context, &call)

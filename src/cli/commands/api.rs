@@ -26,14 +26,14 @@ pub(crate) static API: Command = Command {
     run: send,
 };
 
-pub(crate) static BODY: Flag = flag(
+static BODY: Flag = flag(
     "data",
-    Some('d'),
     Takes::Value("JSON|@FILE|-"),
     "the request's body: JSON, @FILE, or - for stdin",
-);
+)
+.short('d');
 
-pub(crate) fn send(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn send(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let method = method(options.positional(0)?)?;
     let path = options.positional(1)?;
     if path.contains("://") && !path.starts_with('/') {

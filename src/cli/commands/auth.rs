@@ -33,7 +33,7 @@ pub(crate) static STATUS: Command = Command {
 };
 
 /// Prints who is signed in, and checks it with Postiz.
-pub(crate) fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let as_json = options.has(&AS_JSON);
     let api = match Api::connect(context) {
         Ok(api) => api,
@@ -190,7 +190,7 @@ pub(crate) static LOGOUT: Command = Command {
 };
 
 /// Removes the token, and the login that `--start` began.
-pub(crate) fn logout(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn logout(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let file = credentials::locate(context)?;
     // A file without a login is not ours to remove. A broken file may hold a part of a login.
     let removed = !matches!(Stored::load(&file), Ok(None)) && remove(&file)?;
@@ -245,7 +245,7 @@ pub(crate) static TOKEN: Command = Command {
 };
 
 /// Prints the credential in use, and nothing else.
-pub(crate) fn token(context: &mut Context, _: &Options) -> Result<Exit, CliError> {
+fn token(context: &mut Context, _: &Options) -> Result<Exit, CliError> {
     let signed_in = SignedIn::find(context)?;
     context.output.line(signed_in.secret.expose())?;
     Ok(Exit::Done)

@@ -7,7 +7,7 @@ use ureq::http::Method;
 
 use crate::cli::api::Api;
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Takes, flag, one, repeatable, utf8};
+use crate::cli::command::{Command, Flag, Options, Takes, flag, one, switch, utf8};
 use crate::cli::commands::common::{PAGE, answer_of, page};
 use crate::cli::context::{Context, sleep};
 use crate::cli::error::{CliError, Exit};
@@ -22,32 +22,23 @@ pub(crate) static CREATE: Command = Command {
     run: create,
 };
 
-static CHANNELS: Flag = repeatable(flag(
+static CHANNELS: Flag = flag(
     "integrations",
-    Some('i'),
     Takes::Value("IDS"),
     "comma-separated channel IDs that the clips are meant for; may be repeated",
-));
-static CLIPS: Flag = flag(
-    "clips",
-    Some('n'),
-    Takes::Value("1-10"),
-    "how many clips to cut",
-);
+)
+.short('i')
+.repeatable();
+static CLIPS: Flag = flag("clips", Takes::Value("1-10"), "how many clips to cut").short('n');
 static FIT: Flag = flag(
     "fit",
-    Some('f'),
     Takes::OneOf(&["blur", "crop"]),
     "how a wide picture becomes a tall one",
-);
-static WAIT: Flag = flag(
-    "wait",
-    None,
-    Takes::Nothing,
-    "ask again until the clips are completed or failed",
-);
+)
+.short('f');
+static WAIT: Flag = switch("wait", "ask again until the clips are completed or failed");
 
-pub(crate) fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let body = new_clipping(options)?.to_string();
     answer_of(context, &Call::new(Method::POST, &["clipping"])?.body(body))
 }
@@ -105,7 +96,7 @@ pub(crate) static LIST: Command = Command {
     run: list,
 };
 
-pub(crate) fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let mut call = Call::get(&["clipping"])?;
     if let Some(page) = page(options, &PAGE, 1)? {
         call = call.query("page", page);
@@ -127,7 +118,7 @@ often, up to every 30 s, and ends with exit code 1 when the job failed.",
     run: status,
 };
 
-pub(crate) fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let call = Call::get(&["clipping", options.positional(0)?])?;
     if !options.has(&WAIT) {
         return answer_of(context, &call);

@@ -9,17 +9,18 @@ use crate::cli::error::{CliError, Exit};
 pub(super) const POST_ID: Positional = one("id", "the post's ID");
 pub(super) const INTEGRATION_ID: Positional = one("id", "the channel's ID");
 
+/// Sends a GET for the path of `segments`, and prints the answer.
+pub(super) fn print_get(context: &mut Context, segments: &[&str]) -> Result<Exit, CliError> {
+    answer_of(context, &Call::get(segments)?)
+}
+
 /// Sends `call` and prints the answer.
 pub(super) fn answer_of(context: &mut Context, call: &Call) -> Result<Exit, CliError> {
     Api::connect(context)?.print(context, call)
 }
 
-pub(super) static PAGE: Flag = flag(
-    "page",
-    Some('p'),
-    Takes::Value("N"),
-    "which page, from 1 (default: 1)",
-);
+pub(super) static PAGE: Flag =
+    flag("page", Takes::Value("N"), "which page, from 1 (default: 1)").short('p');
 
 /// The page number that `flag` names; pages are counted from `first`.
 pub(super) fn page<'a>(
@@ -47,4 +48,4 @@ pub(super) fn say_ignored(context: &mut Context, options: &Options, flags: &[&'s
     }
 }
 
-pub(super) const IGNORED: &str = "taken and ignored, as the npm CLI does";
+pub(super) const IGNORED: &str = "accepted and ignored, as in the npm CLI";

@@ -15,7 +15,7 @@ pub(crate) static COMPLETIONS: Command = Command {
     run: print,
 };
 
-pub(crate) fn print(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn print(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let script = match options.positional(0)? {
         "bash" => bash(options.commands),
         "zsh" => zsh(options.commands),

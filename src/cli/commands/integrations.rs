@@ -8,7 +8,7 @@ use crate::cli::api::Api;
 use crate::cli::browser::may_open;
 use crate::cli::call::Call;
 use crate::cli::command::{Command, Flag, Options, Takes, flag, one};
-use crate::cli::commands::common::{INTEGRATION_ID, answer_of};
+use crate::cli::commands::common::{INTEGRATION_ID, answer_of, print_get};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::json::Json;
@@ -29,24 +29,21 @@ pub(crate) static LIST: Command = Command {
 
 static NAME: Flag = flag(
     "name",
-    None,
     Takes::Value("TEXT"),
     "only channels with this in their name",
 );
 static PLATFORM: Flag = flag(
     "platform",
-    None,
     Takes::Value("NAME"),
     "only channels of this platform (their identifier: x, linkedin, …)",
 );
 pub(crate) static GROUP: Flag = flag(
     "group",
-    None,
     Takes::Value("ID"),
     "only channels of this group (customer)",
 );
 
-pub(crate) fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let mut call = Call::get(&["integrations"])?;
     if let Some(group) = options.text(&GROUP)? {
         call = call.query("group", group);
@@ -105,8 +102,8 @@ pub(crate) static GROUPS: Command = Command {
     run: groups,
 };
 
-pub(crate) fn groups(context: &mut Context, _: &Options) -> Result<Exit, CliError> {
-    answer_of(context, &Call::get(&["groups"])?)
+fn groups(context: &mut Context, _: &Options) -> Result<Exit, CliError> {
+    print_get(context, &["groups"])
 }
 
 pub(crate) static SETTINGS: Command = Command {
@@ -119,11 +116,8 @@ pub(crate) static SETTINGS: Command = Command {
     run: settings,
 };
 
-pub(crate) fn settings(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    answer_of(
-        context,
-        &Call::get(&["integration-settings", options.positional(0)?])?,
-    )
+fn settings(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+    print_get(context, &["integration-settings", options.positional(0)?])
 }
 
 pub(crate) static TRIGGER: Command = Command {
@@ -138,33 +132,25 @@ pub(crate) static TRIGGER: Command = Command {
     run: trigger,
 };
 
-pub(crate) static TRIGGER_DATA: Flag = flag(
+static TRIGGER_DATA: Flag = flag(
     "data",
-    Some('d'),
     Takes::Value("JSON"),
     "what the method wants to know (default: {})",
-);
+)
+.short('d');
 
-pub(crate) fn trigger(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let call = Call::new(
-        Method::POST,
-        &["integration-trigger", options.positional(0)?],
-    )?;
-    let method = options.positional(1)?;
+fn trigger(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+    let (id, method) = (options.positional(0)?, options.positional(1)?);
+    let call = Call::new(Method::POST, &["integration-trigger", id])?;
     if method.is_empty() {
         return Err(CliError::usage("the method is empty"));
     }
     let data = options.text(&TRIGGER_DATA)?.unwrap_or("{}");
     let data = Json::parse(data)
         .map_err(|wrong| CliError::usage(format!("--data is not JSON: {wrong}")))?;
-    let method = Value::from(method);
-    answer_of(
-        context,
-        &call.body(format!(
-            r#"{{"methodName":{method},"data":{}}}"#,
-            data.as_str()
-        )),
-    )
+    let (method, data) = (Value::from(method), data.as_str());
+    let body = format!(r#"{{"methodName":{method},"data":{data}}}"#);
+    answer_of(context, &call.body(body))
 }
 
 pub(crate) static CONNECT: Command = Command {
@@ -179,12 +165,11 @@ pub(crate) static CONNECT: Command = Command {
 
 static REFRESH: Flag = flag(
     "refresh",
-    None,
     Takes::Value("ID"),
     "reconnect this channel instead of adding one",
 );
 
-pub(crate) fn connect(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn connect(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let mut call = Call::get(&["social", options.positional(0)?])?;
     if let Some(id) = options.text(&REFRESH)? {
         call = call.query("refresh", id);
@@ -215,7 +200,6 @@ pub(crate) static SLOT: Command = Command {
     run: slot,
 };
 
-pub(crate) fn slot(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let call = Call::get(&["find-slot", options.positional(0)?])?;
-    answer_of(context, &call)
+fn slot(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+    print_get(context, &["find-slot", options.positional(0)?])
 }

@@ -15,7 +15,7 @@ pub(crate) static MAN: Command = Command {
     run: print,
 };
 
-pub(crate) fn print(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn print(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     context.output.verbatim(&page(options.commands))?;
     Ok(Exit::Done)
 }

@@ -21,12 +21,12 @@ pub(crate) static LIST: Command = Command {
 
 static SEARCH: Flag = flag(
     "search",
-    Some('s'),
     Takes::Value("TEXT"),
     "only files with this in their original name",
-);
+)
+.short('s');
 
-pub(crate) fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let page = page(options, &PAGE, 1)?.unwrap_or("1");
     let mut call = Call::get(&["media"])?.query("page", page);
     if let Some(search) = options.text(&SEARCH)? {

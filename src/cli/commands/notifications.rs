@@ -18,12 +18,12 @@ pub(crate) static NOTIFICATIONS: Command = Command {
 
 static PAGE: Flag = flag(
     "page",
-    Some('p'),
     Takes::Value("N"),
     "which page, from 0 (default: the newest 100)",
-);
+)
+.short('p');
 
-pub(crate) fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let mut call = Call::get(&["notifications"])?;
     if let Some(page) = page(options, &PAGE, 0)? {
         call = call.query("page", page);

@@ -17,7 +17,7 @@ pub(crate) static SKILL: Command = Command {
     run: print,
 };
 
-pub(crate) fn print(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn print(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let commands: String = options
         .commands
         .iter()

@@ -11,7 +11,7 @@ use ureq::http::Method;
 use crate::cli::api::{self, Api};
 use crate::cli::api_error;
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Takes, flag, many};
+use crate::cli::command::{Command, Flag, Options, Takes, flag, many, switch};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::http::{Answer, Reached};
@@ -36,21 +36,16 @@ one fails, those before it are printed.",
     run: upload,
 };
 
-static RECURSIVE: Flag = flag(
-    "recursive",
-    Some('r'),
-    Takes::Nothing,
-    "upload the pictures and videos in a folder",
-);
+static RECURSIVE: Flag =
+    switch("recursive", "upload the pictures and videos in a folder").short('r');
 
 static NAME: Flag = flag(
     "name",
-    None,
     Takes::Value("NAME"),
     "the file's name, when it comes from stdin (-)",
 );
 
-pub(crate) fn upload(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn upload(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let name = options.text(&NAME)?;
     let paths: Vec<&OsStr> = options.paths().collect();
     check_names(&paths, name)?;
@@ -60,11 +55,8 @@ pub(crate) fn upload(context: &mut Context, options: &Options) -> Result<Exit, C
     for path in &paths {
         if Path::new(path).is_dir() {
             is_list = true;
-            sources.extend(sources_in(
-                context,
-                Path::new(path),
-                options.has(&RECURSIVE),
-            )?);
+            let recursive = options.has(&RECURSIVE);
+            sources.extend(sources_in(context, Path::new(path), recursive)?);
         } else {
             sources.push(Source::open(context, path, name)?);
         }
@@ -111,27 +103,27 @@ fn check_names(paths: &[&OsStr], name: Option<&str>) -> Result<(), CliError> {
     Err(CliError::usage(wrong).hint("example: postiz upload - --name photo.png < photo.png"))
 }
 
-/// Something to upload, known to be there and not to be empty.
+/// Something to upload that exists and is not empty.
 pub(crate) struct Source {
-    /// How messages call it.
+    /// Its name in messages.
     shown: String,
     file_name: String,
     content: Content,
 }
 
 enum Content {
-    /// Opened again when its turn comes: a folder may hold more files than a program may have open.
+    /// A file, opened when it is sent: a folder may hold more files than a process may have open.
     File { path: PathBuf, length: u64 },
-    /// What can be read only once: a pipe, stdin, a file of /proc.
+    /// Bytes that can be read only once: a pipe, stdin, a file of /proc.
     Stream(Opened),
-    /// Postiz fetches it itself.
+    /// An address that Postiz fetches.
     Url(String),
 }
 
 /// Bytes to send.
 struct Opened {
     reader: Box<dyn Read>,
-    /// All bytes together, where that can be known before they are read.
+    /// The number of bytes, if it is known before they are read.
     length: Option<u64>,
 }
 
@@ -170,7 +162,7 @@ impl Source {
         })
     }
 
-    /// Uploads it; its record.
+    /// Uploads it: its record.
     pub(crate) fn upload(self, context: &mut Context, api: &Api) -> Result<Json, CliError> {
         let Source {
             shown,
@@ -266,10 +258,10 @@ fn sources_in(
     let all = paths.len();
     paths.retain(|path| {
         let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default();
-        TAKEN.contains(&extension.to_ascii_lowercase().as_str())
+        EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str())
     });
     if paths.is_empty() {
-        let hint = format!("Postiz takes {}", TAKEN.join(", "));
+        let hint = format!("Postiz takes {}", EXTENSIONS.join(", "));
         return Err(CliError::failed(format!("{shown} holds nothing to upload")).hint(hint));
     }
     if paths.len() < all {
@@ -460,7 +452,7 @@ fn content_type(name: &str) -> &'static str {
 }
 
 /// The extensions of the files that Postiz accepts.
-const TAKEN: [&str; 9] = [
+const EXTENSIONS: [&str; 9] = [
     "png", "jpg", "jpeg", "gif", "webp", "avif", "bmp", "tiff", "mp4",
 ];
 

@@ -5,16 +5,15 @@
 
 use std::time::{Duration, SystemTime};
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
-use ureq::http::{Method, Uri};
 
 use crate::cli::context::Context;
 use crate::cli::credentials::{DEFAULT_API_URL, Stored, is_organization_id, is_token};
 use crate::cli::error::CliError;
-use crate::cli::http::{Answer, Http, NoAnswer, Outgoing, RequestBody};
+use crate::cli::http::{Answer, Http, NoAnswer, RequestBody};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::hash::sha256_hex;
+use crate::shared::percent;
 use crate::shared::secret::Secret;
 use crate::shared::text::printable_cut;
 use crate::shared::wire::{self, DEFAULT_INTERVAL_S};
@@ -33,7 +32,7 @@ pub(crate) struct Trust {
     pub(crate) allow_http: bool,
 }
 
-/// What `POST /device/code` hands out (RFC 8628 §3.2).
+/// The answer to `POST /device/code` (RFC 8628 §3.2).
 pub(crate) struct Codes {
     pub(crate) device_code: Secret<String>,
     pub(crate) user_code: String,
@@ -87,65 +86,56 @@ impl AuthServer {
     }
 
     /// Starts a login on `machine`, which may be empty. The reference server ignores its name.
-    pub(crate) fn ask_for_codes(&self, machine: &str) -> Result<Codes, CliError> {
+    pub(super) fn ask_for_codes(&self, machine: &str) -> Result<Codes, CliError> {
+        let server = self.base();
         let body = json!({ "machine": machine }).to_string();
         let body = match machine {
             "" => RequestBody::Empty,
             _ => RequestBody::Bytes(body.as_bytes()),
         };
         let answer = self.post("/device/code", body).map_err(|no_answer| {
+            let hint = "check the network, and --auth-server or POSTIZ_AUTH_SERVER";
             let message = format!(
-                "cannot reach the auth server at {}: {}",
-                self.base(),
+                "cannot reach the auth server at {server}: {}",
                 no_answer.why
             );
-            let hint = no_answer
-                .hint
-                .unwrap_or("check the network, and --auth-server or POSTIZ_AUTH_SERVER");
-            CliError::failed(message).word("unreachable").hint(hint)
+            CliError::failed(message)
+                .word("unreachable")
+                .hint(no_answer.hint.unwrap_or(hint))
         })?;
-        let body = json_object(&answer);
-        if answer.is_success()
-            && let Some(body) = &body
-        {
-            return Codes::read(body, self.base())
+        let body = answer.json_object();
+        let status = answer.status;
+        if answer.is_success() && body.is_object() {
+            return Codes::read(&body, server)
                 .map_err(|wrong| self.not_an_auth_server(&format!("its answer {wrong}")));
         }
-        match body.as_ref().and_then(error_of) {
+        let (word, message) = match error_of(&body) {
             Some((error, description)) => {
-                let message = format!(
-                    "the auth server at {} refused to start a login: {}",
-                    self.base(),
-                    or_else(description, &error)
-                );
-                Err(CliError::failed(message)
-                    .word(error)
-                    .hint("try again in a minute"))
+                let reason = Some(description).filter(|text| !text.is_empty());
+                let reason = reason.unwrap_or_else(|| error.clone());
+                let message =
+                    format!("the auth server at {server} refused to start a login: {reason}");
+                (error, message)
             }
-            None if answer.status == 429 || answer.status >= 500 => {
-                let message = format!(
-                    "the auth server at {} is in trouble (HTTP {})",
-                    self.base(),
-                    answer.status
-                );
-                Err(CliError::failed(message)
-                    .word("unavailable")
-                    .hint("try again in a minute"))
+            None if answer.is_unavailable() => {
+                let message = format!("the auth server at {server} is in trouble (HTTP {status})");
+                ("unavailable".to_owned(), message)
             }
-            None => Err(self.not_an_auth_server(&format!(
-                "it answered HTTP {} without a code",
-                answer.status
-            ))),
-        }
+            None => {
+                let why = format!("it answered HTTP {status} without a code");
+                return Err(self.not_an_auth_server(&why));
+            }
+        };
+        Err(CliError::failed(message)
+            .word(word)
+            .hint("try again in a minute"))
     }
 
     fn not_an_auth_server(&self, why: &str) -> CliError {
-        CliError::failed(format!(
-            "{} does not look like an auth server: {why}",
-            self.base()
-        ))
-        .word("not_an_auth_server")
-        .hint("check --auth-server or POSTIZ_AUTH_SERVER")
+        let message = format!("{} does not look like an auth server: {why}", self.base());
+        CliError::failed(message)
+            .word("not_an_auth_server")
+            .hint("check --auth-server or POSTIZ_AUTH_SERVER")
     }
 
     /// Polls once.
@@ -161,16 +151,7 @@ impl AuthServer {
     }
 
     fn post(&self, path: &str, body: RequestBody) -> Result<Answer, NoAnswer> {
-        let uri: Uri = format!("{}{path}", self.base())
-            .parse()
-            .map_err(|_| NoAnswer::not_sent("its address is too long"))?;
-        self.http.send(Outgoing {
-            method: Method::POST,
-            uri,
-            authorization: None,
-            content_type: Some("application/json"),
-            body,
-        })
+        self.http.post(&format!("{}{path}", self.base()), body)
     }
 }
 
@@ -229,20 +210,19 @@ fn with_code(verification_uri: &str, user_code: &str) -> String {
     } else {
         '?'
     };
-    let encoded = utf8_percent_encode(user_code, CODE);
+    let encoded = percent::encode(user_code);
     format!("{verification_uri}{separator}code={encoded}")
 }
 
 impl Trust {
     fn read_poll(&self, answer: &Answer, now: SystemTime) -> Poll {
-        let body = json_object(answer);
-        let is_failing = answer.status == 429 || answer.status >= 500;
-        if let Some((error, description)) = body.as_ref().and_then(error_of) {
+        let body = answer.json_object();
+        if let Some((error, description)) = error_of(&body) {
             match error.as_str() {
                 wire::error::AUTHORIZATION_PENDING => return Poll::Pending,
                 wire::error::SLOW_DOWN => return Poll::SlowDown,
                 // A failing server knows nothing about the login, whatever its body says.
-                _ if is_failing => {}
+                _ if answer.is_unavailable() => {}
                 wire::error::ACCESS_DENIED => return Poll::Denied,
                 wire::error::EXPIRED_TOKEN => return Poll::Expired,
                 wire::error::INVALID_DEVICE_CODE | wire::error::INVALID_GRANT => {
@@ -251,12 +231,12 @@ impl Trust {
                 _ => return Poll::Refused { error, description },
             }
         }
-        match body {
-            Some(body) if answer.is_success() => self.read_grant(&body),
-            _ => Poll::Unanswered {
-                why: format!("it answered HTTP {}", answer.status),
-                retry_after: answer.retry_after(now),
-            },
+        if answer.is_success() && body.is_object() {
+            return self.read_grant(&body);
+        }
+        Poll::Unanswered {
+            why: format!("it answered HTTP {}", answer.status),
+            retry_after: answer.retry_after(now),
         }
     }
 
@@ -304,28 +284,12 @@ impl Trust {
     }
 }
 
-fn json_object(answer: &Answer) -> Option<Value> {
-    let value = serde_json::from_slice(&answer.body).ok()?;
-    Some(value).filter(Value::is_object)
-}
-
 /// The fields `error` and `error_description`, cut short.
 fn error_of(body: &Value) -> Option<(String, String)> {
     let error = body["error"].as_str().filter(|error| !error.is_empty())?;
     let description = body["error_description"].as_str().unwrap_or_default();
     Some((printable_cut(error, 100), printable_cut(description, 300)))
 }
-
-fn or_else(text: String, otherwise: &str) -> String {
-    if text.is_empty() {
-        otherwise.to_owned()
-    } else {
-        text
-    }
-}
-
-/// `-` needs no encoding, and people compare the code.
-const CODE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-');
 
 /// RFC 8628 §3.2.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(DEFAULT_INTERVAL_S);

@@ -18,7 +18,7 @@ use crate::shared::secret::Secret;
 /// A port of 127.0.0.1 that waits for the callback.
 pub(super) struct CallbackListener {
     listener: TcpListener,
-    port: u16,
+    pub(super) port: u16,
 }
 
 /// A callback that came: the browser waits for its page.
@@ -49,10 +49,6 @@ impl CallbackListener {
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
         Ok(CallbackListener { listener, port })
-    }
-
-    pub(super) fn port(&self) -> u16 {
-        self.port
     }
 
     /// Where Postiz sends the browser. Postiz compares it as a string, port included.

@@ -1,4 +1,4 @@
-//! Signs in by an auth server (RFC 8628 §3): shows the code and the page's address, and waits until the user has confirmed
+//! Signs in through an auth server (RFC 8628 §3): shows the code and the page's address, and waits until the user has confirmed
 //! the code. It runs in one call, or for agents in two (`--start`, `--finish`), which keep the device code in a file.
 
 use serde_json::json;
@@ -13,7 +13,7 @@ use crate::cli::login::flags::{ALLOW_HTTP, AUTH_SERVER, NO_WAIT, QR};
 use crate::cli::login::keep::keep;
 use crate::cli::login::machine::machine_name;
 use crate::cli::login::show::{
-    ignore_closed, minutes, open_browser, show_event, warn_if_not_encrypted,
+    ignore_closed, open_browser, show_event, warn_if_not_encrypted, with_countdown,
 };
 use crate::cli::login::started_login::StartedLogin;
 use crate::cli::login::wait::{Wait, wait_for_token};
@@ -32,22 +32,14 @@ pub(super) fn sign_in(context: &mut Context, options: &Options) -> Result<Exit, 
     } else {
         show_codes(context, &codes);
     }
-    if options.has(&QR) {
-        show_qr(context, &codes);
-    }
+    show_qr(context, options, &codes);
     open_browser(
         context,
         options,
         &codes.verification_uri_complete,
         !codes.is_elsewhere,
     );
-    let first_pause = Wait::usual_pause(codes.interval);
-    let mut wait = Wait::new(
-        context.clock.now(),
-        codes.interval,
-        codes.expires_in,
-        first_pause,
-    );
+    let mut wait = Wait::new(context.clock.now(), codes.interval, codes.expires_in);
     let stored = wait_with_countdown(context, &server, &codes.device_code, &mut wait);
     let kept = stored.and_then(|stored| keep(context, &file, &stored, events));
     kept.map_err(|error| error.reference(reference(&codes.device_code)))
@@ -70,9 +62,7 @@ pub(super) fn start(context: &mut Context, options: &Options) -> Result<Exit, Cl
         return Err(error);
     }
     show_codes(context, &codes);
-    if options.has(&QR) {
-        show_qr(context, &codes);
-    }
+    show_qr(context, options, &codes);
     context.output.say("Then run `postiz auth:login --finish`.");
     Ok(Exit::Done)
 }
@@ -85,25 +75,25 @@ pub(super) fn finish(context: &mut Context, options: &Options) -> Result<Exit, C
     let mut started = StartedLogin::load(&login_file)?;
     let server = AuthServer::connect(trust(started.server.clone(), options), context)?;
     let date = context.clock.date();
-    let (interval, left) = (started.interval(), started.left(date));
+    let (interval, left) = (started.interval, started.left(date));
+    let mut wait = Wait::new(context.clock.now(), interval, left);
     // The server is polled no more often than it allows, however often an agent calls this.
-    let first_pause = started.pause(date);
-    let mut wait = Wait::new(context.clock.now(), interval, left, first_pause);
+    wait.pause = started.pause(date);
     let finished = if options.has(&NO_WAIT) {
-        ask_once(context, &server, started.device_code(), &mut wait)
+        ask_once(context, &server, &started.device_code, &mut wait)
     } else {
-        wait_with_countdown(context, &server, started.device_code(), &mut wait).map(Some)
+        wait_with_countdown(context, &server, &started.device_code, &mut wait).map(Some)
     };
     match finished {
         Ok(Some(stored)) => {
             // The device code is spent, whether or not the token can be saved.
             discard(context, &started, &login_file);
             let kept = keep(context, &file, &stored, true);
-            kept.map_err(|error| error.reference(reference(started.device_code())))
+            kept.map_err(|error| error.reference(reference(&started.device_code)))
         }
         Ok(None) => {
             let is_current = started.is_at(&login_file);
-            started.ask_again_at(context.clock.date(), wait.interval());
+            started.ask_again_at(context.clock.date(), wait.interval);
             if is_current {
                 started.save(&login_file)?;
             }
@@ -118,7 +108,7 @@ pub(super) fn finish(context: &mut Context, options: &Options) -> Result<Exit, C
             if is_over {
                 discard(context, &started, &login_file);
             }
-            Err(error.reference(reference(started.device_code())))
+            Err(error.reference(reference(&started.device_code)))
         }
     }
 }
@@ -143,10 +133,10 @@ fn ask_once(
     device_code: &Secret<String>,
     wait: &mut Wait,
 ) -> Result<Option<Stored>, CliError> {
-    sleep(context.clock.as_ref(), wait.pause())?;
+    sleep(context.clock.as_ref(), wait.pause)?;
     let poll = server.poll(device_code, context.clock.date());
     let stored = wait.take(poll, context.clock.now())?;
-    match wait.trouble() {
+    match &wait.trouble {
         Some(why) => Err(CliError::failed(format!(
             "the auth server at {} did not answer: {why}",
             server.base()
@@ -225,32 +215,28 @@ fn show_codes(context: &mut Context, codes: &Codes) {
     output.say("");
 }
 
-fn show_qr(context: &mut Context, codes: &Codes) {
+/// Shows the QR code, if it is wanted.
+fn show_qr(context: &mut Context, options: &Options, codes: &Codes) {
+    if !options.has(&QR) {
+        return;
+    }
     match qr::draw(&codes.verification_uri_complete, context.output.screen()) {
         Some(picture) => context.output.say_verbatim(&picture),
         None => context.output.say("The address is too long for a QR code."),
     }
 }
 
-/// Waits, and shows the time left on a terminal.
 fn wait_with_countdown(
     context: &mut Context,
     server: &AuthServer,
     device_code: &Secret<String>,
     wait: &mut Wait,
 ) -> Result<Stored, CliError> {
-    let Context { clock, output, .. } = context;
-    if !output.can_change_lines() {
-        output.say("Waiting for you to confirm the code …");
-    }
-    let waited = wait_for_token(
-        clock.as_ref(),
-        wait,
-        || server.poll(device_code, clock.date()),
-        |left| output.line_in_place(&format!("Waiting for you … {} left", minutes(left))),
-    );
-    output.clear_line();
-    waited
+    with_countdown(
+        context,
+        "Waiting for you to confirm the code …",
+        |clock, tick| wait_for_token(clock, wait, || server.poll(device_code, clock.date()), tick),
+    )
 }
 
 const DEFAULT_AUTH_SERVER: &str = "https://cli-auth.postiz.com";

@@ -18,7 +18,7 @@ use crate::cli::login::keep::{save, tell};
 use crate::cli::login::machine::machine_name;
 use crate::cli::login::postiz_oauth::{LoginRequest, Postiz, WAYS};
 use crate::cli::login::registered_client::RegisteredClient;
-use crate::cli::login::show::{minutes, show_event, warn_if_not_encrypted};
+use crate::cli::login::show::{show_event, warn_if_not_encrypted, with_countdown};
 use crate::cli::signed_in::api_url_from_environment;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::hash::hex;
@@ -125,7 +125,7 @@ fn client(
     })?;
     let client = RegisteredClient {
         id: postiz.register(&name, &listener.redirect_uri())?,
-        port: listener.port(),
+        port: listener.port,
     };
     if let Err(error) = client.save(&client_file, &postiz.api_url, &name) {
         context.output.warn(&format!(
@@ -163,14 +163,11 @@ fn wait(
     listener: CallbackListener,
     state: &str,
 ) -> Result<Callback, CliError> {
-    let Context { clock, output, .. } = context;
-    if !output.can_change_lines() {
-        output.say("Waiting for you to allow the login …");
-    }
-    let waited = listener.wait(state, LOGIN_TIMEOUT, clock.as_ref(), |left| {
-        output.line_in_place(&format!("Waiting for you … {} left", minutes(left)));
-    });
-    output.clear_line();
+    let waited = with_countdown(
+        context,
+        "Waiting for you to allow the login …",
+        |clock, tick| listener.wait(state, LOGIN_TIMEOUT, clock, tick),
+    );
     waited?.ok_or_else(|| {
         CliError::failed("nobody allowed the login within 15 minutes")
             .word("expired")

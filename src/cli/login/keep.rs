@@ -29,7 +29,7 @@ pub(super) fn save(context: &Context, file: &JsonFile, stored: &Stored) -> Resul
     saved.map_err(|error| {
         CliError::failed(format!("the login is approved, but {} cannot be written: {error}", file.shown()))
             .word("cannot_save")
-            .hint("the token is lost: set POSTIZ_CREDENTIALS_FILE to a file that can be written, then run `postiz auth:login` again")
+            .hint("set POSTIZ_CREDENTIALS_FILE to a file that can be written, and run `postiz auth:login` again for a new token")
     })
 }
 

@@ -8,7 +8,6 @@ use crate::shared::text::printable;
 
 pub(crate) static MACHINE: Flag = flag(
     "machine",
-    None,
     Takes::Value("NAME"),
     "what to call this machine in Postiz (default: its host name; '' for no name)",
 );

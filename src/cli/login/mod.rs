@@ -1,11 +1,11 @@
 //! `auth:login`, in two ways. This file chooses the way.
 //!
-//! - device_flow.rs signs in by an auth server. auth_server.rs sends its requests, wait.rs schedules the polls, and
+//! - device_flow.rs signs in through an auth server. auth_server.rs sends its requests, wait.rs schedules the polls, and
 //!   started_login.rs saves a login between `--start` and `--finish`.
 //! - direct.rs signs in at Postiz itself. postiz_oauth.rs sends its requests, callback.rs waits for the browser, and
 //!   registered_client.rs saves the client.
 //!
-//! Both use flags.rs, machine.rs, show.rs while they go on, and keep.rs at the end.
+//! Both use flags.rs, machine.rs, and show.rs on their way, and keep.rs at the end.
 
 mod auth_server;
 mod callback;
@@ -55,14 +55,15 @@ pub(crate) static LOGIN: Command = Command {
         &CLIENT_SECRET,
     ],
     notes: "\
-By an auth server: shows a code and a page's address, opens the page, and waits until you have confirmed the code
-there, on any device. Directly: opens Postiz' own page in a browser on this machine and waits until you allow it.
+There are two ways. Through an auth server: shows a code and a page's address, opens the page, and waits until you have
+confirmed the code there, on any device. Directly: opens Postiz' own page in a browser on this machine, and waits until
+you allow the login there.
 
-It goes by --auth-server or POSTIZ_AUTH_SERVER if one is named, directly with --direct or where POSTIZ_API_URL names
-a Postiz of your own, and else by https://cli-auth.postiz.com.
+The auth server is the one that --auth-server or POSTIZ_AUTH_SERVER names. The login is direct with --direct, or when
+POSTIZ_API_URL names a self-hosted Postiz. Else the auth server is https://cli-auth.postiz.com.
 
-Postiz lists the login under Settings > Approved Apps by this machine's name. An auth server takes up to three words of
-ASCII letters, digits, - and _ as one; without an OAuth app of its own, it passes the name on.
+Postiz lists the login under Settings > Approved Apps by this machine's name. An auth server accepts up to three words of
+ASCII letters, digits, - and _ as a name, and passes it on unless it has an OAuth app of its own.
 
 The credentials go to ~/.postiz/credentials.json, or where POSTIZ_CREDENTIALS_FILE says.
 
@@ -78,7 +79,7 @@ For agents: --start prints the code as JSON and ends; --finish waits for the use
 };
 
 /// Signs in.
-pub(crate) fn login(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
+fn login(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     check_flags(options)?;
     if options.has(&CLIENT_ID) || options.has(&CLIENT_SECRET) {
         context

@@ -1,15 +1,14 @@
 //! The requests of a direct login to Postiz: it registers a client (RFC 7591), builds the consent page's address, and
 //! exchanges the code with PKCE (RFC 6749 §4.1, RFC 7636). direct.rs calls these in order.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
-use ureq::http::{Method, Uri};
 
 use crate::cli::context::Context;
 use crate::cli::credentials::{Stored, is_organization_id, is_sendable, is_token};
 use crate::cli::error::{CliError, RUN_AGAIN};
-use crate::cli::http::{Answer, Http, Outgoing, RequestBody};
+use crate::cli::http::{Answer, Http, RequestBody};
 use crate::shared::base_url::BaseUrl;
+use crate::shared::percent;
 use crate::shared::pkce;
 use crate::shared::secret::Secret;
 use crate::shared::text::printable_cut;
@@ -52,7 +51,7 @@ impl Postiz {
                 "token_endpoint_auth_method": "none",
             }),
         )?;
-        let body = object_in(&answer);
+        let body = answer.json_object();
         match body["client_id"].as_str() {
             Some(id) if answer.is_success() && is_client_id(id) => Ok(id.to_owned()),
             _ => Err(self.registration_error(&answer, &body)),
@@ -89,13 +88,13 @@ impl Postiz {
             "/oauth/token",
             &json!({"grant_type": "authorization_code", "code": "none", "client_id": client_id}),
         )?;
-        Ok(object_in(&answer)["error"] == "invalid_grant")
+        Ok(answer.json_object()["error"] == "invalid_grant")
     }
 
     /// The address of the consent page (RFC 6749 §4.1.1). `returnUrl` leads back to it after a sign-in, for which Postiz keeps
     /// the query alone.
     pub(super) fn consent_url(&self, request: &LoginRequest) -> String {
-        let encoded = |text| utf8_percent_encode(text, QUERY_VALUE);
+        let encoded = percent::encode;
         let url = format!(
             "{}/oauth/authorize?client_id={}&response_type=code&state={}&redirect_uri={}&code_challenge={}\
              &code_challenge_method=S256",
@@ -128,7 +127,7 @@ impl Postiz {
                 "redirect_uri": request.redirect_uri,
             }),
         )?;
-        let body = object_in(&answer);
+        let body = answer.json_object();
         if !answer.is_success() {
             return Err(self.exchange_error(&answer, &body));
         }
@@ -165,30 +164,27 @@ impl Postiz {
     }
 
     fn post(&self, path: &str, body: &Value) -> Result<Answer, CliError> {
-        let unreachable = |why: String, hint: Option<&'static str>| {
-            CliError::failed(format!("cannot reach Postiz at {}: {why}", self.api_url))
-                .word("unreachable")
-                .hint(hint.unwrap_or("check the network, and POSTIZ_API_URL"))
-        };
-        let uri: Uri = format!("{}{path}", self.api_url)
-            .parse()
-            .map_err(|_| unreachable("its address is too long".to_owned(), None))?;
+        let api_url = &self.api_url;
         let body = body.to_string();
-        self.http
-            .send(Outgoing {
-                method: Method::POST,
-                uri,
-                authorization: None,
-                content_type: Some("application/json"),
-                body: RequestBody::Bytes(body.as_bytes()),
-            })
-            .map_err(|no_answer| unreachable(no_answer.why, no_answer.hint))
+        let sent = self.http.post(
+            &format!("{api_url}{path}"),
+            RequestBody::Bytes(body.as_bytes()),
+        );
+        sent.map_err(|no_answer| {
+            let hint = "check the network, and POSTIZ_API_URL";
+            CliError::failed(format!(
+                "cannot reach Postiz at {api_url}: {}",
+                no_answer.why
+            ))
+            .word("unreachable")
+            .hint(no_answer.hint.unwrap_or(hint))
+        })
     }
 
     /// The error for an answer that is not Postiz' own: Postiz fails, or the address is something else's.
     fn unexpected(&self, answer: &Answer) -> CliError {
         let (api_url, status) = (&self.api_url, answer.status);
-        if status == 429 || status >= 500 {
+        if answer.is_unavailable() {
             return CliError::failed(format!(
                 "the Postiz at {api_url} is in trouble (HTTP {status})"
             ))
@@ -227,26 +223,9 @@ fn reason_in(body: &Value) -> String {
     format!("{} ({error})", printable_cut(&message, 300))
 }
 
-/// The JSON object of an answer; null when the body is none.
-fn object_in(answer: &Answer) -> Value {
-    let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    if value.is_object() {
-        value
-    } else {
-        Value::Null
-    }
-}
-
 fn is_client_id(id: &str) -> bool {
     !id.is_empty() && id.len() <= ID_BYTES_MAX && is_sendable(id)
 }
-
-/// Encodes all but the unreserved characters (RFC 3986 §2.3).
-const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
 
 /// The prefixes of codes and tokens that the cloud relays from a self-hosted Postiz.
 const RELAYED_CODE: &str = "psc_";

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::cli::browser::{NoBrowser, may_open};
 use crate::cli::command::{AS_JSON, Options};
-use crate::cli::context::Context;
+use crate::cli::context::{Clock, Context};
 use crate::cli::error::{CliError, Exit};
 use crate::cli::login::flags::NO_BROWSER;
 use crate::shared::base_url::BaseUrl;
@@ -20,8 +20,25 @@ pub(super) fn warn_if_not_encrypted(context: &mut Context, base: &BaseUrl) {
     }
 }
 
+/// Runs `wait` with a countdown on a terminal, else after `text`. `wait` gets the function that shows the time left.
+pub(super) fn with_countdown<T>(
+    context: &mut Context,
+    text: &str,
+    wait: impl FnOnce(&dyn Clock, &mut dyn FnMut(Duration)) -> T,
+) -> T {
+    let Context { clock, output, .. } = context;
+    if !output.can_change_lines() {
+        output.say(text);
+    }
+    let waited = wait(clock.as_ref(), &mut |left| {
+        output.line_in_place(&format!("Waiting for you … {} left", minutes(left)));
+    });
+    output.clear_line();
+    waited
+}
+
 /// Minutes and seconds: `9:05`. A part of a second counts as a whole one.
-pub(super) fn minutes(time: Duration) -> String {
+fn minutes(time: Duration) -> String {
     let seconds = time.as_millis().div_ceil(1000);
     format!("{}:{:02}", seconds / 60, seconds % 60)
 }
@@ -74,7 +91,7 @@ pub(super) fn show_event(context: &mut Context, event: &Value) -> Result<(), Cli
         })
 }
 
-/// Makes a gone reader of stdout no error, where what happened is done all the same.
+/// Ignores that the reader of stdout has gone, where the event only reports what has happened.
 pub(super) fn ignore_closed(printed: Result<(), CliError>) -> Result<(), CliError> {
     match printed {
         Err(error) if error.exit == Exit::Done => Ok(()),

@@ -15,9 +15,9 @@ use crate::shared::secret::Secret;
 
 /// What `--finish` needs.
 pub(crate) struct StartedLogin {
-    pub(crate) server: BaseUrl,
-    device_code: Secret<String>,
-    interval: Duration,
+    pub(super) server: BaseUrl,
+    pub(super) device_code: Secret<String>,
+    pub(super) interval: Duration,
     /// Unix time in seconds.
     expires_at: u64,
     /// Unix time in seconds of the earliest next poll.
@@ -26,7 +26,7 @@ pub(crate) struct StartedLogin {
 
 impl StartedLogin {
     /// A login that begins now.
-    pub(crate) fn begin(server: &BaseUrl, codes: &Codes, date: SystemTime) -> StartedLogin {
+    pub(super) fn begin(server: &BaseUrl, codes: &Codes, date: SystemTime) -> StartedLogin {
         StartedLogin {
             server: server.clone(),
             device_code: codes.device_code.clone(),
@@ -41,33 +41,25 @@ impl StartedLogin {
         file.beside(".login")
     }
 
-    pub(crate) fn device_code(&self) -> &Secret<String> {
-        &self.device_code
-    }
-
-    pub(crate) fn interval(&self) -> Duration {
-        self.interval
-    }
-
     /// The time until the codes expire.
-    pub(crate) fn left(&self, date: SystemTime) -> Duration {
+    pub(super) fn left(&self, date: SystemTime) -> Duration {
         let left = Duration::from_secs(self.expires_at.saturating_sub(unix_seconds(date)));
         left.min(LIFETIME_MAX)
     }
 
     /// The pause before the next poll; no longer than usual, also when this machine's date was set back.
-    pub(crate) fn pause(&self, date: SystemTime) -> Duration {
+    pub(super) fn pause(&self, date: SystemTime) -> Duration {
         let pause = Duration::from_secs(self.ask_again_at.saturating_sub(unix_seconds(date)));
         pause.min(Wait::usual_pause(self.interval))
     }
 
     /// Notes a poll at `date`, and the `interval` that its answer asked for.
-    pub(crate) fn ask_again_at(&mut self, date: SystemTime, interval: Duration) {
+    pub(super) fn ask_again_at(&mut self, date: SystemTime, interval: Duration) {
         self.interval = interval;
         self.ask_again_at = unix_seconds(date) + Wait::usual_pause(interval).as_secs() + 1;
     }
 
-    pub(crate) fn save(&self, login_file: &JsonFile) -> Result<(), CliError> {
+    pub(super) fn save(&self, login_file: &JsonFile) -> Result<(), CliError> {
         let mut fields = Map::new();
         fields.insert("authServer".into(), self.server.as_str().into());
         fields.insert(
@@ -84,11 +76,11 @@ impl StartedLogin {
     }
 
     /// Does the file still hold this login? A later `--start` overwrites it.
-    pub(crate) fn is_at(&self, login_file: &JsonFile) -> bool {
+    pub(super) fn is_at(&self, login_file: &JsonFile) -> bool {
         StartedLogin::load(login_file).is_ok_and(|found| found.device_code == self.device_code)
     }
 
-    pub(crate) fn load(login_file: &JsonFile) -> Result<StartedLogin, CliError> {
+    pub(super) fn load(login_file: &JsonFile) -> Result<StartedLogin, CliError> {
         let not_started = |message: String| {
             CliError::failed(message)
                 .word("not_started")

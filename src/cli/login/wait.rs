@@ -10,9 +10,9 @@ use crate::cli::login::auth_server::Poll;
 use crate::shared::wire::SLOW_DOWN_S;
 
 /// The state of one login's polling.
-pub(crate) struct Wait {
+pub(super) struct Wait {
     /// The pause that the server asks for; `slow_down` raises it for good.
-    interval: Duration,
+    pub(super) interval: Duration,
     /// How many polls in a row got no answer.
     failures: u32,
     /// When the codes expire, by our clock.
@@ -20,18 +20,14 @@ pub(crate) struct Wait {
     /// When to give up on a server that answers `authorization_pending` past the deadline.
     give_up: Duration,
     /// Why the last poll got no answer, if it got none.
-    trouble: Option<String>,
-    pause: Duration,
+    pub(super) trouble: Option<String>,
+    /// The pause before the next poll.
+    pub(super) pause: Duration,
 }
 
 impl Wait {
-    /// Begins now; the first poll comes after `first_pause`.
-    pub(crate) fn new(
-        now: Duration,
-        interval: Duration,
-        expires_in: Duration,
-        first_pause: Duration,
-    ) -> Wait {
+    /// Begins now, with a pause before the first poll.
+    pub(super) fn new(now: Duration, interval: Duration, expires_in: Duration) -> Wait {
         Wait {
             interval,
             failures: 0,
@@ -40,7 +36,7 @@ impl Wait {
             // not end then: the server decides when its codes expire.
             give_up: now + expires_in.mul_f64(1.0 + 2.0 * CLOCK_ERROR),
             trouble: None,
-            pause: first_pause,
+            pause: Wait::usual_pause(interval),
         }
     }
 
@@ -48,32 +44,17 @@ impl Wait {
     ///
     /// Clocks of virtual machines run up to 30 % fast, and no poll may come sooner than the interval (RFC 8628 §3.5): a
     /// strict server would answer each with `slow_down`.
-    pub(crate) fn usual_pause(interval: Duration) -> Duration {
+    pub(super) fn usual_pause(interval: Duration) -> Duration {
         interval.mul_f64(1.0 + CLOCK_ERROR)
     }
 
-    /// The current interval.
-    pub(crate) fn interval(&self) -> Duration {
-        self.interval
-    }
-
-    /// The pause before the next poll.
-    pub(crate) fn pause(&self) -> Duration {
-        self.pause
-    }
-
     /// The time until the codes expire.
-    pub(crate) fn left(&self, now: Duration) -> Duration {
+    pub(super) fn left(&self, now: Duration) -> Duration {
         self.deadline.saturating_sub(now)
     }
 
-    /// Why the last poll got no answer, if it got none.
-    pub(crate) fn trouble(&self) -> Option<&str> {
-        self.trouble.as_deref()
-    }
-
     /// Notes the result of a poll: the login when it is granted, an error when it is over, `None` when it is pending.
-    pub(crate) fn take(&mut self, poll: Poll, now: Duration) -> Result<Option<Stored>, CliError> {
+    pub(super) fn take(&mut self, poll: Poll, now: Duration) -> Result<Option<Stored>, CliError> {
         let had_no_answer = self.trouble.is_some();
         match poll {
             Poll::Granted(stored) => return Ok(Some(stored)),
@@ -91,40 +72,31 @@ impl Wait {
             }
             Poll::Expired => return Err(expired(None)),
             Poll::Denied => {
-                return Err(
-                    CliError::failed("the login was refused in the browser").word("access_denied")
-                );
+                let message = "the login was refused in the browser";
+                return Err(CliError::failed(message).word("access_denied"));
             }
             Poll::Unknown if had_no_answer => {
-                return Err(CliError::failed(
-                    "the login was approved, but the answer with the token was lost on its way",
-                )
-                .word("answer_lost")
-                .hint(RUN_AGAIN));
+                let message =
+                    "the login was approved, but the answer with the token was lost on its way";
+                return Err(ended("answer_lost", message));
             }
             Poll::Unknown => {
-                return Err(
-                    CliError::failed("the auth server no longer knows this login")
-                        .word("invalid_device_code")
-                        .hint(RUN_AGAIN),
-                );
+                let message = "the auth server no longer knows this login";
+                return Err(ended("invalid_device_code", message));
             }
             Poll::NoToken(why) => {
-                return Err(CliError::failed(format!("the auth server said the login is done, but {why}"))
-                    .word("no_token")
-                    .hint("run `postiz auth:login` again; if that does not help, tell whoever runs the auth server"));
+                let message = format!("the auth server said the login is done, but {why}");
+                return Err(ended("no_token", message).hint(
+                    "run `postiz auth:login` again; if that does not help, tell whoever runs the auth server",
+                ));
             }
             Poll::Refused { error, description } => {
-                let reason = if description.is_empty() {
-                    error.clone()
-                } else {
-                    format!("{description} ({error})")
+                let reason = match description.as_str() {
+                    "" => error.clone(),
+                    _ => format!("{description} ({error})"),
                 };
-                return Err(
-                    CliError::failed(format!("the auth server ended the login: {reason}"))
-                        .word(error)
-                        .hint(RUN_AGAIN),
-                );
+                let message = format!("the auth server ended the login: {reason}");
+                return Err(ended(&error, message));
             }
         }
         Ok(None)
@@ -148,14 +120,14 @@ impl Wait {
 }
 
 /// Polls until the login is granted or over. Calls `tick` about once a second with the time until the codes expire.
-pub(crate) fn wait_for_token(
+pub(super) fn wait_for_token(
     clock: &dyn Clock,
     wait: &mut Wait,
     mut poll: impl FnMut() -> Poll,
     mut tick: impl FnMut(Duration),
 ) -> Result<Stored, CliError> {
     loop {
-        let poll_at = clock.now() + wait.pause();
+        let poll_at = clock.now() + wait.pause;
         while clock.now() < poll_at {
             let now = clock.now();
             tick(wait.left(now));
@@ -175,9 +147,11 @@ fn expired(trouble: Option<&str>) -> CliError {
         None => "the code expired before the login was confirmed".to_owned(),
         Some(why) => format!("the code expired, and the auth server did not answer: {why}"),
     };
-    CliError::failed(message)
-        .word("expired_token")
-        .hint(RUN_AGAIN)
+    ended("expired_token", message)
+}
+
+fn ended(word: &str, message: impl Into<String>) -> CliError {
+    CliError::failed(message).word(word).hint(RUN_AGAIN)
 }
 
 /// The largest error of a clock, as a part of the time that it measures.
@@ -243,12 +217,7 @@ mod tests {
         };
         let polls = RefCell::new(Vec::new());
         let interval = Duration::from_secs(interval);
-        let mut wait = Wait::new(
-            clock.now(),
-            interval,
-            Duration::from_secs(900),
-            Wait::usual_pause(interval),
-        );
+        let mut wait = Wait::new(clock.now(), interval, Duration::from_secs(900));
         let poll = || {
             let now = clock.true_time.get();
             polls.borrow_mut().push(now);

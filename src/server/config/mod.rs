@@ -7,12 +7,13 @@ pub use settings::help;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::server::client_address::TrustedProxies;
 use crate::server::config::settings::{Kind, setting};
+use crate::server::file_rights;
 use crate::server::front::tls;
 use crate::server::log::{Format, Level};
 use crate::server::store::connect;
@@ -53,6 +54,8 @@ pub struct Config {
     pub log_format: Format,
     /// `LOG_LEVEL`: the least urgent lines that are written.
     pub log_level: Level,
+    /// `METRICS_LISTEN`: where Prometheus reads metrics.
+    pub metrics_listen: Option<SocketAddr>,
     /// `IDLE_TIMEOUT`: how long a connection may idle between requests.
     pub idle_timeout: Duration,
     /// `STOP_DELAY`: how long `/ready` says that the server is stopping before it stops accepting.
@@ -207,6 +210,7 @@ impl Reader {
             tls: self.tls(),
             log_format: self.value("LOG_FORMAT", log_format),
             log_level: self.value("LOG_LEVEL", log_level),
+            metrics_listen: self.optional("METRICS_LISTEN", socket_address),
             idle_timeout: Duration::from_secs(self.number("IDLE_TIMEOUT")),
             stop_delay: Duration::from_secs(self.number("STOP_DELAY")),
             limits: self.limits(),
@@ -375,13 +379,12 @@ impl Reader {
         };
         for (name, path) in TLS.into_iter().zip([&files.certificate, &files.key]) {
             if let Err(error) = std::fs::File::open(path) {
-                self.problem(
-                    name,
-                    format!("names {}, which cannot be read: {error}", path.display()),
-                );
+                let error = file_rights::explain(path, &error);
+                let path = path.display();
+                self.problem(name, format!("names {path}, which cannot be read: {error}"));
             }
         }
-        if let Err(error) = tls::server_config(&files) {
+        if let Err(error) = tls::Pair::read(&files) {
             // It begins with the variable's name.
             let name = TLS[usize::from(error.starts_with(TLS[1]))];
             self.problem(name, error.trim_start_matches(name).trim_start());
@@ -526,6 +529,13 @@ fn host(text: &str) -> Parsed<IpAddr> {
     };
     let parsed = address.parse();
     parsed.map_err(|_| "must be an IP address: 0.0.0.0, ::, 127.0.0.1".to_owned())
+}
+
+fn socket_address(text: &str) -> Parsed<SocketAddr> {
+    let numeric = text.strip_prefix("localhost:");
+    let numeric = numeric.map_or(text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    let parsed = numeric.parse();
+    parsed.map_err(|_| "must be an IP address and a port: 127.0.0.1:9464, [::1]:9464".to_owned())
 }
 
 fn trusted_proxies(text: &str) -> Parsed<TrustedProxies> {

@@ -1,9 +1,9 @@
 //! Every setting as data. The parser takes names, defaults and ranges from here, `--help` is made from it, and tests compare
-//! README's table and the files in scripts/ with it.
+//! the handbook's table and the files in scripts/ with it.
 
 use Kind::{Address, Addresses, Number, Path, Seconds, Secret, Text, Url, Word};
 
-/// Name; default, as README says it: a value in backticks, or words; what may stand in it; what it is for.
+/// Name; default, as the handbook says it: a value in backticks, or words; what may stand in it; what it is for.
 type Setting = (&'static str, &'static str, Kind, &'static str);
 
 /// What may stand in a variable.
@@ -25,14 +25,14 @@ pub(super) enum Kind {
 const LIMIT: Kind = Number(0, 1_000_000_000);
 
 #[rustfmt::skip] // A table is read row by row.
-const SETTINGS: [Setting; 26] = [
+const SETTINGS: [Setting; 27] = [
     ("POSTIZ_OAUTH_CLIENT_ID", "none", Text, "the OAuth app made in Postiz; without one, each login registers a client of its own"),
     ("POSTIZ_OAUTH_CLIENT_SECRET", "none", Secret("POSTIZ_OAUTH_CLIENT_SECRET_FILE"), "its secret"),
     ("SERVER_SECRET", "the app's secret", Secret("SERVER_SECRET_FILE"), "what tokens at rest and cookies are protected with; without an app the embedded store makes its own beside its file, and instances on PostgreSQL must be given the same one"),
     ("SERVER_URL", "`http://localhost:{PORT}`", Url, "this server's public URL; a path is allowed"),
     ("HOST", "`::`", Address, "the address to listen on; `::` is all of them, IPv4 too"),
     ("PORT", "`3111`", Number(0, 65_535), "the port to listen on; 0 takes a free one, which the line \"listening on\" names"),
-    ("DATABASE_URL", "the embedded store", Secret("DATABASE_URL_FILE"), "`postgres://…` as libpq means it (below) for any number of instances, or `file:PATH` for one"),
+    ("DATABASE_URL", "the embedded store", Secret("DATABASE_URL_FILE"), "`postgres://…` as libpq means it for any number of instances, or `file:PATH` for one"),
     ("DATA_DIR", "`./data`", Path, "where the embedded store lives"),
     ("DATABASE_POOL_SIZE", "`8`", Number(1, 1_000), "most connections to PostgreSQL; a `connection_limit` in the URL wins"),
     ("POSTIZ_FRONTEND_URL", "`https://platform.postiz.com`", Url, "where the browser is sent to authorise"),
@@ -43,6 +43,7 @@ const SETTINGS: [Setting; 26] = [
     ("TLS_KEY_FILE", "off", Path, "a PEM file with its key (PKCS#8, SEC1 or PKCS#1)"),
     ("LOG_FORMAT", "`text`", Word, "`text`, or `json`: one object a line. Always on stderr"),
     ("LOG_LEVEL", "`info`", Word, "the least urgent lines to write: `error`, `warn`, `info` or `debug` (pending polls and health checks, too)"),
+    ("METRICS_LISTEN", "off", Address, "an address and port for Prometheus, such as `127.0.0.1:9464`: plain http, `/metrics`, without a password; port 0 takes a free one, which the line \"metrics listening\" names"),
     ("IDLE_TIMEOUT", "`75`", Seconds(1, 3_600), "seconds that a connection may idle between requests; set it above your load balancer's"),
     ("STOP_DELAY", "`0`", Seconds(0, 300), "seconds after SIGTERM in which `/ready` says that the server is stopping, before it stops accepting"),
     ("LIMIT_LOGINS_PER_MINUTE", "`30`", LIMIT, "logins that one address (one IPv6 /64) may start"),
@@ -114,31 +115,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn readme_table_is_the_settings() {
+    fn handbook_table_is_the_settings() {
         let row = |setting: &Setting| {
             let (name, default) = (setting.0, setting.1);
             format!("| `{name}` | {default} | {} |\n", meaning(setting))
         };
         let rows: String = SETTINGS.iter().map(row).collect();
         let table = format!("| variable | default | meaning |\n| --- | --- | --- |\n{rows}\n");
-        let readme = include_str!("../../../README.md");
-        assert!(readme.contains(&table), "README.md should hold:\n{table}");
+        let handbook = include_str!("../../../scripts/README.md");
+        assert!(
+            handbook.contains(&table),
+            "scripts/README.md should hold:\n{table}"
+        );
     }
 
     /// In variables and in comments: whatever looks like a variable's name is one.
     #[test]
     fn scripts_name_settings_that_exist() {
-        let others = ["POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD"];
-        let others = others
-            .into_iter()
-            .chain(["CAP_NET_BIND_SERVICE", "RENEWED_LINEAGE"]);
+        let others = ["POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD_FILE"];
+        let others =
+            others
+                .into_iter()
+                .chain(["CAP_NET_BIND_SERVICE", "RENEWED_LINEAGE", "POSTIZ_COMMIT"]);
         let known: Vec<_> = names().chain(others).collect();
         for (file, text) in [
             (
                 "compose.yaml",
                 include_str!("../../../scripts/compose.yaml"),
             ),
+            (
+                "kubernetes.yaml",
+                include_str!("../../../scripts/kubernetes.yaml"),
+            ),
             ("Dockerfile", include_str!("../../../scripts/Dockerfile")),
+            (
+                "Dockerfile.build",
+                include_str!("../../../scripts/Dockerfile.build"),
+            ),
             (
                 "postiz-auth-server.service",
                 include_str!("../../../scripts/postiz-auth-server.service"),
@@ -167,6 +180,20 @@ mod tests {
             for name in names {
                 assert!(known.contains(&name), "{file} names {name}");
             }
+        }
+    }
+
+    #[test]
+    fn compose_passes_every_setting_through() {
+        let compose = include_str!("../../../scripts/compose.yaml");
+        for (name, _, kind, _) in SETTINGS {
+            let (variable, file) = match kind {
+                Secret(file) => (file, true),
+                _ => (name, false),
+            };
+            let line = format!("\n      {variable}: ");
+            let value = compose.split_once(&line).expect(variable).1;
+            assert!(file || value.starts_with(&format!("${{{name}:")), "{name}");
         }
     }
 

@@ -21,9 +21,21 @@ pub(super) struct Admission {
     start: Instant,
 }
 
+/// Numbers of connections, for the metrics.
+pub(crate) struct ConnectionCounts {
+    pub(crate) open: u64,
+    pub(crate) max: u64,
+    /// For which there was no room.
+    pub(crate) refused: u64,
+    /// Which made room for others.
+    pub(crate) evicted: u64,
+}
+
 #[derive(Default)]
 struct Connections {
     next_id: u64,
+    refused: u64,
+    evicted: u64,
     by_id: HashMap<u64, Connection>,
 }
 
@@ -120,6 +132,21 @@ impl Admission {
         while connections.evict(|_| true).is_some() {}
     }
 
+    /// A connection was closed because there was no room.
+    pub(super) fn count_refused(&self) {
+        self.connections().refused += 1;
+    }
+
+    pub(super) fn counts(&self) -> ConnectionCounts {
+        let connections = self.connections();
+        ConnectionCounts {
+            open: connections.by_id.len() as u64,
+            max: self.max.into(),
+            refused: connections.refused,
+            evicted: connections.evicted,
+        }
+    }
+
     /// Is no connection open?
     pub(super) fn is_empty(&self) -> bool {
         self.connections().by_id.is_empty()
@@ -162,6 +189,7 @@ impl Connections {
             let connection = self.by_id.get(&id)?;
             // Unless its request has come just now.
             if connection.phase.change(since, EVICTED) {
+                self.evicted += 1;
                 // Its thread reads the end of the connection, and ends.
                 let _ = connection.socket.shutdown(Shutdown::Both);
                 return Some(());

@@ -9,10 +9,12 @@
 //! restart). There is no other way in, so requests are read here (request_reader.rs, with httparse).
 
 mod admission;
+pub(crate) mod one_request;
 mod stream;
 mod watchdog;
 mod writer;
 
+pub(crate) mod listener;
 pub(crate) mod process_limits;
 pub(crate) mod request_reader;
 pub(crate) mod tls;
@@ -24,12 +26,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustls::ServerConfig;
-
 use crate::server::client_address::TrustedProxies;
-use crate::server::front::admission::{Admission, Admitted};
+use crate::server::front::admission::{Admission, Admitted, ConnectionCounts};
 use crate::server::front::request_reader::{End, Framing, Rejection, RequestReader};
 use crate::server::front::stream::Stream;
+use crate::server::front::tls::Certificate;
 use crate::server::front::watchdog::{OpenRequest, Watchdog};
 use crate::server::http::{App, Reply, Request, RequestId};
 use crate::server::log::Log;
@@ -53,7 +54,8 @@ pub(crate) struct FrontSettings {
     pub(crate) trusted_proxies: TrustedProxies,
     pub(crate) idle_timeout: Duration,
     pub(crate) times: Times,
-    pub(crate) tls: Option<Arc<ServerConfig>>,
+    /// https, with this certificate.
+    pub(crate) certificate: Option<Arc<Certificate>>,
 }
 
 /// The front of a running server.
@@ -139,6 +141,11 @@ impl Front {
         self.wait_for_connections(stopped_at + self.settings.times.stop)
     }
 
+    /// How many connections there are.
+    pub(crate) fn connections(&self) -> ConnectionCounts {
+        self.admission.counts()
+    }
+
     /// Waits until no connection is open, at most until `deadline`. True: none is.
     fn wait_for_connections(&self, deadline: Instant) -> bool {
         while !self.admission.is_empty() {
@@ -159,6 +166,7 @@ impl Front {
         let (socket, is_proxy) = (Arc::new(socket), self.settings.trusted_proxies.trusts(peer));
         let Some(admitted) = self.admission.admit(&socket, peer, is_proxy) else {
             // Closed at once: who opens too many is owed no answer.
+            self.admission.count_refused();
             return;
         };
         let admitted = Arc::new(admitted);
@@ -178,8 +186,9 @@ impl Front {
 
     /// One client's connection, from its first request to its end.
     fn serve(&self, socket: Arc<TcpStream>, peer: IpAddr, admitted: &Admitted) {
-        let Ok(mut stream) = Stream::new(socket, self.settings.tls.as_ref(), &self.settings.times)
-        else {
+        let certificate = self.settings.certificate.as_ref();
+        let tls = certificate.map(|certificate| certificate.server_config());
+        let Ok(mut stream) = Stream::new(socket, tls, &self.settings.times) else {
             return;
         };
         let mut reader = RequestReader::new(

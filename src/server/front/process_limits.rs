@@ -16,12 +16,16 @@ const DESCRIPTORS_FOR_THE_SERVER: u64 = 24;
 /// Threads beside those of the connections: main, signals, accepting, watchdog, janitor, and those of looking up names.
 const THREADS_FOR_THE_SERVER: u64 = 16;
 
-/// Raises the soft limit on descriptors to the hard one. Then says for how many of `wanted` connections descriptors and
-/// threads suffice, beside so many connections to a database: with more, and none left, nobody would be served.
-pub(crate) fn affordable_connections(wanted: u32, database_connections: usize, log: &Log) -> u32 {
+/// For how many of `wanted` connections descriptors and threads suffice, beside so many connections to a database: with
+/// more, and none left, nobody would be served. The error says that not even one can be served.
+pub(crate) fn affordable_connections(
+    wanted: u32,
+    database_connections: usize,
+    log: &Log,
+) -> Result<u32, String> {
     // Twice, since those that hang are replaced.
     let for_database = 2 * DESCRIPTORS_PER_DATABASE_CONNECTION * database_connections as u64;
-    let descriptors = raised_descriptor_limit().map(|limit| {
+    let descriptors = sufficient_descriptors(database_connections)?.map(|limit| {
         let spare = limit.saturating_sub(DESCRIPTORS_FOR_THE_SERVER + for_database);
         (limit, spare / DESCRIPTORS_PER_CLIENT)
     });
@@ -56,7 +60,30 @@ pub(crate) fn affordable_connections(wanted: u32, database_connections: usize, l
             );
         }
     }
-    affordable
+    Ok(affordable)
+}
+
+/// Raises the soft limit on descriptors to the hard one, and returns it. `None`: there is none. The error says how many are
+/// needed for one client.
+pub(crate) fn sufficient_descriptors(database_connections: usize) -> Result<Option<u64>, String> {
+    let limit = raised_descriptor_limit();
+    let for_database = DESCRIPTORS_PER_DATABASE_CONNECTION * database_connections as u64;
+    let needed = DESCRIPTORS_FOR_THE_SERVER + for_database + DESCRIPTORS_PER_CLIENT;
+    match limit.filter(|limit| *limit < needed) {
+        None => Ok(limit),
+        Some(few) => {
+            let or = match database_connections {
+                0 => String::new(),
+                _ => format!(
+                    ", or lower DATABASE_POOL_SIZE: {database_connections} connections take {for_database}"
+                ),
+            };
+            Err(format!(
+                "the process may have {few} files and sockets open (ulimit -n), and the server needs {needed} at least; \
+                 raise that limit (ulimit -n, systemd: LimitNOFILE=, containers: --ulimit nofile=){or}"
+            ))
+        }
+    }
 }
 
 /// The limit as high as it goes without asking anybody; `None`: there is none.

@@ -25,7 +25,7 @@ impl Stream {
     /// Takes a client's socket; with `tls`, makes the handshake, in no more time than a request may take.
     pub(super) fn new(
         socket: Arc<TcpStream>,
-        tls: Option<&Arc<ServerConfig>>,
+        tls: Option<Arc<ServerConfig>>,
         times: &Times,
     ) -> io::Result<Stream> {
         // Answers are written whole: waiting for more to send would only add delay.
@@ -40,8 +40,7 @@ impl Stream {
         Ok(match tls {
             None => Stream::Plain(socket),
             Some(config) => {
-                let mut connection =
-                    ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
+                let mut connection = ServerConnection::new(config).map_err(io::Error::other)?;
                 while connection.is_handshaking() {
                     connection.complete_io(&mut socket)?;
                 }

@@ -1,8 +1,10 @@
-//! The one way from a request to its answer: the route's handler, what stands in for it where it fails, and the line of the log.
+//! The one way from a request to its answer: the route's handler, what stands in for it where it fails, the counts for
+//! the metrics, and the line of the log.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crate::server::counts::Outcome;
 use crate::server::http::app::{App, Why};
 use crate::server::http::reply::{RETRY_AFTER_S, Reply};
 use crate::server::http::request::{Request, RequestId};
@@ -54,7 +56,9 @@ impl App {
             ("timeout_s", &routed.timeout(self).as_secs().to_string()),
         ];
         self.log.error("request_timed_out", &fields);
-        self.with_hsts(self.unanswered(id, routed, &Page::Unavailable, "timeout"))
+        let reply = self.unanswered(id, routed, &Page::Unavailable, "timeout");
+        self.count(routed, &reply, routed.timeout(self));
+        self.with_hsts(reply)
     }
 
     /// 503 in the form that this route's clients understand.
@@ -75,7 +79,7 @@ impl App {
         }
     }
 
-    /// Logs a request and its answer.
+    /// Counts and logs a request and its answer.
     pub(crate) fn log_answer(
         &self,
         request: &Request,
@@ -83,12 +87,14 @@ impl App {
         reply: &Reply,
         started: Instant,
     ) {
+        let duration = started.elapsed();
+        self.count(routed, reply, duration);
         let level = level_of(routed, reply);
         if !self.log.writes(level) {
             return;
         }
         // In whole numbers: the code that prints others is larger than this file.
-        let tenths = started.elapsed().as_micros() / 100;
+        let tenths = duration.as_micros() / 100;
         let fields = [
             ("method", request.method.as_str()),
             ("request_id", &request.id.to_string()),
@@ -103,6 +109,15 @@ impl App {
             .filter_map(|(name, value)| Some((name, value?)));
         let fields: Vec<_> = fields.into_iter().chain(optional).collect();
         self.log.event(level, "request", &fields);
+    }
+
+    /// Counts an answer, for the metrics.
+    fn count(&self, routed: &Routed, reply: &Reply, duration: Duration) {
+        let outcome = Outcome {
+            status: reply.status,
+            result: reply.reason.unwrap_or_default(),
+        };
+        self.requests.add(routed.name(), outcome, duration);
     }
 
     fn with_hsts(&self, reply: Reply) -> Reply {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::server::codes::DeviceCodeHash;
 use crate::server::config::Config;
+use crate::server::counts::RequestCounts;
 use crate::server::flow::Flow;
 use crate::server::http::browser::CookieNames;
 use crate::server::http::reply::{Reply, Token, whole_seconds};
@@ -48,8 +49,10 @@ pub struct App {
     /// How many requests wait for Postiz at this moment.
     pub(super) waiting: AtomicU32,
     pub(super) polls: PollIntervals,
+    /// How many requests were answered, and how.
+    pub(crate) requests: RequestCounts,
     pub(super) cookies: CookieNames,
-    pub(super) times: Times,
+    pub(crate) times: Times,
     stopping: AtomicBool,
 }
 
@@ -84,6 +87,7 @@ impl App {
             registrations: Budget::per_network(limits.logins_per_minute),
             waiting: AtomicU32::new(0),
             polls: PollIntervals::default(),
+            requests: RequestCounts::default(),
             cookies: CookieNames::of(&server_url),
             server_url,
             times: config.times,
@@ -140,6 +144,11 @@ impl App {
         let before = self.waiting.fetch_add(1, Ordering::AcqRel);
         let waits = WaitsForPostiz(&self.waiting);
         (before < WAITING_MAX).then_some(waits)
+    }
+
+    /// How many requests wait for Postiz at this moment.
+    pub(crate) fn waiting_for_postiz(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// `page`, with this status.

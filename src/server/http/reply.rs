@@ -65,6 +65,11 @@ impl Reply {
         .with("Retry-After", retry_after_s)
     }
 
+    /// Text of this type, for programs.
+    pub fn text(content_type: &str, body: String) -> Reply {
+        Reply::new(200, content_type, body.into_bytes())
+    }
+
     /// A page.
     pub fn page(status: u16, html: String) -> Reply {
         Reply::new(status, "text/html; charset=utf-8", html.into_bytes())

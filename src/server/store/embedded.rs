@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use crate::server::codes::{BrowserKeyHash, DeviceCodeHash, StateHash, UserCode};
 use crate::server::config::SECRET_BYTES_MIN;
+use crate::server::file_rights;
 use crate::server::login::{
     EXPIRED_FOR, Login, Polled, SealedGrant, Starter, Status, UnixMs, as_ms,
 };
@@ -84,10 +85,9 @@ impl Embedded {
             .filter(|folder| !folder.as_os_str().is_empty())
         {
             make_private_folder(folder).map_err(|error| {
-                StoreError::Unusable(format!(
-                    "cannot make the folder {}: {error}",
-                    folder.display()
-                ))
+                let why = file_rights::explain_store(path, &error);
+                let folder = folder.display();
+                StoreError::Unusable(format!("cannot make the folder {folder}: {why}"))
             })?;
         }
         Embedded::new(Source::File(path.to_owned()), times, clock)
@@ -125,7 +125,7 @@ pub fn own_secret(path: &Path) -> Result<Secret<String>, StoreError> {
         }
         Ok(_) => return Err(unusable(&"it is too short; without it a new one is made")),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(unusable(&error)),
+        Err(error) => return Err(unusable(&file_rights::explain_store(&file, &error))),
     }
     let secret = hex(&random::bytes::<32>());
     // Renamed when it is complete, so that a crash leaves no half of it.
@@ -137,7 +137,7 @@ pub fn own_secret(path: &Path) -> Result<Secret<String>, StoreError> {
         opened.sync_all()?;
         std::fs::rename(&new, &file)
     };
-    write().map_err(|error| unusable(&error))?;
+    write().map_err(|error| unusable(&file_rights::explain_store(&new, &error)))?;
     Ok(Secret::new(secret))
 }
 
@@ -151,10 +151,12 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// What a start would find at `path` and do, line by line. Changes nothing, and needs no right to.
 pub fn inspect(path: &Path) -> Result<Vec<String>, StoreError> {
     let file = path.display();
-    let unread = |error: &std::io::Error| {
-        format!("WARNING: {file}: {error}; nothing was read, and a start as this user would fail")
-    };
     let mut lines = vec![format!("the store is the embedded file {file}")];
+    if let Some(problem) = file_rights::store_problem(path) {
+        lines.push(format!(
+            "WARNING: a start as this user would fail: {file}: {problem}"
+        ));
+    }
     let bytes = match read_unlocked(path) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => {
@@ -163,7 +165,7 @@ pub fn inspect(path: &Path) -> Result<Vec<String>, StoreError> {
         }
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            lines.push(unread(&error));
+            lines.push(format!("nothing was read: {error}"));
             return Ok(lines);
         }
         Err(error) => return Err(cannot_open(path, &error.to_string())),
@@ -563,7 +565,9 @@ impl Source {
         builder.set_cache_size(CACHE_BYTES);
         let opened = match self {
             Source::File(path) => {
-                private_file(path).map_err(|error| cannot_open(path, &error.to_string()))?;
+                private_file(path).map_err(|error| {
+                    cannot_open(path, &file_rights::explain_store(path, &error))
+                })?;
                 builder
                     .create(path)
                     .map_err(|error| cannot_open(path, &explain(&error)))?

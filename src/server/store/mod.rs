@@ -48,6 +48,24 @@ pub trait Store: Send + Sync {
 
     /// Does the store answer, and can it be written?
     fn ping(&self) -> Result<(), StoreError>;
+
+    /// Its connections to a database, if it has any.
+    fn pool(&self) -> Option<PoolCounts> {
+        None
+    }
+}
+
+/// Numbers of connections to a database, for the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolCounts {
+    /// Most that may be open.
+    pub max: usize,
+    /// In use, or being made.
+    pub in_use: usize,
+    /// Open and not in use.
+    pub idle: usize,
+    /// Requests that wait for one.
+    pub waiting: usize,
 }
 
 /// A change of a login at a time: one of the transitions of `login.rs`.

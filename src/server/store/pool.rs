@@ -14,8 +14,8 @@ use postgres::error::{Severity, SqlState};
 use postgres::types::{ToSql, Type};
 use postgres::{Client, Row, Statement};
 
-use crate::server::store::StoreError;
 use crate::server::store::connect::{ConnectError, Connector};
+use crate::server::store::{PoolCounts, StoreError};
 use crate::server::times::Times;
 use crate::shared::hash::hex;
 use crate::shared::random;
@@ -136,6 +136,16 @@ impl Pool {
                 }
                 Err(error) => return Err(self.connector.placed(classify(&error))),
             }
+        }
+    }
+
+    pub(crate) fn counts(&self) -> PoolCounts {
+        let slots = self.slots();
+        PoolCounts {
+            max: self.size,
+            in_use: slots.in_use.len(),
+            idle: slots.idle.len(),
+            waiting: slots.waiting,
         }
     }
 

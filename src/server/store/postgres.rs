@@ -21,7 +21,9 @@ use crate::server::store::connect::Connector;
 pub use crate::server::store::database_url::DatabaseUrl;
 use crate::server::store::migrations::{self, migrate};
 use crate::server::store::pool::Pool;
-use crate::server::store::{Inserted, Key, NewLogin, Purged, Store, StoreError, Transition};
+use crate::server::store::{
+    Inserted, Key, NewLogin, PoolCounts, Purged, Store, StoreError, Transition,
+};
 use crate::server::times::Times;
 
 /// The table's name in the statements below.
@@ -312,6 +314,10 @@ impl Store for Postgres {
             ));
         }
         Ok(())
+    }
+
+    fn pool(&self) -> Option<PoolCounts> {
+        Some(self.pool.counts())
     }
 }
 

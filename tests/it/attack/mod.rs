@@ -10,7 +10,7 @@ mod pages;
 mod smuggling;
 mod stopping;
 mod strangers;
-mod tls;
+pub mod tls;
 
 use std::fs;
 

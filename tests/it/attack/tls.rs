@@ -19,17 +19,18 @@ use crate::support::tls::make_certificates;
 use crate::support::{Browser, Cluster, Connection, Login, Store, TestServer, expect, run};
 
 /// An authority, and certificates for localhost that it signed; made with openssl, as people make theirs.
-struct Files(TempDir);
+pub struct Files(TempDir);
 
 impl Files {
-    fn new() -> Files {
+    /// With the authority alone.
+    pub fn new() -> Files {
         let files = Files(tempfile::tempdir().expect("a temporary folder"));
         files.make("self_signed ca authority $key");
         files
     }
 
     /// A key of this kind, and a chain of its certificate and the authority's.
-    fn certificate(&self, name: &str, kind: &str) {
+    pub fn certificate(&self, name: &str, kind: &str) {
         self.make(&format!(
             "signed {name} localhost ca DNS:localhost {kind}; cat ca.crt >>{name}.crt"
         ));
@@ -39,15 +40,18 @@ impl Files {
         make_certificates(self.0.path(), script);
     }
 
-    fn path(&self, name: &str) -> String {
+    /// Where the file of this name is.
+    pub fn path(&self, name: &str) -> String {
         self.0.path().join(name).display().to_string()
     }
 
-    fn read(&self, name: &str) -> String {
+    /// Its text.
+    pub fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(name)).expect("openssl wrote it")
     }
 
-    fn setup(&self, certificate: &str, key: &str) -> ServerSetup {
+    /// A server with this certificate and key.
+    pub fn setup(&self, certificate: &str, key: &str) -> ServerSetup {
         self.on(TestServer::setup(Store::Embedded), certificate, key)
     }
 
@@ -58,7 +62,7 @@ impl Files {
     }
 
     /// A connection of a client that knows the authority.
-    fn connect(&self, server: &TestServer) -> StreamOwned<ClientConnection, TcpStream> {
+    pub fn connect(&self, server: &TestServer) -> StreamOwned<ClientConnection, TcpStream> {
         let mut roots = RootCertStore::empty();
         let authority = CertificateDer::from_pem_file(self.path("ca.crt"));
         roots
@@ -80,7 +84,8 @@ impl Files {
     }
 }
 
-const EC: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256";
+/// A key of the common kind.
+pub const EC: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256";
 const RSA: &str = "-newkey rsa:2048";
 
 /// By curl, which checks the chain and the name; the answer, with its head.

@@ -1,4 +1,4 @@
-//! The command line itself: help, versions, misspelt words, and arguments that no shell would send.
+//! The command line itself: help, version, misspellings, and arguments that no shell would send.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -40,7 +40,7 @@ const COMMANDS: [&str; 30] = [
     "man",
 ];
 
-/// Scripts add it out of habit. (posts:create has a --json of its own.)
+/// Scripts add `--json` out of habit. (posts:create has its own --json.)
 #[test]
 fn json_flag_is_taken_by_every_command() {
     each(COMMANDS, |command| {
@@ -55,7 +55,7 @@ fn json_flag_is_taken_by_every_command() {
 }
 
 #[test]
-fn help_is_on_every_level() {
+fn help_works_on_every_level() {
     let overview = postiz("--help").run().code(0).stderr("").stdout;
     for command in COMMANDS {
         assert!(overview.contains(&format!("\n  {command} ")), "{command}");
@@ -94,9 +94,10 @@ fn help_is_on_every_level() {
 }
 
 #[test]
-fn version_is_on_every_level() {
+fn version_works_on_every_level() {
+    let commit = option_env!("POSTIZ_COMMIT").map_or(String::new(), |c| format!(", {c}"));
     let expected = format!(
-        "postiz {} (npm 2.1.0 compatible)\n",
+        "postiz {} (npm 2.1.0 compatible{commit})\n",
         env!("CARGO_PKG_VERSION")
     );
     for line in [
@@ -112,14 +113,14 @@ fn version_is_on_every_level() {
 }
 
 #[test]
-fn no_command_shows_the_overview_to_the_person() {
+fn missing_command_shows_the_overview_on_stderr() {
     let done = Cli::new().run().code(2).stdout("");
     done.stderr_has("Commands:");
 }
 
-/// The npm CLI ends in silence and with success on most of these.
+/// The npm CLI exits 0 without a message on most of these.
 #[test]
-fn wrong_usage_says_what_and_what_instead() {
+fn wrong_usage_names_the_mistake_and_the_nearest_word() {
     for (line, what, instead) in [
         ("foo:bar", "there is no command `foo:bar`", "postiz --help"),
         (
@@ -312,7 +313,7 @@ fn wrong_usage_says_what_and_what_instead() {
         ),
         ("auth:login --no-wait", "--no-wait goes with --finish", ""),
     ] {
-        // Wrong usage is wrong before anyone looks for credentials.
+        // Wrong usage is reported before credentials are looked for.
         let done = postiz(line).run().code(2).stdout("");
         assert!(
             done.stderr.starts_with("error: ") && done.stderr.lines().count() <= 3,
@@ -324,7 +325,7 @@ fn wrong_usage_says_what_and_what_instead() {
 }
 
 #[test]
-fn ids_that_are_none_are_refused() {
+fn path_parts_that_are_no_ids_are_refused() {
     let server = Server::always(200, "{}");
     for command in [
         "posts:delete",
@@ -344,9 +345,9 @@ fn ids_that_are_none_are_refused() {
     assert!(server.asked().is_empty());
 }
 
-/// Flags and positionals in any order, in every spelling.
+/// Flags and positionals in any order.
 #[test]
-fn the_same_request_in_many_spellings() {
+fn flags_may_be_spelled_in_many_ways() {
     let lines: [&[&str]; 10] = [
         &[
             "posts:list",
@@ -415,9 +416,9 @@ fn the_same_request_in_many_spellings() {
     assert_eq!(server.asked().len(), lines.len());
 }
 
-/// What follows `--` is never a flag.
+/// An argument after `--` is never a flag.
 #[test]
-fn two_dashes_end_flags() {
+fn two_dashes_end_the_flags() {
     let server = Server::always(200, "{}");
     postiz("posts:delete -- -x").key_for(&server).run().code(0);
     postiz("posts:delete -- --help")
@@ -434,7 +435,7 @@ fn two_dashes_end_flags() {
 }
 
 #[test]
-fn arguments_that_are_not_utf8() {
+fn arguments_that_are_not_utf8_are_named() {
     let bad = || OsString::from_vec(b"a\xffb".to_vec());
     Cli::new()
         .arg(bad())
@@ -459,9 +460,9 @@ fn arguments_that_are_not_utf8() {
     postiz("posts").arg(bad()).run().code(2);
 }
 
-/// No vector of arguments may panic: pseudo-random ones, made of words that mean something.
+/// The arguments are pseudo-random, made of words that mean something.
 #[test]
-fn no_arguments_panic() {
+fn arguments_never_panic() {
     let words: [&[u8]; 24] = [
         b"posts:create",
         b"posts",
@@ -503,7 +504,7 @@ fn no_arguments_panic() {
     let chunks: Vec<&[Vec<OsString>]> = lines.chunks(50).collect();
     each(chunks, |lines| {
         for line in lines {
-            // Nobody listens there, and nobody is signed in: whatever the words mean, the end is an orderly one.
+            // No server listens there, and nobody is signed in.
             let done = Cli::new().args(line.iter().cloned()).run();
             assert!(
                 matches!(done.code, Some(0 | 1 | 2 | 4)),
@@ -516,7 +517,7 @@ fn no_arguments_panic() {
     });
 }
 
-/// Asks bash's script what it offers after `line`.
+/// What bash's script completes `line` with.
 fn bash_offers(line: &str) -> Vec<String> {
     let script = postiz("completions bash").run().code(0).stderr("").stdout;
     let ask = format!(
@@ -537,7 +538,7 @@ fn bash_offers(line: &str) -> Vec<String> {
 fn bash_completes_commands_flags_and_words() {
     assert_eq!(bash_offers("postiz upl"), ["upload"]);
     assert_eq!(bash_offers("postiz "), COMMANDS);
-    // bash takes what stands before a colon for another word.
+    // bash splits words at a colon.
     assert_eq!(bash_offers("postiz posts:cr"), ["create"]);
     assert_eq!(
         bash_offers("postiz posts:list --st"),

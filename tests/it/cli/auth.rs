@@ -1,4 +1,4 @@
-//! `auth:status`, `auth:logout`, `auth:token`, and who is signed in with what.
+//! `auth:status`, `auth:logout`, `auth:token`, and which credential is used.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -9,7 +9,7 @@ use super::harness::{Cli, Home, Reply, Server, TOKEN, postiz};
 const TWO_CHANNELS: &str = r#"[{"id":"a"},{"id":"b"}]"#;
 
 #[test]
-fn status_of_a_login() {
+fn status_shows_a_login() {
     let server = Server::always(200, TWO_CHANNELS);
     let cli = postiz("auth:status");
     cli.home.signed_in(&server.url());
@@ -43,7 +43,7 @@ fn status_of_a_login() {
 }
 
 #[test]
-fn status_of_an_api_key() {
+fn status_shows_an_api_key() {
     let server = Server::always(200, r#"[{"id":"a"}]"#);
     let expected = format!(
         "Method:       API key (POSTIZ_API_KEY)\nAPI URL:      {}\nKey:          key-0123…\nStatus:       valid, 1 integration connected\n",
@@ -58,7 +58,7 @@ fn status_of_an_api_key() {
 }
 
 #[test]
-fn status_as_json() {
+fn status_is_json_for_programs() {
     let server = Server::always(200, TWO_CHANNELS);
     let cli = postiz("auth:status --json");
     cli.home.signed_in(&server.url());
@@ -76,7 +76,7 @@ fn status_as_json() {
     );
 }
 
-/// A Postiz that knows `/me`: names instead of IDs.
+/// A Postiz with `/me` gives names instead of IDs.
 #[test]
 fn status_names_the_organisation_and_the_person() {
     let server = Server::new(|asked, _| match asked.target.as_str() {
@@ -95,7 +95,7 @@ fn status_names_the_organisation_and_the_person() {
     assert_eq!(json["organization_id"], "org-7");
     assert_eq!(json["organization"], "Acme\u{1b}[2J");
     assert_eq!(json["user"], "Jo");
-    // A key has no person; an older Postiz, or one in trouble, no names.
+    // A key has no person. An older Postiz, or one that fails, gives no names.
     for me in [
         Reply::json(200, r#"{"organization":{"id":"o","name":""},"user":null}"#),
         Reply::json(404, r#"{"message":"Cannot GET /public/v1/me"}"#),
@@ -114,9 +114,8 @@ fn status_names_the_organisation_and_the_person() {
     }
 }
 
-/// What is set and changes nothing is said, and nothing else.
 #[test]
-fn status_says_what_is_set_and_not_used() {
+fn status_names_unused_variables() {
     let server = Server::always(200, "[]");
     let url = server.url();
     let with_url = format!(r#"{{"accessToken":"{TOKEN}","apiUrl":"{url}"}}"#);
@@ -185,7 +184,7 @@ fn status_without_credentials_names_both_ways_to_sign_in() {
 }
 
 #[test]
-fn status_tells_refused_from_unverified() {
+fn status_distinguishes_refused_from_unverified() {
     let refusing = Server::always(401, r#"{"msg":"Invalid API key"}"#);
     let done = postiz("auth:status").key_for(&refusing).run().code(4);
     done.stderr_has("Postiz refused the credentials: Invalid API key (HTTP 401)")
@@ -215,7 +214,7 @@ fn status_tells_refused_from_unverified() {
         .run()
         .code(1)
         .stderr_has("could not be verified");
-    // Nobody listens on port 1.
+    // No server listens on port 1.
     let nobody = postiz("auth:status")
         .var("POSTIZ_API_KEY", "k")
         .var("POSTIZ_API_URL", "http://127.0.0.1:1");
@@ -226,7 +225,7 @@ fn status_tells_refused_from_unverified() {
         .stderr_has("connection refused");
 }
 
-/// A plan that ran out is not a login problem.
+/// A plan that ran out is no problem of the login.
 #[test]
 fn no_subscription_is_not_a_refused_credential() {
     let server = Server::always(401, r#"{"msg":"No subscription found"}"#);
@@ -239,7 +238,7 @@ fn no_subscription_is_not_a_refused_credential() {
 }
 
 #[test]
-fn short_secrets_show_a_quarter_at_most() {
+fn short_secret_shows_at_most_a_quarter() {
     let server = Server::always(200, "[]");
     for (key, shown) in [
         ("abc", "…"),
@@ -256,7 +255,7 @@ fn short_secrets_show_a_quarter_at_most() {
 }
 
 #[test]
-fn a_file_that_others_can_read_is_reported() {
+fn file_that_others_can_read_is_reported() {
     let server = Server::always(200, "[]");
     let cli = postiz("auth:status").var("POSTIZ_API_KEY", "k");
     cli.home.signed_in(&server.url());
@@ -270,7 +269,7 @@ fn a_file_that_others_can_read_is_reported() {
 }
 
 #[test]
-fn the_stored_login_comes_before_the_api_key() {
+fn stored_login_wins_over_the_api_key() {
     let (stored, other) = (Server::always(200, "[]"), Server::always(200, "[]"));
     let cli = postiz("integrations:list").key_for(&other);
     cli.home.signed_in(&stored.url());
@@ -281,7 +280,7 @@ fn the_stored_login_comes_before_the_api_key() {
 
 /// The npm CLI sends such a token to the cloud.
 #[test]
-fn a_login_without_api_url_goes_where_the_environment_says() {
+fn login_without_api_url_uses_that_of_the_environment() {
     let server = Server::always(200, "[]");
     let cli = postiz("integrations:list").var("POSTIZ_API_URL", server.url());
     cli.home.write(
@@ -293,7 +292,7 @@ fn a_login_without_api_url_goes_where_the_environment_says() {
 }
 
 #[test]
-fn an_api_url_keeps_its_path_and_loses_its_slash() {
+fn api_url_keeps_its_path_and_drops_its_last_slash() {
     let server = Server::always(200, "[]");
     let cli = postiz("integrations:list");
     cli.home.signed_in(&format!("{}/api/", server.url()));
@@ -302,7 +301,7 @@ fn an_api_url_keeps_its_path_and_loses_its_slash() {
 }
 
 #[test]
-fn a_file_without_a_token_counts_as_none() {
+fn file_without_a_token_counts_as_none() {
     let server = Server::always(200, "[]");
     for content in [
         "{}",
@@ -319,9 +318,9 @@ fn a_file_without_a_token_counts_as_none() {
     }
 }
 
-/// Skipping it in silence would act for another account.
+/// A command that skips it would act for another account.
 #[test]
-fn a_broken_file_is_never_skipped() {
+fn broken_file_is_an_error() {
     let server = Server::always(200, "[]");
     for content in [
         "{bad",
@@ -351,7 +350,7 @@ fn a_broken_file_is_never_skipped() {
 }
 
 #[test]
-fn a_byte_order_mark_does_no_harm() {
+fn byte_order_mark_is_ignored() {
     let server = Server::always(200, "[]");
     let cli = postiz("integrations:list");
     cli.home.write(
@@ -364,9 +363,9 @@ fn a_byte_order_mark_does_no_harm() {
     cli.run().code(0);
 }
 
-/// One file for each account.
+/// People have one file for each account.
 #[test]
-fn a_variable_moves_the_file() {
+fn variable_moves_the_file() {
     let server = Server::always(200, "[]");
     let cli = postiz("integrations:list");
     let cli = cli.var("POSTIZ_CREDENTIALS_FILE", "other.json");
@@ -379,7 +378,7 @@ fn a_variable_moves_the_file() {
 }
 
 #[test]
-fn a_key_that_cannot_be_sent_is_named() {
+fn key_that_cannot_be_sent_is_named() {
     let cli = postiz("integrations:list").var("POSTIZ_API_KEY", "a\nb");
     cli.run()
         .code(2)
@@ -395,7 +394,7 @@ fn a_key_that_cannot_be_sent_is_named() {
 }
 
 #[test]
-fn logout_removes_the_file_alone() {
+fn logout_removes_only_the_file() {
     let cli = postiz("auth:logout");
     cli.home
         .signed_in("http://127.0.0.1:1")
@@ -413,7 +412,7 @@ fn logout_removes_the_file_alone() {
 }
 
 #[test]
-fn logout_removes_a_broken_file_and_tells_of_the_key() {
+fn logout_removes_a_broken_file_and_mentions_the_key() {
     let cli = postiz("auth:logout").var("POSTIZ_API_KEY", "k");
     cli.home.write(".postiz/credentials.json", "{bad");
     cli.run()
@@ -423,7 +422,7 @@ fn logout_removes_a_broken_file_and_tells_of_the_key() {
 }
 
 #[test]
-fn logout_as_json() {
+fn logout_is_json_for_programs() {
     let home = Home::new();
     home.signed_in("http://127.0.0.1:1");
     let file = home.credentials().display().to_string();
@@ -448,7 +447,7 @@ fn logout_as_json() {
 }
 
 #[test]
-fn token_prints_the_credential_alone() {
+fn token_prints_only_the_credential() {
     let cli = postiz("auth:token").var("POSTIZ_API_KEY", "k");
     cli.run().code(0).stdout("k\n").stderr("");
     cli.home.signed_in("http://127.0.0.1:1");
@@ -456,9 +455,9 @@ fn token_prints_the_credential_alone() {
     postiz("auth:token").run().code(4).stdout("");
 }
 
-/// Nothing but auth:login asks for a code.
+/// Only auth:login asks for a code.
 #[test]
-fn no_other_command_starts_a_login() {
+fn login_is_started_by_no_other_command() {
     let server = Server::new(|_, _| Reply::json(401, r#"{"msg":"Invalid OAuth token"}"#));
     for command in [
         "posts:list",

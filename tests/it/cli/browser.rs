@@ -1,11 +1,11 @@
-//! Which address goes to which browser, and that nothing a browser does can hold a login up.
+//! Which address is opened in which browser, and that no browser can block a login.
 
 use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
 use super::harness::{Asked, Cli, Reply, Server, each, postiz, until};
 
-/// An auth server that says this about the page's address, `HOST` being its own, and grants the first poll.
+/// An auth server whose codes have these addresses (`HOST` is its own), and that grants the first poll.
 fn auth_server(uris: &'static str) -> Server {
     Server::new(move |asked, _| match asked.target.as_str() {
         "/device/code" => {
@@ -19,7 +19,7 @@ fn auth_server(uris: &'static str) -> Server {
     })
 }
 
-/// Its API is the server's own, which knows no names.
+/// A grant whose API is the server itself, which has no `/me`.
 fn grant(asked: &Asked) -> Reply {
     match asked.target.as_str() {
         "/device/token" => {
@@ -35,7 +35,7 @@ fn grant(asked: &Asked) -> Reply {
 
 const URIS: &str = r#""verification_uri":"http://HOST/v","verification_uri_complete":"http://HOST/v?user_code=WDJB-MJHT""#;
 
-/// A login with a browser that writes down what it was given.
+/// A login with a browser that records the address.
 fn login(server: &Server) -> Cli {
     let cli = postiz("auth:login")
         .var("POSTIZ_AUTH_SERVER", server.url())
@@ -45,7 +45,7 @@ fn login(server: &Server) -> Cli {
     cli.var("BROWSER", browser)
 }
 
-/// What the browser was given, the auth server's address written as `HOST`.
+/// The address that the browser got, with `HOST` for the auth server's.
 fn opened(cli: &Cli, server: &Server) -> String {
     until("the browser writes", || cli.home.file("opened").exists());
     std::thread::sleep(Duration::from_millis(50));
@@ -54,7 +54,7 @@ fn opened(cli: &Cli, server: &Server) -> String {
 }
 
 #[test]
-fn the_browser_gets_the_complete_address() {
+fn browser_gets_the_complete_address() {
     each(
         [
             (URIS, "http://HOST/v?user_code=WDJB-MJHT\n"),
@@ -79,9 +79,9 @@ fn the_browser_gets_the_complete_address() {
     );
 }
 
-/// A page that is not the auth server's own is shown, and opened by nobody but its user.
+/// Only the user opens a page that is not the auth server's own.
 #[test]
-fn a_page_elsewhere_is_shown_and_not_opened() {
+fn page_elsewhere_is_shown_and_not_opened() {
     let server = auth_server(
         r#""verification_uri":"https://public.example/v","verification_uri_complete":"https://public.example/v?x""#,
     );
@@ -101,9 +101,9 @@ fn a_page_elsewhere_is_shown_and_not_opened() {
     assert!(!cli.home.file("opened").exists());
 }
 
-/// An address that hides behind the one that is shown ends the login before anyone is asked.
+/// The opened address would not be the one that is shown.
 #[test]
-fn a_complete_address_elsewhere_ends_the_login() {
+fn complete_address_elsewhere_ends_the_login() {
     each(
         [
             r#""verification_uri":"http://HOST/v","verification_uri_complete":"https://evil.example/v""#,
@@ -121,9 +121,9 @@ fn a_complete_address_elsewhere_ends_the_login() {
     );
 }
 
-/// The npm CLI runs `$(…)` out of a server's answer.
+/// The npm CLI runs `$(…)` in a server's answer.
 #[test]
-fn no_shell_reads_a_servers_answer() {
+fn server_answer_never_reaches_a_shell() {
     for uri in [
         "http://HOST/$(touch pwned)",
         "http://HOST/`touch pwned`",
@@ -149,7 +149,7 @@ fn no_shell_reads_a_servers_answer() {
 }
 
 #[test]
-fn a_login_does_not_wait_for_the_browser() {
+fn login_does_not_wait_for_the_browser() {
     let server = auth_server(URIS);
     each(
         [
@@ -175,7 +175,7 @@ fn a_login_does_not_wait_for_the_browser() {
 }
 
 #[test]
-fn no_browser_is_no_error() {
+fn missing_browser_is_no_error() {
     let server = auth_server(URIS);
     type Row = (
         &'static str,
@@ -215,7 +215,7 @@ fn no_browser_is_no_error() {
     });
 }
 
-/// Over SSH the user's own BROWSER still counts: it knows how to reach the machine at this end.
+/// Over SSH the user's own BROWSER may reach the user's machine.
 #[test]
 fn browser_variable_wins_over_ssh_and_no_display() {
     let server = auth_server(URIS);
@@ -225,7 +225,7 @@ fn browser_variable_wins_over_ssh_and_no_display() {
 }
 
 #[test]
-fn browser_variable_is_a_list_with_places() {
+fn browser_variable_is_a_list_with_placeholders() {
     let server = auth_server(URIS);
     let cli = login(&server);
     let browser = cli.home.file("browser").display().to_string();
@@ -240,9 +240,8 @@ fn browser_variable_is_a_list_with_places() {
     );
 }
 
-/// What the npm CLI runs: on a machine with an `xdg-open` and nothing else of a desktop, it is still found.
 #[test]
-fn a_lone_xdg_open_is_found() {
+fn xdg_open_without_a_desktop_is_found() {
     let server = auth_server(URIS);
     let cli = postiz("auth:login")
         .var("POSTIZ_AUTH_SERVER", server.url())
@@ -257,9 +256,9 @@ fn a_lone_xdg_open_is_found() {
     assert_eq!(opened(&cli, &server), "http://HOST/v?user_code=WDJB-MJHT\n");
 }
 
-/// Agents show the address themselves; what a person reads stays off stdout all the same.
+/// Agents show the address themselves.
 #[test]
-fn events_say_nothing_about_browsers() {
+fn events_do_not_mention_browsers() {
     let server = auth_server(URIS);
     let done = postiz("auth:login --json --no-browser")
         .var("POSTIZ_AUTH_SERVER", server.url())

@@ -1,5 +1,4 @@
-//! The file that the credentials are in, wherever a user may say that it is: what is read, replaced and removed there, and
-//! what is left alone.
+//! The credentials file, in all the places that a user may name: what is read, replaced and removed there, and what stays.
 
 use std::fs;
 use std::io::Read;
@@ -14,7 +13,7 @@ use super::harness::{Cli, Done, Home, Reply, Server, TOKEN, each, postiz};
 const FILE: &str = "POSTIZ_CREDENTIALS_FILE";
 const STARTED: &str = ".postiz/credentials.json.login";
 
-/// An auth server whose user confirms at once.
+/// An auth server that grants the first poll.
 fn auth_server() -> Server {
     Server::new(|asked, _| match asked.target.as_str() {
         "/device/code" => {
@@ -45,7 +44,7 @@ fn stored(url: &str) -> String {
     format!(r#"{{"accessToken":"{TOKEN}","apiUrl":"{url}"}}"#)
 }
 
-/// Runs it as a user whom the rights of files bind, which root is not.
+/// Runs it as a user other than root, for whom file permissions hold.
 fn bound_by_rights(cli: &Cli) -> Done {
     let plain = cli.command();
     let mut command = Command::new("setpriv");
@@ -81,9 +80,9 @@ fn mode(path: impl AsRef<Path>, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// Devices, pipes, sockets, folders and large files: none is read, replaced or removed.
+/// Devices, pipes, sockets, folders and large files are not read, replaced or removed.
 #[test]
-fn only_small_regular_files_are_touched() {
+fn only_small_regular_files_are_read_or_changed() {
     let server = auth_server();
     let home = Home::new();
     make("mkfifo", &[], &home.file("pipe"), &[]);
@@ -119,7 +118,7 @@ fn only_small_regular_files_are_touched() {
     assert!(server.asked().is_empty());
 }
 
-/// Names, kinds and sizes of what is in a home.
+/// The names, kinds and sizes of the files in a home.
 fn listing(home: &Home) -> Vec<(String, u32, u64)> {
     let entries = fs::read_dir(home.path()).unwrap().map(|entry| {
         let entry = entry.unwrap();
@@ -132,9 +131,9 @@ fn listing(home: &Home) -> Vec<(String, u32, u64)> {
     entries
 }
 
-/// Whoever names `/dev/null` wants no file. Root could remove the device.
+/// `/dev/null` means no file. Root could remove the device.
 #[test]
-fn the_null_device_is_no_login_and_stays() {
+fn null_device_is_no_login_and_stays() {
     if !is_root() {
         return;
     }
@@ -159,9 +158,9 @@ fn the_null_device_is_no_login_and_stays() {
     assert!(home.file("link").is_symlink());
 }
 
-/// No file, and nothing in it, let the API key sign in.
+/// There is no login without a file, and in an empty one.
 #[test]
-fn the_api_key_signs_in_where_there_is_no_login() {
+fn api_key_is_used_where_there_is_no_login() {
     let home = Home::new();
     for (name, content) in [
         ("empty", ""),
@@ -191,7 +190,7 @@ fn the_api_key_signs_in_where_there_is_no_login() {
         let done = bound_by_rights(&cli.var("POSTIZ_API_KEY", "k"));
         done.code(0).stdout("k\n").stderr("");
     }
-    // A home that cannot be entered, and none. (An empty HOME means the home of the system's list of users, which no test
+    // A home that may not be entered, and none. (An empty HOME means the home in the system's list of users, which no test
     // may touch.)
     let locked = home.file("locked").into_os_string();
     for value in [locked, "relative".into(), "/nonexistent".into()] {
@@ -203,9 +202,9 @@ fn the_api_key_signs_in_where_there_is_no_login() {
     mode(home.file("locked"), 0o700);
 }
 
-/// A file that is there and cannot be read may be another account's.
+/// A file that exists and cannot be read may hold another account's login.
 #[test]
-fn a_file_that_cannot_be_read_is_named() {
+fn file_that_cannot_be_read_is_named() {
     let cli = postiz("auth:token").var("POSTIZ_API_KEY", "k");
     cli.home.signed_in("http://127.0.0.1:1");
     mode(cli.home.credentials(), 0o000);
@@ -214,7 +213,7 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn a_home_that_is_not_known_keeps_nothing() {
+fn unknown_home_is_an_error_for_a_login() {
     let server = auth_server();
     for value in ["relative", "."] {
         let cli = login(&Home::new(), &server).var("HOME", value);
@@ -226,9 +225,9 @@ fn a_home_that_is_not_known_keeps_nothing() {
     assert!(server.asked().is_empty());
 }
 
-/// No shell expands the variable of a container or a service.
+/// In a container or a service, no shell expands the variable.
 #[test]
-fn the_variable_is_read_without_a_shell() {
+fn variable_is_expanded_without_a_shell() {
     for (value, file) in [
         ("~/x/c.json", "x/c.json"),
         ("~/c.json\r", "c.json"),
@@ -262,7 +261,7 @@ fn the_variable_is_read_without_a_shell() {
 }
 
 #[test]
-fn a_path_need_not_be_utf8() {
+fn path_need_not_be_utf8() {
     let server = auth_server();
     let home = Home::new();
     let name = std::ffi::OsString::from_vec(b"c\xff.json".to_vec());
@@ -276,7 +275,7 @@ fn a_path_need_not_be_utf8() {
     assert!(!home.path().join(&name).exists());
 }
 
-/// A login goes to the end of the links, a logout ends there too, and the links stay for the next login.
+/// Login and logout change the file at the end of the links. The links stay for the next login.
 #[test]
 fn links_are_followed_and_stay() {
     let server = auth_server();
@@ -301,7 +300,7 @@ fn links_are_followed_and_stay() {
 }
 
 #[test]
-fn logout_ends_the_login_that_start_began() {
+fn logout_removes_a_started_login() {
     let server = auth_server();
     let home = Home::new();
     login(&home, &server).arg("--start").run().code(0);
@@ -309,7 +308,7 @@ fn logout_ends_the_login_that_start_began() {
     let done = Cli::at(home.clone()).arg("auth:logout").run().code(0);
     done.stderr_has("--start");
     assert!(home.credentials_folder().is_empty());
-    // Also where it lies behind a link, and with the credentials.
+    // Also behind a link, and together with the credentials.
     home.signed_in("http://127.0.0.1:1").write("away", "{}");
     symlink("../away", home.file(STARTED)).unwrap();
     let logout = Cli::at(home.clone()).args(["auth:logout", "--json"]);
@@ -319,7 +318,7 @@ fn logout_ends_the_login_that_start_began() {
     assert!(!home.file("away").exists() && !home.credentials().exists());
 }
 
-/// A file of the user's that is no login is not ours to remove.
+/// A file without a login is not ours to remove.
 #[test]
 fn logout_leaves_a_file_without_a_login() {
     let home = Home::new();
@@ -331,9 +330,8 @@ fn logout_leaves_a_file_without_a_login() {
     }
 }
 
-/// Root helps a user out: the file stays the user's.
 #[test]
-fn root_leaves_a_file_to_its_owner() {
+fn file_keeps_its_owner_when_root_replaces_it() {
     if !is_root() {
         return;
     }
@@ -348,9 +346,9 @@ fn root_leaves_a_file_to_its_owner() {
     assert_eq!(home.credentials_folder(), ["credentials.json"]);
 }
 
-/// A single file that is mounted, in a folder that is read-only: written, and emptied by a logout.
+/// As with a single file that is mounted into a container. A logout empties it.
 #[test]
-fn a_file_in_a_read_only_folder_is_rewritten() {
+fn file_in_a_read_only_folder_is_rewritten() {
     let server = auth_server();
     let home = Home::new();
     home.write("c/c.json", "{}");
@@ -369,9 +367,9 @@ fn a_file_in_a_read_only_folder_is_rewritten() {
     mode(home.file("c"), 0o700);
 }
 
-/// A disk of one page: the login is refused before anyone is asked, and what was there stays.
+/// The disk has one page. The old file stays.
 #[test]
-fn a_full_disk_is_told_before_anyone_is_asked() {
+fn full_disk_is_reported_before_the_login() {
     let server = auth_server();
     let home = Home::new();
     fs::create_dir(home.file("disk")).unwrap();
@@ -395,9 +393,9 @@ fn a_full_disk_is_told_before_anyone_is_asked() {
     assert!(server.asked().is_empty());
 }
 
-/// Whichever ends last wins, and the file is whole.
+/// The last login wins.
 #[test]
-fn logins_at_the_same_time_leave_a_whole_file() {
+fn concurrent_logins_leave_a_whole_file() {
     let server = auth_server();
     let home = Home::new();
     each(0..4, |_| drop(login(&home, &server).run().code(0)));
@@ -406,9 +404,9 @@ fn logins_at_the_same_time_leave_a_whole_file() {
     done.stdout(&format!("{TOKEN}\n"));
 }
 
-/// A login that was begun anew must not be lost by the end of the one before.
+/// The end of a login must not remove a newer one that was started meanwhile.
 #[test]
-fn an_older_finish_leaves_a_newer_start_alone() {
+fn finish_of_an_older_login_leaves_a_newer_one() {
     let server = Server::new(|asked, before| match asked.target.as_str() {
         "/device/code" => {
             let host = asked.header("host").unwrap();

@@ -1,4 +1,4 @@
-//! `auth:login --direct`: signs in at Postiz itself, with a browser that comes back to a port of this machine.
+//! `auth:login --direct`: signs in at Postiz itself, with a callback to a port of this machine.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,21 +15,21 @@ use crate::support::Browser;
 use crate::support::browser::{Page, target_of};
 use crate::support::http::{self, Connection};
 
-/// The command, for a Postiz at `fake`, whose page the test opens.
+/// The command, for the Postiz `fake`. The test opens the page.
 fn direct(home: &Home, fake: &FakePostiz) -> Cli {
     Cli::at(home.clone())
         .args(["auth:login", "--direct", "--json", "--no-browser"])
         .var("POSTIZ_API_URL", format!("{}/api", fake.url()))
 }
 
-/// A login that has named the consent page and waits.
+/// A login that has shown the consent page's address and waits.
 struct Waiting {
     child: Child,
     url: String,
     stdout: BufReader<ChildStdout>,
 }
 
-/// How it ended.
+/// The result of the login.
 struct Ended {
     event: Value,
     code: Option<i32>,
@@ -56,14 +56,14 @@ impl Waiting {
         self.query("state")
     }
 
-    /// Where it waits for the browser.
+    /// Where it waits for the callback.
     fn address(&self) -> SocketAddr {
         let uri = self.query("redirect_uri");
         let rest = uri.strip_prefix("http://").unwrap();
         rest.strip_suffix("/callback").unwrap().parse().unwrap()
     }
 
-    /// `person` signs in to Postiz and presses a button; the address that the browser is sent to.
+    /// `person` signs in to Postiz and presses a button: the redirect to the callback.
     fn decide(&self, browser: &mut Browser, person: &str, action: &str) -> Page {
         let page = browser.open(&self.url);
         let page = browser.follow(&page);
@@ -72,7 +72,7 @@ impl Waiting {
         browser.press(&page, "action", action)
     }
 
-    /// Allows the login; the last page.
+    /// Allows the login: the last page.
     fn allow(&self, person: &str) -> Page {
         let mut browser = Browser::new();
         let page = self.decide(&mut browser, person, "approve");
@@ -96,7 +96,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        // A test that failed leaves none behind.
+        // A test that fails leaves no process.
         drop(self.child.kill());
         drop(self.child.wait());
     }
@@ -130,7 +130,7 @@ impl Ended {
     }
 }
 
-/// Signs in from a machine of this name; the token.
+/// Signs in from a machine of this name: the token.
 fn sign_in(home: &Home, fake: &FakePostiz, machine: &str) -> String {
     let waiting = Waiting::begin(&direct(home, fake).arg(format!("--machine={machine}")));
     waiting.allow("ada");
@@ -148,7 +148,7 @@ fn stored_client(home: &Home) -> Value {
 }
 
 #[test]
-fn direct_login_from_start_to_end() {
+fn direct_login_works_from_start_to_end() {
     let (fake, home) = (FakePostiz::start(), Home::new());
     let waiting = Waiting::begin(&direct(&home, &fake));
     let page = waiting.allow("ada");
@@ -180,9 +180,9 @@ fn direct_login_from_start_to_end() {
     }
 }
 
-/// Neither ends the other, nor a login by an auth server with an app.
+/// Neither ends the other, nor a login by an auth server with an OAuth app.
 #[test]
-fn direct_logins_of_two_machines_live_side_by_side() {
+fn direct_logins_of_two_machines_both_stay_valid() {
     let fake = FakePostiz::start();
     let by_app = fake.token_for("ada");
     let tokens = ["ada-laptop", "ada-desktop"].map(|name| sign_in(&Home::new(), &fake, name));
@@ -196,7 +196,7 @@ fn direct_logins_of_two_machines_live_side_by_side() {
 }
 
 #[test]
-fn machine_names_the_client_and_an_empty_one_does_not() {
+fn machine_flag_names_the_client() {
     let fake = FakePostiz::start();
     for (machine, name) in [
         ("ada's büro\u{202e}", "Postiz CLI on ada's büro"),
@@ -215,7 +215,7 @@ fn machine_names_the_client_and_an_empty_one_does_not() {
 }
 
 #[test]
-fn client_and_port_are_used_again() {
+fn client_and_port_are_reused() {
     let (fake, home) = (FakePostiz::start(), Home::new());
     sign_in(&home, &fake, "m");
     let first = stored_client(&home);
@@ -226,15 +226,15 @@ fn client_and_port_are_used_again() {
         fake.registered_clients(),
         [first["clientId"].as_str().unwrap()]
     );
-    // A logout keeps the client: it is no secret, and the next login needs it.
+    // A logout keeps the client, which is no secret and which the next login uses.
     Cli::at(home.clone()).arg("auth:logout").run().code(0);
     sign_in(&home, &fake, "m");
     assert_eq!(fake.registered_clients().len(), 1);
 }
 
-/// Each row is a change after which the kept client is of no use.
+/// After the change in each row the saved client cannot be used.
 #[test]
-fn client_is_registered_anew_where_it_cannot_be_used() {
+fn client_is_registered_anew_when_it_cannot_be_used() {
     let (fake, home) = (FakePostiz::start(), Home::new());
     sign_in(&home, &fake, "m");
     let id = |home: &Home| stored_client(home)["clientId"].as_str().unwrap().to_owned();
@@ -275,7 +275,7 @@ fn client_is_registered_anew_where_it_cannot_be_used() {
 }
 
 #[test]
-fn refusal_ends_the_login() {
+fn denial_ends_the_login() {
     let (fake, home) = (FakePostiz::start(), Home::new());
     let waiting = Waiting::begin(&direct(&home, &fake));
     let mut browser = Browser::new();
@@ -287,7 +287,7 @@ fn refusal_ends_the_login() {
     assert!(!home.credentials().exists());
 }
 
-/// What a stranger on this machine, or a web page in its browser, may send.
+/// What another program of this machine, or a web page in its browser, may send.
 fn strange_requests(state: &str) -> Vec<Vec<u8>> {
     let callback = format!("/callback?code=stolen&state={state}");
     let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes();
@@ -313,11 +313,11 @@ fn strange_requests(state: &str) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn callback_ignores_strangers_before_and_beside_it() {
+fn callback_ignores_other_requests() {
     let (fake, home) = (FakePostiz::start(), Home::new());
     let waiting = Waiting::begin(&direct(&home, &fake));
     let (address, state) = (waiting.address(), waiting.state());
-    // Open to the end of the test: half of them silent, half in the middle of a request.
+    // These stay open until the end of the test: half of them send nothing, half a part of a request.
     let held: Vec<TcpStream> = (0..50)
         .map(|at| {
             let mut stream = TcpStream::connect(address).unwrap();
@@ -333,7 +333,7 @@ fn callback_ignores_strangers_before_and_beside_it() {
         .collect();
     for request in strange_requests(&state) {
         let mut stream = TcpStream::connect(address).unwrap();
-        // It may be cut off in the middle of a request that is too long.
+        // The connection may be closed during a request that is too long.
         drop(stream.write_all(&request));
         drop(stream.shutdown(std::net::Shutdown::Write));
         let mut answer = Vec::new();
@@ -361,9 +361,9 @@ fn callback_ignores_strangers_before_and_beside_it() {
     drop(held);
 }
 
-/// More connections than are kept: the browser's still gets through.
+/// There are more connections than the limit, and the browser's still succeeds.
 #[test]
-fn callback_survives_a_flood() {
+fn callback_survives_a_flood_of_connections() {
     let (fake, home) = (FakePostiz::start(), Home::new());
     let waiting = Waiting::begin(&direct(&home, &fake));
     let held: Vec<TcpStream> = (0..300)
@@ -374,9 +374,9 @@ fn callback_survives_a_flood() {
     drop(held);
 }
 
-/// While the code is exchanged and afterwards, nobody else is served.
+/// While the code is exchanged and afterwards, no other callback is served.
 #[test]
-fn callback_is_taken_once() {
+fn callback_is_accepted_once() {
     let (fake, home) = (FakePostiz::start(), Home::new());
     let waiting = Waiting::begin(&direct(&home, &fake));
     let (address, state) = (waiting.address(), waiting.state());
@@ -414,12 +414,12 @@ fn ctrl_c_ends_with_130_and_keeps_the_client_alone() {
     assert!(home.credentials().exists());
 }
 
-/// What makes a stand-in refuse.
+/// Makes a stand-in refuse.
 type Preparation = Box<dyn Fn(&FakePostiz) + Send>;
 
-/// Each way in which Postiz refuses has its word, its message and what to do.
+/// Each kind of failure has its word, message and hint.
 #[test]
-fn registration_that_fails_is_told_in_words() {
+fn registration_failure_is_explained() {
     const THREE: &str = "three ways work";
     let cases: Vec<(Preparation, &str, &str, &str)> = vec![
         (
@@ -504,9 +504,9 @@ fn answer_registration(fake: &FakePostiz, status: u16, body: &str) {
     fake.misbehave("/api/oauth/register", Fault::Answer(answer));
 }
 
-/// The browser is told that it failed, and the terminal why.
+/// The browser's page says that it failed, and the terminal why.
 #[test]
-fn exchange_that_fails_is_told_in_words() {
+fn exchange_failure_is_explained() {
     let answer =
         |status: u16, body: &str| Fault::Answer(Response::new(status, "application/json", body));
     let cases = [
@@ -558,9 +558,9 @@ fn exchange_that_fails_is_told_in_words() {
     });
 }
 
-/// The cloud's consent page offers a self-hosted instance: its code is not even exchanged.
+/// The cloud's consent page offers a self-hosted instance. Its code is not exchanged.
 #[test]
-fn relayed_logins_are_refused() {
+fn relayed_login_is_refused() {
     let (fake, home) = (FakePostiz::start(), Home::new());
     fake.offer_relay();
     let waiting = Waiting::begin(&direct(&home, &fake));
@@ -573,7 +573,7 @@ fn relayed_logins_are_refused() {
     assert!(!home.credentials().exists());
 }
 
-/// The browser must run where its way back leads. Nothing is registered before that is known.
+/// The callback leads to this machine. Nothing is registered before the check.
 #[test]
 fn direct_login_needs_a_browser_on_this_machine() {
     let fake = FakePostiz::start();
@@ -609,9 +609,9 @@ fn direct_login_needs_a_browser_on_this_machine() {
     assert!(fake.requests().is_empty());
 }
 
-/// Only the consent page's address goes to the browser, and it opens without being asked for.
+/// Only the consent page's address goes to the browser.
 #[test]
-fn code_and_verifier_are_shown_nowhere() {
+fn code_and_verifier_are_never_shown() {
     let (fake, home) = (FakePostiz::start(), Home::new());
     let log = home.file("opened");
     let browser = home.script(
@@ -656,7 +656,7 @@ fn code_and_verifier_are_shown_nowhere() {
 }
 
 #[test]
-fn text_for_people_shows_the_address_alone_on_its_line() {
+fn address_is_alone_on_its_line() {
     let (fake, home) = (FakePostiz::start(), Home::new());
     let cli = Cli::at(home.clone())
         .args(["auth:login", "--direct", "--no-browser"])
@@ -691,9 +691,9 @@ fn text_for_people_shows_the_address_alone_on_its_line() {
     assert!(!rest.contains("earlier login"), "{rest}");
 }
 
-/// A Postiz whose pages are elsewhere, and the cloud, whose API stands beside its pages under another name.
+/// The cloud's pages are on another host than its API.
 #[test]
-fn frontend_is_found_or_named() {
+fn frontend_is_derived_from_the_api_or_named() {
     let (fake, home) = (FakePostiz::start(), Home::new());
     let waiting = Waiting::begin(&direct(&home, &fake));
     assert!(
@@ -715,9 +715,9 @@ fn frontend_is_found_or_named() {
         .stderr_has("POSTIZ_FRONTEND_URL `nonsense`");
 }
 
-/// Only its reader knows where to allow the login: without one, nothing was done, and that is no success.
+/// Nobody can allow the login without the address.
 #[test]
-fn direct_login_whose_address_nobody_reads_fails() {
+fn direct_login_fails_when_nobody_reads_the_address() {
     let (fake, home) = (FakePostiz::start(), Home::new());
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -728,7 +728,7 @@ fn direct_login_whose_address_nobody_reads_fails() {
     assert!(!home.credentials().exists());
 }
 
-/// A login that cannot be kept is told before anyone is asked, and before anything is registered.
+/// A login that cannot be saved fails before the page is shown, and before a client is registered.
 #[test]
 fn direct_login_checks_the_file_first() {
     let (fake, home) = (FakePostiz::start(), Home::new());
@@ -741,10 +741,9 @@ fn direct_login_checks_the_file_first() {
     assert!(fake.requests().is_empty());
 }
 
-/// The order of the ways. Whoever names a Postiz of their own is never answered by the cloud: it would be reached through
-/// the proxy.
+/// A user who names a self-hosted Postiz never reaches the cloud. A request to it would go to the proxy.
 #[test]
-fn way_to_sign_in_follows_what_is_named() {
+fn way_to_sign_in_follows_flags_and_variables() {
     let refuse = || Server::always(400, r#"{"error":"e","error_description":"none today"}"#);
     let rows: [(&str, &[&str], &[&str]); 9] = [
         ("", &[], &["CONNECT cli-auth.postiz.com:443"]),
@@ -773,16 +772,16 @@ fn way_to_sign_in_follows_what_is_named() {
         let done = cli.run().code(1);
         let lines = [proxy.lines(), server.lines()].concat();
         assert_eq!(lines, expected, "{arguments} {vars:?}");
-        // True of the one auth server that is known to have an OAuth app.
+        // This is true of the one auth server that is known to have an OAuth app.
         let is_default = expected[0].contains("cli-auth.postiz.com");
         let is_said = done.stderr.contains("ends an earlier login");
         assert_eq!(is_said, is_default, "{}", done.stderr);
     });
 }
 
-/// A code for another device needs an auth server: no way is taken in its place.
+/// A code for another device needs an auth server.
 #[test]
-fn ways_for_other_devices_are_not_replaced() {
+fn login_on_another_device_is_never_replaced_by_a_direct_one() {
     let server = Server::always(500, "{}");
     for flag in ["--start", "--qr"] {
         let cli = postiz("auth:login")
@@ -810,9 +809,9 @@ fn flags_that_contradict_direct_are_refused() {
     }
 }
 
-/// The auth server is told which machine asks, unless that is not wanted.
+/// An empty name sends none.
 #[test]
-fn device_flow_names_the_machine() {
+fn device_flow_sends_the_machine_name() {
     for (machine, body) in [
         (Some("ada-laptop"), json!({"machine": "ada-laptop"})),
         (Some(" a\tb \u{1b}"), json!({"machine": "a b"})),

@@ -1,4 +1,4 @@
-//! Servers that answer before they have the whole request: what they say is what stands on stderr.
+//! Servers that answer before they have read the whole request: their answer is shown.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use super::harness::{Cli, each, postiz};
 /// What a server does after its early answer.
 #[derive(Clone, Copy, Debug)]
 enum Then {
-    /// Closes at once; the system resets the connection, since unread bytes are left.
+    /// Closes at once. The system resets the connection, since unread bytes are left.
     Closes,
     /// Reads the rest and drops it.
     ReadsOn,
@@ -78,7 +78,7 @@ fn early_answer_is_read_and_shown() {
             (UNSUPPORTED, 1, "Unsupported file type. (HTTP 400)"),
         ];
         each(rows, |(answer, code, words)| {
-            // An answer without a length ends with its connection.
+            // An answer without a length ends when the connection closes.
             if answer == UNSUPPORTED && !matches!(then, Then::Closes) {
                 return;
             }
@@ -96,9 +96,9 @@ fn early_answer_is_read_and_shown() {
     }
 }
 
-/// Interim answers (RFC 9110 §15.2) are none.
+/// RFC 9110 §15.2.
 #[test]
-fn interim_answers_do_not_end_a_body() {
+fn interim_answer_does_not_end_the_body() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let server = thread::spawn(move || {
@@ -137,9 +137,9 @@ fn read(stream: &mut TcpStream, buffer: &mut [u8]) -> usize {
     }
 }
 
-/// A server that takes nothing and says nothing is given up on, and nothing was done.
+/// The server neither reads nor answers. Nothing was done then.
 #[test]
-fn server_that_stops_reading_is_given_up_on() {
+fn server_that_stops_reading_times_out() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     for command in [
@@ -151,7 +151,7 @@ fn server_that_stops_reading_is_given_up_on() {
     }
 }
 
-/// Through TLS, whose own messages (session tickets) are no answers.
+/// TLS' own messages (session tickets) are not answers.
 #[test]
 fn early_answer_is_read_through_tls() {
     let authority = tls::Authority::new();

@@ -1,4 +1,4 @@
-//! Errors people can act on: what Postiz, proxies and networks answer, and what stands on stderr then.
+//! Error messages: what Postiz, proxies and networks answer, and what stderr says then.
 
 use serde_json::{Value, json};
 
@@ -6,9 +6,9 @@ use super::harness::{Reply, Server, TOKEN, each, postiz};
 
 struct Row(u16, &'static str, i32, &'static str, &'static str);
 
-/// Each status and each of the five shapes of the API's error bodies: exit code, message, hint.
+/// Covers each status, and each of the five shapes of the API's error bodies.
 #[test]
-fn each_status_has_its_words() {
+fn status_and_body_decide_the_message() {
     let rows = [
         Row(
             400,
@@ -175,9 +175,9 @@ fn each_status_has_its_words() {
     });
 }
 
-/// The most common mistake of people with a Postiz of their own: the frontend answers instead of the API.
+/// The most common mistake with a self-hosted Postiz: the frontend answers instead of the API.
 #[test]
-fn a_web_page_leads_to_the_api_url() {
+fn web_page_hints_at_the_api_url() {
     each([200, 400, 404, 502], |status| {
         let server = Server::new(move |_, _| {
             Reply::html(status, "<!DOCTYPE html><html>secret words</html>")
@@ -192,7 +192,7 @@ fn a_web_page_leads_to_the_api_url() {
             done.stderr_has(&format!("try {}/api as POSTIZ_API_URL", server.url()));
         }
     });
-    // Where the URL has it already, it is not the cure.
+    // Where the URL ends in /api already, that is no hint.
     let server = Server::new(|_, _| Reply::html(200, "<html>"));
     let cli = postiz("integrations:list");
     cli.home.signed_in(&format!("{}/api", server.url()));
@@ -203,7 +203,7 @@ fn a_web_page_leads_to_the_api_url() {
 
 /// Postiz ends a login when the same account signs in elsewhere.
 #[test]
-fn a_refused_login_says_how_to_get_another() {
+fn refused_login_says_how_to_sign_in_again() {
     let server = Server::always(401, r#"{"msg":"Invalid OAuth token"}"#);
     let cli = postiz("posts:list").var("POSTIZ_API_KEY", "k");
     cli.home.signed_in(&server.url());
@@ -214,7 +214,7 @@ fn a_refused_login_says_how_to_get_another() {
 }
 
 #[test]
-fn the_apis_words_cannot_write_to_the_terminal() {
+fn api_message_loses_its_control_characters() {
     let server = Server::always(400, r#"{"message":"a\u001b[2Jb\u009b31m\nc\u202e"}"#);
     let done = postiz("posts:list")
         .key_for(&server)
@@ -227,7 +227,7 @@ fn the_apis_words_cannot_write_to_the_terminal() {
 }
 
 #[test]
-fn unreachable_servers_are_named() {
+fn unreachable_server_is_named() {
     let cli = postiz("posts:create -c x -i cm4ean69r0003w8w1cdomox9n -s 2030-01-01")
         .var("POSTIZ_API_KEY", "k");
     cli.var("POSTIZ_API_URL", "http://127.0.0.1:1")
@@ -236,7 +236,7 @@ fn unreachable_servers_are_named() {
         .stderr_has("cannot reach http://127.0.0.1:1: connection refused");
 }
 
-/// What Postiz answers outside its API: its web page, whatever the method.
+/// Outside its API, Postiz answers so to every method.
 #[test]
 fn redirect_to_the_sign_in_page_means_a_missing_api() {
     let commands = [
@@ -270,7 +270,7 @@ fn redirect_to_the_sign_in_page_means_a_missing_api() {
 }
 
 #[test]
-fn web_page_with_403_is_a_firewalls() {
+fn web_page_with_403_is_from_a_firewall() {
     let server = Server::new(|_, _| Reply::html(403, "<html>Attention!</html>"));
     let done = postiz("posts:list").key_for(&server).run().code(1);
     done.stderr_has("error: a firewall in front of http://")
@@ -301,7 +301,7 @@ fn missing_path_of_a_known_command_names_the_version() {
         });
         let done = postiz(command).key_for(&server).run().code(1);
         done.stderr_has(&format!("this needs Postiz {version}"));
-        // An ID that is not known is another matter.
+        // An unknown ID is another error.
         let server = Server::always(404, r#"{"msg":"Post not found"}"#);
         let done = postiz(command).key_for(&server).run().code(1);
         assert!(!done.stderr.contains("this needs"), "{}", done.stderr);
@@ -309,7 +309,7 @@ fn missing_path_of_a_known_command_names_the_version() {
 }
 
 #[test]
-fn refusal_names_the_channel_it_is_about() {
+fn refused_post_names_its_channel() {
     let rows = [
         (
             r#"{"provider":"x","name":"Ada","message":"too long"}"#,
@@ -335,7 +335,7 @@ fn refusal_names_the_channel_it_is_about() {
     });
 }
 
-/// Documents show the API's address with its path.
+/// Documents show the API's URL with this path.
 #[test]
 fn api_url_may_end_in_public_v1() {
     for end in ["/public/v1", "/public/v1/", "/api/public/v1"] {
@@ -364,9 +364,9 @@ fn last_line(stderr: &str) -> Value {
     serde_json::from_str(stderr.lines().last().unwrap_or_default()).expect(stderr)
 }
 
-/// The words for people, and after them one object for programs; of wrong usage too.
+/// The message for people comes first. It holds for wrong usage too.
 #[test]
-fn errors_for_programs_end_stderr() {
+fn json_error_is_the_last_line_of_stderr() {
     let server = Server::new(|asked, _| match asked.target.as_str() {
         "/json" => Reply::json(400, r#"{"message":"Bad","n":1.0}"#),
         "/html" => Reply::html(502, "<html>"),
@@ -417,7 +417,7 @@ fn errors_for_programs_end_stderr() {
         );
         assert_eq!(error.as_object().unwrap().len(), 4);
     });
-    // A text is no flag.
+    // After `--` it is a text.
     let done = postiz("api POST /json -- --json-errors")
         .key_for(&server)
         .run()

@@ -1,5 +1,5 @@
-//! The examples of `--help`, README and `postiz skill`, run as they stand: in a real shell, with jq, by somebody who has
-//! just signed in, against Postiz' stand-in.
+//! The examples of `--help`, README and `postiz skill`, run unchanged in a real shell with jq, after a login, against Postiz'
+//! stand-in.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
@@ -11,7 +11,7 @@ use crate::support::{Browser, Login, Store, TestServer, program};
 const README: &str = include_str!("../../../README.md");
 
 #[test]
-fn the_examples_of_help_work() {
+fn examples_of_help_work() {
     let overview = postiz("--help").run().stdout;
     let commands = overview
         .split("Commands:\n")
@@ -29,9 +29,9 @@ fn the_examples_of_help_work() {
     run(examples);
 }
 
-/// Rows of its table of commands, and its recipes.
+/// The rows of its table of commands, and its recipes.
 #[test]
-fn the_examples_of_readme_work() {
+fn examples_of_readme_work() {
     let mut examples: Vec<String> = README
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once("` | `"))
@@ -39,7 +39,7 @@ fn the_examples_of_readme_work() {
         .filter_map(|(_, rest)| rest.split('`').next())
         .map(|example| example.replace("\\|", "|"))
         .collect();
-    // A README that is laid out otherwise must not pass for one whose examples work.
+    // A README whose examples are not found must fail.
     assert!(examples.len() > 28, "{examples:?}");
     let recipes = section(README, "### Recipes");
     let blocks = blocks(recipes);
@@ -48,7 +48,7 @@ fn the_examples_of_readme_work() {
     run(examples);
 }
 
-/// Every command that the program has is in README's table.
+/// README's tables also have every exit code.
 #[test]
 fn readme_names_every_command() {
     let overview = postiz("--help").run().stdout;
@@ -65,9 +65,9 @@ fn readme_names_every_command() {
     }
 }
 
-/// Files as editors of all systems leave them.
+/// With and without a newline at the end, and with Windows' line ends.
 #[test]
-fn the_week_of_readme_is_posted_whole() {
+fn week_recipe_of_readme_posts_every_line() {
     let recipe = blocks(section(README, "### Recipes"))
         .into_iter()
         .find(|block| block.contains("week.tsv"))
@@ -110,9 +110,9 @@ fn the_week_of_readme_is_posted_whole() {
     }
 }
 
-/// Where one post fails, what stands after it is not sent: nobody knows what the failure means.
+/// The posts after a failed one are not sent.
 #[test]
-fn the_week_of_readme_stops_at_a_failure() {
+fn week_recipe_of_readme_stops_at_a_failure() {
     let recipes = blocks(section(README, "### Recipes"));
     let recipe = recipes
         .iter()
@@ -130,7 +130,7 @@ fn the_week_of_readme_stops_at_a_failure() {
 }
 
 #[test]
-fn the_skill_is_short_and_complete() {
+fn skill_is_short_and_complete() {
     let skill = skill();
     assert!(skill.len() <= 6_000, "{} bytes", skill.len());
     let head = skill
@@ -153,9 +153,9 @@ fn the_skill_is_short_and_complete() {
     }
 }
 
-/// Agents may only run lines that begin with `postiz`.
+/// Agents may run only lines that begin with `postiz`.
 #[test]
-fn every_line_of_the_skill_works() {
+fn lines_of_the_skill_work() {
     let lines: Vec<String> = blocks(&skill())
         .iter()
         .flat_map(|block| block.lines())
@@ -169,9 +169,9 @@ fn every_line_of_the_skill_works() {
     run(lines);
 }
 
-/// The two lines of the skill that need a person, who confirms the code in a browser.
+/// These two lines need a person, who confirms the code in a browser.
 #[test]
-fn the_sign_in_of_the_skill_works() {
+fn sign_in_of_the_skill_works() {
     let lines = blocks(section(&skill(), "## Sign in from a chat"));
     let line = |word: &str| {
         let found = lines[0].lines().find(|line| line.contains(word)).unwrap();
@@ -194,7 +194,7 @@ fn the_sign_in_of_the_skill_works() {
 }
 
 #[test]
-fn the_manual_page_is_roff_that_groff_reads_without_a_warning() {
+fn manual_page_has_no_warning_in_groff() {
     let page = postiz("man").run().code(0).stderr("").stdout;
     assert!(page.starts_with(".TH POSTIZ 1 "), "{page}");
     let home = Home::new();
@@ -230,11 +230,12 @@ fn skill() -> String {
     postiz("skill").run().code(0).stderr("").stdout
 }
 
-/// What stands below `heading`, up to the next one of its level.
+/// The text below `heading`, up to the next heading of its level.
 fn section<'a>(text: &'a str, heading: &str) -> &'a str {
     let (marks, _) = heading.split_once(' ').unwrap();
     let rest = text.split_once(&format!("\n{heading}\n")).expect(heading).1;
-    rest.split(&format!("\n{marks} ")).next().unwrap()
+    let headings = (2..=marks.len()).map(|level| format!("\n{} ", "#".repeat(level)));
+    headings.fold(rest, |rest, heading| rest.split(&heading).next().unwrap())
 }
 
 /// The shell's blocks in `text`.
@@ -246,7 +247,7 @@ fn blocks(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// README's lines that come before its examples.
+/// The lines in README that come before its examples.
 fn setup() -> String {
     let block = blocks(section(README, "### Commands, one example each")).remove(0);
     assert!(
@@ -257,7 +258,7 @@ fn setup() -> String {
     block
 }
 
-/// Each finds the same channels, posts and files. Logins wait for a person, and are tested with one.
+/// Each example runs with the same channels, posts and files. Logins wait for a person, and are tested elsewhere.
 fn run(examples: Vec<String>) {
     let examples: Vec<String> = examples
         .into_iter()
@@ -288,7 +289,7 @@ fn run(examples: Vec<String>) {
     });
 }
 
-/// The home of somebody who has just signed in, with the files that the examples speak of.
+/// A home with a login, and with the files that the examples use.
 fn signed_in(fake: &FakePostiz) -> Home {
     let home = Home::new();
     let text = serde_json::json!({"accessToken": fake.token_for("ada"), "apiUrl": fake.url()});

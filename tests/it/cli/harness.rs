@@ -1,4 +1,4 @@
-//! Runs the `postiz` program in a world of its own, and plays the server at the other end.
+//! Runs the `postiz` program with its own home and environment, and has a scripted server for the other end.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -16,7 +16,7 @@ use crate::support::program;
 pub(super) use crate::fake_postiz::http::Request as Asked;
 pub(super) use crate::support::eventually as until;
 
-/// One run of the program, being prepared: an empty home, no environment but what the test gives it.
+/// A run of the program in preparation: with an empty home, and only the environment that the test gives it.
 pub(super) struct Cli {
     pub(super) home: Home,
     arguments: Vec<OsString>,
@@ -24,11 +24,11 @@ pub(super) struct Cli {
     stdin: Vec<u8>,
 }
 
-/// A home folder of its own, gone at the end of the test.
+/// A home folder that is removed at the end of the test.
 #[derive(Clone)]
 pub(super) struct Home(Arc<tempfile::TempDir>);
 
-/// How a run ended.
+/// The result of a run.
 pub(super) struct Done {
     pub(super) code: Option<i32>,
     pub(super) stdout: String,
@@ -45,7 +45,7 @@ impl Cli {
         Cli::at(Home::new())
     }
 
-    /// In a home that an earlier run may have used.
+    /// With a home that an earlier run may have used.
     pub(super) fn at(home: Home) -> Cli {
         Cli {
             home,
@@ -80,7 +80,7 @@ impl Cli {
             .var("POSTIZ_API_URL", server.url())
     }
 
-    /// What the shell would start. Its standard input is closed unless the test sends some.
+    /// The process to start. Its stdin is closed unless the test sends something.
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(program("postiz"));
         command
@@ -103,7 +103,7 @@ impl Cli {
         let mut child = self.command().spawn().expect("postiz starts");
         if let Some(mut stdin) = child.stdin.take() {
             let bytes = self.stdin.clone();
-            // A program that does not read its input must not hang the test.
+            // A program that does not read its stdin must not block the test.
             thread::spawn(move || drop(stdin.write_all(&bytes)));
         }
         child
@@ -125,7 +125,7 @@ impl From<Output> for Done {
 }
 
 impl Done {
-    /// Ended with `code`; returns itself for more.
+    /// Asserts the exit code. Like the other assertions, returns itself for more.
     #[track_caller]
     pub(super) fn code(self, code: i32) -> Done {
         assert_eq!(
@@ -170,7 +170,7 @@ impl Done {
         self
     }
 
-    /// Neither stream shows `secret`.
+    /// Asserts that neither stream shows `secret`.
     #[track_caller]
     pub(super) fn hides(self, secret: &str) -> Done {
         assert!(
@@ -212,12 +212,12 @@ impl Home {
         self.path().join(name)
     }
 
-    /// Where credentials live unless a variable says otherwise.
+    /// The credentials file, unless a variable moves it.
     pub(super) fn credentials(&self) -> PathBuf {
         self.file(".postiz/credentials.json")
     }
 
-    /// Writes a file, and the folder it needs.
+    /// Writes a file, and creates its folder.
     pub(super) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> &Home {
         let path = self.file(name);
         std::fs::create_dir_all(path.parent().expect("a file has a folder")).expect("a folder");
@@ -237,7 +237,7 @@ impl Home {
         self.write(".postiz/credentials.json", text)
     }
 
-    /// Names of the files in the credentials' folder.
+    /// The names of the files in the credentials' folder.
     pub(super) fn credentials_folder(&self) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.file(".postiz")) else {
             return Vec::new();
@@ -249,7 +249,7 @@ impl Home {
         names
     }
 
-    /// An executable script that a test puts in the program's way.
+    /// An executable script that the program finds instead of another program.
     pub(super) fn script(&self, name: &str, body: &str) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
         self.write(name, format!("#!/bin/sh\n{body}\n"));
@@ -259,25 +259,25 @@ impl Home {
     }
 }
 
-/// An ID as Postiz gives them: a name would be looked up first.
+/// An ID in Postiz' form: other text would be looked up as a name.
 pub(super) const CHANNEL: &str = "cm4ean69r0003w8w1cdomox9n";
 
 /// The token of the tests' logins.
 pub(super) const TOKEN: &str = "pos_abcdefghijklmnopqrstuvwxyz012345";
 
-/// A server that answers by script and remembers what it was asked.
+/// A server that answers by a script and records the requests.
 pub(super) struct Server {
     url: String,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
-/// What the server does with a request.
+/// What the server does after a request.
 pub(super) enum Reply {
     /// Status, further head lines, body.
     Answer(u16, String, Vec<u8>),
-    /// These very bytes, then the connection closes.
+    /// Sends these bytes, and closes the connection.
     Raw(Vec<u8>),
-    /// The connection closes without a word.
+    /// Closes the connection without an answer.
     Drop,
 }
 
@@ -327,7 +327,7 @@ impl From<Reply> for http::Reply {
 }
 
 impl Server {
-    /// A server on a free port; `script` gets each request, and how many there were before it.
+    /// A server on a free port. `script` gets each request, and the number of requests before it.
     pub(super) fn new(script: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static) -> Server {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&asked);
@@ -346,7 +346,7 @@ impl Server {
         Server { url, asked }
     }
 
-    /// Always the same answer.
+    /// A server that always gives the same answer.
     pub(super) fn always(status: u16, body: &'static str) -> Server {
         Server::new(move |_, _| Reply::json(status, body))
     }
@@ -359,12 +359,12 @@ impl Server {
         self.asked.lock().expect("no handler panicked").clone()
     }
 
-    /// The lines of all requests.
+    /// The method and target of all requests.
     pub(super) fn lines(&self) -> Vec<String> {
         self.asked().iter().map(Asked::line).collect()
     }
 
-    /// The one request there was.
+    /// The only request.
     #[track_caller]
     pub(super) fn only(&self) -> Asked {
         let asked = self.asked();
@@ -373,7 +373,7 @@ impl Server {
     }
 }
 
-/// Runs `check` on all rows at once: what waits in one must not hold up the others.
+/// Runs `check` on all rows in parallel, since some of them wait.
 pub(super) fn each<Row: Send>(rows: impl IntoIterator<Item = Row>, check: impl Fn(Row) + Sync) {
     thread::scope(|scope| {
         for row in rows {

@@ -1,14 +1,14 @@
-//! `auth:login` against auth servers that behave, and against those that do not.
+//! `auth:login` with auth servers that work, and with those that do not.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::harness::{Asked, Cli, Done, Home, Reply, Server, TOKEN, each, postiz, until};
 
-/// The answer of our own server to `/device/code`, but with an interval that does not keep tests waiting.
+/// The answer of our own server to `/device/code`, with a short interval.
 fn codes(asked: &Asked) -> Reply {
     let host = asked.header("host").unwrap();
     Reply::json(
@@ -20,6 +20,9 @@ fn codes(asked: &Asked) -> Reply {
 }
 
 const DEVICE_CODE: &str = "d0d0c0de0000000000000000000000000000000000000000000000000000c0de";
+/// The first 8 hex digits of the SHA-256 of [`DEVICE_CODE`], as sha256sum(1) prints it.
+const REFERENCE: &str = "Reference: ec6fc11b";
+
 const PENDING: &str = r#"{"error":"authorization_pending"}"#;
 
 fn grant() -> Reply {
@@ -31,7 +34,7 @@ fn grant() -> Reply {
     )
 }
 
-/// An auth server whose polls go by `script`; it gets the number of the poll, from 0.
+/// An auth server whose polls are answered by `script`, which gets the number of the poll, from 0.
 fn auth_server(script: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Server {
     Server::new(move |asked, before| {
         if asked.target == "/device/code" {
@@ -44,13 +47,13 @@ fn auth_server(script: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Serve
 
 fn login(server: &Server) -> Cli {
     let cli = postiz("auth:login --no-browser").var("POSTIZ_AUTH_SERVER", server.url());
-    // The API of these logins is not there, and is not looked for outside of this machine.
+    // These logins have no API, and must not look for one outside of this machine.
     cli.var("https_proxy", "http://127.0.0.1:1")
 }
 
-/// The code and both addresses are shown; the requests are those that the npm CLI sends, with this machine's name.
+/// The requests are the npm CLI's, with this machine's name.
 #[test]
-fn a_login_from_start_to_end() {
+fn login_works_from_start_to_end() {
     let server = auth_server(|poll| {
         if poll == 0 {
             Reply::json(400, PENDING)
@@ -62,7 +65,7 @@ fn a_login_from_start_to_end() {
     let done = cli.run().code(0).stdout("").hides(TOKEN).hides(DEVICE_CODE);
     let lines: Vec<&str> = done.stderr.lines().collect();
     let url = server.url();
-    // Each alone on its line.
+    // Code and address are alone on their lines.
     assert!(lines.contains(&"WDJB-MJHT"), "{}", done.stderr);
     assert!(lines.contains(&format!("{url}/device/verify").as_str()));
     assert!(lines.contains(&format!("{url}/device/verify?user_code=WDJB-MJHT").as_str()));
@@ -96,9 +99,9 @@ fn a_login_from_start_to_end() {
     }
 }
 
-/// Byte for byte what the npm CLI writes, and readable by nobody else from its first byte on.
+/// No other user can read it at any time.
 #[test]
-fn the_credentials_file_is_the_npm_one() {
+fn credentials_file_is_byte_compatible_with_npm() {
     let server = auth_server(|_| grant());
     let cli = login(&server);
     cli.run()
@@ -115,7 +118,7 @@ fn the_credentials_file_is_the_npm_one() {
 }
 
 #[test]
-fn an_organisation_may_be_absent_null_or_a_number() {
+fn organisation_may_be_absent_null_or_a_number() {
     let rows = [
         ("", ""),
         (
@@ -137,7 +140,7 @@ fn an_organisation_may_be_absent_null_or_a_number() {
 }
 
 #[test]
-fn a_login_replaces_the_file_and_keeps_what_it_does_not_know() {
+fn login_replaces_the_file_and_keeps_unknown_fields() {
     let server = auth_server(|_| {
         Reply::json(
             200,
@@ -165,7 +168,7 @@ fn a_login_replaces_the_file_and_keeps_what_it_does_not_know() {
 }
 
 #[test]
-fn a_login_mends_a_broken_file_and_follows_a_link() {
+fn login_replaces_a_broken_file_behind_a_link() {
     let server = auth_server(|_| grant());
     let cli = login(&server);
     cli.home.write("elsewhere.json", "{bad");
@@ -177,7 +180,7 @@ fn a_login_mends_a_broken_file_and_follows_a_link() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_told_before_anyone_is_asked() {
+fn file_that_cannot_be_written_is_reported_before_the_login() {
     let server = auth_server(|_| grant());
     let cli = login(&server);
     cli.home
@@ -198,9 +201,9 @@ fn a_file_that_cannot_be_written_is_told_before_anyone_is_asked() {
     assert!(server.asked().is_empty());
 }
 
-/// A folder that vanishes while the user is busy: the token is lost, but not in silence.
+/// The folder vanishes while the user confirms.
 #[test]
-fn a_login_that_cannot_be_kept_says_so() {
+fn login_that_cannot_be_saved_says_so() {
     let home = Home::new();
     let folder = home.file(".postiz");
     let server = auth_server(move |_| {
@@ -218,7 +221,7 @@ fn a_login_that_cannot_be_kept_says_so() {
 }
 
 #[test]
-fn events_for_programs() {
+fn events_are_json_lines() {
     let server = auth_server(|_| grant());
     let cli = login(&server).arg("--json");
     let done = cli.run().code(0).hides(TOKEN).hides(DEVICE_CODE);
@@ -234,14 +237,14 @@ fn events_for_programs() {
     );
 }
 
-/// Exit 0 means that somebody signed in.
+/// Exit code 0 means that somebody signed in.
 #[test]
-fn a_code_that_nobody_reads_is_no_login() {
+fn code_that_nobody_reads_is_an_error() {
     for more in ["--json", "--start"] {
         let server = auth_server(|_| grant());
         let cli = login(&server).arg(more);
         let mut command = cli.command();
-        // A pipe whose reader has ended before anything is written.
+        // The pipe's reader has ended before anything is written.
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let output = command.stdout(writer).spawn().unwrap().wait_with_output();
@@ -252,9 +255,9 @@ fn a_code_that_nobody_reads_is_no_login() {
     }
 }
 
-/// The published skill of the npm CLI says these flags, which it ignores in silence.
+/// The npm CLI's published skill names these flags, which that CLI ignores without a message.
 #[test]
-fn the_flags_of_older_documents_are_said_to_be_ignored() {
+fn flags_of_old_documents_are_reported_as_ignored() {
     let server = auth_server(|_| grant());
     let cli = login(&server).args(["--client-id", "pca_x", "--client-secret=pcs_y"]);
     let done = cli.run().code(0).hides("pcs_y").hides("pca_x");
@@ -267,9 +270,9 @@ fn the_flags_of_older_documents_are_said_to_be_ignored() {
     );
 }
 
-/// The token must not go over an open network because an auth server says so.
+/// No auth server may have the token sent unencrypted.
 #[test]
-fn an_api_over_plain_http_is_refused_unless_allowed() {
+fn api_over_plain_http_is_refused_unless_allowed() {
     let api = r#"{"access_token":"t","api_url":"http://192.0.2.1.example/api"}"#;
     let server = auth_server(move |_| Reply::json(200, api));
     let cli = login(&server);
@@ -286,7 +289,7 @@ fn an_api_over_plain_http_is_refused_unless_allowed() {
             .read(".postiz/credentials.json")
             .contains("http://192.0.2.1.example/api")
     );
-    // The flag counts where the answer is read.
+    // With two calls, the flag belongs to --finish.
     let cli = login(&server).arg("--start");
     cli.run().code(0);
     let finish = |more: &str| {
@@ -296,9 +299,9 @@ fn an_api_over_plain_http_is_refused_unless_allowed() {
     finish("--allow-http --no-wait").code(0);
 }
 
-/// Five million characters are no code that anybody compares.
+/// It has five million characters.
 #[test]
-fn a_code_without_end_ends_the_login() {
+fn endless_code_ends_the_login() {
     let server = Server::new(|asked, _| {
         let host = asked.header("host").unwrap();
         let code = "A".repeat(5_000_000);
@@ -316,9 +319,9 @@ fn a_code_without_end_ends_the_login() {
     }
 }
 
-/// Names instead of an ID, where Postiz says them; a Postiz that does not answer takes nothing back.
+/// The names come from `/me`. The login succeeds also when Postiz does not answer.
 #[test]
-fn a_login_names_the_organisation_and_the_person() {
+fn login_names_the_organisation_and_the_person() {
     let server = Server::new(|asked, before| match asked.target.as_str() {
         "/device/code" => codes(asked),
         "/device/token" => {
@@ -343,9 +346,9 @@ fn a_login_names_the_organisation_and_the_person() {
     done.stderr_has("\nOrganization: org-1\n");
 }
 
-/// The network, proxies and servers in trouble are waited out.
+/// Network, proxy and server may fail in between.
 #[test]
-fn trouble_in_the_middle_is_waited_out() {
+fn failures_during_a_login_are_retried() {
     let troubles: [fn() -> Reply; 3] = [
         || Reply::Drop,
         || Reply::html(502, "<html>Bad Gateway</html>"),
@@ -360,9 +363,9 @@ fn trouble_in_the_middle_is_waited_out() {
     });
 }
 
-/// Each end has its own words, and no request follows it.
+/// No request follows the end.
 #[test]
-fn each_end_has_its_own_words() {
+fn end_of_a_login_has_its_own_message() {
     let rows = [
         (
             400,
@@ -415,14 +418,15 @@ fn each_end_has_its_own_words() {
             (&done.events()[1]["event"], &done.events()[1]["error"]),
             (&json!("error"), &json!(word))
         );
-        done.stderr_has("error: ").stderr_has(words);
+        let done = done.stderr_has("error: ").stderr_has(words);
+        assert_eq!(done.stderr.lines().last(), Some(REFERENCE));
         assert_eq!(server.asked().len(), 2);
         assert!(cli.home.credentials_folder().is_empty());
     });
 }
 
 #[test]
-fn a_lost_answer_is_told_apart() {
+fn undelivered_token_has_its_own_message() {
     let server = auth_server(|poll| {
         if poll == 0 {
             Reply::Drop
@@ -436,7 +440,17 @@ fn a_lost_answer_is_told_apart() {
         .stderr_has("approved, but the answer with the token was lost");
 }
 
-/// The pause after a slow_down is five seconds longer.
+#[test]
+fn reference_of_a_failed_login_is_also_in_json_errors() {
+    let server = auth_server(|_| Reply::json(400, r#"{"error":"expired_token"}"#));
+    let done = login(&server).arg("--json-errors").run().code(1);
+    let mut last_lines = done.stderr.lines().rev();
+    let error: Value = serde_json::from_str(last_lines.next().unwrap()).unwrap();
+    assert_eq!(error["reference"], REFERENCE["Reference: ".len()..]);
+    assert_eq!(last_lines.next(), Some(REFERENCE));
+}
+
+/// The pause becomes five seconds longer.
 #[test]
 fn slow_down_is_obeyed() {
     let server = auth_server(|poll| {
@@ -452,7 +466,7 @@ fn slow_down_is_obeyed() {
 }
 
 #[test]
-fn servers_that_hand_out_no_codes() {
+fn server_without_codes_is_explained() {
     for (reply, words) in [
         (
             r#"200 {}"#,
@@ -476,7 +490,8 @@ fn servers_that_hand_out_no_codes() {
         let (status, body) = reply.split_once(' ').unwrap();
         let (status, body) = (status.parse().unwrap(), body.to_owned());
         let server = Server::new(move |_, _| Reply::json(status, &body));
-        login(&server).run().code(1).stdout("").stderr_has(words);
+        let done = login(&server).run().code(1).stdout("").stderr_has(words);
+        assert!(!done.stderr.contains("Reference"), "{}", done.stderr);
         assert_eq!(server.asked().len(), 1);
     }
     let server = Server::new(|_, _| Reply::html(200, "<h1>hello"));
@@ -484,7 +499,7 @@ fn servers_that_hand_out_no_codes() {
         .run()
         .code(1)
         .stderr_has("does not look like an auth server");
-    // A redirect would take the login elsewhere.
+    // A redirect would move the login to another server.
     let server = Server::new(|_, _| Reply::json(302, "").with("Location: http://127.0.0.1:1/"));
     login(&server).run().code(1);
     postiz("auth:login --auth-server http://127.0.0.1:1")
@@ -494,7 +509,7 @@ fn servers_that_hand_out_no_codes() {
 }
 
 #[test]
-fn the_auth_server_is_a_flag_a_variable_or_the_default() {
+fn auth_server_is_a_flag_a_variable_or_the_default() {
     let (flag, variable) = (auth_server(|_| grant()), auth_server(|_| grant()));
     let cli =
         postiz("auth login --no-browser --auth-server").arg(format!("{}/cli-auth/", flag.url()));
@@ -515,9 +530,9 @@ fn the_auth_server_is_a_flag_a_variable_or_the_default() {
         .stderr_has("POSTIZ_AUTH_SERVER `nonsense`");
 }
 
-/// A token must not cross a network in clear without a word. (0.0.0.0 reaches this machine but is no loopback address.)
+/// 0.0.0.0 reaches this machine and is no loopback address.
 #[test]
-fn plain_http_elsewhere_is_warned_about() {
+fn plain_http_off_loopback_gets_a_warning() {
     let server = auth_server(|_| grant());
     let there = server.url().replace("127.0.0.1", "0.0.0.0");
     let cli = postiz("auth:login --no-browser --auth-server").arg(there);
@@ -530,7 +545,7 @@ fn plain_http_elsewhere_is_warned_about() {
 }
 
 #[test]
-fn a_key_in_the_environment_is_mentioned() {
+fn key_in_the_environment_is_mentioned() {
     let server = auth_server(|_| grant());
     login(&server)
         .var("POSTIZ_API_KEY", "k")
@@ -552,12 +567,13 @@ fn ctrl_c_ends_with_130_and_leaves_nothing() {
     assert!(killed.success());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("Reference"));
     assert!(cli.home.credentials_folder().is_empty());
 }
 
-/// The npm CLI prints such sequences as they come.
+/// The npm CLI prints such sequences unchanged.
 #[test]
-fn a_server_cannot_write_to_the_terminal() {
+fn server_text_loses_its_control_characters() {
     let server = Server::new(|asked, _| match asked.target.as_str() {
         "/device/code" => Reply::json(
             200,

@@ -1,4 +1,4 @@
-//! `auth:login --start` and `--finish`, for agents whose turns must not block. No terminal, standard input closed.
+//! `auth:login --start` and `--finish`, for agents whose turns must not block: without a terminal, and with stdin closed.
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::harness::{Cli, Home, Reply, Server, TOKEN, postiz};
 const DEVICE_CODE: &str = "d0d0c0de-that-nobody-may-see";
 const PENDING_FILE: &str = ".postiz/credentials.json.login";
 
-/// An auth server whose user confirms when the test says so.
+/// An auth server whose user confirms when the test wants it.
 struct Slow {
     server: Server,
     confirmed: Arc<AtomicBool>,
@@ -50,12 +50,12 @@ fn finish(home: &Home, more: &str) -> Cli {
     Cli::at(home.clone())
         .args(["auth:login", "--finish"])
         .args(more.split_whitespace())
-        // The API of these logins is not there, and is not looked for outside of this machine.
+        // These logins have no API, and must not look for one outside of this machine.
         .var("https_proxy", "http://127.0.0.1:1")
 }
 
 #[test]
-fn a_login_in_several_calls() {
+fn login_works_in_several_calls() {
     let (slow, home) = (Slow::new(), Home::new());
     let done = slow
         .start(&home)
@@ -97,7 +97,7 @@ fn a_login_in_several_calls() {
     assert_eq!(home.credentials_folder(), ["credentials.json"]);
     assert!(home.read(".postiz/credentials.json").contains(TOKEN));
 
-    // However often an agent calls, no poll comes sooner than the interval.
+    // No poll comes sooner than the interval, however often an agent calls.
     let asked = slow.server.asked();
     assert_eq!(asked.len(), 4);
     for pair in asked[1..].windows(2) {
@@ -106,7 +106,7 @@ fn a_login_in_several_calls() {
 }
 
 #[test]
-fn finish_waits_where_it_may() {
+fn finish_waits_for_the_user() {
     let (slow, home) = (Slow::new(), Home::new());
     slow.start(&home).run().code(0);
     let waiting = finish(&home, "").spawn();
@@ -144,7 +144,7 @@ fn finish_without_start_says_so() {
         .run()
         .code(1)
         .stderr_has("the login is still open");
-    // Wrong usage is told the same way, with its own exit code.
+    // Wrong usage is reported in the same form, with its own exit code.
     finish(&home, "--auth-server http://a")
         .run()
         .code(2)
@@ -152,7 +152,7 @@ fn finish_without_start_says_so() {
 }
 
 #[test]
-fn an_end_is_remembered_nowhere() {
+fn ended_login_leaves_no_file() {
     for (error, word) in [
         ("expired_token", "expired_token"),
         ("access_denied", "access_denied"),
@@ -180,9 +180,9 @@ fn an_end_is_remembered_nowhere() {
     }
 }
 
-/// The codes are older than they may be, and the server says nothing helpful: the end is ours to see.
+/// The server does not say that they have.
 #[test]
-fn finish_after_the_codes_have_expired() {
+fn finish_ends_after_the_codes_expired() {
     let (slow, home) = (Slow::new(), Home::new());
     slow.start(&home).run().code(0);
     let text = home.read(PENDING_FILE);
@@ -198,7 +198,7 @@ fn finish_after_the_codes_have_expired() {
 }
 
 #[test]
-fn a_blip_leaves_the_login_open() {
+fn failed_poll_leaves_the_login_open() {
     let server = Server::new(|asked, before| match (asked.target.as_str(), before) {
         ("/device/code", _) => Reply::json(
             200,
@@ -216,14 +216,14 @@ fn a_blip_leaves_the_login_open() {
     let done = finish(&home, "--no-wait")
         .run()
         .code(1)
-        .stderr_has("the login is still open");
+        .stderr_has("the login is still open")
+        .stderr_has("\nReference: 18ac3e73\n");
     assert_eq!(done.events()[0]["error"], "no_answer");
     finish(&home, "--no-wait").run().code(0);
 }
 
-/// Two accounts, two files, two logins at once.
 #[test]
-fn two_logins_at_once_keep_apart() {
+fn concurrent_logins_of_two_accounts_stay_apart() {
     let (one, two, home) = (Slow::new(), Slow::new(), Home::new());
     one.start(&home)
         .var("POSTIZ_CREDENTIALS_FILE", "one.json")
@@ -251,9 +251,9 @@ fn two_logins_at_once_keep_apart() {
         .stderr_has("replaces a login");
 }
 
-/// Nothing secret on a command line: another user's `ps` shows it.
+/// Another user's `ps` shows command lines.
 #[test]
-fn the_device_code_is_on_no_command_line() {
+fn device_code_is_never_on_a_command_line() {
     let (slow, home) = (Slow::new(), Home::new());
     slow.start(&home).run().code(0);
     let mut waiting = finish(&home, "").spawn();

@@ -1,11 +1,11 @@
-//! The commands beside posts: media, clips and waiting for them, notifications, free slots, connecting and finding channels.
+//! The commands for media, clips, notifications, free slots, and for connecting and finding channels.
 
 use std::process::Command;
 
 use super::harness::{Cli, Reply, Server, each, postiz, until};
 
 #[test]
-fn each_command_sends_its_request() {
+fn command_sends_its_request() {
     let rows = [
         ("media:list", "GET /public/v1/media?page=1", ""),
         (
@@ -111,7 +111,7 @@ fn wrong_usage_sends_nothing() {
 const CHANNELS: &str = r#"[{"name":"Ada Works","identifier":"linkedin","id":"l1","n":1.0,"big":12345678901234567890},
     {"id":"x1","identifier":"x","name":"Ada"},{"id":"o1","identifier":"x","name":"Other"},{"id":"odd"}]"#;
 
-/// What is left passes through unchanged: key order, big integers, `1.0`.
+/// The channels that are found pass through unchanged: key order, big integers, `1.0`.
 #[test]
 fn channels_are_found_by_name_and_platform() {
     let rows = [
@@ -137,7 +137,7 @@ fn channels_are_found_by_name_and_platform() {
             .map(|channel| channel["id"].as_str().unwrap())
             .collect();
         assert_eq!(found, ids, "{flags}");
-        // Whoever finds nothing learns what there is.
+        // When none is found, the others are listed.
         if ids.is_empty() {
             done.stderr_has("Ada Works (linkedin), Ada (x), Other (x)");
         } else {
@@ -158,7 +158,7 @@ fn channels_are_found_by_name_and_platform() {
         .stderr_has("is no list of channels");
 }
 
-/// A server whose job is in each of these states for one question.
+/// A server whose job has each of these states for one request.
 fn clipping_in(states: &'static [&'static str]) -> Server {
     Server::new(move |_, before| {
         let state = states[before.min(states.len() - 1)];
@@ -170,7 +170,7 @@ fn clipping_in(states: &'static [&'static str]) -> Server {
 }
 
 #[test]
-fn waiting_ends_with_the_last_state() {
+fn wait_ends_with_the_last_state() {
     let rows: [(&[&str], i32, &str); 4] = [
         (&["completed"], 0, ""),
         (&["rendering", "completed"], 0, "rendering …\n"),
@@ -179,7 +179,7 @@ fn waiting_ends_with_the_last_state() {
             1,
             "picking …\nerror: the clipping failed: no speech in it\n",
         ),
-        // A state of a later Postiz.
+        // A state that only a later Postiz has.
         (&["polishing", "completed"], 0, "polishing …\n"),
     ];
     each(rows, |(states, code, stderr)| {
@@ -203,12 +203,12 @@ fn waiting_ends_with_the_last_state() {
 }
 
 #[test]
-fn waiting_is_interrupted_by_ctrl_c() {
+fn wait_is_interrupted_by_ctrl_c() {
     let server = clipping_in(&["rendering"]);
     let child = postiz("clipping:status c1 --wait").key_for(&server).spawn();
     until("the first question", || !server.asked().is_empty());
     let id = child.id().to_string();
-    // It may still read the answer: then it ends at once, with the same code.
+    // Ctrl-C may come while the answer is read: the program then ends at once, with the same code.
     assert!(
         Command::new("kill")
             .args(["-INT", &id])
@@ -221,9 +221,9 @@ fn waiting_is_interrupted_by_ctrl_c() {
     assert!(output.stdout.is_empty());
 }
 
-/// A self-hosted Postiz without the service will not have it in a second either.
+/// This 503 of a self-hosted Postiz is permanent.
 #[test]
-fn clipping_that_is_not_available_is_not_tried_again() {
+fn unavailable_clipping_is_not_retried() {
     for line in [
         "clipping:list",
         "clipping:status c1 --wait",
@@ -239,9 +239,8 @@ fn clipping_that_is_not_available_is_not_tried_again() {
     }
 }
 
-/// Only a person at a terminal wants a browser.
 #[test]
-fn connecting_opens_no_browser_without_a_terminal() {
+fn connect_opens_no_browser_without_a_terminal() {
     let server = Server::always(200, r#"{"url":"https://x.example/oauth"}"#);
     let cli: Cli = postiz("integrations:connect x")
         .key_for(&server)

@@ -1,9 +1,9 @@
-//! The `postiz` program: each test runs the real one and looks at its exit code, stdout and stderr apart.
+//! The `postiz` program: each test runs the real one, and checks its exit code, stdout and stderr separately.
 //!
-//! The other end is mostly a scripted server, because it must misbehave in ways that ours never does; whole_login.rs has
-//! the real auth server, and Postiz' stand-in.
+//! The server at the other end is mostly a scripted one, which can misbehave in ways that ours never does. whole_login.rs uses
+//! the real auth server and Postiz' stand-in.
 
-// In a test, a panic is how a failure is told.
+// A test fails by a panic.
 #![allow(clippy::unwrap_used)]
 
 mod harness;

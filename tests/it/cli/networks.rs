@@ -1,4 +1,4 @@
-//! Certificates, as the environment names them.
+//! Certificates that the environment names.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use super::harness::{Cli, Home, postiz};
 use crate::support::tls::make_certificates;
 
-/// An authority of its own, and a certificate of it for 127.0.0.1.
+/// A new authority, and its certificate for 127.0.0.1.
 struct Authority {
     home: Home,
 }
@@ -25,7 +25,7 @@ impl Authority {
     }
 }
 
-/// OpenSSL's own server, with one file to give.
+/// OpenSSL's own server, with one file.
 struct TlsServer {
     child: Child,
     url: String,
@@ -75,7 +75,7 @@ impl Drop for TlsServer {
     }
 }
 
-/// An authority is trusted by whichever variable names it; without one, nothing is sent.
+/// Each of the variables makes an authority trusted. Without one, nothing is sent.
 #[test]
 fn certificates_are_trusted_as_the_environment_says() {
     let authority = Authority::new();
@@ -92,7 +92,7 @@ fn certificates_are_trusted_as_the_environment_says() {
             .code(0)
             .stdout("[]\n");
     }
-    // As an editor of Windows saves it; and in the second of two folders.
+    // As a Windows editor saves it; and in the second of two folders.
     let text = std::fs::read_to_string(authority.file("ca.crt")).unwrap();
     let text = format!("\u{feff}{}", text.replace('\n', "\r\n"));
     authority.home.write("folder/marked.crt", text);
@@ -112,7 +112,7 @@ fn certificates_are_trusted_as_the_environment_says() {
         .run()
         .code(1);
     nowhere.stderr_has("error: NODE_EXTRA_CA_CERTS: /nowhere.crt cannot be read: ");
-    // For another name than the certificate's.
+    // Another name than the certificate's.
     let other = list().var(
         "POSTIZ_API_URL",
         server.url.replace("127.0.0.1", "localhost"),
@@ -125,7 +125,7 @@ fn certificates_are_trusted_as_the_environment_says() {
 }
 
 #[test]
-fn file_of_certificates_that_cannot_be_used_is_an_error() {
+fn unusable_file_of_certificates_is_an_error() {
     let home = Home::new();
     home.write("empty.crt", "").write(
         "key.pem",
@@ -162,7 +162,7 @@ fn file_of_certificates_that_cannot_be_used_is_an_error() {
             .stderr_has(part)
             .stderr_has("unset it");
     }
-    // Where there is no TLS, certificates do not matter.
+    // Without TLS, certificates do not matter.
     let plain = postiz("integrations:list").var("POSTIZ_API_KEY", "k");
     let plain = plain.var("POSTIZ_API_URL", "http://127.0.0.1:1");
     plain
@@ -172,7 +172,7 @@ fn file_of_certificates_that_cannot_be_used_is_an_error() {
         .stderr_has("connection refused");
 }
 
-/// A certificate that nobody else signed, or one whose issuer nobody knows, as its server has it.
+/// A self-signed certificate, or one of an unknown issuer, in the files of its server.
 fn served_alone(script: &str) -> Authority {
     let home = Home::new();
     make_certificates(home.path(), script);
@@ -239,7 +239,7 @@ fn certificate_that_equals_a_root_is_checked_for_name_and_dates() {
         done.stderr_has("its certificate is not trusted")
             .stderr_has(part);
     }
-    // Another certificate with the same names is another one.
+    // Another certificate with the same names is not trusted.
     let (trusted, other) = (
         served_alone("self_signed server me $key -addext subjectAltName=IP:127.0.0.1"),
         served_alone("self_signed server me $key -addext subjectAltName=IP:127.0.0.1"),

@@ -1,4 +1,4 @@
-//! Requests of which nobody knows whether they were done: exit code 5, and none of them is sent twice unasked.
+//! Requests whose outcome is unknown: exit code 5, and no repeat without `--again`.
 
 use std::fs::OpenOptions;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,13 +9,13 @@ const POST: &str = "posts:create -c x -i cm4ean69r0003w8w1cdomox9n -s 2030-01-01
 const PUT: &str = "posts:status p1 -s draft";
 const DELETE: &str = "posts:delete p1";
 
-/// A server that gives the first `count` bytes of `answer` and hangs up.
+/// A server that sends the first `count` bytes of `answer` and closes the connection.
 fn cut(answer: &'static [u8], count: usize) -> Server {
     Server::new(move |_, _| Reply::Raw(answer[..count].to_vec()))
 }
 
 #[test]
-fn answer_lost_at_any_byte_leaves_a_post_unknown() {
+fn answer_cut_at_any_byte_leaves_the_outcome_unknown() {
     let answers: [&[u8]; 2] = [
         b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n[]",
         b"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n[\r\n1\r\n]\r\n",
@@ -32,9 +32,9 @@ fn answer_lost_at_any_byte_leaves_a_post_unknown() {
     }
 }
 
-/// A status that says no is news, however little of the reason arrives.
+/// The status is enough, however little of the body arrives.
 #[test]
-fn refusal_cut_short_is_a_refusal() {
+fn error_answer_cut_short_is_still_an_error() {
     let answer = b"HTTP/1.1 400 Bad\r\nContent-Length: 21\r\n\r\n{\"message\":\"Bad day\"}";
     let head = answer.len() - 21;
     each(head..=answer.len(), |count| {
@@ -55,7 +55,7 @@ fn refusal_cut_short_is_a_refusal() {
 }
 
 #[test]
-fn success_that_cannot_be_read_leaves_a_post_unknown() {
+fn unreadable_success_leaves_the_outcome_unknown() {
     let rows: [(&'static [u8], &str); 5] = [
         (b"HTTP/1.1 201 Created\r\nContent-Length: 3\r\n\r\n[1,", "is not JSON"),
         (b"HTTP/1.1 201 Created\r\nContent-Length: 3\r\n\r\n\"\xff\"", "is not valid UTF-8"),
@@ -81,9 +81,9 @@ fn success_that_cannot_be_read_leaves_a_post_unknown() {
     });
 }
 
-/// Each request is called what it is, with a way to look.
+/// The message names the request, and how to check.
 #[test]
-fn lost_answer_names_what_may_have_happened() {
+fn unknown_outcome_names_what_may_have_happened() {
     let rows = [
         (
             DELETE,
@@ -130,7 +130,7 @@ fn lost_answer_names_what_may_have_happened() {
 }
 
 #[test]
-fn retry_that_fails_after_a_lost_answer_is_no_news() {
+fn failed_retry_leaves_the_outcome_unknown() {
     for status in [400, 401, 404, 409, 500] {
         each([PUT, DELETE], |command| {
             let server = Server::new(move |_, before| match before {
@@ -149,13 +149,13 @@ fn retry_that_fails_after_a_lost_answer_is_no_news() {
             _ => Reply::json(200, "{}"),
         });
         postiz(command).key_for(&server).run().code(0).stderr("");
-        let lost = Server::new(|_, _| Reply::Drop);
-        postiz(command).key_for(&lost).run().code(5);
-        assert_eq!(lost.asked().len(), 3);
+        let silent = Server::new(|_, _| Reply::Drop);
+        postiz(command).key_for(&silent).run().code(5);
+        assert_eq!(silent.asked().len(), 3);
     });
 }
 
-/// What was never sent was not done.
+/// A request that was never sent was not done.
 #[test]
 fn request_without_a_connection_is_a_plain_failure() {
     each(
@@ -197,7 +197,7 @@ fn unanswered_post_is_not_sent_again() {
             .stderr_has("repeat the command with --again");
     }
     assert_eq!(server.asked().len(), 1);
-    // Another post is another matter.
+    // Another post is sent.
     again_at(
         &home,
         "posts:create -c y -i cm4ean69r0003w8w1cdomox9n -s 2030-01-01",
@@ -238,9 +238,9 @@ fn unanswered_post_is_forgotten_after_a_day() {
     again_at(&home, POST, &server).run().code(0);
 }
 
-/// What is read from files and stdin is part of the request.
+/// The content of files and stdin is part of the request.
 #[test]
-fn unanswered_post_is_known_by_its_files() {
+fn unanswered_post_is_identified_by_its_files_too() {
     let server = Server::new(|asked, _| match asked.text().as_str() {
         "[1]" => Reply::Drop,
         _ => Reply::json(201, "[]"),
@@ -262,7 +262,7 @@ fn unanswered_post_is_known_by_its_files() {
 }
 
 #[test]
-fn result_that_cannot_be_printed_is_no_success_of_a_write() {
+fn unprinted_result_of_a_write_is_no_success() {
     let rows = [
         ("integrations:list", 0, 1),
         ("api GET /x", 0, 1),

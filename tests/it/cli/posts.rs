@@ -1,4 +1,4 @@
-//! Posts against Postiz' stand-in: channels by name, files, texts, dates, and what is refused before anything is sent.
+//! The posts' commands against Postiz' stand-in: channels by name, files, texts, dates, and refusals before any request.
 
 use std::time::{Duration, SystemTime};
 
@@ -48,7 +48,7 @@ fn ids(body: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// `posts:create --dry-run` for a channel that needs no look-up: nobody is asked for anything.
+/// `posts:create --dry-run` for a channel that needs no look-up, so that no request is sent.
 fn dry_run(arguments: &[&str]) -> Done {
     let cli = postiz("posts:create --dry-run -s 2030-01-15T10:00:00Z -i").arg(CHANNEL);
     let cli = cli
@@ -73,7 +73,7 @@ fn parts_of(body: &Value) -> String {
 const SOON: &str = "2030-01-15T10:00:00Z";
 
 #[test]
-fn channels_go_by_id_name_or_platform() {
+fn channels_are_found_by_id_name_or_platform() {
     let rows: [(&[&str], &[&str]); 7] = [
         (&["-i", "ch-x"], &["ch-x"]),
         (&["-i", "x,linkedin"], &["ch-x", "ch-linkedin"]),
@@ -97,7 +97,7 @@ fn channels_go_by_id_name_or_platform() {
             .code(0)
             .stderr("");
         assert_eq!(ids(&only_post(&fake)), expected);
-        // Whoever says IDs is asked for nothing more, like with the npm CLI.
+        // IDs need no look-up, as in the npm CLI.
         let asked = fake.requests_to("/public/v1/integrations").len();
         assert_eq!(asked, usize::from(expected[0].starts_with("ch-")));
     });
@@ -158,7 +158,7 @@ fn unknown_and_ambiguous_channels_are_refused() {
 }
 
 #[test]
-fn settings_of_one_channel_come_on_top() {
+fn settings_of_one_channel_override_those_of_all() {
     let fake = FakePostiz::start();
     let settings = [
         "--settings",
@@ -212,7 +212,7 @@ fn media_belong_to_the_part_before_them() {
             ],
             "A:x://a B:x://b,x://c",
         ),
-        // All at the end: by count, as npm always pairs.
+        // When all are at the end, they pair up by count, as always in the npm CLI.
         (
             &["-c", "A", "-c", "B", "-m", "x://a", "-m", "x://b"],
             "A:x://a B:x://b",
@@ -234,7 +234,7 @@ fn media_belong_to_the_part_before_them() {
 }
 
 #[test]
-fn parts_that_make_no_sense_are_refused() {
+fn inconsistent_parts_are_refused() {
     let rows: [(&[&str], &str); 14] = [
         (&["-c", "A", "-m", ""], "-m is empty"),
         (
@@ -338,7 +338,7 @@ fn files_are_uploaded_before_the_post() {
 }
 
 #[test]
-fn files_that_cannot_be_sent_end_it_first() {
+fn unusable_file_stops_the_post() {
     for (media, what) in [
         ("a.png,nope.png", "cannot read nope.png"),
         ("empty.png", "empty.png is empty"),
@@ -358,7 +358,7 @@ fn files_that_cannot_be_sent_end_it_first() {
             .stderr_has("nothing was sent");
         assert!(fake.requests().is_empty(), "{media}");
     }
-    // A failed upload ends it too.
+    // A failed upload stops the post too.
     let fake = FakePostiz::start();
     let refused = Response::json(400, &json!({"msg": "File type not allowed"}));
     fake.misbehave("/public/v1/upload", Fault::Answer(refused));
@@ -451,7 +451,7 @@ fn text_comes_from_files_and_stdin() {
 }
 
 #[test]
-fn html_is_guessed_and_said() {
+fn html_is_recognised_and_reported() {
     let told = "warning: the text holds <p>, so it is sent as HTML";
     for (text, flag, sent, warning) in [
         ("I <3 Q&A", None, "<p>I &lt;3 Q&amp;A</p>", ""),
@@ -495,7 +495,7 @@ fn berlin(home: &Home) -> std::path::PathBuf {
 }
 
 #[test]
-fn times_are_in_the_zone_that_is_named() {
+fn times_are_in_the_named_zone() {
     let run = |arguments: &[&str], zones: Option<&str>| {
         let fake = FakePostiz::start();
         let cli = create(&fake, &["-i", "x"]).args(arguments.iter().copied());
@@ -605,7 +605,7 @@ fn dates_that_have_passed_are_refused() {
 }
 
 #[test]
-fn next_is_a_free_slot() {
+fn next_means_the_next_free_slot() {
     let fake = FakePostiz::start();
     let slot = json!({"date": "2030-02-01T09:30:00"});
     fake.misbehave(
@@ -636,7 +636,7 @@ fn next_is_a_free_slot() {
 }
 
 #[test]
-fn delay_of_more_than_a_day_is_warned_of() {
+fn delay_of_more_than_a_day_gets_a_warning() {
     for (delay, warned) in [
         ("1440", false),
         ("1441", true),
@@ -686,12 +686,12 @@ fn texts_too_long_for_a_channel_are_refused() {
         done.code(0);
         assert_eq!(writes(&fake).len(), 1);
     }
-    // Where the count is not sure, Postiz decides.
+    // Where the count is uncertain, Postiz decides.
     let (done, fake) = run(&["-c", &address, "-i", "x"]);
     done.code(1).stderr_has("too long");
     assert_eq!(writes(&fake).len(), 1);
     run(&["-c", &long, "-i", "linkedin"]).0.code(0);
-    // A draft can be shortened later; and no limit is known where Postiz names none.
+    // A draft can be shortened later. No limit is known where Postiz names none.
     let (done, _) = run(&["-c", &long, "-i", "x", "-t", "draft"]);
     done.stderr_has("warning: part 1 has 281 characters");
     for answer in [
@@ -703,7 +703,7 @@ fn texts_too_long_for_a_channel_are_refused() {
         let cli = postiz("posts:create -i linkedin -c").args([&long, "-s", SOON]);
         signed_in(&fake, cli).run().code(0);
     }
-    // Short texts fit everywhere: nobody is asked.
+    // A short text fits everywhere, and needs no request for the limit.
     let (_, fake) = run(&["-c", "short", "-i", "x"]);
     assert!(
         fake.requests()
@@ -713,7 +713,7 @@ fn texts_too_long_for_a_channel_are_refused() {
 }
 
 #[test]
-fn files_of_a_wrong_shape_are_named_with_the_right_one() {
+fn wrong_shape_of_a_file_is_explained() {
     for (wrong, what) in [
         (
             r#"{"integrations":["x"],"posts":[]}"#,
@@ -769,7 +769,7 @@ fn list_filters_by_state_and_group() {
 }
 
 #[test]
-fn list_takes_whole_days_in_a_zone() {
+fn list_accepts_whole_days_in_a_zone() {
     let fake = FakePostiz::start();
     let cli = signed_in(
         &fake,
@@ -789,7 +789,7 @@ fn list_takes_whole_days_in_a_zone() {
 }
 
 #[test]
-fn delete_takes_an_id_or_a_group() {
+fn delete_accepts_an_id_or_a_group() {
     let fake = FakePostiz::start();
     signed_in(&fake, postiz("posts:delete --group group-lost"))
         .run()
@@ -812,9 +812,9 @@ fn delete_takes_an_id_or_a_group() {
         .stdout_has("Usage: postiz posts:delete [id] [flags]");
 }
 
-/// All drafts of a customer, in the line that README and `postiz skill` name.
+/// README and `postiz skill` show this line, for all drafts of a customer.
 #[test]
-fn delete_of_all_drafts_is_one_line() {
+fn one_line_deletes_all_drafts() {
     let fake = FakePostiz::start();
     for kind in ["draft", "draft", "schedule"] {
         create(&fake, &["-i", "linkedin,x", "-s", SOON, "-t", kind])
@@ -855,7 +855,7 @@ fn delete_of_all_drafts_is_one_line() {
 }
 
 #[test]
-fn old_flags_are_ignored_and_said_to_be() {
+fn old_flags_are_reported_as_ignored() {
     let fake = FakePostiz::start();
     let done = create(&fake, &["-i", "x", "-s", SOON, "-p", "x"])
         .run()
@@ -946,7 +946,7 @@ fn update_changes_the_post_in_place() {
 }
 
 #[test]
-fn update_refuses_rather_than_drop() {
+fn update_refuses_to_drop_parts_or_media() {
     let refused = |fake: &FakePostiz, arguments: &str, code: i32, what: &str| -> Done {
         let cli = postiz("posts:update").args(arguments.split_whitespace());
         let done = signed_in(fake, cli)
@@ -994,7 +994,7 @@ fn update_refuses_rather_than_drop() {
         "there is no post `post-none`",
     );
     refused(&fake, "post-lost -c New --text-only", 1, "is published");
-    // Of an older Postiz, which lists less.
+    // An older Postiz lists less.
     let post = json!({
         "id": "old", "content": "a", "publishDate": SOON, "state": "DRAFT", "group": "g", "integration": {"id": "ch-x"},
     });

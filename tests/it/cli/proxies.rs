@@ -1,18 +1,18 @@
-//! Proxies, as the environment names them: which one is asked, how, and what is said when it does not help.
+//! Proxies that the environment names: which one is used, how, and the messages when it fails.
 
 use super::harness::{Cli, Reply, Server, postiz};
 
-/// A proxy that refuses, and so shows that it was asked.
+/// A proxy that refuses, which shows that it was used.
 fn refusing_proxy(status: u16) -> Server {
     Server::new(move |_, _| Reply::html(status, "<p>no</p>"))
 }
 
-/// A proxy that answers for the server, whatever it is asked.
+/// A proxy that answers every request itself.
 fn answering_proxy() -> Server {
     Server::always(200, "[]")
 }
 
-/// A list of the API at `url`, which no request may reach but through a proxy.
+/// A request to the API at `url`, which is reachable only through a proxy.
 fn list(url: &str) -> Cli {
     postiz("integrations:list")
         .var("POSTIZ_API_KEY", "key-0123456789abcdef")
@@ -90,7 +90,7 @@ fn https_asks_for_a_tunnel() {
 }
 
 #[test]
-fn proxy_of_another_scheme_is_not_asked() {
+fn proxy_of_another_scheme_is_not_used() {
     let (proxy, api) = (refusing_proxy(403), Server::always(200, "[]"));
     for name in ["https_proxy", "HTTPS_PROXY"] {
         let cli = postiz("integrations:list").key_for(&api);
@@ -106,9 +106,9 @@ fn proxy_of_another_scheme_is_not_asked() {
     assert_eq!((proxy.asked().len(), api.asked().len()), (0, 3));
 }
 
-/// What Clash tells its users to set.
+/// Clash tells its users to set the variables so.
 #[test]
-fn proxy_is_used_where_the_last_variable_names_socks() {
+fn proxy_is_used_although_all_proxy_names_socks() {
     for (url, line) in [
         (
             "http://postiz.test",
@@ -129,7 +129,7 @@ fn proxy_is_used_where_the_last_variable_names_socks() {
 }
 
 #[test]
-fn socks_is_passed_over_and_said_once() {
+fn socks_proxy_is_skipped_and_reported_once() {
     let (proxy, api) = (answering_proxy(), Server::always(200, "[]"));
     let socks = "socks5://me:word@127.0.0.1:1";
     let cli = list("http://postiz.test").var("http_proxy", socks);
@@ -180,7 +180,7 @@ fn credentials_of_the_proxy_are_sent_and_not_shown() {
 }
 
 #[test]
-fn refusal_of_the_proxy_is_said_and_not_tried_again() {
+fn proxy_refusal_is_reported_and_not_retried() {
     for (url, status, part) in [
         (
             "http://postiz.test",
@@ -214,7 +214,7 @@ fn refusal_of_the_proxy_is_said_and_not_tried_again() {
             .stderr_has("NO_PROXY");
         assert_eq!(proxy.asked().len(), 1, "{url} {status}");
     }
-    // What a server says in JSON is the server's.
+    // An answer in JSON is the server's.
     let proxy = Server::always(403, "{\"msg\":\"not yours\"}");
     let done = list("http://postiz.test")
         .var("all_proxy", proxy.url())
@@ -224,7 +224,7 @@ fn refusal_of_the_proxy_is_said_and_not_tried_again() {
 }
 
 #[test]
-fn proxy_that_cannot_reach_the_server_is_asked_again() {
+fn proxy_that_cannot_reach_the_server_is_retried() {
     let proxy = refusing_proxy(502);
     let done = list("https://postiz.test")
         .var("all_proxy", proxy.url())
@@ -235,7 +235,7 @@ fn proxy_that_cannot_reach_the_server_is_asked_again() {
 }
 
 #[test]
-fn proxy_that_is_not_there_is_named() {
+fn missing_proxy_is_named() {
     for url in ["http://postiz.test", "https://postiz.test"] {
         let cli = postiz("api POST /x")
             .var("POSTIZ_API_KEY", "k")
@@ -248,7 +248,7 @@ fn proxy_that_is_not_there_is_named() {
             .stderr_has("the proxy http://127.0.0.1:1 failed: connection refused")
             .stderr_has("requests go through a proxy");
     }
-    // What answers is no proxy.
+    // A server that is no proxy.
     let proxy = Server::new(|_, _| Reply::Raw(b"SSH-2.0-x\r\n\r\n".to_vec()));
     let cli = postiz("api POST /x").var("POSTIZ_API_KEY", "k");
     let cli = cli
@@ -258,7 +258,7 @@ fn proxy_that_is_not_there_is_named() {
 }
 
 #[test]
-fn value_that_is_no_proxy_is_an_error() {
+fn variable_without_a_proxy_url_is_an_error() {
     let api = Server::always(200, "[]");
     for value in [
         "http://[bad:word",

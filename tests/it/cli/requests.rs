@@ -1,4 +1,4 @@
-//! One request a command, byte for byte, and what comes back on stdout.
+//! The request of each command, byte for byte, and its result on stdout.
 
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::harness::{CHANNEL, Cli, Reply, Server, each, postiz};
 
-/// Each row: arguments after the command line's name, the request's line, its body.
+/// Each row has the arguments, the request line, and the body.
 #[test]
-fn each_command_sends_its_request() {
+fn command_sends_its_request() {
     let rows: [(&[&str], &str, &str); 26] = [
         (
             &[
@@ -151,7 +151,7 @@ fn each_command_sends_its_request() {
         cli.home.write("body.json", " [1]\n");
         let done = cli.run().code(0).stderr("");
         if arguments[0] == "api" {
-            // As it is.
+            // The body is sent unchanged.
             done.stdout(r#"{"z":1.0,"a":12345678901234567890,"e":[]}"#);
         } else {
             done.stdout("{\n  \"z\": 1.0,\n  \"a\": 12345678901234567890,\n  \"e\": []\n}\n");
@@ -236,9 +236,9 @@ fn create_sends_what_the_npm_cli_sends() {
     assert_eq!(asked.text(), expected);
 }
 
-/// Text is never read as flags, and arrives as it was typed.
+/// Text that looks like a flag is sent, too.
 #[test]
-fn content_of_every_kind_arrives() {
+fn content_arrives_unchanged() {
     let long = "ä".repeat(50_000);
     let contents = [
         "- item",
@@ -270,7 +270,7 @@ fn content_of_every_kind_arrives() {
                 .args(spelling)
                 .key_for(&server);
             cli.run().code(0);
-            // A long one is preceded by a look at how much the channel takes.
+            // Before a long text, the channel's limit is requested.
             let sent = server.asked().pop().unwrap().text();
             let body: Value = serde_json::from_str(&sent).unwrap();
             assert_eq!(body["posts"][0]["value"][0]["content"], content);
@@ -279,7 +279,7 @@ fn content_of_every_kind_arrives() {
 }
 
 #[test]
-fn create_understands_its_switches() {
+fn create_accepts_its_switches() {
     for (arguments, field, expected) in [
         ("--no-shortLink", "shortLink", "false"),
         ("--no-short-link", "shortLink", "false"),
@@ -302,7 +302,7 @@ fn create_understands_its_switches() {
 }
 
 #[test]
-fn create_from_a_file_or_stdin_changes_nothing() {
+fn create_sends_a_file_or_stdin_unchanged() {
     let text = "{\"b\": 1.0, \"a\": 12345678901234567890,\n \"é\": \"\\u00e9\"}";
     let server = Server::always(201, "[]");
     let cli = postiz("posts:create -j post.json").key_for(&server);
@@ -327,7 +327,7 @@ fn create_from_a_file_or_stdin_changes_nothing() {
 }
 
 #[test]
-fn files_that_are_no_json_are_named() {
+fn file_that_is_not_json_is_named() {
     let server = Server::always(201, "[]");
     for (content, wrong) in [
         ("", "does not hold JSON"),
@@ -393,7 +393,7 @@ fn date_of(text: &str) -> SystemTime {
 }
 
 #[test]
-fn an_empty_success_is_null() {
+fn empty_success_is_null() {
     for status in [200, 204] {
         let server = Server::new(move |_, _| Reply::json(status, ""));
         postiz("posts:delete p1")
@@ -406,7 +406,7 @@ fn an_empty_success_is_null() {
 }
 
 #[test]
-fn a_request_without_a_body_says_so_where_one_is_usual() {
+fn request_without_a_body_has_content_length_0_where_one_is_usual() {
     for (method, length) in [
         ("POST", Some("0")),
         ("PATCH", Some("0")),
@@ -426,9 +426,9 @@ fn a_request_without_a_body_says_so_where_one_is_usual() {
     }
 }
 
-/// HEAD has no body; `api` prints what there is.
+/// HEAD has no body.
 #[test]
-fn api_prints_the_body_as_it_is() {
+fn api_prints_the_body_unchanged() {
     let server = Server::new(|_, _| Reply::Answer(200, String::new(), b"\x00raw \xff\n".to_vec()));
     let output = postiz("api GET /x")
         .key_for(&server)
@@ -449,9 +449,9 @@ fn api_prints_the_body_as_it_is() {
         .stderr_has("cannot be part of a URL");
 }
 
-/// Files that are read whole are capped, and may be pipes: neither an endless one nor a large one fills the memory.
+/// Files and pipes that are read whole must not fill the memory.
 #[test]
-fn texts_are_capped() {
+fn text_length_is_limited() {
     let server = Server::always(201, "[]");
     for (command, name) in [
         ("posts:create --json /dev/zero", "/dev/zero"),

@@ -1,4 +1,4 @@
-//! What is sent again, what is not, and where redirects lead.
+//! Which requests are retried, and which redirects are followed.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ const PUT: &str = "posts:status p1 -s draft";
 const DELETE: &str = "posts:delete p1";
 const POST: &str = "posts:create -c x -i cm4ean69r0003w8w1cdomox9n -s 2030-01-01";
 
-/// Fails so often, then succeeds.
+/// A server that fails so many times, and then succeeds.
 fn failing(times: usize, reply: fn() -> Reply) -> Server {
     Server::new(move |_, before| {
         if before < times {
@@ -42,17 +42,17 @@ fn idempotent_requests_are_tried_three_times() {
             .stderr("");
         assert_eq!(server.asked().len(), 3);
         let server = failing(3, failure);
-        let is_lost = matches!(failure(), Reply::Drop) && command != GET;
-        let code = if is_lost { 5 } else { 1 };
+        let is_unanswered = matches!(failure(), Reply::Drop) && command != GET;
+        let code = if is_unanswered { 5 } else { 1 };
         postiz(command).key_for(&server).run().code(code).stdout("");
         assert_eq!(server.asked().len(), 3);
     });
 }
 
 #[test]
-fn a_post_is_never_sent_twice() {
+fn post_is_never_sent_twice() {
     each(FAILURES, |failure| {
-        // 503 says that nothing was done.
+        // After a 503 nothing was done.
         let is_refused = matches!(failure(), Reply::Answer(503, ..));
         let code = if is_refused { 1 } else { 5 };
         for command in [
@@ -73,9 +73,9 @@ fn a_post_is_never_sent_twice() {
     });
 }
 
-/// What was refused so was not done.
+/// A request that got a 429 was not processed.
 #[test]
-fn post_that_came_too_soon_is_sent_again() {
+fn post_after_a_429_is_retried() {
     for command in [POST, "upload a.png", "api POST /x"] {
         let server = failing(2, || Reply::json(429, "{}").with("Retry-After: 1"));
         let cli = postiz(command).key_for(&server);
@@ -87,9 +87,9 @@ fn post_that_came_too_soon_is_sent_again() {
     }
 }
 
-/// Without `Retry-After` nobody claims that Postiz asked for a pause, and there is one try more.
+/// The message then does not claim that Postiz asked to wait.
 #[test]
-fn too_many_requests_without_a_time_are_tried_once_more() {
+fn status_429_without_retry_after_is_retried_once() {
     each([GET, POST], |command| {
         let server = failing(2, || Reply::json(429, r#"{"message":"slow"}"#));
         let done = postiz(command).key_for(&server).run().code(1);
@@ -101,9 +101,9 @@ fn too_many_requests_without_a_time_are_tried_once_more() {
     });
 }
 
-/// Slow servers: `--timeout`, `POSTIZ_TIMEOUT`, and no limit for `api` and `upload`.
+/// `api` and `upload` have no limit by default.
 #[test]
-fn answer_may_take_as_long_as_the_user_says() {
+fn timeout_is_set_by_flag_or_variable() {
     let slow = || {
         Server::new(|_, _| {
             std::thread::sleep(Duration::from_secs(2));
@@ -146,9 +146,9 @@ fn answer_may_take_as_long_as_the_user_says() {
     }
 }
 
-/// Other failures are answers, and a second try would get the same.
+/// A second try would get the same answer.
 #[test]
-fn other_statuses_are_not_tried_again() {
+fn other_statuses_are_not_retried() {
     each([400, 401, 403, 404, 409, 500, 501], |status| {
         let server = Server::new(move |_, _| Reply::json(status, "{}"));
         postiz(GET).key_for(&server).run();
@@ -157,7 +157,7 @@ fn other_statuses_are_not_tried_again() {
 }
 
 #[test]
-fn too_many_requests_are_waited_out() {
+fn status_429_waits_for_retry_after() {
     let server = failing(1, || Reply::json(429, "{}").with("Retry-After: 1"));
     postiz(GET)
         .key_for(&server)
@@ -166,7 +166,7 @@ fn too_many_requests_are_waited_out() {
         .stderr("Postiz asks to wait 1 s\n");
     let asked = server.asked();
     assert!(asked[1].at - asked[0].at >= Duration::from_secs(1));
-    // Nobody waits an hour.
+    // An hour is too long to wait.
     let server = failing(1, || {
         Reply::json(429, r#"{"message":"slow"}"#).with("Retry-After: 3600")
     });
@@ -179,7 +179,7 @@ fn too_many_requests_are_waited_out() {
 }
 
 #[test]
-fn a_get_follows_redirects_within_its_origin() {
+fn get_follows_redirects_within_its_origin() {
     let server = Server::new(|asked, _| match asked.target.as_str() {
         "/api/public/v1/integrations" => Reply::json(307, "").with("Location: /elsewhere?x=1"),
         "/elsewhere?x=1" => Reply::json(301, "").with("Location: last"),
@@ -203,9 +203,9 @@ fn a_get_follows_redirects_within_its_origin() {
     );
 }
 
-/// A token must not go where an answer says, and a POST must not become a GET.
+/// The token must not go to another origin, and a POST must not become a GET.
 #[test]
-fn other_redirects_are_errors_that_name_the_target() {
+fn other_redirect_is_an_error_that_names_the_target() {
     let other = Server::always(200, "[]");
     for target in [
         format!("{}/x", other.url()),

@@ -1,4 +1,4 @@
-//! Completions in the shells that they are for, and homes that are missing, somebody else's, or cannot be written to.
+//! Completions in their shells; and homes that are missing, another user's, or not writable.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use super::harness::{Cli, Home, TOKEN};
 use crate::support::{program, run};
 
-/// What `shell` prints when it runs `script` with `postiz` in its PATH; `None`, with a word on why, where it is not there.
+/// The output of `shell` for `script`, with `postiz` in its PATH; `None`, with a message, where the shell is not installed.
 fn in_shell(shell: &str, arguments: &[&str], script: &str) -> Option<String> {
     let home = Home::new();
     std::os::unix::fs::symlink(program("postiz"), home.file("postiz")).unwrap();
@@ -53,7 +53,7 @@ fn fish_completes_commands_and_flags() {
     assert_eq!(words, ["upload", "--startDate", "--state"], "{offers}");
 }
 
-/// zsh completes in a terminal alone: one zsh types into another.
+/// zsh completes only in a terminal, so that one zsh types into another.
 #[test]
 fn zsh_completes_commands_and_flags() {
     let script = r#"
@@ -80,7 +80,7 @@ fn zsh_completes_commands_and_flags() {
 }
 
 #[test]
-fn head_takes_what_it_wants_and_nobody_complains() {
+fn reader_that_closes_early_is_no_error() {
     for command in ["--help", "completions bash", "posts:create --help"] {
         let script = format!("set -o pipefail; postiz {command} | head -n 1");
         let line = in_shell("bash", &["-c"], &script).unwrap();
@@ -88,9 +88,8 @@ fn head_takes_what_it_wants_and_nobody_complains() {
     }
 }
 
-/// Without a home there is nowhere to keep a login; an API key needs none.
 #[test]
-fn without_a_home() {
+fn missing_home_is_an_error_for_logins_alone() {
     for home in [None, Some(""), Some("/nowhere")] {
         let folder = Home::new();
         let cli = |arguments: &str| {
@@ -118,9 +117,9 @@ fn without_a_home() {
     }
 }
 
-/// Somebody else's home, as `sudo` without `-H` leaves it, and one that cannot be written to: told, not broken.
+/// `sudo` without `-H` keeps the caller's home. A home may also be read-only.
 #[test]
-fn a_home_of_somebody_else() {
+fn foreign_home_is_reported() {
     let home = Home::new();
     home.signed_in("http://127.0.0.1:1");
     let as_nobody = |arguments: &str| {

@@ -1,4 +1,4 @@
-//! What a person at a terminal sees. `script` (util-linux) gives the program a real pseudo-terminal.
+//! The output on a terminal. `script` (util-linux) gives the program a real pseudo-terminal.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::harness::{Cli, Reply, Server, postiz, until};
 
-/// Confirms the login at the third poll, so that the time left is seen to count down.
+/// Grants the third poll, so that the time left counts down before.
 fn auth_server() -> Server {
     Server::new(|asked, before| match asked.target.as_str() {
         "/device/code" => Reply::json(
@@ -20,7 +20,7 @@ fn auth_server() -> Server {
     })
 }
 
-/// The program's bytes on a terminal of this many columns.
+/// The program's output on a terminal of this many columns.
 fn on_terminal(cli: &Cli, columns: u32) -> String {
     let command = cli.command();
     let words: Vec<String> = std::iter::once(command.get_program())
@@ -30,7 +30,7 @@ fn on_terminal(cli: &Cli, columns: u32) -> String {
     let mut script = Command::new("script");
     script.args([
         "-qec",
-        // A browser that was just opened must outlive this terminal.
+        // The browser that was just opened must survive the end of this terminal.
         &format!("trap '' HUP; stty cols {columns}; exec {}", words.join(" ")),
         "/dev/null",
     ]);
@@ -55,7 +55,7 @@ fn on_terminal(cli: &Cli, columns: u32) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-/// What is left on a screen of this many columns: enough of a terminal for what the program sends.
+/// The final screen of this many columns. It interprets the sequences that the program sends.
 fn screen(bytes: &str, columns: usize) -> Vec<String> {
     let mut rows: Vec<Vec<char>> = vec![Vec::new()];
     let (mut column, mut wraps) = (0, true);
@@ -102,7 +102,7 @@ fn login(server: &Server) -> Cli {
     postiz("auth:login --no-browser")
         .var("POSTIZ_AUTH_SERVER", server.url())
         .var("TERM", "xterm-256color")
-        // The API of these logins is not there, and is not looked for outside of this machine.
+        // These logins have no API, and must not look for one outside of this machine.
         .var("https_proxy", "http://127.0.0.1:1")
 }
 
@@ -115,7 +115,7 @@ fn time_left_counts_down_in_place() {
     }
     assert!(bytes.contains("\x1b[1mWDJB-MJHT\x1b[0m\r\n"), "{bytes:?}");
     let screen = screen(&bytes, 80);
-    // Nothing of the countdown stays, and code and address stand alone.
+    // The countdown is removed, and code and address are alone on their lines.
     assert!(
         !screen.iter().any(|row| row.contains("left")),
         "{screen:#?}"
@@ -129,9 +129,9 @@ fn time_left_counts_down_in_place() {
     );
 }
 
-/// A countdown that is wider than the terminal would otherwise fill a new row each second.
+/// A countdown wider than the terminal would fill a new row each second.
 #[test]
-fn a_narrow_terminal_shows_one_line() {
+fn narrow_terminal_shows_one_line() {
     let server = auth_server();
     let bytes = on_terminal(&login(&server), 12);
     let cut = bytes.find("Signed in.").unwrap();
@@ -154,7 +154,7 @@ fn no_color_is_respected() {
 }
 
 #[test]
-fn a_dumb_terminal_gets_no_escapes() {
+fn dumb_terminal_gets_no_escapes() {
     let server = auth_server();
     let cli = postiz("auth:login --no-browser").var("POSTIZ_AUTH_SERVER", server.url());
     let bytes = on_terminal(&cli.var("TERM", "dumb"), 80);
@@ -166,7 +166,7 @@ fn a_dumb_terminal_gets_no_escapes() {
 }
 
 #[test]
-fn without_a_terminal_there_are_no_escapes() {
+fn output_without_a_terminal_has_no_escapes() {
     let server = auth_server();
     login(&server)
         .run()
@@ -176,9 +176,9 @@ fn without_a_terminal_there_are_no_escapes() {
         .hides("left");
 }
 
-/// A QR code is never the only way.
+/// The QR code is never the only way.
 #[test]
-fn a_qr_code_comes_with_code_and_address() {
+fn qr_code_comes_with_code_and_address() {
     let server = auth_server();
     let cli = postiz("auth:login --no-browser --qr")
         .var("POSTIZ_AUTH_SERVER", server.url())
@@ -194,7 +194,7 @@ fn a_qr_code_comes_with_code_and_address() {
     done.hides("\x1b").stderr_has("█▀");
 }
 
-/// What a phone's camera reads from a picture of half blocks, where a block is light.
+/// What a phone's camera reads from a picture of half blocks. Blocks are light.
 fn scanned(picture: &[&str]) -> String {
     const SCALE: usize = 6;
     let rows: Vec<Vec<bool>> = picture
@@ -214,7 +214,7 @@ fn scanned(picture: &[&str]) -> String {
 }
 
 #[test]
-fn the_qr_code_leads_to_the_page() {
+fn qr_code_leads_to_the_page() {
     let server = auth_server();
     let cli = postiz("auth:login --no-browser --qr").var("POSTIZ_AUTH_SERVER", server.url());
     let stderr = cli.run().code(0).stderr;
@@ -226,7 +226,7 @@ fn the_qr_code_leads_to_the_page() {
 }
 
 #[test]
-fn a_terminal_gets_json_without_control_characters() {
+fn terminal_gets_json_without_control_characters() {
     let server = Server::always(200, "[\"a\u{9b}31m\",\"b\u{7f}\"]");
     let bytes = on_terminal(
         &postiz("integrations:list")
@@ -240,7 +240,7 @@ fn a_terminal_gets_json_without_control_characters() {
         80,
     );
     assert_eq!(bytes, "[\"a31m\",\"b\"]\r\n");
-    // A program gets what was sent.
+    // A program gets the bytes that were sent.
     postiz("api GET /x")
         .key_for(&server)
         .run()
@@ -248,9 +248,9 @@ fn a_terminal_gets_json_without_control_characters() {
         .stdout("[\"a\u{9b}31m\",\"b\u{7f}\"]");
 }
 
-/// A server that takes its time: an upload that is done at once shows nothing.
+/// The server is slow, since a fast upload shows nothing.
 #[test]
-fn an_upload_shows_its_progress() {
+fn upload_shows_its_progress() {
     const SIZE: usize = 20_000_000;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -265,7 +265,7 @@ fn an_upload_shows_its_progress() {
         stream
             .write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}")
             .unwrap();
-        // What is left of the form's end.
+        // The end of the form.
         stream
             .set_read_timeout(Some(Duration::from_millis(200)))
             .unwrap();
@@ -284,7 +284,6 @@ fn an_upload_shows_its_progress() {
     assert_eq!(screen(&bytes, 100), ["{}", ""]);
 }
 
-/// Nobody looks at nothing for long.
 #[test]
 fn slow_answer_is_announced() {
     let slow = || {
@@ -323,9 +322,9 @@ fn slow_answer_is_announced() {
     assert_eq!(screen(&bytes, 80), ["[]", ""]);
 }
 
-/// The page is opened only for a person at a terminal, and by no browser that is not wanted.
+/// Only on a terminal, and only by a browser that is wanted.
 #[test]
-fn connecting_a_channel_opens_its_page() {
+fn connect_opens_the_page() {
     for (line, words, is_opened) in [
         (
             "integrations:connect x",
@@ -359,9 +358,9 @@ fn connecting_a_channel_opens_its_page() {
     }
 }
 
-/// An address that is no web page is shown, and never opened.
+/// Another address is only shown.
 #[test]
-fn connecting_opens_web_pages_alone() {
+fn connect_opens_only_web_pages() {
     let server = Server::always(200, r#"{"url":"file:///etc/passwd"}"#);
     let cli = postiz("integrations:connect x")
         .key_for(&server)

@@ -1,4 +1,4 @@
-//! `upload`: the form, file names, several files, files that change on their way, and memory.
+//! `upload`: the form, file names, several files, files that change during the upload, and memory.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -21,7 +21,7 @@ fn server() -> Server {
     })
 }
 
-/// The parts of the form: the head of its one part, and the file.
+/// The head and the content of the form's only part.
 fn form(asked: &Asked) -> (String, Vec<u8>) {
     let content_type = asked.header("content-type").unwrap();
     let boundary = content_type
@@ -43,7 +43,7 @@ fn form(asked: &Asked) -> (String, Vec<u8>) {
 }
 
 #[test]
-fn the_form_is_the_one_that_browsers_send() {
+fn form_is_that_of_browsers() {
     let names: [(OsString, &str, &str); 6] = [
         ("photo.PNG".into(), "photo.PNG", "image/png"),
         (
@@ -87,7 +87,7 @@ fn the_form_is_the_one_that_browsers_send() {
 }
 
 #[test]
-fn one_file_gives_its_record_and_several_give_a_list() {
+fn one_file_gives_a_record_and_several_give_a_list() {
     let server = server();
     let cli = postiz("upload sub/a.png").key_for(&server);
     cli.home.write("sub/a.png", "a").write("b.png", "bb");
@@ -109,9 +109,9 @@ fn one_file_gives_its_record_and_several_give_a_list() {
     assert!(form(&server.asked()[0]).0.contains("filename=\"a.png\""));
 }
 
-/// One wrong name among several must not leave the others behind on the server.
+/// A wrong name among several must not leave the others uploaded.
 #[test]
-fn files_are_looked_at_before_any_request() {
+fn files_are_checked_before_any_request() {
     let server = server();
     let cases: [(&[&str], &str); 5] = [
         (&["a.png", "nope.png"], "cannot read nope.png: "),
@@ -132,7 +132,7 @@ fn files_are_looked_at_before_any_request() {
 }
 
 #[test]
-fn standard_input_is_sent_without_knowing_its_length() {
+fn stdin_of_unknown_length_is_streamed() {
     let server = server();
     let bytes: Vec<u8> = (0..300_000_u32)
         .map(|number| number.to_le_bytes()[0])
@@ -156,7 +156,7 @@ fn standard_input_is_sent_without_knowing_its_length() {
 }
 
 #[test]
-fn refusals_name_the_file() {
+fn refused_upload_names_the_file() {
     let rows = [
         (
             400,
@@ -185,9 +185,9 @@ fn refusals_name_the_file() {
     }
 }
 
-/// Their paths are what the next command needs, and uploading them again would leave them there twice.
+/// The next command needs their paths, and a second upload would leave copies.
 #[test]
-fn a_failure_among_several_prints_what_went_before() {
+fn failed_upload_prints_the_records_before_it() {
     let server = Server::new(|_, before| match before {
         0 | 1 => Reply::json(201, r#"{"path":"p"}"#),
         _ => Reply::json(400, r#"{"message":"Unsupported file type."}"#),
@@ -202,9 +202,9 @@ fn a_failure_among_several_prints_what_went_before() {
     assert_eq!(server.asked().len(), 3);
 }
 
-/// One that failed alone leaves stdout empty; one that went leaves a list, since several were asked for.
+/// stdout is empty when the first file fails.
 #[test]
-fn first_of_two_files_is_printed_as_a_list() {
+fn record_of_several_files_is_always_a_list() {
     let server = Server::new(|_, before| match before {
         0 => Reply::json(201, "{}"),
         _ => Reply::Drop,
@@ -219,7 +219,7 @@ fn first_of_two_files_is_printed_as_a_list() {
 }
 
 #[test]
-fn folder_is_uploaded_with_what_postiz_takes() {
+fn folder_upload_sends_what_postiz_accepts() {
     let server = server();
     let cli = postiz("upload -r photos").key_for(&server);
     for name in [
@@ -240,7 +240,7 @@ fn folder_is_uploaded_with_what_postiz_takes() {
     for (name, head) in ["a.jpg", "b.PNG", "c.mp4"].iter().zip(&names) {
         assert!(head.contains(&format!("filename=\"{name}\"")), "{head}");
     }
-    // Without -r it is a mistake; of one file it is a list all the same.
+    // Without -r it is an error. One file in a folder gives a list, too.
     Cli::at(cli.home.clone())
         .args(["upload", "photos"])
         .key_for(&server)
@@ -253,7 +253,7 @@ fn folder_is_uploaded_with_what_postiz_takes() {
     assert!(one.run().code(0).json().is_array());
 }
 
-/// More files than a program may have open.
+/// There are more files than a process may have open.
 #[test]
 fn folder_of_many_files_needs_few_descriptors() {
     let server = server();
@@ -285,7 +285,7 @@ fn folder_of_many_files_needs_few_descriptors() {
 }
 
 #[test]
-fn address_is_fetched_by_postiz() {
+fn url_is_fetched_by_postiz() {
     let server = Server::always(201, r#"{"path":"p"}"#);
     let cli = postiz("upload https://example.com/a.png a.png").key_for(&server);
     cli.home.write("a.png", "x");
@@ -312,7 +312,7 @@ fn address_is_fetched_by_postiz() {
     done.stderr_has("https://example.com/a.png is not uploaded: Postiz refused: Invalid URL");
 }
 
-/// Takes the first megabyte of a request, does something, and goes on or hangs up.
+/// A server that reads the first megabyte, calls `act`, and reads on or closes the connection.
 fn sluggish(act: impl FnOnce() + Send + 'static, goes_on: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -326,7 +326,7 @@ fn sluggish(act: impl FnOnce() + Send + 'static, goes_on: bool) -> String {
     url
 }
 
-/// A file of `size` zeros that takes no room.
+/// A sparse file of `size` zeros.
 fn sparse(cli: &Cli, name: &str, size: u64) {
     let mut file = File::create(cli.home.file(name)).unwrap();
     file.seek(SeekFrom::Start(size - 1)).unwrap();
@@ -342,7 +342,7 @@ fn upload_to(url: &str) -> Cli {
 const BIG: u64 = 50_000_000;
 
 #[test]
-fn a_connection_lost_in_the_middle_is_one_clear_error() {
+fn connection_that_breaks_during_an_upload_is_one_clear_error() {
     let cli = upload_to(&sluggish(|| {}, false));
     sparse(&cli, "big.mp4", BIG);
     let done = cli
@@ -355,7 +355,7 @@ fn a_connection_lost_in_the_middle_is_one_clear_error() {
 }
 
 #[test]
-fn a_file_that_changes_on_its_way_is_noticed() {
+fn file_that_changes_during_the_upload_is_an_error() {
     for (size, words) in [
         (BIG / 2, "big.mp4 shrank while it was sent"),
         (BIG * 2, "big.mp4 grew while it was sent"),
@@ -381,7 +381,7 @@ fn a_file_that_changes_on_its_way_is_noticed() {
     }
 }
 
-/// Two gigabytes through sixteen megabytes of memory, as the system has counted it by the time all are sent.
+/// Uploads 2 GB with at most 16 MB of memory, as the system counts it at the end.
 #[test]
 fn memory_does_not_grow_with_the_file() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -403,7 +403,7 @@ fn memory_does_not_grow_with_the_file() {
     assert!(kib <= 16 * 1024, "{kib} KiB");
 }
 
-/// Reads one request of known length to its end, and forgets it; its size.
+/// Reads one request of known length: its size.
 fn receive_all(stream: &mut TcpStream) -> u64 {
     let mut buffer = vec![0; 1 << 20];
     let mut head = Vec::new();

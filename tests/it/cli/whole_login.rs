@@ -1,4 +1,4 @@
-//! Logins against the real auth server, confirmed in a browser, with the API called afterwards.
+//! Logins with the real auth server, confirmed in a browser, and calls of the API afterwards.
 
 use std::io::{BufRead, BufReader};
 use std::process::Child;
@@ -9,7 +9,7 @@ use super::harness::{Cli, Done, Home};
 use crate::fake_postiz::FakePostiz;
 use crate::support::{Browser, Login, Store, TestServer, VerifyForm};
 
-/// `auth:login --json` that has shown its code and waits.
+/// A run of `auth:login --json` that has shown its code and waits.
 struct Waiting {
     child: Child,
     login: Login,
@@ -29,12 +29,14 @@ impl Waiting {
         Waiting { child, login, rest }
     }
 
-    /// The event that ends it, and the exit code.
-    fn end(mut self) -> (Value, Option<i32>) {
+    /// The last event, the exit code, and stderr.
+    fn end(mut self) -> (Value, Option<i32>, String) {
         let mut line = String::new();
         self.rest.read_line(&mut line).unwrap();
         let event = serde_json::from_str(&line).unwrap();
-        (event, self.child.wait().unwrap().code())
+        let output = self.child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        (event, output.status.code(), stderr)
     }
 }
 
@@ -42,15 +44,15 @@ fn run(home: &Home, line: &str) -> Done {
     Cli::at(home.clone()).args(line.split_whitespace()).run()
 }
 
-/// The CLI names the organisation; all parts are real.
+/// The CLI names the organisation.
 #[test]
-fn from_login_to_logout() {
+fn whole_login_works_from_login_to_logout() {
     let fake = FakePostiz::start();
     let server = TestServer::start(Store::Embedded, &fake);
     let home = Home::new();
     let waiting = Waiting::begin(&home, &server);
     waiting.login.approve(&mut Browser::new(), "ada");
-    let (event, code) = waiting.end();
+    let (event, code, _) = waiting.end();
     assert_eq!(
         (&event["event"], code),
         (&Value::from("done"), Some(0)),
@@ -69,9 +71,9 @@ fn from_login_to_logout() {
     run(&home, "auth:status").code(4);
 }
 
-/// Postiz keeps one login of an account: the one on the other machine ends, and says why.
+/// Postiz keeps one login per account. The other machine's error says why it ended.
 #[test]
-fn a_login_elsewhere_ends_this_one() {
+fn later_login_elsewhere_ends_this_one() {
     let fake = FakePostiz::start();
     let server = TestServer::start(Store::Embedded, &fake);
     let home = Home::new();
@@ -86,25 +88,32 @@ fn a_login_elsewhere_ends_this_one() {
         .stderr_has("a later login on another machine");
 }
 
-/// A refusal in the browser reaches the terminal with the next poll.
+/// The next poll ends the login. Its reference is the ID in the server's log.
 #[test]
-fn a_refusal_reaches_the_terminal() {
+fn denial_reaches_the_terminal() {
     let fake = FakePostiz::start();
     let server = TestServer::start(Store::Embedded, &fake);
     let home = Home::new();
     let waiting = Waiting::begin(&home, &server);
     let form = format!("action=deny&user_code={}", waiting.login.user_code());
     VerifyForm::open(&server).send(&server, &form, &[]);
-    let (event, code) = waiting.end();
+    let (event, code, stderr) = waiting.end();
     assert_eq!(
         (&event["error"], code),
         (&Value::from("access_denied"), Some(1))
     );
+    let reference = stderr
+        .lines()
+        .find_map(|line| line.strip_prefix("Reference: "));
+    let id = format!("id={}", reference.expect(&stderr));
+    let log = server.log();
+    let denied = log.lines().find(|line| line.contains("denied"));
+    assert!(denied.expect(&log).contains(&id), "{id}: {log}");
     assert!(home.credentials_folder().is_empty());
 }
 
 #[test]
-fn two_calls_with_the_real_server() {
+fn login_in_two_calls_works_with_the_real_server() {
     let fake = FakePostiz::start();
     let server = TestServer::start(Store::Embedded, &fake);
     let home = Home::new();

@@ -460,34 +460,26 @@ fn database_restart_without_descriptors_leaks_no_slot() {
     );
 }
 
-/// The janitor's first round meets the same panic; it goes on.
+/// A round of the janitor meets the same panic; it goes on.
 #[test]
 fn janitor_outlives_a_panic() {
-    let setup = TestServer::setup(Store::Postgres);
-    // So few that the listener gets one, and the first connection to the database not all that it needs.
-    let panicked = |limit: usize| {
-        let port = free_port();
-        let setup = setup.clone().var("PORT", &port.to_string());
-        let setup = setup.limited(&format!("-n {limit}"));
-        let mut server = setup.start_without_waiting();
-        server.address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(1) && server.child.try_wait().unwrap().is_none()
-        {
-            let log = server.log();
-            // After this line only the janitor asks the database.
-            let janitor = log.split_once("few file descriptors");
-            if log.contains("listening") && janitor.is_some_and(|(_, log)| log.contains("panic")) {
-                return Some(server);
-            }
-            // Its thread has begun, and fails at once.
-            thread::sleep(Duration::from_millis(5));
-        }
-        None
-    };
-    let server = (7..20)
-        .find_map(panicked)
-        .expect("the janitor panics with few descriptors");
+    // Each round connects anew to a database that is away.
+    let server = TestServer::setup(Store::Embedded)
+        .var(
+            "DATABASE_URL",
+            "postgres://u:p@127.0.0.1:1/x?sslmode=disable",
+        )
+        .times(&Times {
+            purge_period: Duration::from_secs(1),
+            ..Times::DEFAULT
+        })
+        .start();
+    eventually("it panics", || {
+        // Again, since a round may have had some open.
+        leave_descriptors(&server.child, 0);
+        server.log().contains("thread=janitor")
+    });
+    assert!(server.log().contains("panicked"), "{}", server.log());
     // A thread that ends by its panic ends at once; the janitor waits for its next round.
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(500) {
@@ -635,7 +627,9 @@ impl Unread {
         let port = free_port();
         let setup = TestServer::setup(Store::Embedded)
             .var("PORT", &port.to_string())
-            .var("LOG_FORMAT", format);
+            .var("LOG_FORMAT", format)
+            // Health checks are lines of this level.
+            .var("LOG_LEVEL", "debug");
         let mut child = setup
             .command()
             .stdin(Stdio::null())

@@ -6,26 +6,13 @@ use ureq::http::Method;
 
 use crate::cli::api::Api;
 use crate::cli::call::Call;
-use crate::cli::command::{Flag, Options, Takes, flag};
+use crate::cli::command::Options;
+use crate::cli::commands::posts::flags::DRY_RUN;
 use crate::cli::commands::posts::media::{Image, Uploaded};
 use crate::cli::commands::posts::parts::Part;
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::json::Json;
-
-pub(super) static SHORT_LINK: Flag = flag(
-    "shortLink",
-    None,
-    Takes::YesNo,
-    "shorten links (default); --no-shortLink keeps them",
-);
-
-pub(super) static DRY_RUN: Flag = flag(
-    "dry-run",
-    None,
-    Takes::Nothing,
-    "print the request's body; upload and post nothing",
-);
 
 /// The whole body, with its fields in the npm CLI's order.
 #[derive(Serialize)]
@@ -45,17 +32,13 @@ pub(super) struct Body<'a> {
 /// The post for one channel.
 #[derive(Serialize)]
 pub(super) struct ChannelPost {
-    pub(super) integration: Integration,
+    /// `{"id": …}`.
+    pub(super) integration: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) group: Option<String>,
     pub(super) value: Vec<PartBody>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) settings: Option<Map<String, Value>>,
-}
-
-#[derive(Serialize)]
-pub(super) struct Integration {
-    pub(super) id: String,
 }
 
 /// One post of a thread.

@@ -1,13 +1,13 @@
 //! The commands that change one thing about a post by one request: `posts:delete`, `:status`, `:settings`, and `:missing`
 //! and `:connect` for a published post whose ID Postiz does not know.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use ureq::http::Method;
 
 use crate::cli::call::Call;
 use crate::cli::command::{Command, Flag, Options, Positional, Takes, flag, optional};
-use crate::cli::commands::common::{POST_ID, answer_of};
-use crate::cli::commands::posts::settings::{NEW_SETTINGS, object};
+use crate::cli::commands::common::{POST_ID, answer_of, print_get};
+use crate::cli::commands::posts::flags::{NEW_SETTINGS, object};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 
@@ -28,7 +28,6 @@ const OPTIONAL_POST_ID: Positional = optional("id", "the post's ID");
 
 static WHOLE_GROUP: Flag = flag(
     "group",
-    None,
     Takes::Value("ID"),
     "instead of an ID: delete the posts with this `group`",
 );
@@ -42,9 +41,7 @@ fn delete(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let call = match (id, options.text(&WHOLE_GROUP)?) {
         (Some(id), None) => Call::new(Method::DELETE, &["posts", id])?,
         (None, Some(group)) => Call::new(Method::DELETE, &["posts", "group", group])?,
-        _ => {
-            return Err(options.wrong_usage("posts:delete needs either <id> or --group"));
-        }
+        _ => return Err(options.wrong_usage("posts:delete needs either <id> or --group")),
     };
     answer_of(context, &call)
 }
@@ -61,15 +58,14 @@ pub(crate) static STATUS: Command = Command {
 
 static NEW_STATUS: Flag = flag(
     "status",
-    Some('s'),
     Takes::OneOf(&["draft", "schedule"]),
     "the new status (required)",
-);
+)
+.short('s');
 
 fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let call = Call::new(Method::PUT, &["posts", options.positional(0)?, "status"])?;
     let body = json!({ "status": options.required(&NEW_STATUS)? });
-    answer_of(context, &call.body(body.to_string()))
+    put(context, options, "status", body)
 }
 
 pub(crate) static SETTINGS: Command = Command {
@@ -85,14 +81,14 @@ pub(crate) static SETTINGS: Command = Command {
 };
 
 fn settings(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let call = Call::new(Method::PUT, &["posts", options.positional(0)?, "settings"])?;
-    let body = json!({ "settings": object(&NEW_SETTINGS, options.required(&NEW_SETTINGS)?)? });
-    answer_of(context, &call.body(body.to_string()))
+    let settings = object(&NEW_SETTINGS, options.required(&NEW_SETTINGS)?)?;
+    let body = json!({ "settings": settings });
+    put(context, options, "settings", body)
 }
 
 pub(crate) static MISSING: Command = Command {
     name: "posts:missing",
-    about: "list content that may be a published post whose ID got lost",
+    about: "list what may be this post on its platform, where its ID there is missing",
     positionals: &[POST_ID],
     flags: &[],
     notes: "",
@@ -101,10 +97,7 @@ pub(crate) static MISSING: Command = Command {
 };
 
 fn missing(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    answer_of(
-        context,
-        &Call::get(&["posts", options.positional(0)?, "missing"])?,
-    )
+    print_get(context, &["posts", options.positional(0)?, "missing"])
 }
 
 pub(crate) static CONNECT: Command = Command {
@@ -119,16 +112,22 @@ pub(crate) static CONNECT: Command = Command {
 
 static RELEASE_ID: Flag = flag(
     "release-id",
-    None,
     Takes::Value("ID"),
     "the ID of the published post on its platform (required)",
 );
 
 fn connect(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let call = Call::new(
-        Method::PUT,
-        &["posts", options.positional(0)?, "release-id"],
-    )?;
     let body = json!({ "releaseId": options.required(&RELEASE_ID)? });
+    put(context, options, "release-id", body)
+}
+
+/// Sends `body` to `what` of the post.
+fn put(
+    context: &mut Context,
+    options: &Options,
+    what: &str,
+    body: Value,
+) -> Result<Exit, CliError> {
+    let call = Call::new(Method::PUT, &["posts", options.positional(0)?, what])?;
     answer_of(context, &call.body(body.to_string()))
 }

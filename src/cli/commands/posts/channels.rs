@@ -5,26 +5,27 @@ use serde_json::{Map, Value};
 
 use crate::cli::api::Api;
 use crate::cli::call::Call;
-use crate::cli::command::{Flag, Options, Takes, flag, repeatable, utf8};
+use crate::cli::command::{Flag, Options, Takes, flag, utf8};
+use crate::cli::commands::posts::flags::object;
 use crate::cli::commands::posts::parts::{Part, split_list};
-use crate::cli::commands::posts::settings::object;
 use crate::cli::commands::posts::text::characters;
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 
-pub(super) static INTEGRATIONS: Flag = repeatable(flag(
+pub(super) static INTEGRATIONS: Flag = flag(
     "integrations",
-    Some('i'),
     Takes::Value("CHANNELS"),
     "comma-separated channels: an ID, a name, or a platform that only one has; may be repeated",
-));
+)
+.short('i')
+.repeatable();
 
-pub(super) static SETTINGS: Flag = repeatable(flag(
+pub(super) static SETTINGS: Flag = flag(
     "settings",
-    None,
     Takes::Value("[CHANNEL:]JSON"),
     "the platform's settings, for all channels or for one (x:{…}); may be repeated",
-));
+)
+.repeatable();
 
 /// A channel of the post.
 pub(super) struct Channel {
@@ -117,8 +118,7 @@ impl<'a> Wanted<'a> {
 
 /// `x:{"a":1}` is for one channel, `{"a":1}` for all.
 fn split_settings(text: &str) -> (Option<&str>, &str) {
-    let place = text.find('{').unwrap_or(0);
-    let (before, json) = text.split_at(place);
+    let (before, json) = text.split_at(text.find('{').unwrap_or(0));
     match before.trim().strip_suffix(':') {
         Some(channel) => (Some(channel.trim()), json),
         None => (None, text),
@@ -233,7 +233,7 @@ pub(super) fn check_lengths(
     is_draft: bool,
 ) -> Result<(), CliError> {
     let lengths = parts.iter().map(|part| characters(&part.content));
-    let Some((longest, place)) = lengths.zip(1..).max_by_key(|(length, _)| *length) else {
+    let Some((longest, number)) = lengths.zip(1..).max_by_key(|(length, _)| *length) else {
         return Ok(());
     };
     if longest <= SHORT {
@@ -246,7 +246,7 @@ pub(super) fn check_lengths(
         }
         let limit = limit.unwrap_or_default();
         let message = format!(
-            "part {place} has {longest} characters, {} takes {limit}",
+            "part {number} has {longest} characters, {} takes {limit}",
             channel.shown
         );
         if !is_draft {

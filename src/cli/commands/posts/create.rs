@@ -1,14 +1,13 @@
 //! `posts:create`: builds a post from flags, or sends a file unchanged.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cli::api::Api;
 use crate::cli::command::{Command, Flag, Options, Takes, flag};
 use crate::cli::commands::common::{IGNORED, say_ignored};
-use crate::cli::commands::posts::body::{
-    Body, ChannelPost, DRY_RUN, Integration, PartBody, SHORT_LINK, send,
-};
+use crate::cli::commands::posts::body::{Body, ChannelPost, PartBody, send};
 use crate::cli::commands::posts::channels::{INTEGRATIONS, SETTINGS, Wanted, check_lengths};
+use crate::cli::commands::posts::flags::{DRY_RUN, SHORT_LINK};
 use crate::cli::commands::posts::media::Files;
 use crate::cli::commands::posts::parts::{self, CONTENT, CONTENT_FILE, DELAY, HTML, MEDIA};
 use crate::cli::commands::posts::schedule::{DATE, Past, TZ, When};
@@ -64,19 +63,19 @@ part of a thread:
 
 static TYPE: Flag = flag(
     "type",
-    Some('t'),
     Takes::OneOf(&["schedule", "draft", "now"]),
     "what to do with it (default: schedule); now needs no -s",
-);
+)
+.short('t');
 
 static POST_FILE: Flag = flag(
     "json",
-    Some('j'),
     Takes::Path,
     "send this JSON file as it is (- is stdin); excludes all but --dry-run",
-);
+)
+.short('j');
 
-static PROVIDER: Flag = flag("provider", Some('p'), Takes::Value("NAME"), IGNORED);
+static PROVIDER: Flag = flag("provider", Takes::Value("NAME"), IGNORED).short('p');
 
 fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     if options.has(&POST_FILE) {
@@ -99,13 +98,10 @@ fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let channels = wanted.find(context, &api)?;
     check_lengths(context, &api, &channels, &parts, kind == "draft")?;
     let date = when.date(context, &api, &channels[0].id)?;
-    let uploaded = match options.has(&DRY_RUN) {
-        true => files.skip_upload(context),
-        false => files.upload(context, &api)?,
-    };
+    let uploaded = files.upload(context, options, &api)?;
     let value = PartBody::all(&parts, &uploaded, &delay);
     let channel_post = |channel: super::channels::Channel| ChannelPost {
-        integration: Integration { id: channel.id },
+        integration: json!({ "id": channel.id }),
         group: None,
         value: value.clone(),
         settings: channel.settings,

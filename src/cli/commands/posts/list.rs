@@ -40,42 +40,37 @@ pub(crate) static LIST: Command = Command {
 
 static START_DATE: Flag = flag(
     "startDate",
-    None,
     Takes::Value("DATE"),
     "from this date (default: 30 days back)",
 );
 
 static END_DATE: Flag = flag(
     "endDate",
-    None,
     Takes::Value("DATE"),
     "to this date (default: 30 days ahead)",
 );
 
 static CUSTOMER: Flag = flag(
     "customer",
-    None,
     Takes::Value("ID"),
     "only posts of this customer (group)",
 );
 
 static STATE: Flag = flag(
     "state",
-    None,
     Takes::OneOf(&["queue", "draft", "published", "error"]),
     "only posts in this state",
 );
 
 static GROUP: Flag = flag(
     "group",
-    None,
     Takes::Value("ID"),
     "only posts with this `group`, as the list shows it",
 );
 
-static PAGE: Flag = flag("page", Some('p'), Takes::Value("N"), IGNORED);
-static LIMIT: Flag = flag("limit", Some('l'), Takes::Value("N"), IGNORED);
-static SEARCH: Flag = flag("search", Some('s'), Takes::Value("TEXT"), IGNORED);
+static PAGE: Flag = flag("page", Takes::Value("N"), IGNORED).short('p');
+static LIMIT: Flag = flag("limit", Takes::Value("N"), IGNORED).short('l');
+static SEARCH: Flag = flag("search", Takes::Value("TEXT"), IGNORED).short('s');
 
 fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     say_ignored(context, options, &[&PAGE, &LIMIT, &SEARCH]);

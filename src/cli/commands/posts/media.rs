@@ -6,6 +6,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::cli::api::Api;
+use crate::cli::command::Options;
+use crate::cli::commands::posts::flags::DRY_RUN;
 use crate::cli::commands::posts::parts::Part;
 use crate::cli::commands::upload::Source;
 use crate::cli::context::Context;
@@ -42,9 +44,18 @@ impl Files {
     }
 
     /// Uploads each file once, and says its address: if the post itself fails, the user need not upload again.
-    pub(super) fn upload(self, context: &mut Context, api: &Api) -> Result<Uploaded, CliError> {
+    pub(super) fn upload(
+        self,
+        context: &mut Context,
+        options: &Options,
+        api: &Api,
+    ) -> Result<Uploaded, CliError> {
         let mut uploaded = Vec::new();
         for (path, source) in self.0 {
+            if options.has(&DRY_RUN) {
+                context.output.say(&format!("would upload {path}"));
+                continue;
+            }
             let record = source.upload(context, api)?;
             let record: Value = serde_json::from_str(record.as_str()).unwrap_or_default();
             let (Some(id), Some(address)) = (record["id"].as_str(), record["path"].as_str()) else {
@@ -59,14 +70,6 @@ impl Files {
             uploaded.push((path, image));
         }
         Ok(Uploaded(uploaded))
-    }
-
-    /// Says what an upload would do, for --dry-run.
-    pub(super) fn skip_upload(self, context: &mut Context) -> Uploaded {
-        for (path, _) in &self.0 {
-            context.output.say(&format!("would upload {path}"));
-        }
-        Uploaded(Vec::new())
     }
 }
 

@@ -1,5 +1,5 @@
 //! The posts' commands: create.rs, update.rs, list.rs, and change.rs for those of one request. What create and update share:
-//! the parts (parts.rs, their text.rs and media.rs), the channels, their settings, the schedule, and the body of the request.
+//! the parts (parts.rs, their text.rs and media.rs), the flags, the channels, the schedule, and the body of the request.
 
 mod change;
 mod create;
@@ -8,10 +8,10 @@ mod update;
 
 mod body;
 mod channels;
+mod flags;
 mod media;
 mod parts;
 mod schedule;
-mod settings;
 mod text;
 
 pub(crate) use change::{CONNECT, DELETE, MISSING, SETTINGS, STATUS};

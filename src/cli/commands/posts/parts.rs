@@ -4,46 +4,47 @@ use std::ffi::OsStr;
 
 use serde_json::Number;
 
-use crate::cli::command::{Flag, Options, Takes, flag, repeatable, utf8};
+use crate::cli::command::{Flag, Options, Takes, flag, utf8};
 use crate::cli::commands::posts::text::{self, Reading};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::input::read_text;
 
-pub(super) static CONTENT: Flag = repeatable(flag(
+pub(super) static CONTENT: Flag = flag(
     "content",
-    Some('c'),
     Takes::Value("TEXT"),
     "the text of the post; repeat it for a thread or comments",
-));
+)
+.short('c')
+.repeatable();
 
-pub(super) static CONTENT_FILE: Flag = repeatable(flag(
+pub(super) static CONTENT_FILE: Flag = flag(
     "content-file",
-    None,
     Takes::Path,
     "a -c whose text is in this file (- is stdin)",
-));
+)
+.repeatable();
 
-pub(super) static MEDIA: Flag = repeatable(flag(
+pub(super) static MEDIA: Flag = flag(
     "media",
-    Some('m'),
     Takes::Value("FILES|URLS"),
     "comma-separated media of the -c before it; files are uploaded first",
-));
+)
+.short('m')
+.repeatable();
 
 pub(super) static HTML: Flag = flag(
     "html",
-    None,
     Takes::YesNo,
     "the text is HTML; --no-html: it is not (default: a tag like <p> tells)",
 );
 
 pub(super) static DELAY: Flag = flag(
     "delay",
-    Some('d'),
     Takes::Value("MINUTES"),
     "minutes between the parts of a thread (default: 0)",
-);
+)
+.short('d');
 
 /// One part of a thread, or the only one.
 #[derive(Debug, PartialEq, Eq)]
@@ -126,8 +127,8 @@ fn pair_by_count<'a>(parts: &mut Paired<'a>, all_media: &[&'a str]) -> Result<()
         let message = format!("{media} -m cannot pair up with {contents} -c");
         return Err(CliError::usage(message).hint(AFTER_ITS_CONTENT));
     }
-    for (place, (_, of_part)) in parts.iter_mut().enumerate() {
-        let media = all_media.get(place).copied();
+    for (index, (_, of_part)) in parts.iter_mut().enumerate() {
+        let media = all_media.get(index).copied();
         // An empty `-m` skips a part.
         *of_part = media
             .filter(|media| !media.is_empty())

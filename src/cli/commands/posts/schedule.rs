@@ -11,16 +11,10 @@ use crate::cli::error::CliError;
 use crate::shared::text::printable_cut;
 use crate::shared::utc;
 
-pub(super) static DATE: Flag = flag(
-    "date",
-    Some('s'),
-    Takes::Value("DATE|next"),
-    "when to publish: ISO 8601, UTC unless it names a zone; next: the first channel's next free slot",
-);
+pub(super) static DATE: Flag = flag("date", Takes::Value("DATE|next"), "when to publish: ISO 8601, UTC unless it names a zone; next: the first channel's next free slot").short('s');
 
 pub(super) static TZ: Flag = flag(
     "tz",
-    None,
     Takes::Value("ZONE"),
     "the zone of dates that name none, like Europe/Berlin",
 );

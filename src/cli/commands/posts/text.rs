@@ -31,7 +31,7 @@ pub(super) fn for_postiz(text: &str, reading: Reading) -> Cow<'_, str> {
 
 /// The first tag in `text` that Postiz knows, such as `<p>`.
 pub(super) fn known_tag(text: &str) -> Option<&str> {
-    let starts = text.match_indices('<').map(|(place, _)| place);
+    let starts = text.match_indices('<').map(|(index, _)| index);
     let mut tags = starts.filter_map(|start| {
         let length = text[start..].find('>')? + 1;
         Some(&text[start..start + length])

@@ -7,16 +7,14 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::api::Api;
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Takes, flag};
+use crate::cli::command::{Command, Flag, Options, switch};
 use crate::cli::commands::common::POST_ID;
-use crate::cli::commands::posts::body::{
-    Body, ChannelPost, DRY_RUN, Integration, PartBody, SHORT_LINK, send,
-};
+use crate::cli::commands::posts::body::{Body, ChannelPost, PartBody, send};
 use crate::cli::commands::posts::channels::{Channel, check_lengths};
+use crate::cli::commands::posts::flags::{DRY_RUN, NEW_SETTINGS, SHORT_LINK, object};
 use crate::cli::commands::posts::media::Files;
 use crate::cli::commands::posts::parts::{self, CONTENT, CONTENT_FILE, DELAY, HTML, MEDIA, Part};
 use crate::cli::commands::posts::schedule::{DATE, Past, TZ, When};
-use crate::cli::commands::posts::settings::{NEW_SETTINGS, object};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::shared::utc;
@@ -49,10 +47,8 @@ no media (and, without a -c, no further parts).",
     run: update,
 };
 
-static TEXT_ONLY: Flag = flag(
+static TEXT_ONLY: Flag = switch(
     "text-only",
-    None,
-    Takes::Nothing,
     "the post has no media and, without -c, no further parts",
 );
 
@@ -100,10 +96,7 @@ fn update(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
         )?;
     }
     let date = when.date(context, &api, &channel.id)?;
-    let uploaded = match options.has(&DRY_RUN) {
-        true => files.skip_upload(context),
-        false => files.upload(context, &api)?,
-    };
+    let uploaded = files.upload(context, options, &api)?;
     let mut value = PartBody::all(&parts, &uploaded, &delay);
     value[0].id = Some(id.to_owned());
     let body = Body {
@@ -115,7 +108,7 @@ fn update(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
         inter: old.0["intervalInDays"].clone(),
         tags: old.tags()?,
         posts: vec![ChannelPost {
-            integration: Integration { id: channel.id },
+            integration: json!({ "id": channel.id }),
             group: Some(old.text("group")?),
             value,
             settings: channel.settings,

@@ -1,18 +1,28 @@
-//! The platform's settings of a post, as flags give them.
+//! Flags that several of the posts' commands have.
 
 use serde_json::{Map, Value};
 
-use crate::cli::command::{Flag, Takes, flag};
+use crate::cli::command::{Flag, Takes, flag, switch};
 use crate::cli::error::CliError;
 
 pub(super) static NEW_SETTINGS: Flag = flag(
     "settings",
-    None,
     Takes::Value("JSON"),
     "the platform's settings, a JSON object",
 );
 
-/// `text` as a JSON object.
+pub(super) static SHORT_LINK: Flag = flag(
+    "shortLink",
+    Takes::YesNo,
+    "shorten links (default); --no-shortLink keeps them",
+);
+
+pub(super) static DRY_RUN: Flag = switch(
+    "dry-run",
+    "print the request's body; upload and post nothing",
+);
+
+/// The value `text` of `flag` as a JSON object.
 pub(super) fn object(flag: &Flag, text: &str) -> Result<Map<String, Value>, CliError> {
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) => Ok(object),

@@ -22,7 +22,7 @@ fn setup(store: Store, postiz: &FakePostiz) -> ServerSetup {
 
 /// Starts it; the server, and where its metrics are.
 fn start(setup: &ServerSetup, postiz: &FakePostiz) -> (TestServer, SocketAddr) {
-    let server = setup.start_for(&postiz);
+    let server = setup.start_for(postiz);
     let metrics = eventually_some("the metrics' address is logged", || {
         let log = server.log();
         let (_, url) = log.split_once("metrics listening url=http://")?;

@@ -1,5 +1,5 @@
-//! The server's timeouts, pauses and periods, except short ones. The lifetime and the leases of a login are in `login.rs`, since
-//! its record stores them; IDLE_TIMEOUT and STOP_DELAY are settings.
+//! The server's timeouts, pauses and periods, except short ones. The lifetime of a login and the leases in its record are in
+//! `login.rs`; IDLE_TIMEOUT and STOP_DELAY are settings.
 
 use std::time::Duration;
 
@@ -17,9 +17,10 @@ pub struct Times {
     pub request: Duration,
     /// For writing one answer.
     pub write: Duration,
-    /// How long a connection is watched after a token was written to it: a round trip. With `write`, less than
-    /// `login::DELIVERY_LEASE`.
+    /// How long a connection is watched after a token was written to it: a round trip.
     pub delivery: Duration,
+    /// The lease of a token's delivery. Longer than `write` and `delivery` together.
+    pub delivery_lease: Duration,
     /// For discarding what a client sends after a bad request.
     pub unread: Duration,
     /// For each step of a metrics request. Short, since such requests are served one after the other.
@@ -75,6 +76,7 @@ impl Times {
         request: Duration::from_secs(10),
         write: Duration::from_secs(10),
         delivery: Duration::from_secs(1),
+        delivery_lease: login::DELIVERY_LEASE,
         unread: Duration::from_secs(2),
         metrics: Duration::from_secs(2),
         failure_log_pause: Duration::from_secs(5),

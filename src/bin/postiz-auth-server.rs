@@ -1,4 +1,4 @@
-//! The auth server's main: environment in, serve until told to stop, exit code out.
+//! The auth server's main: reads the environment, serves until a signal, and returns the exit code.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,

@@ -13,6 +13,7 @@ use crate::server::login::{
     Claim, CodeDigest, Failure, LeaseId, Login, Polled, SealedClient, SealedGrant, Starter, UnixMs,
 };
 use crate::server::postiz::{Client, Grant, Postiz, PostizError};
+use crate::server::retry;
 use crate::server::seal::Seal;
 use crate::server::store::gather::Gather;
 use crate::server::store::{Inserted, Key, NewLogin, PoolCounts, Store, StoreError, apply};
@@ -513,17 +514,14 @@ impl Flow {
         deadline: Instant,
         mut transition: impl FnMut(&mut Login, UnixMs) -> bool,
     ) -> Result<bool, StoreError> {
-        loop {
-            match apply(&*self.store, Key::Device(login), &mut transition) {
-                Ok(stored) => return Ok(stored.unwrap_or(false)),
-                Err(error) if Instant::now() > deadline => {
-                    let fields = [("id", login.login_id()), ("error", &error.to_string())];
-                    self.log.error("token_lost", &fields);
-                    return Err(error);
-                }
-                Err(_) => std::thread::sleep(self.times.store_retry_pause),
-            }
+        let stored = retry::until(deadline, self.times.store_retry_pause, || {
+            apply(&*self.store, Key::Device(login), &mut transition)
+        });
+        if let Err(error) = &stored {
+            let fields = [("id", login.login_id()), ("error", &error.to_string())];
+            self.log.error("token_lost", &fields);
         }
+        Ok(stored?.unwrap_or(false))
     }
 
     /// The status of a login for its client (RFC 8628 §3.4). Concurrent polls share one look-up.

@@ -16,7 +16,7 @@ pub fn healthcheck(config: &Config) -> Result<(), String> {
     }
     let mut last = Ok(());
     for ip in addresses(config.host) {
-        last = ask(SocketAddr::new(ip, config.port), config);
+        last = request_ready(SocketAddr::new(ip, config.port), config);
         if last.is_ok() {
             break;
         }
@@ -35,7 +35,7 @@ fn addresses(host: IpAddr) -> Vec<IpAddr> {
     }
 }
 
-fn ask(server: SocketAddr, config: &Config) -> Result<(), String> {
+fn request_ready(server: SocketAddr, config: &Config) -> Result<(), String> {
     // The certificate is for the public name, not for this address. No secret is sent, so it is not verified.
     let any_certificate = TlsConfig::builder()
         .disable_verification(true)

@@ -217,7 +217,7 @@ impl Postiz {
             }),
             _ => {
                 let what = mask_long_tokens(&format!("{status} {answer}"));
-                let what = format!("POST {}/oauth/register is answered {what}", self.api_url);
+                let what = format!("POST {}/oauth/register answered {what}", self.api_url);
                 Err(match status {
                     400 | 404 => PostizError::Unregistered(what),
                     _ => PostizError::Failed(what),
@@ -344,7 +344,7 @@ impl Postiz {
             (400, _) => return Ok(true),
             _ => {
                 return Err(PostizError::Failed(format!(
-                    "POST {}/oauth/register is answered {status}",
+                    "POST {}/oauth/register answered {status}",
                     self.api_url
                 ))
                 .into());

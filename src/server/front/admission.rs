@@ -321,11 +321,11 @@ mod tests {
                     .unwrap()
             })
             .collect();
-        let stranger = |n: usize| {
+        let direct = |n: usize| {
             let address = format!("192.0.2.{n}");
             admission.admit(&sockets[n].0, ip(&address), false).unwrap()
         };
-        let _strangers = [stranger(2), stranger(3), stranger(4), stranger(5)];
+        let _direct = [direct(2), direct(3), direct(4), direct(5)];
         assert!(proxy.iter().all(Admitted::begin_request));
         assert!(is_closed(&sockets[2].1) && is_closed(&sockets[3].1));
     }

@@ -9,6 +9,7 @@
 //! tiny_http parses requests in its `Server` only, so request_reader.rs does it here, with httparse.
 
 mod admission;
+mod head;
 pub(crate) mod one_request;
 mod stream;
 mod watchdog;
@@ -28,7 +29,8 @@ use std::time::{Duration, Instant};
 
 use crate::server::client_address::TrustedProxies;
 use crate::server::front::admission::{Admission, Admitted, ConnectionCounts};
-use crate::server::front::request_reader::{Framing, ReadError, Rejection, RequestReader};
+use crate::server::front::head::{Framing, Rejection};
+use crate::server::front::request_reader::{ReadError, RequestReader};
 use crate::server::front::stream::Stream;
 use crate::server::front::tls::Certificate;
 use crate::server::front::watchdog::{OpenRequest, Watchdog};

@@ -4,7 +4,8 @@ use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::server::front::request_reader::{Framing, ReadError, RequestReader};
+use crate::server::front::head::Framing;
+use crate::server::front::request_reader::{ReadError, RequestReader};
 use crate::server::front::stream::Stream;
 use crate::server::front::{UNREAD_BYTES_MAX, writer};
 use crate::server::http::{Reply, Request};

@@ -290,12 +290,12 @@ fn server_config(
 /// The names in a certificate. rustls lists them in the error about a name that is not among them.
 fn names(leaf: &CertificateDer) -> Vec<String> {
     let other = ServerName::try_from("no-such-host.invalid").expect("it is a host name");
-    let asked = ParsedCertificate::try_from(leaf)
+    let result = ParsedCertificate::try_from(leaf)
         .and_then(|certificate| verify_server_name(&certificate, &other));
     let Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext {
         presented,
         ..
-    })) = asked
+    })) = result
     else {
         return Vec::new();
     };

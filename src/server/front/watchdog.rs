@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use crate::server::front::request_reader::Framing;
+use crate::server::front::head::Framing;
 use crate::server::front::stream::Stream;
 use crate::server::front::writer;
 use crate::server::http::{App, RequestId, Routed};

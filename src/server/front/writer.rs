@@ -4,7 +4,7 @@ use std::io::{self, Cursor};
 
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
-use crate::server::front::request_reader::Framing;
+use crate::server::front::head::Framing;
 use crate::server::http::Reply;
 
 /// The whole answer. `keep_alive`: the connection stays open after it.

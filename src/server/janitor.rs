@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use crate::server::front::tls::Certificate;
+use crate::server::front::certificate::Certificate;
 use crate::server::http::App;
 
 /// Starts the janitor's thread, which works once in each `period` until the process ends.

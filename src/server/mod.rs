@@ -49,7 +49,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::server::config::{Config, StoreLocation};
 use crate::server::flow::Flow;
-use crate::server::front::tls::Certificate;
+use crate::server::front::certificate::Certificate;
 use crate::server::front::{Front, FrontSettings, listener, process_limits};
 use crate::server::http::App;
 use crate::server::keys::Keys;

@@ -15,6 +15,7 @@ mod stream;
 mod watchdog;
 mod writer;
 
+pub(crate) mod certificate;
 pub(crate) mod listener;
 pub(crate) mod process_limits;
 pub(crate) mod request_reader;
@@ -29,10 +30,10 @@ use std::time::{Duration, Instant};
 
 use crate::server::client_address::TrustedProxies;
 use crate::server::front::admission::{Admission, Admitted, ConnectionCounts};
+use crate::server::front::certificate::Certificate;
 use crate::server::front::head::{Framing, Rejection};
 use crate::server::front::request_reader::{ReadError, RequestReader};
 use crate::server::front::stream::Stream;
-use crate::server::front::tls::Certificate;
 use crate::server::front::watchdog::{OpenRequest, Watchdog};
 use crate::server::http::{App, Reply, Request, RequestId};
 use crate::server::log::Log;

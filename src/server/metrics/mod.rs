@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::server::front::Front;
-use crate::server::front::tls::Certificate;
+use crate::server::front::certificate::Certificate;
 use crate::server::http::App;
 use crate::server::metrics::requests::Names;
 use crate::server::metrics::text::{Labels, Text};

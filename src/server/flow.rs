@@ -12,7 +12,7 @@ use crate::server::log::{Level, Log};
 use crate::server::login::{
     Claim, CodeDigest, Failure, LeaseId, Login, Polled, SealedClient, SealedGrant, Starter, UnixMs,
 };
-use crate::server::postiz::{Client, Grant, Postiz, PostizError};
+use crate::server::postiz::{Grant, OAuthClient, Postiz, PostizError};
 use crate::server::retry;
 use crate::server::seal::Seal;
 use crate::server::store::gather::Gather;
@@ -25,9 +25,6 @@ const USER_CODE_TRIES_MAX: usize = 5;
 
 /// How often a decision on a login is tried while another one holds the login's lock.
 const DECISION_TRIES_MAX: usize = 5;
-
-/// The reason to reject a callback whose `state` no login has.
-const UNKNOWN_STATE: &str = "unknown_state";
 
 /// The device flow over one store and one Postiz.
 pub struct Flow {
@@ -85,19 +82,23 @@ pub struct CallbackResult {
     /// The login.
     pub login: Option<DeviceCodeHash>,
     /// The result.
-    pub outcome: CallbackOutcome,
+    pub outcome: Callback,
 }
 
 impl CallbackResult {
     /// For a callback that names no login, or was not looked up.
-    pub fn without_login(outcome: CallbackOutcome) -> CallbackResult {
+    pub fn without_login(outcome: Callback) -> CallbackResult {
         CallbackResult {
             login: None,
             outcome,
         }
     }
 
-    fn of_login(login: DeviceCodeHash, outcome: CallbackOutcome) -> CallbackResult {
+    fn unknown_state() -> CallbackResult {
+        CallbackResult::without_login(Callback::Rejected("unknown_state"))
+    }
+
+    fn of_login(login: DeviceCodeHash, outcome: Callback) -> CallbackResult {
         CallbackResult {
             login: Some(login),
             outcome,
@@ -107,7 +108,7 @@ impl CallbackResult {
 
 /// The result of a callback.
 #[derive(Debug, PartialEq, Eq)]
-pub enum CallbackOutcome {
+pub enum Callback {
     /// The login is complete (by this callback or an earlier one).
     SignedIn,
     /// Another callback of the login is exchanging a code.
@@ -288,7 +289,7 @@ impl Flow {
         self.log.event(level, event, &fields);
     }
 
-    fn sealed_client(&self, login: &Login, client: Client) -> SealedClient {
+    fn sealed_client(&self, login: &Login, client: OAuthClient) -> SealedClient {
         let fields = [("id", login.id()), ("oauth_client", &client.id)];
         self.log.info("client_registered", &fields);
         SealedClient {
@@ -299,9 +300,9 @@ impl Flow {
     }
 
     /// A login's client, if it has one that can be decrypted.
-    fn client(&self, login: &DeviceCodeHash, sealed: Option<&SealedClient>) -> Option<Client> {
+    fn client(&self, login: &DeviceCodeHash, sealed: Option<&SealedClient>) -> Option<OAuthClient> {
         let sealed = sealed?;
-        Some(Client {
+        Some(OAuthClient {
             id: sealed.id.clone(),
             verifier: self.seal.open(login, &sealed.verifier)?,
             redirect_uri: sealed.redirect_uri.clone(),
@@ -309,7 +310,7 @@ impl Flow {
     }
 
     /// Denies a login on this server's page. False: it is not open any more.
-    pub fn refuse(&self, user_code: &UserCode) -> Result<bool, StoreError> {
+    pub fn deny(&self, user_code: &UserCode) -> Result<bool, StoreError> {
         let denied = self.decide(user_code, |login, now| {
             login.deny(now).then(|| login.key.clone())
         })?;
@@ -348,35 +349,33 @@ impl Flow {
                 (denied, login.key.clone(), login.rejection(&browser, now))
             })?;
             return Ok(match denied {
-                None => CallbackResult::without_login(CallbackOutcome::Rejected(UNKNOWN_STATE)),
+                None => CallbackResult::unknown_state(),
                 Some((false, login, why)) => {
-                    CallbackResult::of_login(login, CallbackOutcome::Rejected(why))
+                    CallbackResult::of_login(login, Callback::Rejected(why))
                 }
                 Some((true, login, _)) => {
                     self.log_denied(&login, "Postiz");
-                    CallbackResult::of_login(login, CallbackOutcome::Refused)
+                    CallbackResult::of_login(login, Callback::Refused)
                 }
             });
         }
         let Some((login, now)) = self.store.read(Key::State(&state))? else {
-            return Ok(CallbackResult::without_login(CallbackOutcome::Rejected(
-                UNKNOWN_STATE,
-            )));
+            return Ok(CallbackResult::unknown_state());
         };
         let is_own = self.accepts(returning, &login) && login.browser.as_ref() == Some(&browser);
         let callback = match login.polled(now) {
             Polled::Pending if is_own => {
                 let fields = [("id", login.id()), ("error", error)];
                 self.log.warn("authorization_failed", &fields);
-                CallbackOutcome::AuthorizationFailed
+                Callback::AuthorizationFailed
             }
-            Polled::Completed | Polled::Unknown if is_own => CallbackOutcome::SignedIn,
-            _ => CallbackOutcome::Rejected(login.rejection(&browser, now)),
+            Polled::Completed | Polled::Unknown if is_own => Callback::SignedIn,
+            _ => Callback::Rejected(login.rejection(&browser, now)),
         };
         Ok(CallbackResult::of_login(login.key, callback))
     }
 
-    /// Handles a callback with a code. One callback exchanges it, and others meanwhile get [`CallbackOutcome::Busy`].
+    /// Handles a callback with a code. One callback exchanges it, and others meanwhile get [`Callback::Busy`].
     pub fn callback_code(
         &self,
         returning: &ReturningBrowser,
@@ -396,25 +395,23 @@ impl Flow {
         let claimed = match claimed {
             // Another callback is writing this login.
             Err(StoreError::Locked) => {
-                return Ok(CallbackResult::without_login(CallbackOutcome::Busy));
+                return Ok(CallbackResult::without_login(Callback::Busy));
             }
             claimed => claimed?,
         };
         let Some((claim, login, client, rejection)) = claimed else {
-            return Ok(CallbackResult::without_login(CallbackOutcome::Rejected(
-                UNKNOWN_STATE,
-            )));
+            return Ok(CallbackResult::unknown_state());
         };
         let exchange = || {
             let client = self.client(&login, client.as_ref());
             self.postiz.exchange(code, client.as_ref())
         };
         let callback = match claim {
-            Claim::Busy => CallbackOutcome::Busy,
-            Claim::Done => CallbackOutcome::SignedIn,
-            Claim::Unknown => CallbackOutcome::Rejected(rejection),
-            Claim::Over => CallbackOutcome::Over,
-            Claim::RefusedBefore => CallbackOutcome::ExchangeFailed(PostizError::InvalidGrant),
+            Claim::Busy => Callback::Busy,
+            Claim::Done => Callback::SignedIn,
+            Claim::Unknown => Callback::Rejected(rejection),
+            Claim::Over => Callback::Over,
+            Claim::RefusedBefore => Callback::ExchangeFailed(PostizError::InvalidGrant),
             Claim::Newer => self.exchanged_again(&login, exchange(), deadline)?,
             Claim::Granted => match exchange() {
                 Ok(grant) => self.complete(&login, &lease, &digest, grant, deadline)?,
@@ -436,7 +433,7 @@ impl Flow {
         login: &DeviceCodeHash,
         exchanged: Result<Grant, PostizError>,
         deadline: Instant,
-    ) -> Result<CallbackOutcome, StoreError> {
+    ) -> Result<Callback, StoreError> {
         let id = ("id", login.login_id());
         match exchanged {
             Ok(grant) => {
@@ -448,7 +445,7 @@ impl Flow {
             }
             Err(error) => self.postiz_failed("exchange_failed", login, &error),
         }
-        Ok(CallbackOutcome::SignedIn)
+        Ok(Callback::SignedIn)
     }
 
     fn sealed(&self, login: &DeviceCodeHash, grant: Grant) -> SealedGrant {
@@ -466,7 +463,7 @@ impl Flow {
         lease: &LeaseId,
         code: CodeDigest,
         error: PostizError,
-    ) -> Result<CallbackOutcome, StoreError> {
+    ) -> Result<Callback, StoreError> {
         let failure = match error {
             PostizError::InvalidGrant => Failure::Refused(code),
             _ => Failure::Unanswered,
@@ -481,9 +478,9 @@ impl Flow {
             Some(Polled::Denied) if error == PostizError::InvalidGrant => {
                 self.log
                     .warn("login_denied_by_postiz", &[("id", login.login_id())]);
-                CallbackOutcome::Over
+                Callback::Over
             }
-            _ => CallbackOutcome::ExchangeFailed(error),
+            _ => Callback::ExchangeFailed(error),
         })
     }
 
@@ -494,16 +491,16 @@ impl Flow {
         code: &CodeDigest,
         grant: Grant,
         deadline: Instant,
-    ) -> Result<CallbackOutcome, StoreError> {
+    ) -> Result<Callback, StoreError> {
         let organization = grant.organization_id.clone().unwrap_or_default();
         let sealed = self.sealed(login, grant);
         let complete = |login: &mut Login, now| login.complete(lease, code, &sealed, now);
         if !self.store_token(login, deadline, complete)? {
-            return Ok(CallbackOutcome::Rejected("lease_lost"));
+            return Ok(Callback::Rejected("lease_lost"));
         }
         let fields = [("id", login.login_id()), ("organization", &organization)];
         self.log.info("login_completed", &fields);
-        Ok(CallbackOutcome::SignedIn)
+        Ok(Callback::SignedIn)
     }
 
     /// Stores a token by `transition`. Since a code can be exchanged only once, a failing store is tried again until `deadline`,

@@ -22,7 +22,7 @@ const ADDRESSES_PER_NETWORK: u32 = 8;
 
 impl Budget {
     /// A limit of `per_minute` for an address; 0 disables it.
-    pub fn per_network(per_minute: u32) -> Budget {
+    pub fn per_minute(per_minute: u32) -> Budget {
         Budget {
             address: Buckets::new(per_minute, BUCKETS),
             network: Buckets::new(per_minute.saturating_mul(ADDRESSES_PER_NETWORK), BUCKETS),
@@ -162,7 +162,7 @@ impl Guesses {
     /// Limits on wrong codes a minute, for each address and in all; 0 disables a limit.
     pub fn new(per_address: u32, in_all: u32) -> Guesses {
         Guesses {
-            per_address: Budget::per_network(per_address),
+            per_address: Budget::per_minute(per_address),
             in_all: Buckets::new(in_all, 1),
         }
     }
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn budget_is_spent_and_refills() {
-        let (budget, now) = (Budget::per_network(30), Instant::now());
+        let (budget, now) = (Budget::per_minute(30), Instant::now());
         for _ in 0..30 {
             assert_eq!(budget.take(ip("192.0.2.1"), now), Ok(()));
         }
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn ipv6_network_shares_one_budget() {
-        let (budget, now) = (Budget::per_network(1), Instant::now());
+        let (budget, now) = (Budget::per_minute(1), Instant::now());
         assert!(budget.take(ip("2001:db8::1"), now).is_ok());
         assert!(budget.take(ip("2001:db8::2"), now).is_err());
         assert!(budget.take(ip("2001:db8:0:1::1"), now).is_ok());
@@ -286,7 +286,7 @@ mod tests {
             |n| IpAddr::from([192, 0, 2, n]),
             |n| IpAddr::from([0x2001, 0xdb8, 1, u16::from(n), 0, 0, 0, 1]),
         ] {
-            let (budget, now) = (Budget::per_network(3), Instant::now());
+            let (budget, now) = (Budget::per_minute(3), Instant::now());
             let taken = (0..=255)
                 .flat_map(|n| [addresses(n); 2])
                 .filter(|address| budget.take(*address, now).is_ok())
@@ -313,7 +313,7 @@ mod tests {
     /// Threads may charge in another order than they read the clock.
     #[test]
     fn budget_is_not_refilled_by_earlier_times() {
-        let (budget, now) = (Budget::per_network(2), Instant::now() + SECOND);
+        let (budget, now) = (Budget::per_minute(2), Instant::now() + SECOND);
         let earlier = now - Duration::from_millis(3);
         assert_eq!(budget.take(ip("192.0.2.1"), now), Ok(()));
         assert_eq!(budget.take(ip("192.0.2.1"), earlier), Ok(()));
@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn zero_disables_a_limit() {
-        let (budget, now) = (Budget::per_network(0), Instant::now());
+        let (budget, now) = (Budget::per_minute(0), Instant::now());
         assert!((0..10_000).all(|_| budget.take(ip("192.0.2.1"), now).is_ok()));
     }
 

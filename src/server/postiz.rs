@@ -42,7 +42,7 @@ pub struct Postiz {
 
 /// An OAuth client that was registered at Postiz for one login (RFC 7591): a public client with PKCE.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Client {
+pub struct OAuthClient {
     /// The client ID.
     pub id: String,
     /// The PKCE verifier (RFC 7636).
@@ -54,8 +54,10 @@ pub struct Client {
 /// The name under Settings > Approved Apps, where the machine's name follows.
 const CLIENT_NAME: &str = "Postiz CLI";
 
-/// Prefixes of the code and the token that Postiz' cloud issues for a self-hosted instance. They work for MCP only.
-const RELAYED_PREFIXES: [&str; 2] = ["psc_", "psh_"];
+/// How codes begin that Postiz' cloud issues for a self-hosted instance. They work for MCP only.
+const RELAYED_CODE_PREFIX: &str = "psc_";
+/// How tokens begin that it issues for such a code.
+const RELAYED_TOKEN_PREFIX: &str = "psh_";
 
 /// The result of an exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,7 +197,7 @@ impl Postiz {
     }
 
     /// Registers a client for one login (RFC 7591 §3.1). `machine` may be empty.
-    pub fn register(&self, machine: &str) -> Result<Client, PostizError> {
+    pub fn register(&self, machine: &str) -> Result<OAuthClient, PostizError> {
         let name = match machine {
             "" => CLIENT_NAME.to_owned(),
             machine => format!("{CLIENT_NAME} on {machine}"),
@@ -203,14 +205,14 @@ impl Postiz {
         self.count_result("registration", || self.register_as(&name))
     }
 
-    fn register_as(&self, name: &str) -> Result<Client, PostizError> {
+    fn register_as(&self, name: &str) -> Result<OAuthClient, PostizError> {
         let (status, answer) = self.post_registration(&json!({
             "redirect_uris": [self.redirect_uri],
             "client_name": name,
             "token_endpoint_auth_method": "none",
         }))?;
         match answer["client_id"].as_str() {
-            Some(id) if (200..300).contains(&status) && is_token(id) => Ok(Client {
+            Some(id) if (200..300).contains(&status) && is_token(id) => Ok(OAuthClient {
                 id: id.to_owned(),
                 verifier: pkce::verifier(),
                 redirect_uri: self.redirect_uri.clone(),
@@ -233,7 +235,7 @@ impl Postiz {
 
     /// The authorize URL (RFC 6749 §4.1.1) for `client`, or else for the app. After a sign-in Postiz returns to its consent page
     /// only by `returnUrl`: without that it keeps the query, but drops the path.
-    pub fn authorize_url(&self, state: &State, client: Option<&Client>) -> String {
+    pub fn authorize_url(&self, state: &State, client: Option<&OAuthClient>) -> String {
         let encoded = percent::encode;
         let app_id = self.app.as_ref().map_or("", |app| &app.id);
         let mut url = format!(
@@ -254,8 +256,8 @@ impl Postiz {
     }
 
     /// Exchanges an authorization code of `client`, or else of the app, for a token (RFC 6749 §4.1.3).
-    pub fn exchange(&self, code: &str, client: Option<&Client>) -> Result<Grant, PostizError> {
-        if code.starts_with(RELAYED_PREFIXES[0]) {
+    pub fn exchange(&self, code: &str, client: Option<&OAuthClient>) -> Result<Grant, PostizError> {
+        if code.starts_with(RELAYED_CODE_PREFIX) {
             return Err(PostizError::Relayed);
         }
         let mut request = ExchangeRequest {
@@ -305,7 +307,7 @@ impl Postiz {
     /// Checks that this is a Postiz which knows the OAuth app or, without one, registers clients. Returns whether it registers
     /// clients. Changes nothing: it exchanges an invalid code, and registers a client with an invalid grant type.
     pub fn probe(&self) -> Result<bool, ProbeError> {
-        let unknown_client = Client {
+        let unknown_client = OAuthClient {
             id: "none".to_owned(),
             verifier: pkce::verifier(),
             redirect_uri: self.redirect_uri.clone(),
@@ -468,7 +470,7 @@ fn parse_grant(status: u16, body: &[u8]) -> Result<Grant, PostizError> {
         });
     }
     match answer["access_token"].as_str() {
-        Some(token) if token.starts_with(RELAYED_PREFIXES[1]) => Err(PostizError::Relayed),
+        Some(token) if token.starts_with(RELAYED_TOKEN_PREFIX) => Err(PostizError::Relayed),
         Some(token) if is_token(token) => Ok(Grant {
             access_token: Secret::new(token.to_owned()),
             organization_id: answer["id"].as_str().map(str::to_owned),
@@ -528,7 +530,7 @@ mod tests {
         ]);
         let server_url = BaseUrl::parse("https://auth.example").unwrap();
         let postiz = Postiz::new(&config.unwrap(), &server_url);
-        let client = Client {
+        let client = OAuthClient {
             id: "pcd_1".to_owned(),
             verifier: Secret::new("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".to_owned()),
             redirect_uri: "https://auth.example/device/callback".to_owned(),

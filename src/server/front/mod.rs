@@ -214,8 +214,8 @@ impl Front {
         let (mut request, framing) = match reader.next(&mut stream) {
             Ok(read) => read,
             Err(ReadError::Closed) => return None,
-            Err(ReadError::Rejected(problem)) => {
-                self.reject(&mut stream, reader.peer(), problem);
+            Err(ReadError::Rejected(rejection)) => {
+                self.reject(&mut stream, reader.peer(), rejection);
                 return None;
             }
         };

@@ -73,7 +73,7 @@ impl App {
             Audience::Program => Reply::unavailable(RETRY_AFTER_S).because(reason),
             Audience::Monitor => service::status(503, "unavailable").because(reason),
             Audience::Person => self
-                .refuse(id, 503, page, Cause::of_request(reason))
+                .error_page(id, 503, page, Cause::of_request(reason))
                 .with("Retry-After", RETRY_AFTER_S),
         }
     }

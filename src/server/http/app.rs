@@ -78,13 +78,13 @@ impl App {
             site,
             log,
             keys,
-            logins: Budget::per_network(limits.logins_per_minute),
+            logins: Budget::per_minute(limits.logins_per_minute),
             guesses: Guesses::new(
                 limits.wrong_codes_per_minute,
                 limits.wrong_codes_per_minute_total,
             ),
-            callbacks: Budget::per_network(limits.callbacks_per_minute),
-            registrations: Budget::per_network(limits.logins_per_minute),
+            callbacks: Budget::per_minute(limits.callbacks_per_minute),
+            registrations: Budget::per_minute(limits.logins_per_minute),
             postiz_requests: AtomicU32::new(0),
             polls: PollIntervals::default(),
             requests: RequestCounts::default(),
@@ -124,7 +124,7 @@ impl App {
     ) -> Reply {
         let retry_after_s = whole_seconds(wait);
         let page = Page::TooManyCallbacks { retry_after_s };
-        self.refuse(request.id, 429, &page, Cause::of_request(reason))
+        self.error_page(request.id, 429, &page, Cause::of_request(reason))
             .with("Retry-After", retry_after_s)
     }
 
@@ -136,7 +136,7 @@ impl App {
         login: &DeviceCodeHash,
     ) -> Reply {
         let (status, page, reason) = postiz_failure(error);
-        self.refuse(request.id, status, &page, Cause::of_login(reason, login))
+        self.error_page(request.id, status, &page, Cause::of_login(reason, login))
     }
 
     /// A slot for a request to Postiz; `None` if all [`POSTIZ_REQUESTS_MAX`] are taken.
@@ -158,7 +158,13 @@ impl App {
 
     /// An answer with an error page. The page shows a reference, by which the cause is found in the log: the login's id, or
     /// else the request's.
-    pub(super) fn refuse(&self, id: RequestId, status: u16, page: &Page, cause: Cause) -> Reply {
+    pub(super) fn error_page(
+        &self,
+        id: RequestId,
+        status: u16,
+        page: &Page,
+        cause: Cause,
+    ) -> Reply {
         let reference = match cause.login {
             Some(login) => login.login_id().to_owned(),
             None => id.to_string(),

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::server::codes::State;
-use crate::server::flow::{CallbackOutcome, CallbackResult, ReturningBrowser};
+use crate::server::flow::{Callback, CallbackResult, ReturningBrowser};
 use crate::server::http::app::{App, Cause, Handled, postiz_failure};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Params, Request};
@@ -14,7 +14,7 @@ use crate::server::store::StoreError;
 pub(super) fn receive(app: &App, request: &Request) -> Handled {
     let reject = |reason| {
         let cause = Cause::of_request(reason);
-        Ok(app.refuse(request.id, 400, &Page::SessionLost, cause))
+        Ok(app.error_page(request.id, 400, &Page::SessionLost, cause))
     };
     // HEAD must be safe (RFC 9110 §9.2.1): a link checker must not use up the code.
     if request.method == "HEAD" {
@@ -46,7 +46,7 @@ pub(super) fn receive(app: &App, request: &Request) -> Handled {
         let result = run(app, &returning, params.get("code"), params.get("error"))?;
         match result.outcome {
             // The first cookie may be of another login, so the second is tried as well.
-            CallbackOutcome::Rejected(_) => rejected = rejected.or(Some(result)),
+            Callback::Rejected(_) => rejected = rejected.or(Some(result)),
             _ => return Ok(reply(app, request, &result)),
         }
     }
@@ -62,37 +62,35 @@ fn run(
     code: Option<&str>,
     error: Option<&str>,
 ) -> Result<CallbackResult, StoreError> {
-    let without_login = |callback| Ok(CallbackResult::without_login(callback));
-    match (error, code) {
-        (Some(error), _) => app.flow.callback_error(returning, error),
+    let outcome = match (error, code) {
+        (Some(error), _) => return app.flow.callback_error(returning, error),
         (None, Some(code)) => match app.take_postiz_slot() {
-            Some(_slot) => app.flow.callback_code(returning, code),
-            None => without_login(CallbackOutcome::Busy),
+            Some(_slot) => return app.flow.callback_code(returning, code),
+            None => Callback::Busy,
         },
-        (None, None) => without_login(CallbackOutcome::Rejected("missing_code")),
-    }
+        (None, None) => Callback::Rejected("missing_code"),
+    };
+    Ok(CallbackResult::without_login(outcome))
 }
 
 /// The page for the browser. It never shows text of the query, which anybody can write.
 fn reply(app: &App, request: &Request, result: &CallbackResult) -> Reply {
     let login = result.login.as_ref();
-    let page = |page| {
+    let success = |page| {
         let page = app.page(200, &page);
         match login {
             Some(login) => page.about(login),
             None => page,
         }
     };
-    let (status, error_page, reason) = match &result.outcome {
-        CallbackOutcome::SignedIn => return page(Page::SignedIn),
-        CallbackOutcome::Busy => return page(Page::Finishing),
-        CallbackOutcome::Refused => (400, Page::Refused, "access_denied"),
-        CallbackOutcome::Rejected(reason) => (400, Page::SessionLost, *reason),
-        CallbackOutcome::Over => (400, Page::LoginOver, "too_many_refused_codes"),
-        CallbackOutcome::AuthorizationFailed => {
-            (502, Page::AuthorizationFailed, "authorization_failed")
-        }
-        CallbackOutcome::ExchangeFailed(error) => postiz_failure(error),
+    let (status, page, reason) = match &result.outcome {
+        Callback::SignedIn => return success(Page::SignedIn),
+        Callback::Busy => return success(Page::Finishing),
+        Callback::Refused => (400, Page::Refused, "access_denied"),
+        Callback::Rejected(reason) => (400, Page::SessionLost, *reason),
+        Callback::Over => (400, Page::LoginOver, "too_many_refused_codes"),
+        Callback::AuthorizationFailed => (502, Page::AuthorizationFailed, "authorization_failed"),
+        Callback::ExchangeFailed(error) => postiz_failure(error),
     };
-    app.refuse(request.id, status, &error_page, Cause { reason, login })
+    app.error_page(request.id, status, &page, Cause { reason, login })
 }

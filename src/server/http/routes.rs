@@ -211,7 +211,7 @@ fn allow(path: &str) -> String {
 /// 404: a page for browsers, JSON for others.
 fn not_found(app: &App, request: &Request) -> Reply {
     match request.accepts_html() {
-        true => app.refuse(
+        true => app.error_page(
             request.id,
             404,
             &Page::NotFound,

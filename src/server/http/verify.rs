@@ -25,11 +25,11 @@ pub(super) fn show(app: &App, request: &Request) -> Handled {
     if typed.text.is_empty() || !request.is_navigation() {
         return Ok(enter_code(app, request, 200, &typed, None));
     }
-    Ok(match look_up(app, request, &typed) {
-        Ok(found) => confirm_page(app, request, &typed, &found),
+    match look_up(app, request, &typed) {
+        Ok(found) => Ok(confirm_page(app, request, &typed, &found)),
         // With 200: a link with an old code is no error of the person who opens it.
-        Err(error) => return look_up_failed(app, request, 200, &typed, error),
-    })
+        Err(error) => look_up_failed(app, request, 200, &typed, error),
+    }
 }
 
 /// `POST`: confirms and redirects to Postiz, or denies. Without an action, as from the form to enter a code: the confirm page.
@@ -40,11 +40,11 @@ pub(super) fn submit(app: &App, request: &Request) -> Handled {
         FormOrigin::ThisServer => {}
         FormOrigin::OtherName => {
             let cause = Cause::of_request("other_server_name");
-            return Ok(app.refuse(request.id, 400, &Page::OtherName, cause));
+            return Ok(app.error_page(request.id, 400, &Page::OtherName, cause));
         }
         FormOrigin::OtherSite => {
             let cause = Cause::of_request("cross_site_request");
-            return Ok(app.refuse(request.id, 403, &Page::CrossSite, cause));
+            return Ok(app.error_page(request.id, 403, &Page::CrossSite, cause));
         }
     }
     if typed.text.is_empty() {
@@ -74,17 +74,14 @@ pub(super) fn submit(app: &App, request: &Request) -> Handled {
         }
         _ => return Ok(confirm_page(app, request, &typed, &found)),
     };
-    // The login was open a moment ago. It was decided in another tab, or has expired.
-    let not_open = || {
-        look_up_failed(
-            app,
-            request,
-            400,
-            &typed,
-            LookUpError::Over(login.key.clone()),
-        )
-    };
-    decided.map_or_else(not_open, |reply| Ok(reply.about(&login.key)))
+    match decided {
+        Some(reply) => Ok(reply.about(&login.key)),
+        // The login was open a moment ago. It was decided in another tab, or has expired.
+        None => {
+            let error = LookUpError::NotOpen(login.key.clone());
+            look_up_failed(app, request, 400, &typed, error)
+        }
+    }
 }
 
 /// Confirms or denies the login. `None`: it is not open any more.
@@ -96,9 +93,9 @@ fn decide(
     browser: &BrowserKey,
 ) -> Result<Option<Reply>, StoreError> {
     if action == "deny" {
-        let refused = app.flow.refuse(&login.user_code)?;
+        let denied = app.flow.deny(&login.user_code)?;
         let page = || app.page(200, &Page::Refused).because("access_denied");
-        return Ok(refused.then(page));
+        return Ok(denied.then(page));
     }
     let mut slot = None;
     if app.flow.must_register(login) {
@@ -110,7 +107,7 @@ fn decide(
         slot = app.take_postiz_slot();
         if slot.is_none() {
             let cause = Cause::of_login("too_many_requests_to_postiz", &login.key);
-            let page = app.refuse(request.id, 503, &Page::Unavailable, cause);
+            let page = app.error_page(request.id, 503, &Page::Unavailable, cause);
             return Ok(Some(page.with("Retry-After", RETRY_AFTER_S)));
         }
     }
@@ -149,7 +146,7 @@ enum LookUpError {
     /// No undecided login has it.
     Unknown,
     /// This login was just decided, or has expired.
-    Over(DeviceCodeHash),
+    NotOpen(DeviceCodeHash),
     /// A budget is spent: how long to wait, and the reason for the log.
     TooManyTries(Duration, &'static str),
     Failed(StoreError),
@@ -179,7 +176,7 @@ fn look_up(
     };
     let (found, error) = match found {
         Some((login, now)) if login.is_open(now) => (Some((login, now)), LookUpError::Unknown),
-        Some((login, _)) => (None, LookUpError::Over(login.key)),
+        Some((login, _)) => (None, LookUpError::NotOpen(login.key)),
         None => (None, LookUpError::Unknown),
     };
     let network = wide_network(client).to_string();
@@ -216,11 +213,11 @@ fn look_up_failed(
     };
     Ok(match error {
         LookUpError::Unknown => unknown(Cause::of_request("unknown_code")),
-        LookUpError::Over(login) => unknown(Cause::of_login("login_over", &login)),
+        LookUpError::NotOpen(login) => unknown(Cause::of_login("login_over", &login)),
         LookUpError::TooManyTries(wait, reason) => {
             let retry_after_s = whole_seconds(wait);
             let page = Page::TooManyTries { retry_after_s };
-            app.refuse(request.id, 429, &page, Cause::of_request(reason))
+            app.error_page(request.id, 429, &page, Cause::of_request(reason))
                 .with("Retry-After", retry_after_s)
         }
         LookUpError::Failed(error) => return Err(error),
@@ -282,7 +279,7 @@ fn form_page<'a>(
     };
     let page = page(form);
     let reply = match cause {
-        Some(cause) => app.refuse(request.id, status, &page, cause),
+        Some(cause) => app.error_page(request.id, status, &page, cause),
         None => app.page(status, &page),
     };
     reply

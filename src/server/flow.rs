@@ -14,7 +14,7 @@ use crate::server::login::{
 };
 use crate::server::postiz::{Client, Grant, Postiz, PostizError};
 use crate::server::seal::Seal;
-use crate::server::store::gather::Gather;
+use crate::server::store::batcher::Batcher;
 use crate::server::store::{Inserted, Key, NewLogin, PoolCounts, Store, StoreError, apply};
 use crate::server::times::Times;
 use crate::shared::secret::Secret;
@@ -36,8 +36,8 @@ pub struct Flow {
     seal: Seal,
     /// What clients are told as `api_url`.
     public_api_url: String,
-    starts: Gather<NewLogin, Result<Inserted, StartError>>,
-    polls: Gather<DeviceCodeHash, Polled>,
+    starts: Batcher<NewLogin, Result<Inserted, StartError>>,
+    polls: Batcher<DeviceCodeHash, Polled>,
     live_logins: LiveLogins,
     times: Times,
     log: Arc<Log>,
@@ -173,8 +173,8 @@ impl Flow {
             seal: Seal::new(Arc::clone(&keys)),
             keys,
             public_api_url: config.public_api_url.as_str().to_owned(),
-            starts: Gather::new(&config.times),
-            polls: Gather::new(&config.times),
+            starts: Batcher::new(&config.times),
+            polls: Batcher::new(&config.times),
             live_logins: LiveLogins::new(config.limits.live_logins),
             times: config.times,
             log,
@@ -191,7 +191,7 @@ impl Flow {
                 starter: starter.clone(),
             };
             let key = new.key.clone();
-            if self.starts.ask(new, |batch| self.insert(&batch))?? == Inserted::UserCodeTaken {
+            if self.starts.submit(new, |batch| self.insert(&batch))?? == Inserted::UserCodeTaken {
                 continue;
             }
             let fields = [("id", key.login_id()), ("client", &starter.address)];
@@ -513,7 +513,7 @@ impl Flow {
     /// How a login stands, to its client (RFC 8628 §3.4), by one look-up for all polls of this moment.
     pub fn poll(&self, login: &DeviceCodeHash) -> Result<Polled, StoreError> {
         self.polls
-            .ask(login.clone(), |batch| self.store.poll(&batch))
+            .submit(login.clone(), |batch| self.store.poll(&batch))
     }
 
     /// Takes the token of a completed login, for one poll, under a lease. [`Flow::delivered`] or [`Flow::not_delivered`] ends

@@ -15,6 +15,7 @@ use crate::server::client_address::TrustedProxies;
 use crate::server::config::settings::{Kind, setting};
 use crate::server::file_rights;
 use crate::server::front::tls;
+use crate::server::keys::SECRET_BYTES_MIN;
 use crate::server::log::{Format, Level};
 use crate::server::store::connect;
 use crate::server::store::database_url::DatabaseUrl;
@@ -435,9 +436,6 @@ const CLOUD_API: &str = "api.postiz.com";
 
 /// Where Postiz lets plain http callbacks lead.
 const LOOPBACK_CALLBACKS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
-
-/// What is shorter can be guessed by whoever has a copy of the store.
-pub(crate) const SECRET_BYTES_MIN: usize = 16;
 
 /// Certificate and key.
 const TLS: [&str; 2] = ["TLS_CERT_FILE", "TLS_KEY_FILE"];

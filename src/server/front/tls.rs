@@ -14,7 +14,7 @@ use rustls::{CertificateError, ServerConfig};
 use crate::server::config::TlsFiles;
 use crate::server::file_rights;
 use crate::server::log::Log;
-use crate::server::store::tls::validity;
+use crate::server::x509::X509Certificate;
 use crate::shared::{pem, utc};
 
 /// A certificate that ends sooner than this should have been renewed.
@@ -161,7 +161,8 @@ impl Pair {
             let nothing = "holds no certificate in PEM form";
             return Err(unusable(CERTIFICATE, &files.certificate, &nothing));
         };
-        let Some((not_before, not_after)) = validity(&leaf) else {
+        let parsed = X509Certificate::parse(&leaf);
+        let Some((not_before, not_after)) = parsed.map(|leaf| leaf.validity()) else {
             let garbage = "holds something that is no X.509 certificate";
             return Err(unusable(CERTIFICATE, &files.certificate, &garbage));
         };

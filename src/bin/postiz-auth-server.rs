@@ -17,6 +17,7 @@ use postiz::server::config::{self, Config};
 use postiz::server::log::{self, Level, Log};
 use postiz::server::notify::Notify;
 use postiz::server::{self, Server};
+use postiz::shared::version::version;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if arguments.contains(["-v", "--version"]) {
-        println!("postiz-auth-server {}", env!("CARGO_PKG_VERSION"));
+        println!("postiz-auth-server {}", version(None));
         return ExitCode::SUCCESS;
     }
     let check = arguments.contains("--check");

@@ -39,6 +39,7 @@ pub mod output;
 
 pub use browser::open as open_browser;
 
+use crate::shared::version::version;
 use args::Asked;
 use command::CREDENTIALS;
 use context::{CommonFlags, Context};
@@ -74,11 +75,10 @@ fn act(asked: Asked, context: &mut Context) -> Result<Exit, CliError> {
         Asked::Help(topic) => context
             .output
             .verbatim(&help::page(table::COMMANDS, topic))?,
-        Asked::Version => context.output.line(concat!(
-            "postiz ",
-            env!("CARGO_PKG_VERSION"),
-            " (npm 2.1.0 compatible)"
-        ))?,
+        Asked::Version => {
+            let version = version(Some("npm 2.1.0 compatible"));
+            context.output.line(&format!("postiz {version}"))?;
+        }
         Asked::Nothing => {
             context
                 .output

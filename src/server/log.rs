@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::shared::text::printable_cut;
 use crate::shared::utc;
+use crate::shared::version::{COMMIT, VERSION};
 
 /// `LOG_FORMAT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,12 +128,17 @@ impl Log {
         self.line(level, event, fields);
     }
 
-    /// Logs where the server listens, in the one form that scripts look for: `listening on http://…`. Whatever `LOG_LEVEL`
-    /// says, it is written.
+    /// Logs where the server listens, in the one form that scripts look for: `listening on http://…`. It names the
+    /// build, and is written whatever `LOG_LEVEL` says.
     pub fn listening(&self, url: &str) {
+        let commit = COMMIT.map(|commit| ("commit", commit));
+        let fields: Vec<_> = [("url", url), ("version", VERSION)]
+            .into_iter()
+            .chain(commit)
+            .collect();
         match self.format {
-            Format::Text => self.write(Level::Info, &format!("listening on {url}"), &[]),
-            Format::Json => self.write(Level::Info, "listening", &[("url", url)]),
+            Format::Text => self.write(Level::Info, &format!("listening on {url}"), &fields[1..]),
+            Format::Json => self.write(Level::Info, "listening", &fields),
         }
     }
 

@@ -14,3 +14,4 @@ pub mod random;
 pub mod secret;
 pub mod text;
 pub mod utc;
+pub mod version;

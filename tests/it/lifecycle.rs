@@ -309,8 +309,11 @@ fn the_listening_line_in_json() {
         .lines()
         .map(|l| serde_json::from_str::<Value>(l).unwrap_or_else(|e| panic!("{e}: {l}")));
     let listening = lines.into_iter().find(|l| l["event"] == "listening");
-    let url = listening.unwrap_or_else(|| panic!("no listening line: {log}"))["url"].clone();
-    assert_eq!(url, format!("http://{}", server.address));
+    let listening = listening.unwrap_or_else(|| panic!("no listening line: {log}"));
+    assert_eq!(listening["url"], format!("http://{}", server.address));
+    assert_eq!(listening["version"], env!("CARGO_PKG_VERSION"));
+    let commit = option_env!("POSTIZ_COMMIT");
+    assert_eq!(listening["commit"].as_str(), commit, "{listening}");
 }
 
 /// Requests in flight are finished, new ones are not taken, and the exit code is 0.

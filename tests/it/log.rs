@@ -225,3 +225,34 @@ fn lines_carry_their_priority_where_the_journal_reads_them() {
         assert_eq!(log.starts_with("<6>"), is_journal, "{log}");
     }
 }
+
+/// Every event that the source names has its row in the handbook.
+#[test]
+fn handbook_has_every_event() {
+    let handbook = include_str!("../../scripts/README.md");
+    let mut folders = vec![concat!(env!("CARGO_MANIFEST_DIR"), "/src/server").into()];
+    let mut events = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir::<std::path::PathBuf>(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let source = std::fs::read_to_string(&path).unwrap();
+            let source: String = source.split_whitespace().collect();
+            for call in ["log.info(\"", "log.warn(\"", "log.error(\""] {
+                for (at, _) in source.match_indices(call) {
+                    let event = source[at + call.len()..].split('"').next().unwrap();
+                    assert!(
+                        handbook.contains(&format!("`{event}`")),
+                        "{event} of {}",
+                        path.display()
+                    );
+                    events += 1;
+                }
+            }
+        }
+    }
+    assert!(events > 30, "only {events} were found");
+}

@@ -1,9 +1,9 @@
 //! Every setting as data. The parser takes names, defaults and ranges from here, `--help` is made from it, and tests compare
-//! README's table and the files in scripts/ with it.
+//! the handbook's table and the files in scripts/ with it.
 
 use Kind::{Address, Addresses, Number, Path, Seconds, Secret, Text, Url, Word};
 
-/// Name; default, as README says it: a value in backticks, or words; what may stand in it; what it is for.
+/// Name; default, as the handbook says it: a value in backticks, or words; what may stand in it; what it is for.
 type Setting = (&'static str, &'static str, Kind, &'static str);
 
 /// What may stand in a variable.
@@ -32,7 +32,7 @@ const SETTINGS: [Setting; 27] = [
     ("SERVER_URL", "`http://localhost:{PORT}`", Url, "this server's public URL; a path is allowed"),
     ("HOST", "`::`", Address, "the address to listen on; `::` is all of them, IPv4 too"),
     ("PORT", "`3111`", Number(0, 65_535), "the port to listen on; 0 takes a free one, which the line \"listening on\" names"),
-    ("DATABASE_URL", "the embedded store", Secret("DATABASE_URL_FILE"), "`postgres://…` as libpq means it (below) for any number of instances, or `file:PATH` for one"),
+    ("DATABASE_URL", "the embedded store", Secret("DATABASE_URL_FILE"), "`postgres://…` as libpq means it for any number of instances, or `file:PATH` for one"),
     ("DATA_DIR", "`./data`", Path, "where the embedded store lives"),
     ("DATABASE_POOL_SIZE", "`8`", Number(1, 1_000), "most connections to PostgreSQL; a `connection_limit` in the URL wins"),
     ("POSTIZ_FRONTEND_URL", "`https://platform.postiz.com`", Url, "where the browser is sent to authorise"),
@@ -115,15 +115,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn readme_table_is_the_settings() {
+    fn handbook_table_is_the_settings() {
         let row = |setting: &Setting| {
             let (name, default) = (setting.0, setting.1);
             format!("| `{name}` | {default} | {} |\n", meaning(setting))
         };
         let rows: String = SETTINGS.iter().map(row).collect();
         let table = format!("| variable | default | meaning |\n| --- | --- | --- |\n{rows}\n");
-        let readme = include_str!("../../../README.md");
-        assert!(readme.contains(&table), "README.md should hold:\n{table}");
+        let handbook = include_str!("../../../scripts/README.md");
+        assert!(
+            handbook.contains(&table),
+            "scripts/README.md should hold:\n{table}"
+        );
     }
 
     /// In variables and in comments: whatever looks like a variable's name is one.

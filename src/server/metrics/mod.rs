@@ -16,6 +16,7 @@ use crate::server::front::tls::Certificate;
 use crate::server::http::App;
 use crate::server::metrics::requests::Names;
 use crate::server::metrics::text::{Labels, Text};
+use crate::shared::version::{COMMIT, VERSION};
 
 pub(crate) use listener::{bind, start};
 
@@ -198,10 +199,7 @@ fn print_build(text: &mut Text) {
     let name = "postiz_auth_build_info";
     let help = "Always 1; its labels say which build this is.";
     text.metric("gauge", name, help);
-    let labels = [
-        ("version", env!("CARGO_PKG_VERSION")),
-        ("commit", option_env!("POSTIZ_COMMIT").unwrap_or_default()),
-    ];
+    let labels = [("version", VERSION), ("commit", COMMIT.unwrap_or_default())];
     text.sample(name, &labels, &1);
 }
 

@@ -95,8 +95,9 @@ fn help_works_on_every_level() {
 
 #[test]
 fn version_works_on_every_level() {
+    let commit = option_env!("POSTIZ_COMMIT").map_or(String::new(), |c| format!(", {c}"));
     let expected = format!(
-        "postiz {} (npm 2.1.0 compatible)\n",
+        "postiz {} (npm 2.1.0 compatible{commit})\n",
         env!("CARGO_PKG_VERSION")
     );
     for line in [

@@ -234,7 +234,8 @@ fn skill() -> String {
 fn section<'a>(text: &'a str, heading: &str) -> &'a str {
     let (marks, _) = heading.split_once(' ').unwrap();
     let rest = text.split_once(&format!("\n{heading}\n")).expect(heading).1;
-    rest.split(&format!("\n{marks} ")).next().unwrap()
+    let headings = (2..=marks.len()).map(|level| format!("\n{} ", "#".repeat(level)));
+    headings.fold(rest, |rest, heading| rest.split(&heading).next().unwrap())
 }
 
 /// The shell's blocks in `text`.

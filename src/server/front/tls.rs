@@ -1,7 +1,7 @@
 //! https at the front: a certificate chain and its key, from PEM files that are read again while the server runs.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ServerConfig};
 
-use crate::server::config::TlsFiles;
 use crate::server::file_rights;
 use crate::server::log::Log;
 use crate::server::x509::X509Certificate;
@@ -19,6 +18,15 @@ use crate::shared::{pem, utc};
 
 /// A certificate that ends sooner than this should have been renewed.
 const RENEWED_BEFORE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
+/// The PEM files of a certificate chain and its key.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// `TLS_CERT_FILE`.
+    pub certificate: PathBuf,
+    /// `TLS_KEY_FILE`.
+    pub key: PathBuf,
+}
 
 /// The certificate of a running server. Connections that are open keep the one that they began with.
 pub(crate) struct Certificate {

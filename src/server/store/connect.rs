@@ -117,7 +117,7 @@ impl Connector {
         let (config, _) = self.url.config(endpoint);
         let is_bound = config.get_channel_binding() == ChannelBinding::Require;
         (!verifies && !is_bound).then(|| {
-            format!("others on the way to {endpoint} can read and change all logins, as sslmode is less than verify-full")
+            format!("an attacker on the network to {endpoint} can read and change all logins, since sslmode is weaker than verify-full")
         })
     }
 

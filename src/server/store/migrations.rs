@@ -204,9 +204,9 @@ fn inspect_once(client: &mut Client, schema: Option<&str>) -> Result<Vec<String>
     if let Some(missing) = list(5) {
         return unusable(format!("the role lacks {missing} on device_requests"));
     }
-    if let Some(strangers) = list(6) {
+    if let Some(roles) = list(6) {
         lines.push(format!(
-            "WARNING: {strangers} may change device_requests, and so take a token: revoke these rights"
+            "WARNING: {roles} may change device_requests, and so take a token: revoke these rights"
         ));
     }
     let rows = client.query_typed("SELECT count(*) FROM device_requests", &[])?;

@@ -179,8 +179,7 @@ impl Pool {
                 }
                 continue;
             }
-            let idle_for = slots.last_activity.elapsed();
-            let left = self.times.checkout.saturating_sub(idle_for);
+            let left = (self.times.checkout).saturating_sub(slots.last_activity.elapsed());
             if left.is_zero() {
                 let busy = format!("all {} connections to PostgreSQL are busy", slots.open());
                 return Err(StoreError::Unavailable(busy));

@@ -42,7 +42,7 @@ impl Tls {
             Error::InvalidCertificate(
                 CertificateError::UnsupportedSignatureAlgorithmContext { .. }
                 | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. },
-            ) => distrusted("it is signed by an algorithm that cannot be verified here (P-521, or an uncommon one)"),
+            ) => distrusted("it is signed by an algorithm that is not supported (P-521, or an uncommon one)"),
             Error::InvalidCertificate(reason) => distrusted(&http_client::distrust(reason)),
             Error::AlertReceived(AlertDescription::HandshakeFailure | AlertDescription::ProtocolVersion) => {
                 "it has no TLS version (1.2 or 1.3), cipher or kind of key in common with this server".to_owned()
@@ -52,7 +52,7 @@ impl Tls {
                 None => format!("it rejects TLS: {alert:?}"),
             },
             Error::PeerMisbehaved(PeerMisbehaved::SignedKxWithWrongAlgorithm) => {
-                "its certificate's key is for PSS alone, which needs TLS 1.3, and it uses TLS 1.2"
+                "its certificate's key is for PSS alone, which needs TLS 1.3, and the server uses TLS 1.2"
                     .to_owned()
             }
             // The texts of this folder.

@@ -71,8 +71,9 @@ unpack_foreign() {
     rm -rf "$root" && mkdir -p "$root"/apt/{lists,cache/archives}/partial
     local apt=(apt-get -qq -o "APT::Architectures::=$(dpkg --print-architecture)" -o "APT::Architectures::=$debian_arch"
         -o "Dir::State::Lists=$root/apt/lists" -o "Dir::Cache=$root/apt/cache" -o APT::Sandbox::User=root)
-    "${apt[@]}" update && (cd "$root/apt" && "${apt[@]}" download "${@/%/:$debian_arch}") ||
+    if ! "${apt[@]}" update || ! (cd "$root/apt" && "${apt[@]}" download "${@/%/:$debian_arch}"); then
         cannot_build "apt has no $* for $debian_arch"
+    fi
     for package in "$root"/apt/*.deb; do dpkg-deb -x "$package" "$root"; done
     rm -r "$root/apt" && touch "$root/complete"
 }

@@ -10,15 +10,14 @@ use crate::cli::credentials::Stored;
 use crate::cli::json_file::object_in;
 use crate::server;
 use crate::server::client_address::TrustedProxies;
-use crate::server::codes::{DeviceCode, DeviceCodeHash, UserCode};
+use crate::server::codes::UserCode;
 use crate::server::config::Config;
 use crate::server::front::request_reader::{Client, End, RequestReader};
 use crate::server::http::request::{HEADERS, Params};
 use crate::server::http::{App, Reply, Request};
 use crate::server::keys::Keys;
 use crate::server::log::{Format, Level, Log};
-use crate::server::login::{Login, Polled, Starter, UnixMs};
-use crate::server::store::{Inserted, Key, NewLogin, Purged, Store, StoreError, Transition};
+use crate::server::store::embedded::Embedded;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::secret::Secret;
 
@@ -160,53 +159,14 @@ fn new_app() -> App {
         ("LIMIT_WRONG_CODES_PER_MINUTE", "0"),
         ("LIMIT_WRONG_CODES_PER_MINUTE_TOTAL", "0"),
         ("LIMIT_CALLBACKS_PER_MINUTE", "0"),
-        ("LIMIT_LIVE_LOGINS", "0"),
+        ("LIMIT_LIVE_LOGINS", "100"),
     ];
     let config = Config::from_vars(variables).expect("a good configuration");
     let keys = Arc::new(Keys::new(&Secret::new("secret".to_owned())));
     let url = BaseUrl::parse("https://auth.example").expect("a URL");
     let log = Arc::new(Log::to(Format::Json, Level::Debug, |_| ()));
-    server::app(&config, Arc::new(Oblivious), keys, url, &log)
-}
-
-/// A store that takes everything and keeps nothing: it is not what is tried here, and a real one would be all the work.
-pub(crate) struct Oblivious;
-
-impl Store for Oblivious {
-    fn insert(&self, new: &[NewLogin]) -> Result<Vec<Inserted>, StoreError> {
-        Ok(vec![Inserted::Yes; new.len()])
-    }
-
-    fn poll(&self, logins: &[DeviceCodeHash]) -> Result<Vec<Polled>, StoreError> {
-        Ok(vec![Polled::Unknown; logins.len()])
-    }
-
-    fn read(&self, _: Key) -> Result<Option<(Login, UnixMs)>, StoreError> {
-        Ok(None)
-    }
-
-    /// Shows a login, which is gone by the time it is to be written.
-    fn change(&self, _: Key, transition: &mut Transition) -> Result<bool, StoreError> {
-        let (key, user_code) = (DeviceCode::generate().hash(), UserCode::generate());
-        transition(&mut Login::new(key, user_code, Starter::default(), 0), 0);
-        Ok(false)
-    }
-
-    fn make_room(&self, _: u32) -> Result<u64, StoreError> {
-        Ok(0)
-    }
-
-    fn purge(&self, _: u32) -> Result<Vec<Purged>, StoreError> {
-        Ok(Vec::new())
-    }
-
-    fn count(&self) -> Result<u64, StoreError> {
-        Ok(0)
-    }
-
-    fn ping(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
+    let store = Embedded::in_memory(Box::new(|| 1)).expect("it needs no file");
+    server::app(&config, Arc::new(store), keys, url, &log)
 }
 
 /// What is taken for a user code has one spelling, and is the same code however that is typed.

@@ -521,7 +521,7 @@ impl Flow {
     pub fn redeem(&self, login: &DeviceCodeHash) -> Result<Redeemed, StoreError> {
         let lease = LeaseId::generate();
         let begun = apply(&*self.store, Key::Device(login), |login, now| {
-            login.begin_delivery(&lease, now)
+            login.begin_delivery(&lease, now, self.times.delivery_lease)
         });
         let grant = match begun {
             Ok(begun) => begun.flatten(),

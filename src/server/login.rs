@@ -425,14 +425,19 @@ impl Login {
         replaced
     }
 
-    /// Begins to deliver the token to one poll, under the lease of `id`. `None`: there is no token, or another poll is being
-    /// given it.
-    pub fn begin_delivery(&mut self, id: &LeaseId, now: UnixMs) -> Option<SealedGrant> {
+    /// Begins to deliver the token to one poll, under a lease of `id` that ends after `lease`. `None`: there is no token, or
+    /// another poll is being given it.
+    pub fn begin_delivery(
+        &mut self,
+        id: &LeaseId,
+        now: UnixMs,
+        lease: Duration,
+    ) -> Option<SealedGrant> {
         let mine = self.status_at(now) == Status::Delivering && self.holder() == Some(id);
         if !mine && self.polled(now) != Polled::Completed {
             return None;
         }
-        self.lend(Status::Delivering, id, now + as_ms(DELIVERY_LEASE));
+        self.lend(Status::Delivering, id, now + as_ms(lease));
         self.grant.clone()
     }
 
@@ -543,7 +548,11 @@ mod tests {
             assert!(login.complete(&holder, &code("c"), &grant("t"), START));
         }
         if matches!(status, Status::Delivering | Status::Redeemed) {
-            assert!(login.begin_delivery(&holder, START).is_some());
+            assert!(
+                login
+                    .begin_delivery(&holder, START, DELIVERY_LEASE)
+                    .is_some()
+            );
         }
         if status == Status::Redeemed {
             assert!(login.delivered(&holder));
@@ -602,7 +611,11 @@ mod tests {
                 .claim(&c.browser, &code("c"), &LeaseId::generate(), now);
             claim == Claim::Granted
         };
-        let deliver: Act = |c, now| c.login.begin_delivery(&LeaseId::generate(), now).is_some();
+        let deliver: Act = |c, now| {
+            c.login
+                .begin_delivery(&LeaseId::generate(), now, DELIVERY_LEASE)
+                .is_some()
+        };
         // For each status, what it becomes; `None`: refused, and nothing changed.
         let in_time: [(&str, Act, [Option<Status>; 6]); 5] = [
             (
@@ -773,7 +786,12 @@ mod tests {
         let mut delivery = case(Status::Delivering);
         assert!(!delivery.login.delivered(&other) && !delivery.login.not_delivered(&other));
         assert!(delivery.login.not_delivered(&delivery.holder));
-        assert!(delivery.login.begin_delivery(&other, START).is_some());
+        assert!(
+            delivery
+                .login
+                .begin_delivery(&other, START, DELIVERY_LEASE)
+                .is_some()
+        );
         assert!(!delivery.login.delivered(&delivery.holder));
         assert!(delivery.login.delivered(&other) && delivery.login.grant.is_none());
     }
@@ -800,11 +818,13 @@ mod tests {
                 .complete(&case.holder, &code("c"), &grant("u"), START)
         );
         assert_eq!(
-            case.login.begin_delivery(&case.holder, START),
+            case.login
+                .begin_delivery(&case.holder, START, DELIVERY_LEASE),
             Some(grant("t"))
         );
         assert_eq!(
-            case.login.begin_delivery(&case.holder, START),
+            case.login
+                .begin_delivery(&case.holder, START, DELIVERY_LEASE),
             Some(grant("t"))
         );
     }
@@ -841,7 +861,8 @@ mod tests {
         assert_eq!(claim(&mut case, "d"), Claim::Done, "a reload");
         assert!(case.login.replace_grant(&grant("u"), START));
         assert_eq!(
-            case.login.begin_delivery(&case.holder, START),
+            case.login
+                .begin_delivery(&case.holder, START, DELIVERY_LEASE),
             Some(grant("u"))
         );
         assert!(!case.login.replace_grant(&grant("v"), START));

@@ -1,5 +1,5 @@
-//! How long the server waits for what: every timeout, pause and period that is longer than a moment. The lifetime and the leases
-//! of a login are in `login.rs`, since they stand in its record; IDLE_TIMEOUT and STOP_DELAY are settings.
+//! How long the server waits for what: every timeout, pause and period that is longer than a moment. The lifetime of a
+//! login and the leases in its record are in `login.rs`; IDLE_TIMEOUT and STOP_DELAY are settings.
 
 use std::time::Duration;
 
@@ -18,8 +18,10 @@ pub struct Times {
     /// For a client to take one answer.
     pub write: Duration,
     /// To see whether a client takes its token: long enough for the answer's way there and the end of the connection's way
-    /// back. With `write`, less than `login::DELIVERY_LEASE`.
+    /// back.
     pub delivery: Duration,
+    /// The lease of a token's delivery: more than `write` and `delivery` together.
+    pub delivery_lease: Duration,
     /// For a client with a bad request to go on sending, before its connection is closed.
     pub unread: Duration,
     /// For Prometheus to ask, to send its request, and to take the answer, each: short, since others wait meanwhile.
@@ -75,6 +77,7 @@ impl Times {
         request: Duration::from_secs(10),
         write: Duration::from_secs(10),
         delivery: Duration::from_secs(1),
+        delivery_lease: login::DELIVERY_LEASE,
         unread: Duration::from_secs(2),
         metrics: Duration::from_secs(2),
         failure_log_pause: Duration::from_secs(5),

@@ -15,8 +15,8 @@ use serde_json::Value;
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// How much of a body is kept for the log; the rest is only counted, so that uploads of any size can be tested.
 const BODY_BYTES_KEPT: usize = 1024 * 1024;
-/// A client that neither sends nor reads for so long is forgotten, so that no thread outlives its test for long.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Connections end when their client is silent for this long, so that no thread outlives its test for long.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// What [`Delivery::Endless`] sends at most: endless enough for a client that has a limit, bounded for one that has none.
 const ENDLESS_BYTES: usize = 64 * 1024 * 1024;
 
@@ -112,6 +112,11 @@ impl Request {
         pairs.find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
     }
 
+    /// Method and target: `GET /health`.
+    pub fn line(&self) -> String {
+        format!("{} {}", self.method, self.target)
+    }
+
     /// The body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
@@ -197,6 +202,8 @@ pub enum Delivery {
     Hang,
     /// Not at all: the connection is closed.
     Cut,
+    /// These very bytes instead, then the connection is closed.
+    Raw(Vec<u8>),
     /// The head and half of the body, then the connection is closed.
     CutShort,
     /// The head, then a byte of the body every tenth of a second.
@@ -225,12 +232,16 @@ fn serve(
     stopping: &AtomicBool,
     handler: impl Fn(&Request) -> Reply,
 ) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(SILENCE_MAX))?;
+    stream.set_write_timeout(Some(SILENCE_MAX))?;
     stream.set_nodelay(true)?;
     let request = read_request(&mut stream)?;
     let Reply { response, delivery } = handler(&request);
-    let body = &response.body;
+    // The answer to HEAD has the length of a body, and none (RFC 9110 §9.3.2).
+    let body = match request.method.as_str() {
+        "HEAD" => &[][..],
+        _ => &response.body,
+    };
     let start = Instant::now();
     match delivery {
         Delivery::Prompt => send(&mut stream, &response, body),
@@ -244,6 +255,7 @@ fn serve(
         }
         Delivery::Hang => pause_until(&mut stream, stopping, || false),
         Delivery::Cut => Ok(()),
+        Delivery::Raw(bytes) => stream.write_all(&bytes),
         Delivery::CutShort => send(&mut stream, &response, &body[..body.len() / 2]),
         Delivery::Trickle => {
             send(&mut stream, &response, b"")?;
@@ -352,10 +364,16 @@ fn parse_head(bytes: &[u8]) -> io::Result<Option<(Request, usize)>> {
     Ok(Some((request, head_bytes)))
 }
 
-/// Reads the rest of a body that begins with `start`. Its length must be known: no client of ours sends chunks.
+/// Reads the rest of a body that begins with `start`.
 fn read_body(stream: &mut TcpStream, request: &mut Request, start: Vec<u8>) -> io::Result<()> {
     if request.header("expect").is_some() {
         stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+    }
+    if request.header("transfer-encoding") == Some("chunked") {
+        request.body = read_chunks(&mut start.as_slice().chain(stream))?;
+        request.body_bytes = request.body.len() as u64;
+        request.at = Instant::now();
+        return Ok(());
     }
     let length = request.header("content-length").unwrap_or("0");
     let length: u64 = length.parse().map_err(io::Error::other)?;
@@ -370,6 +388,26 @@ fn read_body(stream: &mut TcpStream, request: &mut Request, start: Vec<u8>) -> i
     }
     request.at = Instant::now();
     Ok(())
+}
+
+/// A whole chunked body, decoded (RFC 9112 §7.1).
+fn read_chunks(input: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            let mut byte = [0];
+            input.read_exact(&mut byte)?;
+            line.extend(byte);
+        }
+        let size = String::from_utf8_lossy(&line);
+        let size = u64::from_str_radix(size.trim(), 16).map_err(io::Error::other)?;
+        input.by_ref().take(size).read_to_end(&mut body)?;
+        input.read_exact(&mut [0; 2])?;
+        if size == 0 {
+            return Ok(body);
+        }
+    }
 }
 
 /// The first field of this name in a query or form body, decoded.

@@ -35,7 +35,7 @@ const INSIDE: &str = "POSTIZ_TEST_INSIDE_NETWORK";
     clippy::disallowed_methods,
     reason = "nobody hands tests their environment"
 )]
-fn an_address_that_leads_nowhere_leaves_time_for_the_others() {
+fn address_that_leads_nowhere_leaves_time_for_the_others() {
     if std::env::var_os(INSIDE).is_some() {
         inside();
         return;
@@ -60,7 +60,7 @@ fn an_address_that_leads_nowhere_leaves_time_for_the_others() {
     again
         .arg(std::env::current_exe().expect("a test is a program"))
         .args(["--exact", "--nocapture"])
-        .arg("addresses::an_address_that_leads_nowhere_leaves_time_for_the_others")
+        .arg("addresses::address_that_leads_nowhere_leaves_time_for_the_others")
         .env(INSIDE, "1");
     let output = again.output().expect("it started a moment ago");
     assert!(output.status.success(), "{}", told(&output));

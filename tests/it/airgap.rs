@@ -60,8 +60,7 @@ impl Site {
 
     /// A person logs in at `server`, which speaks plain HTTP: the status of the last page.
     fn log_in(&self, server: &TestServer) -> u16 {
-        self.postiz
-            .set_callback_url(&format!("{}/device/callback", server.public_url));
+        server.register_at(&self.postiz);
         Login::start(server)
             .approve(&mut Browser::new(), "ada")
             .status()
@@ -73,7 +72,7 @@ fn succeeded() -> (Option<i32>, String) {
 }
 
 #[test]
-fn the_cli_trusts_an_authority_that_it_is_told_of() {
+fn cli_trusts_an_authority_that_it_is_told_of() {
     let site = Site::new();
     for (name, file) in [
         ("SSL_CERT_FILE", "ca.crt"),
@@ -86,7 +85,7 @@ fn the_cli_trusts_an_authority_that_it_is_told_of() {
 }
 
 #[test]
-fn the_cli_says_whom_it_does_not_trust_and_why_and_what_to_do() {
+fn cli_says_whom_it_does_not_trust_and_why_and_what_to_do() {
     let site = Site::new();
     let (code, stderr) = site.ask(&site.url(), &[]);
     assert_eq!(code, Some(1), "{stderr}");
@@ -121,7 +120,7 @@ fn the_cli_says_whom_it_does_not_trust_and_why_and_what_to_do() {
 }
 
 #[test]
-fn the_cli_goes_through_the_proxy_where_it_must_and_only_there() {
+fn cli_goes_through_the_proxy_where_it_must_and_only_there() {
     let site = Site::new();
     let proxy = ConnectProxy::start(&[("postiz.test:443", site.https)]);
     let (trust, by_proxy) = (site.path("ca.crt"), proxy.url());
@@ -145,7 +144,7 @@ fn the_cli_goes_through_the_proxy_where_it_must_and_only_there() {
 }
 
 #[test]
-fn the_server_trusts_an_authority_that_it_is_told_of() {
+fn server_trusts_an_authority_that_it_is_told_of() {
     let site = Site::new();
     for (name, file) in [("SSL_CERT_FILE", "ca.crt"), ("SSL_CERT_DIR", "store")] {
         let server = site.server(&site.url()).var(name, &site.path(file)).start();
@@ -154,7 +153,7 @@ fn the_server_trusts_an_authority_that_it_is_told_of() {
 }
 
 #[test]
-fn the_server_says_whom_it_does_not_trust_and_why_and_what_to_do() {
+fn server_says_whom_it_does_not_trust_and_why_and_what_to_do() {
     let site = Site::new();
     let server = site.server(&site.url()).start();
     assert!(site.log_in(&server) >= 500);
@@ -165,7 +164,7 @@ fn the_server_says_whom_it_does_not_trust_and_why_and_what_to_do() {
 }
 
 #[test]
-fn the_server_goes_through_the_proxy_where_it_must_and_only_there() {
+fn server_goes_through_the_proxy_where_it_must_and_only_there() {
     let site = Site::new();
     let proxy = ConnectProxy::start(&[("postiz.test:443", site.https)]);
     let setup = |url: &str| {
@@ -181,13 +180,11 @@ fn the_server_goes_through_the_proxy_where_it_must_and_only_there() {
 
 /// Everything by https, and by one private authority: the auth server, Postiz, and the CLI that talks to both.
 #[test]
-fn a_whole_login_where_all_is_https() {
+fn whole_login_where_all_is_https() {
     let site = Site::new();
     let trust = site.path("ca.crt");
     let setup = site.server(&site.url()).https(&site.authority);
-    let server = setup.var("SSL_CERT_FILE", &trust).start();
-    site.postiz
-        .set_callback_url(&format!("{}/device/callback", server.public_url));
+    let server = setup.var("SSL_CERT_FILE", &trust).start_for(&site.postiz);
 
     let home = tempfile::tempdir().unwrap();
     let cli = |arguments: &str| {

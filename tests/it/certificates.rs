@@ -48,7 +48,8 @@ impl Scene {
     fn serves(&self, name: &str) -> bool {
         let mut client = self.files.connect(&self.server);
         assert!(ask(&mut client).ends_with(r#"{"status":"ok"}"#));
-        let expected = CertificateDer::from_pem_file(self.files.path(&format!("{name}.leaf")));
+        // The first of the chain.
+        let expected = CertificateDer::from_pem_file(self.files.path(&format!("{name}.crt")));
         client.conn.peer_certificates().expect("it has shown one")[0] == expected.unwrap()
     }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use crate::database_roles::bring_to_version;
 use crate::fake_postiz::http::Response;
@@ -11,7 +12,7 @@ use crate::fake_postiz::{CLIENT_SECRET, FakePostiz, Fault, Registration};
 use crate::pooler::{log_in, store};
 use crate::support::postgres::PASSWORD;
 use crate::support::server::ServerSetup;
-use crate::support::tls::Authority;
+use crate::support::tls::{Authority, make_certificates};
 use crate::support::{Cluster, Database, Login, Pooler, Store, TestServer, expect, program};
 
 /// Exit code, standard output, standard error.
@@ -329,23 +330,17 @@ fn check_looks_at_the_certificate() {
         ),
     ] {
         let script = format!(
-            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key -out ca -days 1 -subj /CN=x
-             openssl req -new -key key -subj /CN=x -out csr; touch index; echo 01 >serial
+            "self_signed ca x $key; request leaf x $key; touch index; echo 01 >serial
              printf '[ca]\\ndatabase=index\\nnew_certs_dir=.\\nserial=serial\\ndefault_md=sha256\\npolicy=p\\nx509_extensions=v\\n[v]\\nsubjectAltName=DNS:x\\n[p]\\ncommonName=supplied\\n' >cnf
-             openssl ca -batch -config cnf -name ca -cert ca -keyfile key {} -in csr -out crt -notext",
+             openssl ca -batch -config cnf -name ca -cert ca.crt -keyfile ca.key {} -in leaf.csr -out leaf.crt -notext",
             dates.replace("-not_before", "-startdate").replace("-not_after", "-enddate")
         );
         fs::remove_file(folder.path().join("index")).ok();
-        let made = Command::new("sh")
-            .args(["-euc", &script])
-            .current_dir(&folder)
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{made:?}");
+        make_certificates(folder.path(), &script);
         let path = |name: &str| folder.path().join(name).display().to_string();
         let setup = setup(&postiz)
-            .var("TLS_CERT_FILE", &path("crt"))
-            .var("TLS_KEY_FILE", &path("key"));
+            .var("TLS_CERT_FILE", &path("leaf.crt"))
+            .var("TLS_KEY_FILE", &path("leaf.key"));
         assert_finds(&setup, code, &["TLS_CERT_FILE", words]);
     }
 }
@@ -367,12 +362,12 @@ fn check_warns_of_what_weakens() {
     ] {
         assert!(!run(&trusted, &["--check"]).1.contains(proxies));
     }
-    // R05: codes and tokens would travel in clear.
+    // Codes and tokens would travel in clear (RFC 6749 §3.2).
     let plain = setup(&postiz).var("SERVER_URL", "http://auth.example.com");
     assert_finds(&plain, 0, &["WARNING: SERVER_URL is plain http"]);
 }
 
-/// Waiting cannot mend these: exit 1, naming host, user and database.
+/// Not retryable: exit 1, naming host, user and database.
 #[test]
 fn hopeless_databases_end_the_start() {
     let cluster = Cluster::start_with_tls();
@@ -447,7 +442,7 @@ fn hopeless_databases_end_the_start() {
     }
 }
 
-/// Waiting can mend these: the server listens, and is ready once the database is.
+/// Retryable: the server listens, and is ready once the database is.
 #[test]
 fn databases_that_may_come_are_waited_for() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -484,6 +479,7 @@ fn databases_that_may_come_are_waited_for() {
         (recovering, "not accepting connections"),
     ] {
         let server = TestServer::setup(Store::Embedded)
+            .time(|times| times.ping = Duration::from_secs(1))
             .var("DATABASE_URL", &url)
             .start();
         let log = server.log();
@@ -504,7 +500,7 @@ fn databases_that_may_come_are_waited_for() {
     crate::support::eventually("there is room", || server.get("/ready").status == 200);
 }
 
-/// The configuration can mend these: exit 2, all of them at once, files and the way out included.
+/// Wrong configuration: exit 2, with all problems at once, those of files and of outbound connections included.
 #[test]
 fn problems_of_the_configuration_are_told_all_at_once() {
     let setup = TestServer::setup(Store::Embedded)

@@ -127,7 +127,7 @@ pub fn bring_to_version(database: &Database, version: usize) {
     }
 }
 
-/// The rights are somebody else's gift, which the owner of the other table cannot take back; that keeps nobody from logging in.
+/// The rights were granted by somebody else, so the migration's role cannot revoke them; logins work all the same.
 #[test]
 fn migration_goes_on_where_the_role_may_not_revoke() {
     let cluster = cluster_with_strangers();

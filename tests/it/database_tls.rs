@@ -101,15 +101,6 @@ fn wrong_settings_are_told() {
     }
 }
 
-/// Makes server.crt and server.key, as PostgreSQL's manual does it.
-const SELF_SIGNED: &str =
-    "openssl req -new -x509 -days 2 -nodes -subj /CN=localhost -out server.crt -keyout server.key";
-
-/// The same as a request that `ca.crt` signs, for `localhost`.
-const SIGNED: &str =
-    "openssl req -new -nodes -subj /CN=localhost -out server.csr -keyout server.key";
-const SIGN: &str = "openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt";
-
 /// What an sslmode makes of a server's certificate.
 enum Outcome {
     Connects,
@@ -120,8 +111,16 @@ enum Outcome {
 #[test]
 fn certificates_of_every_kind_mean_what_libpq_means() {
     use Outcome::{Connects, Refused};
-    let own = |options: &str| (format!("{SELF_SIGNED} {options}"), "server.crt");
-    let signed = |options: &str| (format!("{SIGNED} {options}; {SIGN}"), "ca.crt");
+    let own = |options: &str| {
+        (
+            format!("self_signed server localhost {options}"),
+            "server.crt",
+        )
+    };
+    let signed = |options: &str| {
+        let script = format!("signed server localhost ca DNS:localhost {options}");
+        (script, "ca.crt")
+    };
     let cluster = Cluster::start_with_tls();
     let database = cluster.database();
     let no_name = "names no host in subjectAltName";
@@ -130,8 +129,7 @@ fn certificates_of_every_kind_mean_what_libpq_means() {
         (
             "version 1",
             (
-                "openssl req -new -nodes -text -out server.csr -keyout server.key -subj /CN=localhost
-                 openssl x509 -req -in server.csr -text -days 2 -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt"
+                "request server localhost; sign server -CA ca.crt -CAkey ca.key -CAcreateserial"
                     .to_owned(),
                 "ca.crt",
             ),
@@ -142,15 +140,27 @@ fn certificates_of_every_kind_mean_what_libpq_means() {
         (
             "version 1, self-signed",
             (
-                format!("{SIGNED}; openssl x509 -req -in server.csr -days 2 -signkey server.key -out server.crt"),
+                "request server localhost; sign server -signkey server.key".to_owned(),
                 "server.crt",
             ),
             Connects,
             Connects,
             Refused("version 1"),
         ),
-        ("the manual's self-signed one", own(""), Connects, Connects, Refused(no_name)),
-        ("self-signed with a name", own("-addext subjectAltName=DNS:localhost"), Connects, Connects, Connects),
+        (
+            "the manual's self-signed one",
+            own(""),
+            Connects,
+            Connects,
+            Refused(no_name),
+        ),
+        (
+            "self-signed with a name",
+            own("-addext subjectAltName=DNS:localhost"),
+            Connects,
+            Connects,
+            Connects,
+        ),
         (
             "self-signed for another name",
             own("-addext subjectAltName=DNS:elsewhere"),
@@ -161,7 +171,7 @@ fn certificates_of_every_kind_mean_what_libpq_means() {
         (
             "self-signed and expired",
             (
-                format!("{SIGNED}; openssl x509 -req -in server.csr -days -1 -signkey server.key -out server.crt"),
+                "request server localhost; sign server -signkey server.key -days -1".to_owned(),
                 "server.crt",
             ),
             Connects,
@@ -170,7 +180,7 @@ fn certificates_of_every_kind_mean_what_libpq_means() {
         ),
         (
             "self-signed by somebody else",
-            (format!("{SELF_SIGNED}; :"), "ca.crt"),
+            ("self_signed server localhost".to_owned(), "ca.crt"),
             Connects,
             Refused("not trusted"),
             Refused("not trusted"),
@@ -185,11 +195,9 @@ fn certificates_of_every_kind_mean_what_libpq_means() {
         (
             "signed by a P-521 key",
             (
-                "key='-newkey ec -pkeyopt ec_paramgen_curve:P-521 -nodes'
-                 openssl req -x509 $key -days 2 -subj /CN=odd -keyout odd.key -out odd.crt
-                 openssl req -new -nodes -subj /CN=localhost -out server.csr -keyout server.key
-                 openssl x509 -req -in server.csr -CA odd.crt -CAkey odd.key -sha512 -CAcreateserial -days 2 \\
-                     -extfile names -out server.crt"
+                "self_signed odd odd -newkey ec -pkeyopt ec_paramgen_curve:P-521
+                 request server localhost
+                 sign server -CA odd.crt -CAkey odd.key -sha512 -CAcreateserial -extfile names"
                     .to_owned(),
                 "odd.crt",
             ),
@@ -199,14 +207,18 @@ fn certificates_of_every_kind_mean_what_libpq_means() {
         ),
         (
             "ECDSA with SHA-512",
-            own("-newkey ec -pkeyopt ec_paramgen_curve:P-384 -sha512 -addext subjectAltName=DNS:localhost"),
+            own(
+                "-newkey ec -pkeyopt ec_paramgen_curve:P-384 -sha512 -addext subjectAltName=DNS:localhost",
+            ),
             Connects,
             Connects,
             Connects,
         ),
         (
             "a PSS signature",
-            own("-newkey rsa:2048 -sha384 -sigopt rsa_padding_mode:pss -addext subjectAltName=DNS:localhost"),
+            own(
+                "-newkey rsa:2048 -sha384 -sigopt rsa_padding_mode:pss -addext subjectAltName=DNS:localhost",
+            ),
             Connects,
             Connects,
             Connects,
@@ -218,8 +230,20 @@ fn certificates_of_every_kind_mean_what_libpq_means() {
             Connects,
             Connects,
         ),
-        ("RSA of 2049 bits", signed("-newkey rsa:2049"), Connects, Connects, Connects),
-        ("RSA of 3000 bits", signed("-newkey rsa:3000"), Connects, Connects, Connects),
+        (
+            "RSA of 2049 bits",
+            signed("-newkey rsa:2049"),
+            Connects,
+            Connects,
+            Connects,
+        ),
+        (
+            "RSA of 3000 bits",
+            signed("-newkey rsa:3000"),
+            Connects,
+            Connects,
+            Connects,
+        ),
         (
             "RSA of 1024 bits",
             signed("-newkey rsa:1024"),
@@ -235,7 +259,7 @@ fn certificates_of_every_kind_mean_what_libpq_means() {
             Connects,
         ),
     ] {
-        cluster.restart_after(&recipe);
+        cluster.reload_after(&recipe);
         let root = cluster.file(root);
         for (parameters, outcome) in [
             ("sslmode=require", Connects),
@@ -304,18 +328,18 @@ fn roles_connect_as_their_rules_want() {
         "CREATE ROLE carol SUPERUSER LOGIN; CREATE ROLE dave SUPERUSER LOGIN PASSWORD '{}'",
         crate::support::postgres::PASSWORD
     ));
-    cluster.restart_after(&format!(
+    cluster.reload_after(
         "for name in carol other odd; do
              size=2048; [ $name = odd ] && size=2500
-             openssl req -new -nodes -newkey rsa:$size -subj /CN=$name -keyout $name.key -out $name.csr
-             openssl x509 -req -in $name.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out $name.crt
+             request $name $name -newkey rsa:$size
+             sign $name -CA ca.crt -CAkey ca.key -CAcreateserial
          done
-         {SELF_SIGNED} -newkey rsa:2048 -addext subjectAltName=DNS:localhost
+         self_signed server localhost -newkey rsa:2048 -addext subjectAltName=DNS:localhost
          cp carol.key open.key
          cp carol.crt no.key
          chmod 600 carol.key other.key odd.key no.key
-         chmod 644 open.key"
-    ));
+         chmod 644 open.key",
+    );
     let (port, name) = (database.address().port(), database.name());
     let certificate = |certificate: &str, key: &str| {
         let (certificate, key) = (cluster.file(certificate), cluster.file(key));

@@ -113,7 +113,7 @@ fn passwords_come_from_the_url_the_environment_or_the_password_file() {
             name,
         ],
     );
-    // Waiting does not mend it.
+    // Not retryable.
     let setup = TestServer::setup(Store::Embedded).var("HOME", "/nowhere");
     let output = setup.var("DATABASE_URL", &url).run(&[]);
     assert_eq!(output.status.code(), Some(1));
@@ -160,7 +160,7 @@ fn passwords_may_be_pasted_as_they_are() {
     let url =
         |parameters| format!("postgres://{role}:{password}@127.0.0.1:{port}/{name}?{parameters}");
     assert_eq!(check(&url("sslmode=disable"), &[]), Ok(()));
-    // It is not lost behind the `?`.
+    // What follows `?` is read, too.
     assert_refused(&url("sslmode=require"), &[], &["has no TLS"]);
     database.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
 }
@@ -221,7 +221,7 @@ fn errors_name_the_hosts_that_were_tried() {
 
 /// The first cannot be written to, as a standby.
 #[test]
-fn the_host_that_can_be_written_to_is_taken() {
+fn host_that_can_be_written_to_is_taken() {
     let (standby, primary) = (Cluster::start_new(), Cluster::start_new());
     let database = primary.database();
     let (port, name) = (standby.database().address().port(), database.name());

@@ -5,6 +5,7 @@ use std::process::Output;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use postiz::server::times::Times;
 use serde_json::{Value, json};
 
 use crate::fake_postiz::{CLIENT_SECRET, Delivery, FakePostiz, Fault, Gate};
@@ -15,6 +16,12 @@ use crate::support::{Browser, Cluster, Connection, Login, Store, TestServer, eve
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
+
+/// A stopping server keeps idle connections for this long.
+const SHORT_STOP: Times = Times {
+    last_request: Duration::from_millis(1_500),
+    ..Times::DEFAULT
+};
 
 /// A plain mistake is told plainly.
 #[track_caller]
@@ -32,7 +39,7 @@ fn assert_told(output: &Output, exit_code: i32, words: &[&str]) {
 }
 
 #[test]
-fn all_problems_of_a_configuration_at_once() {
+fn problems_of_a_configuration_are_told_at_once() {
     let output = TestServer::setup(Store::Embedded)
         .var("POSTIZ_OAUTH_CLIENT_SECRET", "  ")
         .var("SERVER_SECRET", "short")
@@ -75,7 +82,7 @@ fn all_problems_of_a_configuration_at_once() {
 }
 
 #[test]
-fn one_wrong_variable_each() {
+fn wrong_variable_is_named() {
     for (name, value) in [
         ("PORT", "99999"),
         ("PORT", "-1"),
@@ -140,8 +147,7 @@ fn secrets_may_come_from_files() {
             "DATABASE_URL_FILE",
             &file("url", &format!("{}\n", Cluster::shared().database().url())),
         );
-    let server = setup.start();
-    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+    let server = setup.start_for(&postiz);
     let login = Login::start(&server);
     expect::page(&login.approve(&mut Browser::new(), "ada").answer, 200);
     expect::json(&login.poll(&server), 200);
@@ -258,7 +264,7 @@ fn healthcheck_fails_with_the_database() {
     assert_told(&asking.run(&["healthcheck"]), 1, &["503"]);
 }
 
-/// What waiting cannot mend ends the start.
+/// Errors that no retry can cure end the start.
 #[test]
 fn hopeless_databases_end_the_start() {
     let cluster = Cluster::shared();
@@ -276,7 +282,7 @@ fn hopeless_databases_end_the_start() {
 }
 
 #[test]
-fn a_taken_port_is_told() {
+fn taken_port_is_told() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = taken.local_addr().expect("it is bound").port().to_string();
     let output = TestServer::setup(Store::Embedded)
@@ -288,7 +294,7 @@ fn a_taken_port_is_told() {
 }
 
 #[test]
-fn a_second_process_on_the_same_file_is_told() {
+fn second_process_on_the_same_file_is_told() {
     let setup = TestServer::setup(Store::Embedded);
     let server = setup.start();
     let output = setup.run(&[]);
@@ -300,7 +306,7 @@ fn a_second_process_on_the_same_file_is_told() {
 }
 
 #[test]
-fn the_listening_line_in_json() {
+fn listening_line_in_json() {
     let server = TestServer::setup(Store::Embedded)
         .var("LOG_FORMAT", "json")
         .start();
@@ -318,10 +324,12 @@ fn the_listening_line_in_json() {
 
 /// Requests in flight are finished, new ones are not taken, and the exit code is 0.
 #[test]
-fn signals_end_it_gracefully() {
+fn signals_end_the_server_gracefully() {
     for (store, signal) in [(Store::Embedded, "TERM"), (Store::Postgres, "INT")] {
         let postiz = FakePostiz::start();
-        let mut server = TestServer::start(store, &postiz);
+        let mut server = TestServer::setup(store)
+            .times(&SHORT_STOP)
+            .start_for(&postiz);
         let trips: Vec<_> = (0..5)
             .map(|i| {
                 let (login, mut browser) = (Login::start(&server), Browser::new());
@@ -365,13 +373,13 @@ fn signals_end_it_gracefully() {
 
 /// Neither an idle connection nor half a request holds it up.
 #[test]
-fn idle_server_ends_at_once_and_idle_connections_are_kept_for_5_s() {
+fn idle_server_ends_at_once_and_idle_connections_are_kept_for_their_time() {
     for (store, has_connection) in [
         (Store::Embedded, false),
         (Store::Postgres, false),
         (Store::Embedded, true),
     ] {
-        let mut server = TestServer::setup(store).start();
+        let mut server = TestServer::setup(store).times(&SHORT_STOP).start();
         let mut idle = Connection::open(server.address);
         idle.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_eq!(idle.answer().status, 200);
@@ -383,7 +391,7 @@ fn idle_server_ends_at_once_and_idle_connections_are_kept_for_5_s() {
         assert_eq!(server.wait().code(), Some(0), "{}", server.log());
         let took = start.elapsed();
         assert!(
-            took < Duration::from_secs(if has_connection { 9 } else { 4 }),
+            took < Duration::from_secs(4) && has_connection == (took >= SHORT_STOP.last_request),
             "{took:?}"
         );
     }
@@ -406,7 +414,7 @@ fn eight_instances_start_at_once_on_an_empty_database() {
 
 /// The reference server's table, with logins in flight, is taken over: whoever waits goes on waiting, and gets the token.
 #[test]
-fn the_reference_servers_table_is_taken_over() {
+fn reference_servers_table_is_taken_over() {
     let database = Cluster::shared().database();
     database.run(
         "CREATE TABLE device_requests (
@@ -425,7 +433,7 @@ fn the_reference_servers_table_is_taken_over() {
         .postiz(&postiz)
         .database(&database);
     let servers = crate::support::at_once(3, |_| setup.start());
-    postiz.set_callback_url(&format!("{}/device/callback", servers[0].public_url));
+    servers[0].register_at(&postiz);
     let dump = database.dump();
     assert!(
         !dump.contains("reference-") && !dump.contains("pos_reference"),
@@ -467,7 +475,7 @@ fn the_reference_servers_table_is_taken_over() {
 
 /// Nobody has to start things in order.
 #[test]
-fn a_database_that_comes_later_is_waited_for() {
+fn database_that_comes_later_is_waited_for() {
     let cluster = Cluster::start_new();
     let database = cluster.database();
     cluster.control("stop");
@@ -493,14 +501,13 @@ fn a_database_that_comes_later_is_waited_for() {
 
 /// A restart of the database, planned or not, is a normal event.
 #[test]
-fn a_restarted_database_costs_no_login() {
+fn restarted_database_costs_no_login() {
     let cluster = Cluster::start_new();
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Embedded)
         .postiz(&postiz)
         .database(&cluster.database());
-    let mut server = setup.start();
-    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+    let mut server = setup.start_for(&postiz);
     for stop in ["stop", "kill"] {
         let login = Login::start(&server);
         let mut browser = Browser::new();

@@ -7,7 +7,6 @@ use serde_json::json;
 
 use crate::fake_postiz::{FakePostiz, Fault, Response};
 use crate::support::login::VerifyForm;
-use crate::support::server::BOTH_STORES;
 use crate::support::{Browser, Login, Store, TestServer, eventually, program};
 
 /// What the log calls the login: the start of the device code's SHA-256.
@@ -35,56 +34,55 @@ fn expect_line(server: &TestServer, words: &[&str]) {
     eventually(&format!("a line with {words:?}"), is_there);
 }
 
-#[test]
-fn refused_callbacks_name_reason_and_login() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = TestServer::start(store, &postiz);
-        let login = Login::start(&server);
-        let id = id_of(&login);
-        let mut browser = Browser::new();
-        let back = login.consent(&mut browser, "ada");
-        let back_location = back.location();
-        let (_, query) = back_location.split_once('?').expect("a query");
-        let callback = format!("/device/callback?{query}");
+on_each_store!(refused_callbacks_name_reason_and_login,);
 
-        // Another browser, with a cookie of its own.
-        let other = VerifyForm::open(&server);
-        let headers = [("Cookie", other.cookie.as_str()), ("Accept", "text/html")];
-        let page = server.send("GET", &callback, &headers, b"");
-        assert_eq!(reference(&page.text()), id);
-        expect_line(
-            &server,
-            &["request", "status=400", &id, "reason=other_browser"],
-        );
+fn refused_callbacks_name_reason_and_login(store: Store) {
+    let postiz = FakePostiz::start();
+    let server = TestServer::start(store, &postiz);
+    let login = Login::start(&server);
+    let id = id_of(&login);
+    let mut browser = Browser::new();
+    let back = login.consent(&mut browser, "ada");
+    let back_location = back.location();
+    let (_, query) = back_location.split_once('?').expect("a query");
+    let callback = format!("/device/callback?{query}");
 
-        for (query, headers, reason) in [
-            (callback.as_str(), &[][..], "missing_cookie"),
-            ("/device/callback?code=x", &headers, "missing_state"),
-            (
-                &format!("/device/callback?code=x&state={}", "0".repeat(64)),
-                &headers,
-                "unknown_state",
-            ),
-        ] {
-            let page = server.send("GET", query, headers, b"");
-            assert_eq!(page.status, 400, "{reason}");
-            let reference = format!("request_id={}", reference(&page.text()));
-            let reason = format!("reason={reason}");
-            expect_line(&server, &["/device/callback", &reference, &reason]);
-        }
+    // Another browser, with a cookie of its own.
+    let other = VerifyForm::open(&server);
+    let headers = [("Cookie", other.cookie.as_str()), ("Accept", "text/html")];
+    let page = server.send("GET", &callback, &headers, b"");
+    assert_eq!(reference(&page.text()), id);
+    expect_line(
+        &server,
+        &["request", "status=400", &id, "reason=other_browser"],
+    );
 
-        // The right browser, at last; then the line of the completed login names the organisation.
-        assert_eq!(browser.follow(&back).status(), 200);
-        expect_line(&server, &["login completed", &id, "organization=org-"]);
-        assert_eq!(login.outcome(&server).status, 200);
-        expect_line(&server, &["/device/token", &id, "status=200"]);
-        assert_eq!(login.outcome(&server).status, 400);
-        expect_line(
-            &server,
-            &["/device/token", &id, "reason=invalid_device_code"],
-        );
+    for (query, headers, reason) in [
+        (callback.as_str(), &[][..], "missing_cookie"),
+        ("/device/callback?code=x", &headers, "missing_state"),
+        (
+            &format!("/device/callback?code=x&state={}", "0".repeat(64)),
+            &headers,
+            "unknown_state",
+        ),
+    ] {
+        let page = server.send("GET", query, headers, b"");
+        assert_eq!(page.status, 400, "{reason}");
+        let reference = format!("request_id={}", reference(&page.text()));
+        let reason = format!("reason={reason}");
+        expect_line(&server, &["/device/callback", &reference, &reason]);
     }
+
+    // The right browser, at last; then the line of the completed login names the organisation.
+    assert_eq!(browser.follow(&back).status(), 200);
+    expect_line(&server, &["login completed", &id, "organization=org-"]);
+    assert_eq!(login.outcome(&server).status, 200);
+    expect_line(&server, &["/device/token", &id, "status=200"]);
+    assert_eq!(login.outcome(&server).status, 400);
+    expect_line(
+        &server,
+        &["/device/token", &id, "reason=invalid_device_code"],
+    );
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Whole logins: with the real CLI, over several instances, many at once, and with something going wrong in the middle.
-//! What they promise: every login ends with its own token, at exactly one receiver, and none is lost on the way.
+//! What they promise: every login ends with its own token, delivered to exactly one client, and every token arrives.
 
 use std::io::{BufRead, BufReader};
 use std::net::Shutdown;
@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::fake_postiz::{Delivery, FakePostiz, Fault, Gate};
-use crate::support::server::{BOTH_STORES, ServerSetup};
 use crate::support::{
     Browser, Cluster, Connection, Login, Store, TestServer, VerifyForm, at_once, eventually,
     expect, http, program, run,
@@ -32,13 +31,6 @@ fn route(browser: &mut Browser, server: &TestServer) {
     browser.route("auth.example", server.address);
 }
 
-/// The bytes of a poll.
-fn poll_request(login: &Login) -> Vec<u8> {
-    let body = json!({"device_code": login.device_code()}).to_string();
-    let headers = [("Content-Type", "application/json")];
-    http::request("POST", "/device/token", &headers, body.as_bytes())
-}
-
 /// A login that waits to be redeemed.
 fn approved(server: &TestServer) -> Login {
     let login = Login::start(server);
@@ -46,81 +38,84 @@ fn approved(server: &TestServer) -> Login {
     login
 }
 
-#[test]
-fn with_the_real_cli() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = TestServer::start(store, &postiz);
-        let home = tempfile::tempdir().expect("a temporary folder");
-        let cli = || {
-            let mut command = Command::new(program("postiz"));
-            command.env_clear().env("HOME", home.path());
-            command
-        };
-        let mut child = cli()
-            .args([
-                "auth:login",
-                "--no-browser",
-                "--json",
-                "--auth-server",
-                &server.public_url,
-            ])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the CLI starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        let mut event = || -> Value {
-            let line = lines.next().expect("an event").expect("text");
-            serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"))
-        };
-        let code = event();
-        assert_eq!(code["event"], "code", "{code}");
-        let login = Login { start: code };
-        expect::page(&login.approve(&mut Browser::new(), "ada").answer, 200);
-        let done = event();
-        assert_eq!(
-            (&done["event"], &done["organization_id"]),
-            (&json!("done"), &json!("org-ada")),
-            "{done}"
-        );
-        assert!(crate::support::wait_for_exit(&mut child).success());
+on_each_store!(
+    real_cli_logs_in,
+    poller_learns_of_every_step,
+    two_hundred_racing_polls_have_one_winner,
+    poller_that_hangs_up_loses_nothing,
+    polls_that_come_together_are_told_apart,
+    killed_server_loses_no_token,
+    killed_server_forgets_no_login,
+);
 
-        let file =
-            std::fs::read(home.path().join(".postiz/credentials.json")).expect("credentials");
-        let file: Value = serde_json::from_slice(&file).expect("JSON");
-        assert!(
-            postiz.accepts(file["accessToken"].as_str().unwrap_or_default()),
-            "{file}"
-        );
-        assert_eq!(file["apiUrl"], postiz.url());
-        let status = run(cli().args(["auth:status", "--json"]));
-        assert!(status.status.success(), "{status:?}");
-    }
+fn real_cli_logs_in(store: Store) {
+    let postiz = FakePostiz::start();
+    let server = TestServer::start(store, &postiz);
+    let home = tempfile::tempdir().expect("a temporary folder");
+    let cli = || {
+        let mut command = Command::new(program("postiz"));
+        command.env_clear().env("HOME", home.path());
+        command
+    };
+    let mut child = cli()
+        .args([
+            "auth:login",
+            "--no-browser",
+            "--json",
+            "--auth-server",
+            &server.public_url,
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the CLI starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let mut event = || -> Value {
+        let line = lines.next().expect("an event").expect("text");
+        serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"))
+    };
+    let code = event();
+    assert_eq!(code["event"], "code", "{code}");
+    let login = Login { start: code };
+    expect::page(&login.approve(&mut Browser::new(), "ada").answer, 200);
+    let done = event();
+    assert_eq!(
+        (&done["event"], &done["organization_id"]),
+        (&json!("done"), &json!("org-ada")),
+        "{done}"
+    );
+    assert!(crate::support::wait_for_exit(&mut child).success());
+
+    let file = std::fs::read(home.path().join(".postiz/credentials.json")).expect("credentials");
+    let file: Value = serde_json::from_slice(&file).expect("JSON");
+    assert!(
+        postiz.accepts(file["accessToken"].as_str().unwrap_or_default()),
+        "{file}"
+    );
+    assert_eq!(file["apiUrl"], postiz.url());
+    let status = run(cli().args(["auth:status", "--json"]));
+    assert!(status.status.success(), "{status:?}");
+}
+
+fn poller_learns_of_every_step(store: Store) {
+    let postiz = FakePostiz::start();
+    let server = TestServer::start(store, &postiz);
+    let login = Login::start(&server);
+    let pending = || expect::error(&login.poll(&server), 400, "authorization_pending");
+    pending();
+    let mut browser = Browser::new();
+    let page = login.reach_consent(&mut browser, "ada");
+    pending();
+    let redirect = browser.press(&page, "action", "approve");
+    pending();
+    expect::page(&browser.follow(&redirect).answer, 200);
+    expect::json(&login.poll(&server), 200);
+    expect::error(&login.outcome(&server), 400, "invalid_device_code");
+    expect::error(&login.poll_form(&server), 400, "invalid_grant");
 }
 
 #[test]
-fn every_step_is_heard_by_the_poller() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = TestServer::start(store, &postiz);
-        let login = Login::start(&server);
-        let pending = || expect::error(&login.poll(&server), 400, "authorization_pending");
-        pending();
-        let mut browser = Browser::new();
-        let page = login.reach_consent(&mut browser, "ada");
-        pending();
-        let redirect = browser.press(&page, "action", "approve");
-        pending();
-        expect::page(&browser.follow(&redirect).answer, 200);
-        expect::json(&login.poll(&server), 200);
-        expect::error(&login.outcome(&server), 400, "invalid_device_code");
-        expect::error(&login.poll_form(&server), 400, "invalid_grant");
-    }
-}
-
-#[test]
-fn each_step_on_another_instance() {
+fn login_takes_each_step_on_another_instance() {
     let postiz = FakePostiz::start();
     let servers = instances(3, &postiz);
     for first in 0..3 {
@@ -128,11 +123,7 @@ fn each_step_on_another_instance() {
         let mut browser = Browser::new();
         let login = Login::start(server(0));
         route(&mut browser, server(1));
-        let page = browser.open(
-            login.start["verification_uri_complete"]
-                .as_str()
-                .expect("an address"),
-        );
+        let page = browser.open(login.link());
         expect::page(&page.answer, 200);
         route(&mut browser, server(2));
         let redirect = browser.submit(&page, &[]);
@@ -155,18 +146,13 @@ fn each_step_on_another_instance() {
 }
 
 #[test]
-fn a_refusal_on_one_instance_is_heard_on_another() {
+fn refusal_on_one_instance_reaches_another() {
     let postiz = FakePostiz::start();
     let servers = instances(2, &postiz);
     let login = Login::start(&servers[0]);
     let mut browser = Browser::new();
     route(&mut browser, &servers[1]);
-    let page = browser.open(
-        login.start["verification_uri_complete"]
-            .as_str()
-            .expect("an address"),
-    );
-    browser.press(&page, "action", "deny");
+    login.refuse(&mut browser);
     expect::error(&login.poll(&servers[0]), 400, "access_denied");
 }
 
@@ -209,7 +195,7 @@ fn fifty_logins_at_once_on_three_instances() {
 fn one_winner(servers: &[TestServer]) {
     for _ in 0..3 {
         let login = approved(&servers[0]);
-        let request = poll_request(&login);
+        let request = login.poll_bytes();
         let (last, rest) = request.split_last().expect("a request");
         let ready = Barrier::new(200);
         // All but the last byte is sent ahead, so that the polls arrive as close together as they can.
@@ -235,32 +221,28 @@ fn one_winner(servers: &[TestServer]) {
     }
 }
 
-#[test]
-fn two_hundred_racing_polls_have_one_winner() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        one_winner(&[TestServer::start(store, &postiz)]);
-    }
+fn two_hundred_racing_polls_have_one_winner(store: Store) {
+    let postiz = FakePostiz::start();
+    one_winner(&[TestServer::start(store, &postiz)]);
 }
 
 #[test]
 fn racing_polls_of_three_instances_have_one_winner() {
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Postgres).postiz(&postiz);
-    let first = setup.start();
-    postiz.set_callback_url(&format!("{}/device/callback", first.public_url));
+    let first = setup.start_for(&postiz);
     one_winner(&[first, setup.start(), setup.start()]);
 }
 
 /// While a token is being handed over, elsewhere and slowly, nobody waits for that: the others are told to come again.
 #[test]
-fn a_token_in_somebodys_hands_is_pending_for_the_rest() {
+fn token_being_delivered_is_pending_for_others() {
     let postiz = FakePostiz::start();
     let database = Cluster::shared().database();
     let setup = TestServer::setup(Store::Embedded)
         .database(&database)
         .postiz(&postiz);
-    let server = start(&setup, &postiz);
+    let server = setup.start_for(&postiz);
     let login = approved(&server);
     let mut other_instance = database.connect();
     let mut hand_over = other_instance.transaction().expect("a transaction");
@@ -281,29 +263,97 @@ fn a_token_in_somebodys_hands_is_pending_for_the_rest() {
 }
 
 /// The client is gone when its answer is ready: the next poll gets the token.
-#[test]
-fn a_poller_that_hangs_up_loses_nothing() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = TestServer::start(store, &postiz);
-        for round in 0..12 {
-            let login = approved(&server);
-            let mut connection = Connection::open(server.address);
-            connection.send(poll_request(&login));
-            match round % 3 {
-                0 => {}
-                // Its token is on the way already, or even there: but nobody reads it.
-                1 => connection.wait_for_bytes(),
-                // Half closed: the token that it then gets all the same is the one.
-                _ => {
-                    connection.shut_down(Shutdown::Write);
-                    if let Ok(answer) = connection.try_answer(true) {
-                        assert_eq!(answer.status, 200, "{}", answer.text());
-                        continue;
-                    }
+fn poller_that_hangs_up_loses_nothing(store: Store) {
+    let postiz = FakePostiz::start();
+    let server = TestServer::start(store, &postiz);
+    for round in 0..12 {
+        let login = approved(&server);
+        let mut connection = Connection::open(server.address);
+        connection.send(login.poll_bytes());
+        match round % 3 {
+            0 => {}
+            // Its token is on the way already, or even there: but nobody reads it.
+            1 => connection.wait_for_bytes(),
+            // Half closed: the token that it then gets all the same is the one.
+            _ => {
+                connection.shut_down(Shutdown::Write);
+                if let Ok(answer) = connection.try_answer(true) {
+                    assert_eq!(answer.status, 200, "{}", answer.text());
+                    continue;
                 }
             }
-            drop(connection);
+        }
+        drop(connection);
+        let answer = login.outcome(&server);
+        assert_eq!(
+            answer.status,
+            200,
+            "round {round} on {store:?}: {}",
+            answer.text()
+        );
+    }
+}
+
+/// Polls that come at the same moment are answered in one batch, each for its own login.
+fn polls_that_come_together_are_told_apart(store: Store) {
+    let postiz = FakePostiz::start();
+    let setup = TestServer::setup(store).postiz(&postiz);
+    let setup = setup.var("LIMIT_LOGINS_PER_MINUTE", "0");
+    let server = setup.start_for(&postiz);
+    let unknown = Login {
+        start: json!({"device_code": "0".repeat(64)}),
+    };
+    let logins: Vec<(Login, &str)> = (0..48)
+        .map(|at| match at % 6 {
+            0 => (approved(&server), "pos_"),
+            1 => {
+                let login = Login::start(&server);
+                let mut browser = Browser::new();
+                login.refuse(&mut browser);
+                (login, "access_denied")
+            }
+            2 => (unknown.clone(), "invalid_"),
+            _ => (Login::start(&server), "authorization_pending"),
+        })
+        .collect();
+    let answers = at_once(logins.len(), |at| {
+        let login = &logins[at].0;
+        match at % 12 {
+            0..6 => login.poll(&server),
+            _ => login.poll_form(&server),
+        }
+    });
+    for (at, (answer, (_, expected))) in answers.iter().zip(&logins).enumerate() {
+        assert!(answer.text().contains(expected), "{at}: {}", answer.text());
+    }
+    let mut tokens: Vec<_> = answers
+        .iter()
+        .filter(|answer| answer.status == 200)
+        .map(|answer| answer.json()["access_token"].to_string())
+        .collect();
+    tokens.sort();
+    tokens.dedup();
+    assert_eq!(tokens.len(), 8, "one each");
+}
+
+/// The server dies around the moment when it hands the token over: then the token was received, or a poll after the lease
+/// gets it.
+fn killed_server_loses_no_token(store: Store) {
+    let postiz = FakePostiz::start();
+    let setup =
+        TestServer::setup(store).time(|times| times.delivery_lease = Duration::from_secs(2));
+    let mut server = setup.start_for(&postiz);
+    for round in 0..8 {
+        let login = approved(&server);
+        let mut connection = Connection::open(server.address);
+        connection.send(login.poll_bytes());
+        thread::sleep(Duration::from_micros(150 * round));
+        server.kill();
+        let received = connection
+            .try_answer(true)
+            .is_ok_and(|answer| answer.status == 200);
+        server = setup.start_for(&postiz);
+        if !received {
             let answer = login.outcome(&server);
             assert_eq!(
                 answer.status,
@@ -315,130 +365,50 @@ fn a_poller_that_hangs_up_loses_nothing() {
     }
 }
 
-/// Polls that come at the same moment are answered together, and each hears of its own login.
-#[test]
-fn polls_that_come_together_are_told_apart() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let setup = TestServer::setup(store).postiz(&postiz);
-        let setup = setup.var("LIMIT_LOGINS_PER_MINUTE", "0");
-        let server = start(&setup, &postiz);
-        let unknown = Login {
-            start: json!({"device_code": "0".repeat(64)}),
-        };
-        let logins: Vec<(Login, &str)> = (0..48)
-            .map(|at| match at % 6 {
-                0 => (approved(&server), "pos_"),
-                1 => {
-                    let login = Login::start(&server);
-                    let mut browser = Browser::new();
-                    let uri = login.start["verification_uri_complete"].as_str();
-                    let page = browser.open(uri.expect("a link"));
-                    browser.press(&page, "action", "deny");
-                    (login, "access_denied")
-                }
-                2 => (unknown.clone(), "invalid_"),
-                _ => (Login::start(&server), "authorization_pending"),
-            })
-            .collect();
-        let answers = at_once(logins.len(), |at| {
-            let login = &logins[at].0;
-            match at % 12 {
-                0..6 => login.poll(&server),
-                _ => login.poll_form(&server),
-            }
-        });
-        for (at, (answer, (_, expected))) in answers.iter().zip(&logins).enumerate() {
-            assert!(answer.text().contains(expected), "{at}: {}", answer.text());
-        }
-        let mut tokens: Vec<_> = answers
-            .iter()
-            .filter(|answer| answer.status == 200)
-            .map(|answer| answer.json()["access_token"].to_string())
-            .collect();
-        tokens.sort();
-        tokens.dedup();
-        assert_eq!(tokens.len(), 8, "one each");
-    }
-}
-
-/// The server dies around the moment when it hands the token over: then the token was received, or the next poll gets it.
-#[test]
-fn a_killed_server_loses_no_token() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let setup = TestServer::setup(store).postiz(&postiz);
-        let mut server = start(&setup, &postiz);
-        for round in 0..8 {
-            let login = approved(&server);
-            let mut connection = Connection::open(server.address);
-            connection.send(poll_request(&login));
-            thread::sleep(Duration::from_micros(150 * round));
-            server.kill();
-            let received = connection
-                .try_answer(true)
-                .is_ok_and(|answer| answer.status == 200);
-            server = start(&setup, &postiz);
-            if !received {
-                let answer = login.outcome(&server);
-                assert_eq!(
-                    answer.status,
-                    200,
-                    "round {round} on {store:?}: {}",
-                    answer.text()
-                );
-            }
-        }
-    }
-}
-
 /// A login outlives its server at every step.
-#[test]
-fn a_killed_server_forgets_no_login() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let setup = TestServer::setup(store)
-            .postiz(&postiz)
-            .var("SERVER_URL", PUBLIC);
-        postiz.set_callback_url(&format!("{PUBLIC}/device/callback"));
-        let mut browser = Browser::new();
-        let mut server = setup.start();
-        let mut restart = |browser: &mut Browser| -> std::net::SocketAddr {
-            server.kill();
-            server = setup.start();
-            route(browser, &server);
-            server.address
-        };
-        let ask = |address, login: &Login| http::exchange(address, poll_request(login));
-        let address = restart(&mut browser);
-        let codes = http::exchange(address, http::request("POST", "/device/code", &[], b"")).json();
-        let login = Login { start: codes };
-        restart(&mut browser);
-        let page = login.reach_consent(&mut browser, "ada");
-        let address = restart(&mut browser);
-        expect::error(&ask(address, &login), 400, "authorization_pending");
-        let redirect = browser.press(&page, "action", "approve");
-        expect::page(&browser.follow(&redirect).answer, 200);
-        let address = restart(&mut browser);
-        expect::json(&ask(address, &login), 200);
-        // Killed right after its answer, it may give the token once more rather than lose it.
-        eventually("the token is handed over", || {
-            ask(address, &login).error() == "invalid_device_code"
-        });
-        let address = restart(&mut browser);
-        expect::error(&ask(address, &login), 400, "invalid_device_code");
-    }
+fn killed_server_forgets_no_login(store: Store) {
+    let postiz = FakePostiz::start();
+    let setup = TestServer::setup(store)
+        .postiz(&postiz)
+        .var("SERVER_URL", PUBLIC);
+    postiz.set_callback_url(&format!("{PUBLIC}/device/callback"));
+    let mut browser = Browser::new();
+    let mut server = setup.start();
+    let mut restart = |browser: &mut Browser| -> std::net::SocketAddr {
+        server.kill();
+        server = setup.start();
+        route(browser, &server);
+        server.address
+    };
+    let ask = |address, login: &Login| http::exchange(address, login.poll_bytes());
+    let address = restart(&mut browser);
+    let codes = http::exchange(address, http::request("POST", "/device/code", &[], b"")).json();
+    let login = Login { start: codes };
+    restart(&mut browser);
+    let page = login.reach_consent(&mut browser, "ada");
+    let address = restart(&mut browser);
+    expect::error(&ask(address, &login), 400, "authorization_pending");
+    let redirect = browser.press(&page, "action", "approve");
+    expect::page(&browser.follow(&redirect).answer, 200);
+    let address = restart(&mut browser);
+    expect::json(&ask(address, &login), 200);
+    // Killed right after its answer, it may give the token once more rather than lose it.
+    eventually("the token is handed over", || {
+        ask(address, &login).error() == "invalid_device_code"
+    });
+    let address = restart(&mut browser);
+    expect::error(&ask(address, &login), 400, "invalid_device_code");
 }
 
 /// An instance dies while it exchanges: its claim ends after half a minute, and the person can go on elsewhere.
 #[test]
-fn the_claim_of_a_dead_instance_ends() {
+fn claim_of_a_dead_instance_ends() {
     let postiz = FakePostiz::start();
     let database = Cluster::shared().database();
     let setup = TestServer::setup(Store::Embedded)
         .database(&database)
         .postiz(&postiz);
-    let mut server = start(&setup, &postiz);
+    let mut server = setup.start_for(&postiz);
     let login = Login::start(&server);
     let mut browser = Browser::new();
     let redirect = login.consent(&mut browser, "ada");
@@ -461,16 +431,10 @@ fn the_claim_of_a_dead_instance_ends() {
         !postiz.requests_to("/oauth/token").is_empty()
     });
     server.kill();
-    let server = start(&setup, &postiz);
+    let server = setup.start_for(&postiz);
     expect::error(&login.poll(&server), 400, "authorization_pending");
     database.run("UPDATE device_requests SET claimed_at = claimed_at - interval '30 seconds'");
     let confirm = VerifyForm::open(&server).confirm(&server, login.user_code());
     assert_eq!(confirm.status, 302, "{}", confirm.text());
     expect::error(&login.poll(&server), 400, "authorization_pending");
-}
-
-fn start(setup: &ServerSetup, postiz: &FakePostiz) -> TestServer {
-    let server = setup.start();
-    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
-    server
 }

@@ -53,8 +53,7 @@ fn too_few_descriptors_are_refused() {
         }
         assert!(!setup.data_dir().exists(), "nothing is made");
         // With these it works, for one at a time.
-        let server = setup.limited(&format!("-n {needed}")).start();
-        postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+        let server = setup.limited(&format!("-n {needed}")).start_for(&postiz);
         let login = Login::start(&server);
         expect::page(&login.approve(&mut Browser::new(), "ada").answer, 200);
         expect::json(&login.outcome(&server), 200);

@@ -6,6 +6,7 @@
 
 #[path = "../fake_postiz/mod.rs"]
 mod fake_postiz;
+#[macro_use]
 mod support;
 
 mod addresses;

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::fake_postiz::{Delivery, FakePostiz, Fault, Gate, Response};
 use crate::support::browser::target_of;
 use crate::support::people::log_in;
-use crate::support::server::{BOTH_STORES, ServerSetup};
+use crate::support::server::ServerSetup;
 use crate::support::tls::Authority;
 use crate::support::{
     Browser, Cluster, Connection, Login, Store, TestServer, eventually, eventually_some, http,
@@ -22,8 +22,7 @@ fn setup(store: Store, postiz: &FakePostiz) -> ServerSetup {
 
 /// Starts it; the server, and where its metrics are.
 fn start(setup: &ServerSetup, postiz: &FakePostiz) -> (TestServer, SocketAddr) {
-    let server = setup.start();
-    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+    let server = setup.start_for(postiz);
     let metrics = eventually_some("the metrics' address is logged", || {
         let log = server.log();
         let (_, url) = log.split_once("metrics listening url=http://")?;
@@ -64,89 +63,88 @@ fn assert_says_only(text: &str, name: &str, samples: &[&str]) {
     assert_eq!(found, samples, "{name}");
 }
 
-#[test]
-fn counters_are_what_was_done() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let (server, metrics) = start(&setup(store, &postiz), &postiz);
+on_each_store!(counters_are_what_was_done,);
 
-        let completed = Login::start(&server);
-        assert_eq!(completed.poll(&server).status, 400);
-        let page = completed.approve(&mut Browser::new(), "ada");
-        assert_eq!(page.status(), 200, "{}", page.html());
-        assert_eq!(completed.outcome(&server).status, 200);
+fn counters_are_what_was_done(store: Store) {
+    let postiz = FakePostiz::start();
+    let (server, metrics) = start(&setup(store, &postiz), &postiz);
 
-        let denied = Login::start(&server);
-        let mut browser = Browser::new();
-        let uri = denied.start["verification_uri_complete"].as_str().unwrap();
-        let page = browser.open(uri);
-        browser.press(&page, "action", "deny");
-        assert_eq!(denied.poll(&server).error(), "access_denied");
+    let completed = Login::start(&server);
+    assert_eq!(completed.poll(&server).status, 400);
+    let page = completed.approve(&mut Browser::new(), "ada");
+    assert_eq!(page.status(), 200, "{}", page.html());
+    assert_eq!(completed.outcome(&server).status, 200);
 
-        let failed = Login::start(&server);
-        postiz.misbehave("/oauth/token", Fault::Answer(Response::html(500, "")));
-        let page = failed.approve(&mut Browser::new(), "bob");
-        assert_eq!(page.status(), 502, "{}", page.html());
+    let denied = Login::start(&server);
+    let mut browser = Browser::new();
+    let uri = denied.start["verification_uri_complete"].as_str().unwrap();
+    let page = browser.open(uri);
+    browser.press(&page, "action", "deny");
+    assert_eq!(denied.poll(&server).error(), "access_denied");
 
-        assert_eq!(server.get("/nothing").status, 404);
-        assert_eq!(server.send("PUT", "/health", &[], b"").status, 405);
-        assert_eq!(
-            http::exchange(server.address, "nonsense\r\n\r\n").status,
-            400
-        );
+    let failed = Login::start(&server);
+    postiz.misbehave("/oauth/token", Fault::Answer(Response::html(500, "")));
+    let page = failed.approve(&mut Browser::new(), "bob");
+    assert_eq!(page.status(), 502, "{}", page.html());
 
-        eventually("the token is delivered, and all connections end", || {
-            let text = read(metrics);
-            text.contains("\npostiz_auth_logins_redeemed_total 1\n")
-                && text.contains("\npostiz_auth_connections 0\n")
-        });
+    assert_eq!(server.get("/nothing").status, 404);
+    assert_eq!(server.send("PUT", "/health", &[], b"").status, 405);
+    assert_eq!(
+        http::exchange(server.address, "nonsense\r\n\r\n").status,
+        400
+    );
+
+    eventually("the token is delivered, and all connections end", || {
         let text = read(metrics);
-        assert_says(
-            &text,
-            &[
-                "logins_started_total 3",
-                "logins_confirmed_total 2",
-                "logins_completed_total 1",
-                "logins_denied_total{by=\"user\"} 1",
-                "logins_denied_total{by=\"postiz\"} 0",
-                "logins_expired_total 0",
-                "bad_requests_total 1",
-                "panics_total 0",
-                "store_failures_total{during=\"request\"} 0",
-                "http_request_duration_seconds_count{route=\"/device/code\"} 3",
-                "http_request_duration_seconds_bucket{route=\"/device/code\",le=\"+Inf\"} 3",
-                "http_request_duration_seconds_count{route=\"/device/verify\"} 6",
-                "postiz_request_duration_seconds_count{request=\"exchange\"} 2",
-            ],
-        );
-        assert_says_only(
-            &text,
-            "http_requests_total",
-            &[
-                "{route=\"/device/callback\",status=\"200\"} 1",
-                "{route=\"/device/callback\",status=\"502\",reason=\"postiz_failed\"} 1",
-                "{route=\"/device/code\",status=\"200\"} 3",
-                "{route=\"/device/token\",status=\"200\"} 1",
-                "{route=\"/device/token\",status=\"400\",reason=\"access_denied\"} 1",
-                "{route=\"/device/token\",status=\"400\",reason=\"authorization_pending\"} 1",
-                "{route=\"/device/verify\",status=\"200\",reason=\"access_denied\"} 1",
-                "{route=\"/device/verify\",status=\"200\"} 3",
-                "{route=\"/device/verify\",status=\"302\"} 2",
-                "{route=\"/health\",status=\"405\",reason=\"method_not_allowed\"} 1",
-                "{route=\"none\",status=\"404\",reason=\"not_found\"} 1",
-            ],
-        );
-        assert_says_only(
-            &text,
-            "postiz_requests_total",
-            &[
-                "{request=\"exchange\",result=\"ok\"} 1",
-                "{request=\"exchange\",result=\"postiz_failed\"} 1",
-            ],
-        );
-        let has_pool = text.contains("\npostiz_auth_database_connections{state=\"idle\"} ");
-        assert_eq!(has_pool, store == Store::Postgres, "{text}");
-    }
+        text.contains("\npostiz_auth_logins_redeemed_total 1\n")
+            && text.contains("\npostiz_auth_connections 0\n")
+    });
+    let text = read(metrics);
+    assert_says(
+        &text,
+        &[
+            "logins_started_total 3",
+            "logins_confirmed_total 2",
+            "logins_completed_total 1",
+            "logins_denied_total{by=\"user\"} 1",
+            "logins_denied_total{by=\"postiz\"} 0",
+            "logins_expired_total 0",
+            "bad_requests_total 1",
+            "panics_total 0",
+            "store_failures_total{during=\"request\"} 0",
+            "http_request_duration_seconds_count{route=\"/device/code\"} 3",
+            "http_request_duration_seconds_bucket{route=\"/device/code\",le=\"+Inf\"} 3",
+            "http_request_duration_seconds_count{route=\"/device/verify\"} 6",
+            "postiz_request_duration_seconds_count{request=\"exchange\"} 2",
+        ],
+    );
+    assert_says_only(
+        &text,
+        "http_requests_total",
+        &[
+            "{route=\"/device/callback\",status=\"200\"} 1",
+            "{route=\"/device/callback\",status=\"502\",reason=\"postiz_failed\"} 1",
+            "{route=\"/device/code\",status=\"200\"} 3",
+            "{route=\"/device/token\",status=\"200\"} 1",
+            "{route=\"/device/token\",status=\"400\",reason=\"access_denied\"} 1",
+            "{route=\"/device/token\",status=\"400\",reason=\"authorization_pending\"} 1",
+            "{route=\"/device/verify\",status=\"200\",reason=\"access_denied\"} 1",
+            "{route=\"/device/verify\",status=\"200\"} 3",
+            "{route=\"/device/verify\",status=\"302\"} 2",
+            "{route=\"/health\",status=\"405\",reason=\"method_not_allowed\"} 1",
+            "{route=\"none\",status=\"404\",reason=\"not_found\"} 1",
+        ],
+    );
+    assert_says_only(
+        &text,
+        "postiz_requests_total",
+        &[
+            "{request=\"exchange\",result=\"ok\"} 1",
+            "{request=\"exchange\",result=\"postiz_failed\"} 1",
+        ],
+    );
+    let has_pool = text.contains("\npostiz_auth_database_connections{state=\"idle\"} ");
+    assert_eq!(has_pool, store == Store::Postgres, "{text}");
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn setup(postiz: &FakePostiz, api_url: &str) -> ServerSetup {
 
 /// The status of the last page of a login.
 fn log_in(server: &TestServer, postiz: &FakePostiz) -> u16 {
-    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+    server.register_at(postiz);
     Login::start(server)
         .approve(&mut Browser::new(), "ada")
         .status()
@@ -152,7 +152,7 @@ fn server_says_that_socks_is_passed_over() {
 }
 
 #[test]
-fn server_does_not_start_with_a_outbound_that_cannot_be_used() {
+fn server_does_not_start_with_a_proxy_that_cannot_be_used() {
     let postiz = FakePostiz::start();
     let setup = setup(&postiz, &postiz.url())
         .var("http_proxy", "http://me:hunter2@")

@@ -11,7 +11,7 @@ use serde_json::json;
 use postiz::server::codes::{BrowserKey, DeviceCode, StateHash, UserCode};
 use postiz::server::keys::Keys;
 use postiz::server::login::{
-    Claim, CodeDigest, LeaseId, Login, Polled, SealedGrant, Starter, UnixMs,
+    Claim, CodeDigest, DELIVERY_LEASE, LeaseId, Login, Polled, SealedGrant, Starter, UnixMs,
 };
 use postiz::server::seal::{Seal, SealedToken};
 use postiz::server::store::database_url::DatabaseUrl;
@@ -71,7 +71,7 @@ pub fn log_in(instances: &[Arc<dyn Store>], first: usize) {
     assert_eq!(apply(next(), key, complete), Ok(Some(true)));
     let poll = |store: &dyn Store| store.poll(std::slice::from_ref(&new.key));
     assert_eq!(poll(next()), Ok(vec![Polled::Completed]));
-    let begin = |login: &mut Login, now: UnixMs| login.begin_delivery(&lease, now);
+    let begin = |login: &mut Login, now: UnixMs| login.begin_delivery(&lease, now, DELIVERY_LEASE);
     assert_eq!(apply(next(), key, begin), Ok(Some(Some(grant.clone()))));
     let delivered = apply(next(), key, |login, _| login.delivered(&lease));
     assert_eq!(delivered, Ok(Some(true)));
@@ -210,6 +210,13 @@ fn eight_instances_start_at_once_through_a_pooler() {
     }
 }
 
+/// What clients wait for at the most.
+const SHORT: Times = Times {
+    handler: Duration::from_secs(2),
+    monitor_handler: Duration::from_secs(1),
+    ..Times::DEFAULT
+};
+
 /// Nothing limits a statement there, so it is the watchdog that answers.
 #[test]
 fn watchdog_answers_when_statements_hang_behind_a_pooler() {
@@ -217,7 +224,7 @@ fn watchdog_answers_when_statements_hang_behind_a_pooler() {
     let database = cluster.database();
     let pooler = Pooler::start(&database, "");
     let setup = TestServer::setup(Kind::Embedded).database(&pooler.database(&database));
-    let server = setup.start();
+    let server = setup.times(&SHORT).start();
     let start = || server.post_json("/device/code", &json!({}));
     let login = start().json();
     let poll = || {
@@ -234,7 +241,7 @@ fn watchdog_answers_when_statements_hang_behind_a_pooler() {
     };
     let assert_unavailable = || {
         at_once(10, |at| {
-            in_time(12, &|| match at % 2 {
+            in_time(6, &|| match at % 2 {
                 0 => expect::unavailable(&poll()),
                 _ => expect::unavailable(&start()),
             });

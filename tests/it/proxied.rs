@@ -4,8 +4,6 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use serde_json::json;
-
 use crate::support::proxies::Proxy;
 use crate::support::{Login, Store, TestServer, run};
 
@@ -37,7 +35,7 @@ fn poll_over_http_2(proxy: &Proxy, body: &str) -> String {
 fn bodies_of_unknown_length_come_through_proxies() {
     let server = TestServer::setup(Store::Embedded).start();
     let login = Login::start(&server);
-    let body = json!({"device_code": login.device_code()}).to_string();
+    let body = login.poll_body().to_string();
     for (name, proxy) in Proxy::http_2(server.address.port()) {
         for _ in 0..3 {
             let answer = poll_over_http_2(&proxy, &body);

@@ -11,7 +11,7 @@ use crate::fake_postiz::http::form_field;
 use crate::fake_postiz::{
     CLIENT_ID, CLIENT_SECRET, Delivery, FakePostiz, Fault, Gate, Registration, Response,
 };
-use crate::support::server::{BOTH_STORES, ServerSetup};
+use crate::support::server::ServerSetup;
 use crate::support::{
     Answer, Browser, Cluster, Login, Page, Store, TestServer, VerifyForm, at_once, eventually,
     expect,
@@ -51,15 +51,12 @@ fn browser_at(server: &TestServer) -> Browser {
 fn start_on(server: &TestServer, machine: &str) -> Login {
     let answer = server.post_json("/device/code", &json!({ "machine": machine }));
     expect::json(&answer, 200);
-    Login {
-        start: answer.json(),
-    }
+    Login::of(&answer)
 }
 
 /// The confirm page, and the answer to "Continue".
 fn try_to_confirm(browser: &mut Browser, login: &Login) -> Page {
-    let link = login.start["verification_uri_complete"].as_str();
-    let page = browser.open(link.expect("a link"));
+    let page = browser.open(login.link());
     expect::page(&page.answer, 200);
     browser.submit(&page, &[])
 }
@@ -101,61 +98,74 @@ fn assert_logs_in(server: &TestServer, login: &Login, postiz: &FakePostiz) {
     token(login, server, postiz);
 }
 
-/// Each step on another instance; two machines, whose tokens are good at the same time and end by their own names.
-#[test]
-fn each_machine_has_a_client_and_a_token_of_its_own() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let servers = instances(store, &postiz);
-        let mut tokens = Vec::new();
-        for (step, machine) in ["ada-laptop", "ada-desk"].into_iter().enumerate() {
-            let login = start_on(instance(&servers, step), machine);
-            assert_eq!(
-                registrations(&postiz).len(),
-                step,
-                "not before somebody confirms"
-            );
-            let mut browser = browser_at(instance(&servers, step + 1));
-            let consent = login.consent(&mut browser, "ada");
-            browser.route(HOST, instance(&servers, step + 2).address);
-            let page = browser.follow(&consent);
-            expect::page(&page.answer, 200);
-            tokens.push(token(&login, instance(&servers, step), &postiz));
-            expect::page(&browser.follow(&consent).answer, 200);
+on_each_store!(
+    postiz_that_is_away_is_told_as_such,
+    each_machine_has_a_client_and_a_token_of_its_own,
+    nothing_is_registered_unless_somebody_confirms,
+    confirming_again_uses_the_same_client,
+    racing_confirmations_agree_on_one_client,
+    two_tabs_that_both_agree_end_with_one_good_token,
+    failed_registration_leaves_the_login_open,
+    real_refusals_of_postiz_are_told_in_words,
+    permission_for_a_self_hosted_instance_is_refused_in_words,
+    machine_is_shown_and_registered_only_where_it_looks_like_one,
+    verifier_is_sealed,
+    new_secret_registers_a_new_client,
+    logins_in_flight_survive_that_an_app_is_set_up,
+);
 
-            let callback = format!("http://{HOST}/device/callback");
-            assert_eq!(
-                registrations(&postiz)[step..],
-                [json!({
-                    "redirect_uris": [callback], "client_name": format!("Postiz CLI on {machine}"),
-                    "token_endpoint_auth_method": "none",
-                })]
-            );
-            let client = &postiz.registered_clients()[step];
-            let exchanges = postiz.requests_to("/oauth/token");
-            let exchange = exchanges[step].json();
-            let verifier = exchange["code_verifier"].as_str().expect("a verifier");
-            let code = query(&consent.location(), "code");
-            let body = json!({
-                "grant_type": "authorization_code", "code": code, "client_id": client,
-                "code_verifier": verifier, "redirect_uri": callback,
-            });
-            assert_eq!((exchanges.len(), exchange.clone()), (step + 1, body));
-            assert!((43..=128).contains(&verifier.len()), "{verifier}");
-        }
-        assert!(
-            tokens.iter().all(|token| postiz.accepts(token)),
-            "{store:?}"
+/// Each step on another instance; two machines, whose tokens are good at the same time and end by their own names.
+fn each_machine_has_a_client_and_a_token_of_its_own(store: Store) {
+    let postiz = FakePostiz::start();
+    let servers = instances(store, &postiz);
+    let mut tokens = Vec::new();
+    for (step, machine) in ["ada-laptop", "ada-desk"].into_iter().enumerate() {
+        let login = start_on(instance(&servers, step), machine);
+        assert_eq!(
+            registrations(&postiz).len(),
+            step,
+            "not before somebody confirms"
         );
-        let names = ["Postiz CLI on ada-desk", "Postiz CLI on ada-laptop"];
-        assert_eq!(postiz.approved_apps("ada"), names);
-        let mut browser = Browser::new();
-        let page = browser.open(&format!("{}/auth", postiz.url()));
-        browser.submit(&page, &[("person", "ada")]);
-        let apps = browser.open(&format!("{}/settings/approved-apps", postiz.url()));
-        browser.press(&apps, "client_id", &postiz.registered_clients()[0]);
-        assert!(!postiz.accepts(&tokens[0]) && postiz.accepts(&tokens[1]));
+        let mut browser = browser_at(instance(&servers, step + 1));
+        let consent = login.consent(&mut browser, "ada");
+        browser.route(HOST, instance(&servers, step + 2).address);
+        let page = browser.follow(&consent);
+        expect::page(&page.answer, 200);
+        tokens.push(token(&login, instance(&servers, step), &postiz));
+        expect::page(&browser.follow(&consent).answer, 200);
+
+        let callback = format!("http://{HOST}/device/callback");
+        assert_eq!(
+            registrations(&postiz)[step..],
+            [json!({
+                "redirect_uris": [callback], "client_name": format!("Postiz CLI on {machine}"),
+                "token_endpoint_auth_method": "none",
+            })]
+        );
+        let client = &postiz.registered_clients()[step];
+        let exchanges = postiz.requests_to("/oauth/token");
+        let exchange = exchanges[step].json();
+        let verifier = exchange["code_verifier"].as_str().expect("a verifier");
+        let code = query(&consent.location(), "code");
+        let body = json!({
+            "grant_type": "authorization_code", "code": code, "client_id": client,
+            "code_verifier": verifier, "redirect_uri": callback,
+        });
+        assert_eq!((exchanges.len(), exchange.clone()), (step + 1, body));
+        assert!((43..=128).contains(&verifier.len()), "{verifier}");
     }
+    assert!(
+        tokens.iter().all(|token| postiz.accepts(token)),
+        "{store:?}"
+    );
+    let names = ["Postiz CLI on ada-desk", "Postiz CLI on ada-laptop"];
+    assert_eq!(postiz.approved_apps("ada"), names);
+    let mut browser = Browser::new();
+    let page = browser.open(&format!("{}/auth", postiz.url()));
+    browser.submit(&page, &[("person", "ada")]);
+    let apps = browser.open(&format!("{}/settings/approved-apps", postiz.url()));
+    browser.press(&apps, "client_id", &postiz.registered_clients()[0]);
+    assert!(!postiz.accepts(&tokens[0]) && postiz.accepts(&tokens[1]));
 }
 
 #[test]
@@ -205,255 +215,239 @@ fn consent_is_asked_for_by_the_clients_own_callback_and_challenge() {
 }
 
 /// Started, looked at, typed without a cookie, guessed, refused: nothing is registered.
-#[test]
-fn nothing_is_registered_unless_somebody_confirms() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = setup(store, &postiz).start();
-        let login = Login::start(&server);
-        let target = format!("/device/verify?user_code={}", login.user_code());
-        expect::page(&server.page(&target), 200);
-        let typed = format!("user_code={}&action=continue", login.user_code());
-        expect::page(&server.post_form("/device/verify", &typed), 200);
-        let form = VerifyForm::open(&server);
-        let others = [("Origin", "https://evil.example")];
-        expect::page(&form.send(&server, &typed, &others), 403);
-        expect::page(&form.confirm(&server, "BCDF-GHJK"), 400);
-        login.poll(&server);
-        let refuse = format!("user_code={}&action=deny", login.user_code());
-        expect::page(&form.send(&server, &refuse, &[]), 200);
-        expect::page(&form.confirm(&server, login.user_code()), 400);
-        assert!(registrations(&postiz).is_empty(), "{store:?}");
-    }
+fn nothing_is_registered_unless_somebody_confirms(store: Store) {
+    let postiz = FakePostiz::start();
+    let server = setup(store, &postiz).start();
+    let login = Login::start(&server);
+    let target = format!("/device/verify?user_code={}", login.user_code());
+    expect::page(&server.page(&target), 200);
+    let typed = format!("user_code={}&action=continue", login.user_code());
+    expect::page(&server.post_form("/device/verify", &typed), 200);
+    let form = VerifyForm::open(&server);
+    let others = [("Origin", "https://evil.example")];
+    expect::page(&form.send(&server, &typed, &others), 403);
+    expect::page(&form.confirm(&server, "BCDF-GHJK"), 400);
+    login.poll(&server);
+    let refuse = format!("user_code={}&action=deny", login.user_code());
+    expect::page(&form.send(&server, &refuse, &[]), 200);
+    expect::page(&form.confirm(&server, login.user_code()), 400);
+    assert!(registrations(&postiz).is_empty(), "{store:?}");
 }
 
 /// A second click, a second tab, another browser: the login has one client.
-#[test]
-fn confirming_again_uses_the_same_client() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let servers = instances(store, &postiz);
-        let login = Login::start(&servers[0]);
-        let form = VerifyForm::open(&servers[0]);
-        let confirm = |step| {
-            let answer = form.confirm(instance(&servers, step), login.user_code());
-            answer.header("location").expect("a redirect").to_owned()
-        };
-        assert_eq!(confirm(0), confirm(1));
-        assert_eq!(confirm(1), confirm(2));
-        let other = VerifyForm::open(&servers[0]).confirm(&servers[0], login.user_code());
-        assert_eq!(client_of(&other), query(&confirm(0), "client_id"));
-        assert_eq!(postiz.registered_clients().len(), 1, "{store:?}");
-        assert_logs_in(instance(&servers, 1), &login, &postiz);
-        assert_eq!(postiz.registered_clients().len(), 1, "{store:?}");
-    }
+fn confirming_again_uses_the_same_client(store: Store) {
+    let postiz = FakePostiz::start();
+    let servers = instances(store, &postiz);
+    let login = Login::start(&servers[0]);
+    let form = VerifyForm::open(&servers[0]);
+    let confirm = |step| {
+        let answer = form.confirm(instance(&servers, step), login.user_code());
+        answer.header("location").expect("a redirect").to_owned()
+    };
+    assert_eq!(confirm(0), confirm(1));
+    assert_eq!(confirm(1), confirm(2));
+    let other = VerifyForm::open(&servers[0]).confirm(&servers[0], login.user_code());
+    assert_eq!(client_of(&other), query(&confirm(0), "client_id"));
+    assert_eq!(postiz.registered_clients().len(), 1, "{store:?}");
+    assert_logs_in(instance(&servers, 1), &login, &postiz);
+    assert_eq!(postiz.registered_clients().len(), 1, "{store:?}");
 }
 
 /// All of them register before the first one is answered: one wins, and the others use its client.
-#[test]
-fn racing_confirmations_agree_on_one_client() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let servers = instances(store, &postiz);
-        let login = Login::start(&servers[0]);
-        let gate = Gate::default();
-        postiz.misbehave(
-            "/oauth/register",
-            Fault::Deliver(Delivery::Held(gate.clone())),
-        );
-        let form = VerifyForm::open(&servers[0]);
-        let clients = at_once(7, |turn| {
-            if turn == 6 {
-                eventually("all have asked", || registrations(&postiz).len() == 6);
-                gate.open();
-                return None;
-            }
-            let answer = form.confirm(instance(&servers, turn), login.user_code());
-            Some(client_of(&answer))
-        });
-        let clients: HashSet<String> = clients.into_iter().flatten().collect();
-        assert_eq!(clients.len(), 1, "{store:?}");
-        postiz.behave();
-        assert_logs_in(instance(&servers, 1), &login, &postiz);
-        assert_eq!(registrations(&postiz).len(), 6);
-    }
+fn racing_confirmations_agree_on_one_client(store: Store) {
+    let postiz = FakePostiz::start();
+    let servers = instances(store, &postiz);
+    let login = Login::start(&servers[0]);
+    let gate = Gate::default();
+    postiz.misbehave(
+        "/oauth/register",
+        Fault::Deliver(Delivery::Held(gate.clone())),
+    );
+    let form = VerifyForm::open(&servers[0]);
+    let clients = at_once(7, |turn| {
+        if turn == 6 {
+            eventually("all have asked", || registrations(&postiz).len() == 6);
+            gate.open();
+            return None;
+        }
+        let answer = form.confirm(instance(&servers, turn), login.user_code());
+        Some(client_of(&answer))
+    });
+    let clients: HashSet<String> = clients.into_iter().flatten().collect();
+    assert_eq!(clients.len(), 1, "{store:?}");
+    postiz.behave();
+    assert_logs_in(instance(&servers, 1), &login, &postiz);
+    assert_eq!(registrations(&postiz).len(), 6);
 }
 
 /// Two tabs of one browser at the consent page, and both agree: the second one's token is delivered.
-#[test]
-fn two_tabs_that_both_agree_end_with_one_good_token() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let servers = instances(store, &postiz);
-        let login = Login::start(&servers[0]);
-        let mut browser = browser_at(&servers[0]);
-        let tabs = [0, 1].map(|_| login.reach_consent(&mut browser, "ada"));
-        for (step, tab) in tabs.iter().enumerate() {
-            let back = browser.press(tab, "action", "approve");
-            browser.route(HOST, instance(&servers, step + 1).address);
-            expect::page(&browser.follow(&back).answer, 200);
-        }
-        token(&login, &servers[0], &postiz);
-        assert_eq!(postiz.registered_clients().len(), 1);
+fn two_tabs_that_both_agree_end_with_one_good_token(store: Store) {
+    let postiz = FakePostiz::start();
+    let servers = instances(store, &postiz);
+    let login = Login::start(&servers[0]);
+    let mut browser = browser_at(&servers[0]);
+    let tabs = [0, 1].map(|_| login.reach_consent(&mut browser, "ada"));
+    for (step, tab) in tabs.iter().enumerate() {
+        let back = browser.press(tab, "action", "approve");
+        browser.route(HOST, instance(&servers, step + 1).address);
+        expect::page(&browser.follow(&back).answer, 200);
     }
+    token(&login, &servers[0], &postiz);
+    assert_eq!(postiz.registered_clients().len(), 1);
 }
 
 /// Whatever goes wrong, the person and the operator are told in words, and the login can be confirmed later.
-#[test]
-fn failed_registration_leaves_the_login_open() {
+fn failed_registration_leaves_the_login_open(store: Store) {
     const WORDS: &str = "UPSTREAM-SAID-THIS";
     let answer = |status, body: Value| Fault::Answer(Response::json(status, &body));
     let html = |status, body: &str| Fault::Answer(Response::html(status, body));
     let unregistered = "does not let it register logins";
     let unreachable = "could not be reached";
     let misdirected = "does not reach the Postiz of";
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let servers = instances(store, &postiz);
-        for (step, (what, fault, page)) in [
-            (
-                "a callback that is refused",
-                answer(
-                    400,
-                    json!({"error": "invalid_redirect_uri", "error_description": WORDS}),
-                ),
-                unregistered,
+    let postiz = FakePostiz::start();
+    let servers = instances(store, &postiz);
+    for (step, (what, fault, page)) in [
+        (
+            "a callback that is refused",
+            answer(
+                400,
+                json!({"error": "invalid_redirect_uri", "error_description": WORDS}),
             ),
-            (
-                "400 of validation",
-                answer(
-                    400,
-                    json!({"statusCode": 400, "message": [WORDS], "error": "Bad Request"}),
-                ),
-                unregistered,
+            unregistered,
+        ),
+        (
+            "400 of validation",
+            answer(
+                400,
+                json!({"statusCode": 400, "message": [WORDS], "error": "Bad Request"}),
             ),
-            (
-                "an older Postiz",
-                answer(
-                    404,
-                    json!({"message": "Cannot POST /oauth/register", "error": WORDS}),
-                ),
-                unregistered,
+            unregistered,
+        ),
+        (
+            "an older Postiz",
+            answer(
+                404,
+                json!({"message": "Cannot POST /oauth/register", "error": WORDS}),
             ),
-            (
-                "500",
-                answer(500, json!({"statusCode": 500, "message": WORDS})),
-                unreachable,
+            unregistered,
+        ),
+        (
+            "500",
+            answer(500, json!({"statusCode": 500, "message": WORDS})),
+            unreachable,
+        ),
+        ("502 with a page", html(502, WORDS), unreachable),
+        ("429", answer(429, json!({"message": WORDS})), unreachable),
+        (
+            "a redirect",
+            Fault::Answer(Response::redirect(307, "/auth")),
+            misdirected,
+        ),
+        ("a page as success", html(201, WORDS), unreachable),
+        (
+            "no client_id",
+            answer(201, json!({"note": WORDS})),
+            unreachable,
+        ),
+        (
+            "a number for a client_id",
+            answer(201, json!({"client_id": 7, "note": WORDS})),
+            unreachable,
+        ),
+        (
+            "an empty client_id",
+            answer(201, json!({"client_id": "", "note": WORDS})),
+            unreachable,
+        ),
+        (
+            "two lines for a client_id",
+            answer(201, json!({"client_id": "a\nb", "note": WORDS})),
+            unreachable,
+        ),
+        (
+            "a client_id of 5 kB",
+            answer(201, json!({"client_id": "x".repeat(5_000)})),
+            unreachable,
+        ),
+        (
+            "over 64 KiB",
+            answer(
+                201,
+                json!({"client_id": "pcd_1", "padding": "x".repeat(70_000)}),
             ),
-            ("502 with a page", html(502, WORDS), unreachable),
-            ("429", answer(429, json!({"message": WORDS})), unreachable),
-            (
-                "a redirect",
-                Fault::Answer(Response::redirect(307, "/auth")),
-                misdirected,
-            ),
-            ("a page as success", html(201, WORDS), unreachable),
-            (
-                "no client_id",
-                answer(201, json!({"note": WORDS})),
-                unreachable,
-            ),
-            (
-                "a number for a client_id",
-                answer(201, json!({"client_id": 7, "note": WORDS})),
-                unreachable,
-            ),
-            (
-                "an empty client_id",
-                answer(201, json!({"client_id": "", "note": WORDS})),
-                unreachable,
-            ),
-            (
-                "two lines for a client_id",
-                answer(201, json!({"client_id": "a\nb", "note": WORDS})),
-                unreachable,
-            ),
-            (
-                "a client_id of 5 kB",
-                answer(201, json!({"client_id": "x".repeat(5_000)})),
-                unreachable,
-            ),
-            (
-                "over 64 KiB",
-                answer(
-                    201,
-                    json!({"client_id": "pcd_1", "padding": "x".repeat(70_000)}),
-                ),
-                unreachable,
-            ),
-            ("cut", Fault::Deliver(Delivery::Cut), unreachable),
-            ("cut short", Fault::Deliver(Delivery::CutShort), unreachable),
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            let server = instance(&servers, step);
-            let login = Login::start(server);
-            postiz.misbehave("/oauth/register", fault);
-            let failed = try_to_confirm(&mut browser_at(server), &login);
-            expect::page(&failed.answer, 502);
-            let text = failed.html();
-            assert!(
-                text.contains(page) && !text.contains(WORDS),
-                "{what}: {text}"
-            );
-            expect::error(&login.poll(server), 400, "authorization_pending");
-            let log = server.log();
-            let line = log
-                .lines()
-                .rfind(|line| line.contains("registration failed"));
-            assert!(
-                line.is_some_and(|line| line.contains("/oauth/register")),
-                "{what}: {log}"
-            );
-            postiz.behave();
-            let confirmed = try_to_confirm(&mut browser_at(server), &login);
-            assert!(client_of(&confirmed.answer).starts_with("pcd_"), "{what}");
-            let server = instance(&servers, step + 1);
-            expect::error(&login.poll(server), 400, "authorization_pending");
-            drop(Login::start(server));
-        }
-        let login = Login::start(&servers[0]);
-        assert_logs_in(&servers[0], &login, &postiz);
+            unreachable,
+        ),
+        ("cut", Fault::Deliver(Delivery::Cut), unreachable),
+        ("cut short", Fault::Deliver(Delivery::CutShort), unreachable),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let server = instance(&servers, step);
+        let login = Login::start(server);
+        postiz.misbehave("/oauth/register", fault);
+        let failed = try_to_confirm(&mut browser_at(server), &login);
+        expect::page(&failed.answer, 502);
+        let text = failed.html();
+        assert!(
+            text.contains(page) && !text.contains(WORDS),
+            "{what}: {text}"
+        );
+        expect::error(&login.poll(server), 400, "authorization_pending");
+        let log = server.log();
+        let line = log
+            .lines()
+            .rfind(|line| line.contains("registration failed"));
+        assert!(
+            line.is_some_and(|line| line.contains("/oauth/register")),
+            "{what}: {log}"
+        );
+        postiz.behave();
+        let confirmed = try_to_confirm(&mut browser_at(server), &login);
+        assert!(client_of(&confirmed.answer).starts_with("pcd_"), "{what}");
+        let server = instance(&servers, step + 1);
+        expect::error(&login.poll(server), 400, "authorization_pending");
+        drop(Login::start(server));
     }
+    let login = Login::start(&servers[0]);
+    assert_logs_in(&servers[0], &login, &postiz);
 }
 
-#[test]
-fn real_refusals_of_postiz_are_told_in_words() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = setup(store, &postiz).start();
-        let login = Login::start(&server);
-        for registration in [
-            Registration::TooOld,
-            Registration::VerifiedDomainsAlone(vec!["postiz.com".to_owned()]),
-        ] {
-            postiz.set_registration(registration);
-            let failed = try_to_confirm(&mut browser_at(&server), &login);
-            expect::page(&failed.answer, 502);
-            assert!(
-                failed.html().contains("does not let it register"),
-                "{}",
-                failed.html()
-            );
-            let log = server.log();
-            assert!(
-                log.contains("needs an OAuth app (POSTIZ_OAUTH_CLIENT_ID)"),
-                "{log}"
-            );
-        }
-        postiz.set_registration(Registration::Open);
-        assert_logs_in(&server, &login, &postiz);
+fn real_refusals_of_postiz_are_told_in_words(store: Store) {
+    let postiz = FakePostiz::start();
+    let server = setup(store, &postiz).start();
+    let login = Login::start(&server);
+    for registration in [
+        Registration::TooOld,
+        Registration::VerifiedDomainsAlone(vec!["postiz.com".to_owned()]),
+    ] {
+        postiz.set_registration(registration);
+        let failed = try_to_confirm(&mut browser_at(&server), &login);
+        expect::page(&failed.answer, 502);
+        assert!(
+            failed.html().contains("does not let it register"),
+            "{}",
+            failed.html()
+        );
+        let log = server.log();
+        assert!(
+            log.contains("needs an OAuth app (POSTIZ_OAUTH_CLIENT_ID)"),
+            "{log}"
+        );
     }
+    postiz.set_registration(Registration::Open);
+    assert_logs_in(&server, &login, &postiz);
 }
 
 #[test]
 fn slow_postiz_is_waited_for() {
     let postiz = FakePostiz::start();
-    let servers = instances(Store::Postgres, &postiz);
+    let setup =
+        setup(Store::Postgres, &postiz).time(|times| times.handler = Duration::from_secs(2));
+    let servers = [setup.start(), setup.start(), setup.start()];
     let login = Login::start(&servers[0]);
     // Longer than a route without Postiz may take.
-    let late = Delivery::Late(Duration::from_secs(6));
+    let late = Delivery::Late(Duration::from_millis(2_500));
     postiz.misbehave("/oauth/register", Fault::Deliver(late));
     let form = VerifyForm::open(&servers[0]);
     let clients = at_once(3, |turn| {
@@ -465,80 +459,74 @@ fn slow_postiz_is_waited_for() {
     );
 }
 
-/// Silent, or not there: the person hears of it, and others are served meanwhile.
-#[test]
-fn postiz_that_is_away_is_told_as_such() {
-    at_once(2, |which| {
-        let store = BOTH_STORES[which];
-        let postiz = FakePostiz::start();
-        let server = setup(store, &postiz).start();
-        postiz.misbehave("/oauth/register", Fault::Deliver(Delivery::Hang));
-        let login = Login::start(&server);
-        let failed = at_once(2, |turn| {
-            if turn == 0 {
-                return Some(try_to_confirm(&mut browser_at(&server), &login));
-            }
-            eventually("Postiz is asked", || !registrations(&postiz).is_empty());
-            expect::error(&login.poll(&server), 400, "authorization_pending");
-            expect::json(&server.post_json("/device/code", &json!({})), 200);
-            None
-        });
-        let failed = failed[0].as_ref().expect("a page");
-        expect::page(&failed.answer, 504);
-        assert!(
-            failed.html().contains("could not be reached"),
-            "{}",
-            failed.html()
-        );
-        postiz.behave();
-        assert_logs_in(&server, &login, &postiz);
-
-        let nobody = setup(store, &postiz)
-            .var("POSTIZ_API_URL", "http://127.0.0.1:1")
-            .start();
-        let login = Login::start(&nobody);
-        expect::page(
-            &try_to_confirm(&mut browser_at(&nobody), &login).answer,
-            502,
-        );
-        expect::error(&login.poll(&nobody), 400, "authorization_pending");
+/// Postiz is silent or unreachable: the person is told so, and others are served meanwhile.
+fn postiz_that_is_away_is_told_as_such(store: Store) {
+    let postiz = FakePostiz::start();
+    let server = setup(store, &postiz)
+        .time(|times| times.postiz = Duration::from_secs(2))
+        .start();
+    postiz.misbehave("/oauth/register", Fault::Deliver(Delivery::Hang));
+    let login = Login::start(&server);
+    let failed = at_once(2, |turn| {
+        if turn == 0 {
+            return Some(try_to_confirm(&mut browser_at(&server), &login));
+        }
+        eventually("Postiz is asked", || !registrations(&postiz).is_empty());
+        expect::error(&login.poll(&server), 400, "authorization_pending");
+        expect::json(&server.post_json("/device/code", &json!({})), 200);
+        None
     });
+    let failed = failed[0].as_ref().expect("a page");
+    expect::page(&failed.answer, 504);
+    assert!(
+        failed.html().contains("could not be reached"),
+        "{}",
+        failed.html()
+    );
+    postiz.behave();
+    assert_logs_in(&server, &login, &postiz);
+
+    let nobody = setup(store, &postiz)
+        .var("POSTIZ_API_URL", "http://127.0.0.1:1")
+        .start();
+    let login = Login::start(&nobody);
+    expect::page(
+        &try_to_confirm(&mut browser_at(&nobody), &login).answer,
+        502,
+    );
+    expect::error(&login.poll(&nobody), 400, "authorization_pending");
 }
 
 /// Codes (`psc_`) and tokens (`psh_`) of self-hosted instances that Postiz' cloud relays.
-#[test]
-fn permission_for_a_self_hosted_instance_is_refused_in_words() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        postiz.offer_relay();
-        let server = setup(store, &postiz).start();
-        let login = Login::start(&server);
-        let mut browser = browser_at(&server);
-        let consent = login.reach_consent(&mut browser, "ada");
-        let back = browser.press(&consent, "action", "self-hosted");
-        let relayed = |page: &Page| {
-            expect::page(&page.answer, 502);
-            let html = page.html();
-            assert!(
-                html.contains("works for MCP alone") && html.contains("/device/verify"),
-                "{html}"
-            );
-            expect::error(&login.poll(&server), 400, "authorization_pending");
-        };
-        relayed(&browser.follow(&back));
-        assert!(postiz.requests_to("/oauth/token").is_empty());
-        let token = json!({"access_token": "psh_0", "token_type": "bearer"});
-        postiz.misbehave("/oauth/token", Fault::Answer(Response::json(201, &token)));
-        relayed(&login.approve(&mut browser, "ada"));
-        assert!(!server.log().contains("psh_0"));
-        postiz.behave();
-        assert_logs_in(&server, &login, &postiz);
-    }
+fn permission_for_a_self_hosted_instance_is_refused_in_words(store: Store) {
+    let postiz = FakePostiz::start();
+    postiz.offer_relay();
+    let server = setup(store, &postiz).start();
+    let login = Login::start(&server);
+    let mut browser = browser_at(&server);
+    let consent = login.reach_consent(&mut browser, "ada");
+    let back = browser.press(&consent, "action", "self-hosted");
+    let relayed = |page: &Page| {
+        expect::page(&page.answer, 502);
+        let html = page.html();
+        assert!(
+            html.contains("works for MCP alone") && html.contains("/device/verify"),
+            "{html}"
+        );
+        expect::error(&login.poll(&server), 400, "authorization_pending");
+    };
+    relayed(&browser.follow(&back));
+    assert!(postiz.requests_to("/oauth/token").is_empty());
+    let token = json!({"access_token": "psh_0", "token_type": "bearer"});
+    postiz.misbehave("/oauth/token", Fault::Answer(Response::json(201, &token)));
+    relayed(&login.approve(&mut browser, "ada"));
+    assert!(!server.log().contains("psh_0"));
+    postiz.behave();
+    assert_logs_in(&server, &login, &postiz);
 }
 
 /// What strangers call their machines, in either kind of body: a name, or nothing.
-#[test]
-fn machine_is_shown_and_registered_only_where_it_looks_like_one() {
+fn machine_is_shown_and_registered_only_where_it_looks_like_one(store: Store) {
     let bodies = [
         (json!("ada-laptop"), "ada-laptop"),
         (json!("Ada_s MacBook.local"), "Ada_s MacBook"),
@@ -556,44 +544,41 @@ fn machine_is_shown_and_registered_only_where_it_looks_like_one() {
         (json!(["ada"]), ""),
         (json!({"a": "b"}), ""),
     ];
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = setup(store, &postiz).start();
-        for (machine, shown) in &bodies {
-            let mut starts = vec![server.post_json("/device/code", &json!({ "machine": machine }))];
-            if let Some(text) = machine.as_str().filter(|text| !text.contains('\0')) {
-                let encoded =
-                    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC);
-                starts.push(server.post_form("/device/code", &format!("machine={encoded}")));
-            }
-            for start in starts {
-                expect::json(&start, 200);
-                let login = Login {
-                    start: start.json(),
-                };
-                let page = server.page(&format!("/device/verify?user_code={}", login.user_code()));
-                expect::page(&page, 200);
-                let row = format!("<dt>Machine</dt><dd>calls itself {shown}</dd>");
-                let html = page.text();
-                assert_eq!(html.contains(&row), !shown.is_empty(), "{machine}: {html}");
-                assert_eq!(
-                    html.contains("Machine"),
-                    !shown.is_empty(),
-                    "{machine}: {html}"
-                );
-                client_of(&try_to_confirm(&mut browser_at(&server), &login).answer);
-                let name =
-                    registrations(&postiz).pop().expect("a registration")["client_name"].clone();
-                let expected = format!("Postiz CLI on {shown}");
-                assert_eq!(
-                    name,
-                    expected.strip_suffix(" on ").unwrap_or(&expected),
-                    "{machine}"
-                );
-            }
+    let postiz = FakePostiz::start();
+    let server = setup(store, &postiz).start();
+    for (machine, shown) in &bodies {
+        let mut starts = vec![server.post_json("/device/code", &json!({ "machine": machine }))];
+        if let Some(text) = machine.as_str().filter(|text| !text.contains('\0')) {
+            let encoded =
+                percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC);
+            starts.push(server.post_form("/device/code", &format!("machine={encoded}")));
         }
-        assert!(!server.log().contains("panic"), "{}", server.log());
+        for start in starts {
+            expect::json(&start, 200);
+            let login = Login {
+                start: start.json(),
+            };
+            let page = server.page(&format!("/device/verify?user_code={}", login.user_code()));
+            expect::page(&page, 200);
+            let row = format!("<dt>Machine</dt><dd>calls itself {shown}</dd>");
+            let html = page.text();
+            assert_eq!(html.contains(&row), !shown.is_empty(), "{machine}: {html}");
+            assert_eq!(
+                html.contains("Machine"),
+                !shown.is_empty(),
+                "{machine}: {html}"
+            );
+            client_of(&try_to_confirm(&mut browser_at(&server), &login).answer);
+            let name = registrations(&postiz).pop().expect("a registration")["client_name"].clone();
+            let expected = format!("Postiz CLI on {shown}");
+            assert_eq!(
+                name,
+                expected.strip_suffix(" on ").unwrap_or(&expected),
+                "{machine}"
+            );
+        }
     }
+    assert!(!server.log().contains("panic"), "{}", server.log());
 }
 
 /// The most that strangers can make Postiz register: as many clients as logins may be started from their network, and no more
@@ -640,7 +625,7 @@ fn strangers_cannot_make_it_register_more_than_they_may_start_logins() {
     let page = confirm_from(&VerifyForm::open(&server), "203.0.113.1");
     expect::page(&page, 429);
     expect::retry_after(&page);
-    // Others are not concerned, and the login is not lost.
+    // Other clients are served, and the login stays open.
     postiz.behave();
     let form = VerifyForm::open(&server);
     client_of(&confirm_from(&form, "192.0.2.1"));
@@ -649,83 +634,74 @@ fn strangers_cannot_make_it_register_more_than_they_may_start_logins() {
 }
 
 /// The verifier is in neither the store nor the log, the client's name is.
-#[test]
-fn verifier_is_sealed() {
-    for store in BOTH_STORES {
-        let (postiz, database) = (FakePostiz::start(), Cluster::shared().database());
-        let setup = match store {
-            Store::Embedded => setup(store, &postiz),
-            Store::Postgres => setup(Store::Embedded, &postiz).database(&database),
-        };
-        let server = setup.start();
-        let login = start_on(&server, "ada-laptop");
-        let mut browser = browser_at(&server);
-        let consent = login.consent(&mut browser, "ada");
-        let stored = || match store {
-            Store::Embedded => fs::read(setup.data_dir().join("postiz-auth.redb")).unwrap(),
-            Store::Postgres => database.dump().into_bytes(),
-        };
-        let before = stored();
-        expect::page(&browser.follow(&consent).answer, 200);
-        let exchange = postiz.requests_to("/oauth/token")[0].json();
-        let text = |name: &str| exchange[name].as_str().expect("a text").to_owned();
-        for bytes in [before, stored(), server.log().into_bytes()] {
-            let has = |needle: &str| bytes.windows(needle.len()).any(|w| w == needle.as_bytes());
-            assert!(has(&text("client_id")), "{store:?}");
-            assert!(!has(&text("code_verifier")) && !has(SECRET), "{store:?}");
-        }
+fn verifier_is_sealed(store: Store) {
+    let (postiz, database) = (FakePostiz::start(), Cluster::shared().database());
+    let setup = match store {
+        Store::Embedded => setup(store, &postiz),
+        Store::Postgres => setup(Store::Embedded, &postiz).database(&database),
+    };
+    let server = setup.start();
+    let login = start_on(&server, "ada-laptop");
+    let mut browser = browser_at(&server);
+    let consent = login.consent(&mut browser, "ada");
+    let stored = || match store {
+        Store::Embedded => fs::read(setup.data_dir().join("postiz-auth.redb")).unwrap(),
+        Store::Postgres => database.dump().into_bytes(),
+    };
+    let before = stored();
+    expect::page(&browser.follow(&consent).answer, 200);
+    let exchange = postiz.requests_to("/oauth/token")[0].json();
+    let text = |name: &str| exchange[name].as_str().expect("a text").to_owned();
+    for bytes in [before, stored(), server.log().into_bytes()] {
+        let has = |needle: &str| bytes.windows(needle.len()).any(|w| w == needle.as_bytes());
+        assert!(has(&text("client_id")), "{store:?}");
+        assert!(!has(&text("code_verifier")) && !has(SECRET), "{store:?}");
     }
 }
 
 /// With another secret the client of a login in flight cannot be used any more, so the next confirmation registers another.
-#[test]
-fn new_secret_registers_a_new_client() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let setup = setup(store, &postiz);
-        let server = setup.start();
-        let login = Login::start(&server);
-        client_of(&try_to_confirm(&mut browser_at(&server), &login).answer);
-        drop(server);
-        let server = setup
-            .var("SERVER_SECRET", "a secret that is another")
-            .start();
-        assert_logs_in(&server, &login, &postiz);
-        assert_eq!(postiz.registered_clients().len(), 2);
-    }
+fn new_secret_registers_a_new_client(store: Store) {
+    let postiz = FakePostiz::start();
+    let setup = setup(store, &postiz);
+    let server = setup.start();
+    let login = Login::start(&server);
+    client_of(&try_to_confirm(&mut browser_at(&server), &login).answer);
+    drop(server);
+    let server = setup
+        .var("SERVER_SECRET", "a secret that is another")
+        .start();
+    assert_logs_in(&server, &login, &postiz);
+    assert_eq!(postiz.registered_clients().len(), 2);
 }
 
 /// An app is set up while people sign in: logins that have a client end by it, others by the app. And the other way round.
-#[test]
-fn logins_in_flight_survive_that_an_app_is_set_up() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        postiz.set_callback_url(&format!("http://{HOST}/device/callback"));
-        let without = setup(store, &postiz);
-        let with = without
-            .clone()
-            .var("POSTIZ_OAUTH_CLIENT_ID", CLIENT_ID)
-            .var("POSTIZ_OAUTH_CLIENT_SECRET", CLIENT_SECRET);
-        let server = without.start();
-        let registered = Login::start(&server);
-        let mut browser = browser_at(&server);
-        let consent = registered.consent(&mut browser, "ada");
-        drop(server);
-        let server = with.start();
-        browser.route(HOST, server.address);
-        expect::page(&browser.follow(&consent).answer, 200);
-        token(&registered, &server, &postiz);
-        let by_app = Login::start(&server);
-        let consent = by_app.consent(&mut browser, "ada");
-        let waiting = Login::start(&server);
-        drop(server);
-        let server = without.start();
-        browser.route(HOST, server.address);
-        expect::page(&browser.follow(&consent).answer, 502);
-        assert_logs_in(&server, &by_app, &postiz);
-        assert_logs_in(&server, &waiting, &postiz);
-        assert!(!server.log().contains("panic"), "{}", server.log());
-    }
+fn logins_in_flight_survive_that_an_app_is_set_up(store: Store) {
+    let postiz = FakePostiz::start();
+    postiz.set_callback_url(&format!("http://{HOST}/device/callback"));
+    let without = setup(store, &postiz);
+    let with = without
+        .clone()
+        .var("POSTIZ_OAUTH_CLIENT_ID", CLIENT_ID)
+        .var("POSTIZ_OAUTH_CLIENT_SECRET", CLIENT_SECRET);
+    let server = without.start();
+    let registered = Login::start(&server);
+    let mut browser = browser_at(&server);
+    let consent = registered.consent(&mut browser, "ada");
+    drop(server);
+    let server = with.start();
+    browser.route(HOST, server.address);
+    expect::page(&browser.follow(&consent).answer, 200);
+    token(&registered, &server, &postiz);
+    let by_app = Login::start(&server);
+    let consent = by_app.consent(&mut browser, "ada");
+    let waiting = Login::start(&server);
+    drop(server);
+    let server = without.start();
+    browser.route(HOST, server.address);
+    expect::page(&browser.follow(&consent).answer, 502);
+    assert_logs_in(&server, &by_app, &postiz);
+    assert_logs_in(&server, &waiting, &postiz);
+    assert!(!server.log().contains("panic"), "{}", server.log());
 }
 
 /// The embedded store's server keeps a secret of its own, which survives a restart.

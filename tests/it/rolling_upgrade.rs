@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use postiz::server::codes::{
     BrowserKey, BrowserKeyHash, DeviceCode, DeviceCodeHash, StateHash, UserCode,
 };
-use postiz::server::login::{Claim, CodeDigest, LeaseId, Polled, SealedGrant, Starter};
+use postiz::server::login::{
+    Claim, CodeDigest, DELIVERY_LEASE, LeaseId, Polled, SealedGrant, Starter,
+};
 use postiz::server::seal::SealedToken;
 use postiz::server::store::{Key, NewLogin, Store, StoreError, apply};
 
@@ -66,7 +68,7 @@ fn complete(store: &dyn Store, key: &DeviceCodeHash, lease: &LeaseId) -> Option<
 fn begin_delivery(store: &dyn Store, key: &DeviceCodeHash) -> Result<bool, StoreError> {
     let lease = LeaseId::generate();
     let begun = apply(store, Key::Device(key), |login, now| {
-        login.begin_delivery(&lease, now)
+        login.begin_delivery(&lease, now, DELIVERY_LEASE)
     });
     begun.map(|begun| begun.flatten().is_some())
 }

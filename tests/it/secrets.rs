@@ -64,7 +64,7 @@ fn stored(setup: &ServerSetup, database: Option<&Database>) -> Vec<u8> {
 }
 
 #[test]
-fn a_stolen_store_holds_nothing_usable() {
+fn stolen_store_holds_nothing_usable() {
     for store in [Store::Embedded, Store::Postgres] {
         let postiz = FakePostiz::start();
         let database = (store == Store::Postgres).then(|| Cluster::shared().database());
@@ -72,8 +72,7 @@ fn a_stolen_store_holds_nothing_usable() {
         let setup = database
             .iter()
             .fold(setup, |setup, database| setup.database(database));
-        let server = setup.start();
-        postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+        let server = setup.start_for(&postiz);
 
         let login = Login::start(&server);
         let mut browser = Browser::new();
@@ -117,8 +116,7 @@ fn another_client_secret_opens_no_token() {
     for store in [Store::Embedded, Store::Postgres] {
         let postiz = FakePostiz::start();
         let setup = TestServer::setup(store).postiz(&postiz);
-        let server = setup.start();
-        postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+        let server = setup.start_for(&postiz);
         let login = Login::start(&server);
         expect::page(&login.approve(&mut Browser::new(), "ada").answer, 200);
         drop(server);
@@ -138,8 +136,7 @@ fn no_log_line_holds_a_secret() {
         let setup = TestServer::setup(Store::Postgres)
             .postiz(&postiz)
             .var("LOG_FORMAT", format);
-        let server = setup.start();
-        postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+        let server = setup.start_for(&postiz);
         let mut secrets = vec![CLIENT_SECRET.to_owned(), PASSWORD.to_owned()];
 
         let login = Login::start(&server);
@@ -200,13 +197,12 @@ fn no_log_line_holds_a_secret() {
 
 /// One line an event; a login's life under one short id; who asked what, how it ended, how long it took.
 #[test]
-fn the_log_tells_the_story() {
+fn log_tells_the_story() {
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Embedded)
         .postiz(&postiz)
         .var("LOG_FORMAT", "json");
-    let server = setup.start();
-    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+    let server = setup.start_for(&postiz);
     let login = Login::start(&server);
     login.approve(&mut Browser::new(), "ada");
     login.poll(&server);
@@ -247,7 +243,7 @@ fn the_log_tells_the_story() {
 
 /// An expiry is a part of the story, too: the server that purges the login says so. A server purges as it starts.
 #[test]
-fn the_log_tells_of_an_expiry() {
+fn log_tells_of_an_expiry() {
     let database = Cluster::shared().database();
     let setup = TestServer::setup(Store::Embedded).database(&database);
     Login::start(&setup.start());
@@ -260,7 +256,7 @@ fn the_log_tells_of_an_expiry() {
 
 /// What the database says when it refuses us is told without the password.
 #[test]
-fn a_refused_password_is_not_shown() {
+fn refused_password_is_not_shown() {
     let url = Cluster::shared()
         .database()
         .url()

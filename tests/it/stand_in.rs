@@ -48,7 +48,7 @@ fn channels(postiz: &FakePostiz, authorization: &str) -> Answer {
 }
 
 #[test]
-fn a_code_works_once_and_answers_201() {
+fn code_works_once_and_answers_201() {
     let postiz = FakePostiz::start();
     let code = postiz.consent("ada");
     let first = exchange(&postiz, &code);
@@ -116,7 +116,7 @@ fn errors_of_the_token_endpoint() {
 }
 
 #[test]
-fn a_person_who_is_signed_out_loses_the_consent_page_unless_return_url_names_it() {
+fn person_who_is_signed_out_loses_the_consent_page_unless_return_url_names_it() {
     let postiz = FakePostiz::start();
     let url = postiz.url();
     postiz.set_callback_url("http://127.0.0.1:9/device/callback");
@@ -141,7 +141,7 @@ fn a_person_who_is_signed_out_loses_the_consent_page_unless_return_url_names_it(
 }
 
 #[test]
-fn misbehaves_on_command_and_logs() {
+fn stand_in_misbehaves_on_command_and_logs() {
     let postiz = FakePostiz::start();
     let token = postiz.token_for("ada");
     postiz.misbehave_times(
@@ -528,7 +528,7 @@ fn consent_for_the_same_registered_client_ends_its_own_token_alone() {
 
 /// Two quick approvals of the hand-made app cost the first one its code.
 #[test]
-fn a_hand_made_apps_second_approval_replaces_the_first_code() {
+fn hand_made_apps_second_approval_replaces_the_first_code() {
     let postiz = FakePostiz::start();
     let (first, second) = (postiz.consent("ada"), postiz.consent("ada"));
     assert_eq!(exchange(&postiz, &first).error(), "invalid_grant");
@@ -550,7 +550,7 @@ fn hand_made_apps_keep_their_callback_and_need_no_pkce() {
 }
 
 #[test]
-fn a_connected_self_hosted_instance_gets_a_token_that_the_api_refuses() {
+fn connected_self_hosted_instance_gets_a_token_that_the_api_refuses() {
     let postiz = FakePostiz::start();
     let id = register_public(&postiz, "One");
     postiz.offer_relay();

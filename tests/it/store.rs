@@ -9,8 +9,8 @@ use postiz::server::codes::{
 };
 use postiz::server::keys::Keys;
 use postiz::server::login::{
-    Claim, CodeDigest, Failure, LIFETIME, LeaseId, Login, Polled, REDEEMABLE_FOR, SealedGrant,
-    Starter, Status,
+    Claim, CodeDigest, DELIVERY_LEASE, Failure, LIFETIME, LeaseId, Login, Polled, REDEEMABLE_FOR,
+    SealedGrant, Starter, Status,
 };
 use postiz::server::seal::{Seal, SealedToken};
 use postiz::server::store::database_url::DatabaseUrl;
@@ -20,7 +20,7 @@ use postiz::server::store::{Inserted, Key, NewLogin, Purged, Store, StoreError, 
 use postiz::server::times::Times;
 use postiz::shared::secret::Secret;
 
-use crate::support::{Cluster, Database, at_once};
+use crate::support::{self, Cluster, Database, at_once};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -36,6 +36,15 @@ enum Backend {
         offset_ms: Arc<AtomicU64>,
         _folder: tempfile::TempDir,
     },
+}
+
+impl From<support::Store> for Subject {
+    fn from(store: support::Store) -> Subject {
+        match store {
+            support::Store::Embedded => Subject::embedded(),
+            support::Store::Postgres => Subject::postgres(),
+        }
+    }
 }
 
 impl Subject {
@@ -151,7 +160,7 @@ impl Subject {
         lease: &LeaseId,
     ) -> Result<Option<SealedGrant>, StoreError> {
         let begun = apply(&*self.store, Key::Device(key), |login, now| {
-            login.begin_delivery(lease, now)
+            login.begin_delivery(lease, now, DELIVERY_LEASE)
         });
         begun.map(Option::flatten)
     }
@@ -240,278 +249,427 @@ fn grant() -> SealedGrant {
     }
 }
 
-/// Writes each test down once and runs it on both stores.
-macro_rules! on_both_stores {
-    ($($(#[$doc:meta])* fn $name:ident($subject:ident: &Subject) $body:block)*) => {
-        $($(#[$doc])* fn $name($subject: &Subject) $body)*
-        mod postgres_store { $(#[test] fn $name() { super::$name(&super::Subject::postgres()); })* }
-        mod embedded_store { $(#[test] fn $name() { super::$name(&super::Subject::embedded()); })* }
-    };
+on_each_store!(
+    new_login_is_found_by_its_user_code,
+    logins_start_and_are_polled_in_one_call,
+    taken_user_code_is_not_given_out_twice,
+    user_code_is_free_again_once_its_login_is_decided,
+    login_goes_the_whole_way_to_a_token,
+    record_is_kept_whole,
+    delivery_that_failed_is_begun_anew,
+    delivery_lease_of_a_killed_instance_ends_by_itself,
+    one_of_200_racing_polls_is_given_the_token,
+    one_of_racing_callbacks_exchanges,
+    only_the_confirming_browser_may_claim,
+    later_confirmation_replaces_an_earlier_one,
+    released_exchange_can_be_claimed_again,
+    exchange_lease_of_a_killed_instance_ends_by_itself,
+    expired_login_says_so_for_15_minutes_more,
+    purge_says_what_expired_undecided,
+    token_that_came_in_time_is_not_lost_to_the_clock,
+    room_is_made_by_those_that_hold_most,
+);
+
+fn new_login_is_found_by_its_user_code(subject: Subject) {
+    let (key, user_code) = subject.insert();
+    subject.wait(MINUTE);
+    let (found, now) = subject
+        .store
+        .read(Key::User(&user_code))
+        .unwrap()
+        .expect("it is there");
+    assert_eq!(
+        (&found.key, found.starter.address.as_str()),
+        (&key, "192.0.2.1")
+    );
+    assert_eq!(found.starter.network, "192.0.2.0");
+    assert_eq!(found.starter.agent, "agent/1 \"ü\"");
+    assert!(
+        (60..70).contains(&((now - found.created_at) / 1_000)),
+        "{found:?} {now}"
+    );
+    assert_eq!(found.expires_at - found.created_at, 15 * 60_000);
+    assert_eq!(subject.poll(&key), Ok(Polled::Pending));
+    assert_eq!(
+        subject.store.read(Key::User(&UserCode::generate())),
+        Ok(None)
+    );
+    assert_eq!(subject.store.count(), Ok(1));
 }
 
-on_both_stores! {
-    fn new_login_is_found_by_its_user_code(subject: &Subject) {
-        let (key, user_code) = subject.insert();
-        subject.wait(MINUTE);
-        let (found, now) = subject.store.read(Key::User(&user_code)).unwrap().expect("it is there");
-        assert_eq!((&found.key, found.starter.address.as_str()), (&key, "192.0.2.1"));
-        assert_eq!(found.starter.network, "192.0.2.0");
-        assert_eq!(found.starter.agent, "agent/1 \"ü\"");
-        assert!((60..70).contains(&((now - found.created_at) / 1_000)), "{found:?} {now}");
-        assert_eq!(found.expires_at - found.created_at, 15 * 60_000);
-        assert_eq!(subject.poll(&key), Ok(Polled::Pending));
-        assert_eq!(subject.store.read(Key::User(&UserCode::generate())), Ok(None));
-        assert_eq!(subject.store.count(), Ok(1));
+/// What became of each is said in order: taken codes, one of them taken in the same call, unknown logins, and the same
+/// one twice.
+fn logins_start_and_are_polled_in_one_call(subject: Subject) {
+    let (denied, user_code) = subject.insert();
+    let mut new: Vec<NewLogin> = (0..100).map(|_| new_login()).collect();
+    new[7].user_code = user_code.clone();
+    new[99].user_code = new[0].user_code.clone();
+    let is_taken = |at| at == 7 || at == 99;
+    let inserted = subject.store.insert(&new).unwrap();
+    assert_eq!(inserted.len(), 100);
+    for (at, inserted) in inserted.into_iter().enumerate() {
+        assert_eq!(inserted == Inserted::UserCodeTaken, is_taken(at), "{at}");
     }
-
-    /// What became of each is said in order: taken codes, one of them taken in the same call, unknown logins, and the same
-    /// one twice.
-    fn many_start_and_are_polled_in_one_call(subject: &Subject) {
-        let (denied, user_code) = subject.insert();
-        let mut new: Vec<NewLogin> = (0..100).map(|_| new_login()).collect();
-        new[7].user_code = user_code.clone();
-        new[99].user_code = new[0].user_code.clone();
-        let is_taken = |at| at == 7 || at == 99;
-        let inserted = subject.store.insert(&new).unwrap();
-        assert_eq!(inserted.len(), 100);
-        for (at, inserted) in inserted.into_iter().enumerate() {
-            assert_eq!(inserted == Inserted::UserCodeTaken, is_taken(at), "{at}");
-        }
-        assert_eq!(subject.deny(&user_code), Ok(Some(true)));
-        let mut logins: Vec<_> = new.into_iter().map(|new| new.key).collect();
-        logins.push(denied.clone());
-        logins.push(denied);
-        let polled = subject.store.poll(&logins).unwrap();
-        assert_eq!(polled.len(), 102);
-        for (at, polled) in polled.into_iter().enumerate() {
-            let expected = match at {
-                100 | 101 => Polled::Denied,
-                at if is_taken(at) => Polled::Unknown,
-                _ => Polled::Pending,
-            };
-            assert_eq!(polled, expected, "{at}");
-        }
-        assert_eq!(subject.store.insert(&[]), Ok(vec![]));
-        assert_eq!(subject.store.poll(&[]), Ok(vec![]));
-        assert_eq!(subject.store.count(), Ok(99));
+    assert_eq!(subject.deny(&user_code), Ok(Some(true)));
+    let mut logins: Vec<_> = new.into_iter().map(|new| new.key).collect();
+    logins.push(denied.clone());
+    logins.push(denied);
+    let polled = subject.store.poll(&logins).unwrap();
+    assert_eq!(polled.len(), 102);
+    for (at, polled) in polled.into_iter().enumerate() {
+        let expected = match at {
+            100 | 101 => Polled::Denied,
+            at if is_taken(at) => Polled::Unknown,
+            _ => Polled::Pending,
+        };
+        assert_eq!(polled, expected, "{at}");
     }
+    assert_eq!(subject.store.insert(&[]), Ok(vec![]));
+    assert_eq!(subject.store.poll(&[]), Ok(vec![]));
+    assert_eq!(subject.store.count(), Ok(99));
+}
 
-    fn taken_user_code_is_not_given_out_twice(subject: &Subject) {
-        let first = new_login();
-        let second = NewLogin { user_code: first.user_code.clone(), ..new_login() };
-        assert_eq!(subject.store.insert(std::slice::from_ref(&first)), Ok(vec![Inserted::Yes]));
-        assert_eq!(subject.store.insert(std::slice::from_ref(&second)), Ok(vec![Inserted::UserCodeTaken]));
-        assert_eq!(subject.poll(&second.key), Ok(Polled::Unknown));
-        let (found, _) = subject.store.read(Key::User(&first.user_code)).unwrap().unwrap();
-        assert_eq!(found.key, first.key);
-    }
+fn taken_user_code_is_not_given_out_twice(subject: Subject) {
+    let first = new_login();
+    let second = NewLogin {
+        user_code: first.user_code.clone(),
+        ..new_login()
+    };
+    assert_eq!(
+        subject.store.insert(std::slice::from_ref(&first)),
+        Ok(vec![Inserted::Yes])
+    );
+    assert_eq!(
+        subject.store.insert(std::slice::from_ref(&second)),
+        Ok(vec![Inserted::UserCodeTaken])
+    );
+    assert_eq!(subject.poll(&second.key), Ok(Polled::Unknown));
+    let (found, _) = subject
+        .store
+        .read(Key::User(&first.user_code))
+        .unwrap()
+        .unwrap();
+    assert_eq!(found.key, first.key);
+}
 
-    fn user_code_is_free_again_once_its_login_is_decided(subject: &Subject) {
-        let (_, user_code) = subject.insert();
-        assert_eq!(subject.deny(&user_code), Ok(Some(true)));
-        assert_eq!(subject.deny(&user_code), Ok(None), "it is not found any more");
-        let again = NewLogin { user_code, ..new_login() };
-        assert_eq!(subject.store.insert(&[again]), Ok(vec![Inserted::Yes]));
-    }
+fn user_code_is_free_again_once_its_login_is_decided(subject: Subject) {
+    let (_, user_code) = subject.insert();
+    assert_eq!(subject.deny(&user_code), Ok(Some(true)));
+    assert_eq!(
+        subject.deny(&user_code),
+        Ok(None),
+        "it is not found any more"
+    );
+    let again = NewLogin {
+        user_code,
+        ..new_login()
+    };
+    assert_eq!(subject.store.insert(&[again]), Ok(vec![Inserted::Yes]));
+}
 
-    fn whole_way_to_a_token(subject: &Subject) {
-        let (key, lease) = (subject.completed(), LeaseId::generate());
-        assert_eq!(subject.poll(&key), Ok(Polled::Completed));
-        assert_eq!(subject.begin_delivery(&key, &lease), Ok(Some(grant())));
-        assert_eq!(subject.poll(&key), Ok(Polled::Pending), "while it is delivered");
-        assert!(subject.end_delivery(&key, &lease, true));
-        assert_eq!(subject.poll(&key), Ok(Polled::Unknown));
-        assert_eq!(subject.begin_delivery(&key, &LeaseId::generate()), Ok(None));
-        assert_eq!(subject.read(&key).grant, None);
-    }
+fn login_goes_the_whole_way_to_a_token(subject: Subject) {
+    let (key, lease) = (subject.completed(), LeaseId::generate());
+    assert_eq!(subject.poll(&key), Ok(Polled::Completed));
+    assert_eq!(subject.begin_delivery(&key, &lease), Ok(Some(grant())));
+    assert_eq!(
+        subject.poll(&key),
+        Ok(Polled::Pending),
+        "while it is delivered"
+    );
+    assert!(subject.end_delivery(&key, &lease, true));
+    assert_eq!(subject.poll(&key), Ok(Polled::Unknown));
+    assert_eq!(subject.begin_delivery(&key, &LeaseId::generate()), Ok(None));
+    assert_eq!(subject.read(&key).grant, None);
+}
 
-    /// All that a login is survives being kept.
-    fn record_is_kept_whole(subject: &Subject) {
-        let (confirmed, lease) = (subject.confirmed(), LeaseId::generate());
-        subject.claim(&confirmed, &lease).unwrap();
-        let login = subject.read(&confirmed.key);
-        assert_eq!((login.state.as_ref(), login.browser.as_ref()), (Some(&confirmed.state), Some(&confirmed.browser)));
-        assert_eq!(login.status, Status::Exchanging);
-        assert_eq!(login.lease.as_ref().map(|lease| &lease.holder), Some(&lease));
-        for (n, code) in ["a", "b"].into_iter().enumerate() {
-            let refused = Failure::Refused(CodeDigest::of(code));
-            let released = apply(&*subject.store, Key::Device(&confirmed.key), |login, now| {
+/// All that a login is survives being kept.
+fn record_is_kept_whole(subject: Subject) {
+    let (confirmed, lease) = (subject.confirmed(), LeaseId::generate());
+    subject.claim(&confirmed, &lease).unwrap();
+    let login = subject.read(&confirmed.key);
+    assert_eq!(
+        (login.state.as_ref(), login.browser.as_ref()),
+        (Some(&confirmed.state), Some(&confirmed.browser))
+    );
+    assert_eq!(login.status, Status::Exchanging);
+    assert_eq!(
+        login.lease.as_ref().map(|lease| &lease.holder),
+        Some(&lease)
+    );
+    for (n, code) in ["a", "b"].into_iter().enumerate() {
+        let refused = Failure::Refused(CodeDigest::of(code));
+        let released = apply(
+            &*subject.store,
+            Key::Device(&confirmed.key),
+            |login, now| {
                 login.claim(&confirmed.browser, &CodeDigest::of(code), &lease, now);
                 login.release(&lease, &refused)
-            });
-            assert_eq!(released, Ok(Some(true)));
-            assert_eq!(subject.read(&confirmed.key).refused_codes.split(' ').count(), n + 1);
-        }
-        assert_eq!(subject.read(&confirmed.key).lease, None);
+            },
+        );
+        assert_eq!(released, Ok(Some(true)));
+        assert_eq!(
+            subject
+                .read(&confirmed.key)
+                .refused_codes
+                .split(' ')
+                .count(),
+            n + 1
+        );
     }
+    assert_eq!(subject.read(&confirmed.key).lease, None);
+}
 
-    fn delivery_that_failed_is_begun_anew(subject: &Subject) {
-        let key = subject.completed();
-        for _ in 0..20 {
-            let lease = LeaseId::generate();
-            assert_eq!(subject.begin_delivery(&key, &lease), Ok(Some(grant())));
-            assert_eq!(subject.begin_delivery(&key, &LeaseId::generate()), Ok(None), "it is being delivered");
-            assert!(subject.end_delivery(&key, &lease, false));
-            assert_eq!(subject.poll(&key), Ok(Polled::Completed));
-        }
-    }
-
-    fn delivery_lease_of_a_killed_instance_ends_by_itself(subject: &Subject) {
-        let (key, dead) = (subject.completed(), LeaseId::generate());
-        assert_eq!(subject.begin_delivery(&key, &dead), Ok(Some(grant())));
-        subject.wait(Duration::from_secs(15));
-        assert_eq!(subject.poll(&key), Ok(Polled::Pending));
-        subject.wait(Duration::from_secs(10));
-        assert_eq!(subject.poll(&key), Ok(Polled::Completed));
+fn delivery_that_failed_is_begun_anew(subject: Subject) {
+    let key = subject.completed();
+    for _ in 0..20 {
         let lease = LeaseId::generate();
         assert_eq!(subject.begin_delivery(&key, &lease), Ok(Some(grant())));
-        assert!(!subject.end_delivery(&key, &dead, true), "it is another's now");
-        assert!(subject.end_delivery(&key, &lease, true));
+        assert_eq!(
+            subject.begin_delivery(&key, &LeaseId::generate()),
+            Ok(None),
+            "it is being delivered"
+        );
+        assert!(subject.end_delivery(&key, &lease, false));
+        assert_eq!(subject.poll(&key), Ok(Polled::Completed));
     }
+}
 
-    /// The reference gave one token to up to 185 of 200.
-    fn one_of_200_racing_polls_is_given_the_token(subject: &Subject) {
-        let key = subject.completed();
-        let wins = at_once(200, |_| match subject.begin_delivery(&key, &LeaseId::generate()) {
+fn delivery_lease_of_a_killed_instance_ends_by_itself(subject: Subject) {
+    let (key, dead) = (subject.completed(), LeaseId::generate());
+    assert_eq!(subject.begin_delivery(&key, &dead), Ok(Some(grant())));
+    subject.wait(Duration::from_secs(15));
+    assert_eq!(subject.poll(&key), Ok(Polled::Pending));
+    subject.wait(Duration::from_secs(10));
+    assert_eq!(subject.poll(&key), Ok(Polled::Completed));
+    let lease = LeaseId::generate();
+    assert_eq!(subject.begin_delivery(&key, &lease), Ok(Some(grant())));
+    assert!(
+        !subject.end_delivery(&key, &dead, true),
+        "it is another's now"
+    );
+    assert!(subject.end_delivery(&key, &lease, true));
+}
+
+/// The reference gave one token to up to 185 of 200.
+fn one_of_200_racing_polls_is_given_the_token(subject: Subject) {
+    let key = subject.completed();
+    let wins = at_once(200, |_| {
+        match subject.begin_delivery(&key, &LeaseId::generate()) {
             Ok(Some(_)) => true,
             // Too many at once for the pool is no win, either.
             Ok(None) | Err(StoreError::Unavailable(_) | StoreError::Locked) => false,
             Err(error) => panic!("{error}"),
-        });
-        assert_eq!(wins.into_iter().filter(|won| *won).count(), 1);
-    }
-
-    fn one_of_racing_callbacks_exchanges(subject: &Subject) {
-        let confirmed = subject.confirmed();
-        let claims = at_once(20, |_| {
-            let lease = LeaseId::generate();
-            (subject.claim(&confirmed, &lease).unwrap(), lease)
-        });
-        let granted: Vec<_> = claims.iter().filter(|(claim, _)| *claim == Some(Claim::Granted)).collect();
-        assert_eq!(granted.len(), 1);
-        assert_eq!(claims.iter().filter(|(claim, _)| *claim == Some(Claim::Busy)).count(), 19);
-        assert_eq!(subject.poll(&confirmed.key), Ok(Polled::Pending), "also during the exchange");
-        let completions = at_once(2, |_| subject.complete(&confirmed.key, &granted[0].1).unwrap());
-        assert_eq!(completions, [Some(true); 2], "a second try finds its own work done");
-        assert_eq!(subject.claim(&confirmed, &LeaseId::generate()), Ok(Some(Claim::Done)));
-    }
-
-    /// Neither the right state with another browser, nor the right browser with another state.
-    fn only_the_confirming_browser_may_claim(subject: &Subject) {
-        let confirmed = subject.confirmed();
-        let lease = LeaseId::generate();
-        let other_browser = Confirmed { browser: BrowserKey::generate().hash(), state: confirmed.state.clone(), key: confirmed.key.clone() };
-        let other_state = Confirmed { state: state(), browser: confirmed.browser.clone(), key: confirmed.key.clone() };
-        assert_eq!(subject.claim(&other_browser, &lease), Ok(Some(Claim::Unknown)));
-        assert_eq!(subject.claim(&other_state, &lease), Ok(None));
-        assert_eq!(subject.poll(&confirmed.key), Ok(Polled::Pending));
-    }
-
-    fn later_confirmation_replaces_an_earlier_one(subject: &Subject) {
-        let (key, user_code) = subject.insert();
-        let by = || Confirmed { key: key.clone(), state: state(), browser: BrowserKey::generate().hash() };
-        let (first, second) = (by(), by());
-        assert_eq!(subject.confirm(&user_code, &first), Ok(Some(true)));
-        assert_eq!(subject.confirm(&user_code, &second), Ok(Some(true)));
-        assert_eq!(subject.claim(&first, &LeaseId::generate()), Ok(None));
-        assert_eq!(subject.claim(&second, &LeaseId::generate()), Ok(Some(Claim::Granted)));
-    }
-
-    fn released_exchange_can_be_claimed_again(subject: &Subject) {
-        let (confirmed, lease) = (subject.confirmed(), LeaseId::generate());
-        assert_eq!(subject.claim(&confirmed, &lease), Ok(Some(Claim::Granted)));
-        let release = || apply(&*subject.store, Key::Device(&confirmed.key), |login, _| {
-            login.release(&lease, &Failure::Unanswered)
-        });
-        assert_eq!(release(), Ok(Some(true)));
-        assert_eq!(subject.complete(&confirmed.key, &lease), Ok(Some(false)), "nobody holds it");
-        let second = LeaseId::generate();
-        assert_eq!(subject.claim(&confirmed, &second), Ok(Some(Claim::Granted)));
-        assert_eq!(subject.complete(&confirmed.key, &second), Ok(Some(true)));
-        assert_eq!(release(), Ok(Some(false)));
-        assert_eq!(subject.poll(&confirmed.key), Ok(Polled::Completed), "a late release changes nothing");
-    }
-
-    fn exchange_lease_of_a_killed_instance_ends_by_itself(subject: &Subject) {
-        let confirmed = subject.confirmed();
-        assert_eq!(subject.claim(&confirmed, &LeaseId::generate()), Ok(Some(Claim::Granted)));
-        subject.wait(Duration::from_secs(25));
-        assert_eq!(subject.claim(&confirmed, &LeaseId::generate()), Ok(Some(Claim::Busy)));
-        subject.wait(Duration::from_secs(10));
-        assert_eq!(subject.claim(&confirmed, &LeaseId::generate()), Ok(Some(Claim::Granted)));
-    }
-
-    fn expired_login_says_so_for_15_minutes_more(subject: &Subject) {
-        let (unconfirmed, user_code) = subject.insert();
-        let confirmed = subject.confirmed();
-        subject.wait(LIFETIME);
-        for key in [&unconfirmed, &confirmed.key] {
-            assert_eq!(subject.poll(key), Ok(Polled::Expired));
         }
-        assert_eq!(subject.deny(&user_code), Ok(Some(false)));
-        assert_eq!(subject.claim(&confirmed, &LeaseId::generate()), Ok(Some(Claim::Unknown)));
-        subject.wait(14 * MINUTE);
-        assert_eq!(subject.store.purge(1_000), Ok(vec![]));
-        assert_eq!(subject.poll(&confirmed.key), Ok(Polled::Expired));
-        subject.wait(2 * MINUTE);
-        assert_eq!(subject.store.purge(1).unwrap().len(), 1, "in batches");
-        assert_eq!(subject.store.purge(1_000).unwrap().len(), 1);
-        assert_eq!((subject.poll(&confirmed.key), subject.store.count()), (Ok(Polled::Unknown), Ok(0)));
-    }
+    });
+    assert_eq!(wins.into_iter().filter(|won| *won).count(), 1);
+}
 
-    fn purge_says_what_expired_undecided(subject: &Subject) {
-        let (pending, _) = subject.insert();
-        let (denied, user_code) = subject.insert();
-        subject.deny(&user_code).unwrap();
-        subject.wait(LIFETIME + 16 * MINUTE);
-        let mut purged = subject.store.purge(10).unwrap();
-        purged.sort_by_key(|purged| purged.expired);
-        let expected = [(denied, false), (pending, true)].map(|(key, expired)| Purged { key, expired });
-        assert_eq!(purged, expected);
-    }
+fn one_of_racing_callbacks_exchanges(subject: Subject) {
+    let confirmed = subject.confirmed();
+    let claims = at_once(20, |_| {
+        let lease = LeaseId::generate();
+        (subject.claim(&confirmed, &lease).unwrap(), lease)
+    });
+    let granted: Vec<_> = claims
+        .iter()
+        .filter(|(claim, _)| *claim == Some(Claim::Granted))
+        .collect();
+    assert_eq!(granted.len(), 1);
+    assert_eq!(
+        claims
+            .iter()
+            .filter(|(claim, _)| *claim == Some(Claim::Busy))
+            .count(),
+        19
+    );
+    assert_eq!(
+        subject.poll(&confirmed.key),
+        Ok(Polled::Pending),
+        "also during the exchange"
+    );
+    let completions = at_once(2, |_| {
+        subject.complete(&confirmed.key, &granted[0].1).unwrap()
+    });
+    assert_eq!(
+        completions,
+        [Some(true); 2],
+        "a second try finds its own work done"
+    );
+    assert_eq!(
+        subject.claim(&confirmed, &LeaseId::generate()),
+        Ok(Some(Claim::Done))
+    );
+}
 
-    /// Approved in the last second; the exchange and the next poll may come after.
-    fn token_that_came_in_time_is_not_lost_to_the_clock(subject: &Subject) {
-        let (confirmed, lease) = (subject.confirmed(), LeaseId::generate());
-        let key = &confirmed.key;
-        subject.wait(LIFETIME - Duration::from_secs(5));
-        assert_eq!(subject.claim(&confirmed, &lease), Ok(Some(Claim::Granted)));
-        subject.wait(Duration::from_secs(10));
-        assert_eq!(subject.poll(key), Ok(Polled::Pending));
-        assert_eq!(subject.complete(key, &lease), Ok(Some(true)));
-        subject.wait(REDEEMABLE_FOR - Duration::from_secs(10));
-        assert_eq!(subject.poll(key), Ok(Polled::Completed));
-        subject.wait(Duration::from_secs(20));
-        assert_eq!(subject.poll(key), Ok(Polled::Expired), "but not for ever");
-        assert_eq!(subject.begin_delivery(key, &lease), Ok(None));
-    }
+/// Neither the right state with another browser, nor the right browser with another state.
+fn only_the_confirming_browser_may_claim(subject: Subject) {
+    let confirmed = subject.confirmed();
+    let lease = LeaseId::generate();
+    let other_browser = Confirmed {
+        browser: BrowserKey::generate().hash(),
+        state: confirmed.state.clone(),
+        key: confirmed.key.clone(),
+    };
+    let other_state = Confirmed {
+        state: state(),
+        browser: confirmed.browser.clone(),
+        key: confirmed.key.clone(),
+    };
+    assert_eq!(
+        subject.claim(&other_browser, &lease),
+        Ok(Some(Claim::Unknown))
+    );
+    assert_eq!(subject.claim(&other_state, &lease), Ok(None));
+    assert_eq!(subject.poll(&confirmed.key), Ok(Polled::Pending));
+}
 
-    /// Those that are over go first; then the oldest of the network that holds most; a confirmed one last.
-    fn room_is_made_by_those_that_hold_most(subject: &Subject) {
-        let (over, _) = subject.insert();
-        subject.wait(LIFETIME);
-        let lonely = insert_from(subject, "203.0.113.0", 1);
-        let crowd = insert_from(subject, "192.0.2.0", 5);
-        let confirmed = Confirmed { key: crowd[0].clone(), state: state(), browser: BrowserKey::generate().hash() };
-        let user_code = subject.read(&crowd[0]).user_code;
-        assert_eq!(subject.confirm(&user_code, &confirmed), Ok(Some(true)));
-        let pair = insert_from(subject, "198.51.100.0", 2);
-        let is_there = |key: &DeviceCodeHash| subject.poll(key) != Ok(Polled::Unknown);
-        assert_eq!(subject.store.make_room(10), Ok(1), "expired ones alone");
-        assert!(!is_there(&over));
-        assert_eq!(subject.store.make_room(2), Ok(2));
-        let left = |keys: &[DeviceCodeHash]| keys.iter().map(is_there).collect::<Vec<_>>();
-        assert_eq!(left(&crowd), [true, false, false, true, true]);
-        assert_eq!(subject.store.make_room(3), Ok(3));
-        assert_eq!(left(&crowd), [true, false, false, false, false], "the confirmed one stays");
-        assert_eq!((left(&pair), left(&lonely)), (vec![false, true], vec![true]));
-        assert_eq!(subject.store.make_room(10), Ok(3), "at last all that wait");
-        assert_eq!(subject.store.make_room(10), Ok(0));
+fn later_confirmation_replaces_an_earlier_one(subject: Subject) {
+    let (key, user_code) = subject.insert();
+    let by = || Confirmed {
+        key: key.clone(),
+        state: state(),
+        browser: BrowserKey::generate().hash(),
+    };
+    let (first, second) = (by(), by());
+    assert_eq!(subject.confirm(&user_code, &first), Ok(Some(true)));
+    assert_eq!(subject.confirm(&user_code, &second), Ok(Some(true)));
+    assert_eq!(subject.claim(&first, &LeaseId::generate()), Ok(None));
+    assert_eq!(
+        subject.claim(&second, &LeaseId::generate()),
+        Ok(Some(Claim::Granted))
+    );
+}
+
+fn released_exchange_can_be_claimed_again(subject: Subject) {
+    let (confirmed, lease) = (subject.confirmed(), LeaseId::generate());
+    assert_eq!(subject.claim(&confirmed, &lease), Ok(Some(Claim::Granted)));
+    let release = || {
+        apply(&*subject.store, Key::Device(&confirmed.key), |login, _| {
+            login.release(&lease, &Failure::Unanswered)
+        })
+    };
+    assert_eq!(release(), Ok(Some(true)));
+    assert_eq!(
+        subject.complete(&confirmed.key, &lease),
+        Ok(Some(false)),
+        "nobody holds it"
+    );
+    let second = LeaseId::generate();
+    assert_eq!(subject.claim(&confirmed, &second), Ok(Some(Claim::Granted)));
+    assert_eq!(subject.complete(&confirmed.key, &second), Ok(Some(true)));
+    assert_eq!(release(), Ok(Some(false)));
+    assert_eq!(
+        subject.poll(&confirmed.key),
+        Ok(Polled::Completed),
+        "a late release changes nothing"
+    );
+}
+
+fn exchange_lease_of_a_killed_instance_ends_by_itself(subject: Subject) {
+    let confirmed = subject.confirmed();
+    assert_eq!(
+        subject.claim(&confirmed, &LeaseId::generate()),
+        Ok(Some(Claim::Granted))
+    );
+    subject.wait(Duration::from_secs(25));
+    assert_eq!(
+        subject.claim(&confirmed, &LeaseId::generate()),
+        Ok(Some(Claim::Busy))
+    );
+    subject.wait(Duration::from_secs(10));
+    assert_eq!(
+        subject.claim(&confirmed, &LeaseId::generate()),
+        Ok(Some(Claim::Granted))
+    );
+}
+
+fn expired_login_says_so_for_15_minutes_more(subject: Subject) {
+    let (unconfirmed, user_code) = subject.insert();
+    let confirmed = subject.confirmed();
+    subject.wait(LIFETIME);
+    for key in [&unconfirmed, &confirmed.key] {
+        assert_eq!(subject.poll(key), Ok(Polled::Expired));
     }
+    assert_eq!(subject.deny(&user_code), Ok(Some(false)));
+    assert_eq!(
+        subject.claim(&confirmed, &LeaseId::generate()),
+        Ok(Some(Claim::Unknown))
+    );
+    subject.wait(14 * MINUTE);
+    assert_eq!(subject.store.purge(1_000), Ok(vec![]));
+    assert_eq!(subject.poll(&confirmed.key), Ok(Polled::Expired));
+    subject.wait(2 * MINUTE);
+    assert_eq!(subject.store.purge(1).unwrap().len(), 1, "in batches");
+    assert_eq!(subject.store.purge(1_000).unwrap().len(), 1);
+    assert_eq!(
+        (subject.poll(&confirmed.key), subject.store.count()),
+        (Ok(Polled::Unknown), Ok(0))
+    );
+}
+
+fn purge_says_what_expired_undecided(subject: Subject) {
+    let (pending, _) = subject.insert();
+    let (denied, user_code) = subject.insert();
+    subject.deny(&user_code).unwrap();
+    subject.wait(LIFETIME + 16 * MINUTE);
+    let mut purged = subject.store.purge(10).unwrap();
+    purged.sort_by_key(|purged| purged.expired);
+    let expected = [(denied, false), (pending, true)].map(|(key, expired)| Purged { key, expired });
+    assert_eq!(purged, expected);
+}
+
+/// Approved in the last second; the exchange and the next poll may come after.
+fn token_that_came_in_time_is_not_lost_to_the_clock(subject: Subject) {
+    let (confirmed, lease) = (subject.confirmed(), LeaseId::generate());
+    let key = &confirmed.key;
+    subject.wait(LIFETIME - Duration::from_secs(5));
+    assert_eq!(subject.claim(&confirmed, &lease), Ok(Some(Claim::Granted)));
+    subject.wait(Duration::from_secs(10));
+    assert_eq!(subject.poll(key), Ok(Polled::Pending));
+    assert_eq!(subject.complete(key, &lease), Ok(Some(true)));
+    subject.wait(REDEEMABLE_FOR - Duration::from_secs(10));
+    assert_eq!(subject.poll(key), Ok(Polled::Completed));
+    subject.wait(Duration::from_secs(20));
+    assert_eq!(subject.poll(key), Ok(Polled::Expired), "but not for ever");
+    assert_eq!(subject.begin_delivery(key, &lease), Ok(None));
+}
+
+/// Those that are over go first; then the oldest of the network that holds most; a confirmed one last.
+fn room_is_made_by_those_that_hold_most(subject: Subject) {
+    let (over, _) = subject.insert();
+    subject.wait(LIFETIME);
+    let lonely = insert_from(&subject, "203.0.113.0", 1);
+    let crowd = insert_from(&subject, "192.0.2.0", 5);
+    let confirmed = Confirmed {
+        key: crowd[0].clone(),
+        state: state(),
+        browser: BrowserKey::generate().hash(),
+    };
+    let user_code = subject.read(&crowd[0]).user_code;
+    assert_eq!(subject.confirm(&user_code, &confirmed), Ok(Some(true)));
+    let pair = insert_from(&subject, "198.51.100.0", 2);
+    let is_there = |key: &DeviceCodeHash| subject.poll(key) != Ok(Polled::Unknown);
+    assert_eq!(subject.store.make_room(10), Ok(1), "expired ones alone");
+    assert!(!is_there(&over));
+    assert_eq!(subject.store.make_room(2), Ok(2));
+    let left = |keys: &[DeviceCodeHash]| keys.iter().map(is_there).collect::<Vec<_>>();
+    assert_eq!(left(&crowd), [true, false, false, true, true]);
+    assert_eq!(subject.store.make_room(3), Ok(3));
+    assert_eq!(
+        left(&crowd),
+        [true, false, false, false, false],
+        "the confirmed one stays"
+    );
+    assert_eq!(
+        (left(&pair), left(&lonely)),
+        (vec![false, true], vec![true])
+    );
+    assert_eq!(subject.store.make_room(10), Ok(3), "at last all that wait");
+    assert_eq!(subject.store.make_room(10), Ok(0));
 }
 
 #[test]
-fn the_embedded_file_is_the_owners_alone_and_one_servers_alone() {
+fn embedded_file_is_the_owners_alone_and_one_servers_alone() {
     use std::os::unix::fs::PermissionsExt;
 
     let folder = tempfile::tempdir().unwrap();
@@ -531,7 +689,7 @@ fn the_embedded_file_is_the_owners_alone_and_one_servers_alone() {
 }
 
 #[test]
-fn a_file_that_is_no_store_is_refused_in_words_and_left_as_it_is() {
+fn file_that_is_no_store_is_refused_in_words_and_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("auth.redb");
     let text = "not a store at all, but somebody's text. ".repeat(500);
@@ -544,7 +702,7 @@ fn a_file_that_is_no_store_is_refused_in_words_and_left_as_it_is() {
 }
 
 #[test]
-fn a_file_of_a_newer_schema_is_refused_and_left_as_it_is() {
+fn file_of_a_newer_schema_is_refused_and_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("auth.redb");
     drop(Embedded::open(&path, &Times::DEFAULT).unwrap());
@@ -660,7 +818,7 @@ const REFERENCE: &str = "
         ('tokenless', 'FFFF-FFFF', 'completed', NULL, NULL, NULL);";
 
 #[test]
-fn the_references_table_is_brought_up_in_place() {
+fn references_table_is_brought_up_in_place() {
     let database = Cluster::shared().database();
     database.run(REFERENCE);
     let pings = at_once(4, |_| connect(&database).ping());
@@ -698,7 +856,7 @@ fn the_references_table_is_brought_up_in_place() {
 }
 
 #[test]
-fn a_newer_schema_is_refused_and_left_as_it_is() {
+fn newer_schema_is_refused_and_left_as_it_is() {
     let database = Cluster::shared().database();
     connect(&database).ping().unwrap();
     database.run("INSERT INTO device_requests_schema (version) VALUES (99)");

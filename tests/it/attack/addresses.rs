@@ -33,7 +33,7 @@ fn shown_address(server: &TestServer, headers: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn a_stranger_speaks_for_nobody() {
+fn forwarded_addresses_of_strangers_are_ignored() {
     let postiz = FakePostiz::start();
     let server = server_with(&postiz, &[("TRUSTED_PROXIES", "none")]);
     for spoofed in ["198.51.100.1", "127.0.0.1, 198.51.100.1", "::1", "garbage"] {
@@ -45,7 +45,7 @@ fn a_stranger_speaks_for_nobody() {
 }
 
 #[test]
-fn a_proxy_is_believed_as_far_as_it_can_know() {
+fn proxy_is_believed_as_far_as_it_can_know() {
     let postiz = FakePostiz::start();
     let server = server_with(&postiz, &[("TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/8")]);
     for (forwarded_for, client) in [

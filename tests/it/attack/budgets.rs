@@ -19,7 +19,7 @@ fn guess_from(server: &TestServer, address: &str) -> Answer {
 
 /// An IPv6 client has a whole /64 to call from.
 #[test]
-fn starting_logins() {
+fn login_starts_are_limited() {
     let postiz = FakePostiz::start();
     let server = server_with(&postiz, &[("LIMIT_LOGINS_PER_MINUTE", "3")]);
     for i in 0..3 {
@@ -35,7 +35,7 @@ fn starting_logins() {
 
 /// The ceiling for all addresses together, met by guesses all at once: more than it are never tried.
 #[test]
-fn guessing_from_everywhere_at_once() {
+fn guesses_from_everywhere_are_limited() {
     let postiz = FakePostiz::start();
     let server = server_with(&postiz, &[("LIMIT_WRONG_CODES_PER_MINUTE_TOTAL", "20")]);
     let login = Login::start(&server);
@@ -60,9 +60,7 @@ fn guessing_from_everywhere_at_once() {
         |target: &str, address| server.send("GET", target, &[("X-Forwarded-For", address)], b"");
     expect::page(&from(&target, "203.0.113.201"), 429);
     expect::page(&from(&target, "127.0.0.1"), 200);
-    let link = login.start["verification_uri_complete"]
-        .as_str()
-        .expect("a link");
+    let link = login.link();
     let link = crate::support::browser::target_of(link);
     expect::page(&from(link, "203.0.113.201"), 200);
     expect::page(&from(&link.replace("mac=", "mac=0"), "203.0.113.201"), 429);
@@ -70,7 +68,7 @@ fn guessing_from_everywhere_at_once() {
 }
 
 #[test]
-fn zero_switches_a_budget_off() {
+fn limit_of_zero_is_off() {
     let postiz = FakePostiz::start();
     for (on, off) in [
         ("LIMIT_LOGINS_PER_MINUTE", "LIMIT_WRONG_CODES_PER_MINUTE"),
@@ -99,7 +97,7 @@ fn zero_switches_a_budget_off() {
 
 /// The defaults, as they are without any variable.
 #[test]
-fn defaults_are_on() {
+fn default_limits_are_on() {
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(crate::support::Store::Embedded).postiz(&postiz);
     let setup = [
@@ -131,9 +129,7 @@ fn dead_links_are_charged_to_nobody() {
     let form = VerifyForm::open(&server);
     let fields = format!("action=deny&user_code={}", dead.user_code());
     expect::page(&form.send(&server, &fields, &[]), 200);
-    let link = dead.start["verification_uri_complete"]
-        .as_str()
-        .expect("a link");
+    let link = dead.link();
     let target = crate::support::browser::target_of(link);
     let from =
         |target: &str, address| server.send("GET", target, &[("X-Forwarded-For", address)], b"");

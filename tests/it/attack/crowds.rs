@@ -4,25 +4,14 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
 use crate::attack::{assert_logs_in, assert_nothing_broke, memory_kib, server_with};
 use crate::fake_postiz::FakePostiz;
+use crate::support::process::raise_own_limit;
 use crate::support::{
     Browser, Connection, Login, Store, TestServer, at_once, eventually, expect, run,
 };
 
 const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
-
-/// Lets this process have as many connections as these tests need.
-fn raise_own_limit() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: maximum.map(|maximum| maximum.min(65_536)),
-        maximum,
-    };
-    setrlimit(Resource::Nofile, raised).expect("the soft limit may be raised to the hard one");
-}
 
 /// So many connections that are let in, and served once.
 fn served_once(server: &TestServer, count: usize) -> Vec<Connection> {
@@ -48,7 +37,7 @@ fn serves(server: &TestServer) -> bool {
 }
 
 #[test]
-fn a_thousand_idle_connections() {
+fn thousand_idle_connections_cost_little() {
     raise_own_limit();
     let postiz = FakePostiz::start();
     let server = server_with(&postiz, &[]);
@@ -69,10 +58,12 @@ fn a_thousand_idle_connections() {
 }
 
 #[test]
-fn two_hundred_slow_clients_and_a_hundred_logins() {
+fn slow_clients_hold_up_no_login() {
+    const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
     raise_own_limit();
     let postiz = FakePostiz::start();
-    let server = server_with(&postiz, &[]);
+    let setup = TestServer::setup(Store::Embedded).time(|times| times.request = REQUEST_TIMEOUT);
+    let server = setup.start_for(&postiz);
     let begun = Instant::now();
     let mut slow: Vec<Connection> = (0..200).map(|_| Connection::open(server.address)).collect();
     for (i, connection) in slow.iter_mut().enumerate() {
@@ -86,11 +77,11 @@ fn two_hundred_slow_clients_and_a_hundred_logins() {
     thread::scope(|scope| {
         let slow = &mut slow;
         scope.spawn(move || {
-            while begun.elapsed() < Duration::from_secs(9) {
+            while begun.elapsed() < REQUEST_TIMEOUT * 9 / 10 {
                 slow.iter_mut()
                     .for_each(|connection| connection.try_send(" "));
                 // The slowness itself.
-                thread::sleep(Duration::from_secs(1));
+                thread::sleep(Duration::from_millis(400));
             }
         });
         at_once(4, |thread| {
@@ -105,17 +96,16 @@ fn two_hundred_slow_clients_and_a_hundred_logins() {
     for connection in &mut slow {
         assert_eq!(connection.answer().status, 408);
     }
-    assert!(begun.elapsed() > Duration::from_secs(9));
+    assert!(begun.elapsed() >= REQUEST_TIMEOUT);
     assert_nothing_broke(&server);
 }
 
 /// Both limits at 128: too few for 200 clients, who are sent away before anything breaks.
 #[test]
-fn with_128_descriptors() {
+fn server_with_128_descriptors_turns_clients_away() {
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Embedded).postiz(&postiz);
-    let server = setup.limited("-n 128").start();
-    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+    let server = setup.limited("-n 128").start_for(&postiz);
     assert!(server.log().contains("few file descriptors limit=128"));
     let mut crowd: Vec<Connection> = (0..200).map(|_| Connection::open(server.address)).collect();
     // Each asks for something that costs the most.
@@ -139,7 +129,7 @@ fn with_128_descriptors() {
 }
 
 #[test]
-fn a_low_soft_limit_is_raised() {
+fn low_soft_limit_is_raised() {
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Embedded).postiz(&postiz);
     let server = setup.limited("-S -n 128").start();
@@ -152,7 +142,7 @@ fn a_low_soft_limit_is_raised() {
 
 /// The limit falls while it runs: what cannot be accepted waits until it can.
 #[test]
-fn without_any_descriptor() {
+fn server_without_descriptors_recovers() {
     let postiz = FakePostiz::start();
     let server = server_with(&postiz, &[]);
     let process = server.child.id().to_string();
@@ -163,7 +153,7 @@ fn without_any_descriptor() {
     };
     assert!(serves(&server));
     limit("3");
-    // Linux sets a descriptor aside for the next client before there is one; from the second on, there is none. Those that
+    // Linux reserves a descriptor for the next client before there is one; from the second on, there is none. Those that
     // idle make room.
     let mut waiting: Vec<Connection> = (0..5).map(|_| Connection::open(server.address)).collect();
     waiting.iter_mut().for_each(|client| client.send(HEALTH));

@@ -32,13 +32,11 @@ fn server_with(postiz: &FakePostiz, variables: &[(&str, &str)]) -> TestServer {
 
 /// The same on this store.
 fn server_on(store: Store, postiz: &FakePostiz, variables: &[(&str, &str)]) -> TestServer {
-    let setup = TestServer::setup(store).postiz(postiz);
+    let setup = TestServer::setup(store);
     let setup = variables
         .iter()
         .fold(setup, |setup, (name, value)| setup.var(name, value));
-    let server = setup.start();
-    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
-    server
+    setup.start_for(postiz)
 }
 
 /// Memory that the process really uses, in KiB; now, or at its most (`VmRSS`, `VmHWM`).
@@ -50,7 +48,7 @@ fn memory_kib(server: &TestServer, which: &str) -> u64 {
     digits.unwrap_or_default().parse().expect("a number")
 }
 
-/// No panic, and nothing that someone would have to mend.
+/// The log has no panic and no error.
 #[track_caller]
 fn assert_nothing_broke(server: &TestServer) {
     let log = server.log();

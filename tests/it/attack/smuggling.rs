@@ -19,7 +19,7 @@ fn assert_is_refused(server: &TestServer, head: &str) {
 }
 
 #[test]
-fn what_has_two_lengths_has_none() {
+fn request_with_two_lengths_is_refused() {
     let server = TestServer::setup(Store::Embedded).start();
     for headers in [
         "Content-Length: 5\r\nContent-Length: 5",
@@ -136,7 +136,7 @@ fn pipelined_requests_are_answered_in_order() {
 
 /// curl asks before it sends a body, and sends it only once it is told to go on.
 #[test]
-fn curl_is_told_to_go_on() {
+fn curl_is_told_to_continue() {
     let server = TestServer::setup(Store::Embedded).start();
     let url = format!("http://{}/device/token", server.address);
     let output = run(std::process::Command::new("curl").args([

@@ -25,7 +25,7 @@ fn people_at_a_gate(
 }
 
 #[test]
-fn twenty_requests_in_flight_are_finished() {
+fn requests_in_flight_are_finished() {
     let postiz = FakePostiz::start();
     let mut server = server_with(&postiz, &[]);
     let people = people_at_a_gate(&server, &postiz, 20);
@@ -58,7 +58,7 @@ fn twenty_requests_in_flight_are_finished() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn second_signal_ends_it_at_once() {
     for second in ["TERM", "INT"] {
         let postiz = FakePostiz::start();
         let mut server = server_with(&postiz, &[]);

@@ -7,16 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
 use crate::attack::server_on;
 use crate::fake_postiz::{Delivery, FakePostiz, Fault};
+use crate::support::browser::{field_of, target_of};
 use crate::support::people::{self, assert_token, log_in};
 use crate::support::process::raise_own_limit;
-use crate::support::server::BOTH_STORES;
 use crate::support::sockets::{connect_from, connect_without_buffer};
 use crate::support::{
-    Answer, Browser, Connection, Login, Store, TestServer, at_once, eventually, expect, http,
+    Answer, Browser, Connection, Login, Store, TestServer, at_once, eventually, expect,
 };
 
 /// A login that a client at this address starts, as a proxy on loopback tells it.
@@ -25,9 +23,7 @@ fn start_from(server: &TestServer, address: &str) -> Login {
     let headers = [("X-Forwarded-For", address)];
     let answer = server.send("POST", "/device/code", &headers, b"");
     expect::json(&answer, 200);
-    Login {
-        start: answer.json(),
-    }
+    Login::of(&answer)
 }
 
 /// How Postiz takes the first of the junk codes.
@@ -44,11 +40,12 @@ fn junk_codes(store: Store, first: First) {
     const CONNECTIONS: usize = 140;
     raise_own_limit();
     let postiz = FakePostiz::start();
-    let server = server_on(store, &postiz, &[]);
+    let setup = TestServer::setup(store).time(|times| times.postiz = Duration::from_secs(6));
+    let server = setup.start_for(&postiz);
     let (login, mut browser) = (Login::start(&server), Browser::new());
     let callback = login.consent(&mut browser, &people::name()).location();
     let (before_code, _) = callback.split_once("code=").expect("a code comes back");
-    let (_, state) = callback.split_once("&state=").expect("and the state");
+    let state = field_of(&callback, "state");
     let cookie = browser.cookies_for(&callback);
     let tried = AtomicUsize::new(0);
     let try_junk = || {
@@ -56,12 +53,7 @@ fn junk_codes(store: Store, first: First) {
         let url = format!("{before_code}code=junk-{n}&state={state}");
         let address = format!("203.0.113.{}", n % 250);
         let headers = [("Cookie", cookie.as_str()), ("X-Forwarded-For", &address)];
-        server.send(
-            "GET",
-            crate::support::browser::target_of(&url),
-            &headers,
-            b"",
-        )
+        server.send("GET", target_of(&url), &headers, b"")
     };
     // What the login of this test is exchanged for; others' codes are not junk.
     let asked = || {
@@ -142,20 +134,16 @@ fn junk_codes(store: Store, first: First) {
     log_in(&server, &postiz);
 }
 
-#[test]
-fn junk_codes_that_postiz_refuses_end_only_their_login() {
-    at_once(2, |i| junk_codes(BOTH_STORES[i], First::Refused));
+fn junk_codes_that_postiz_refuses_end_only_their_login(store: Store) {
+    junk_codes(store, First::Refused);
 }
 
-#[test]
-fn junk_codes_that_postiz_refuses_late_end_only_their_login() {
-    at_once(2, |i| junk_codes(BOTH_STORES[i], First::RefusedLate));
+fn junk_codes_that_postiz_refuses_late_end_only_their_login(store: Store) {
+    junk_codes(store, First::RefusedLate);
 }
 
-/// Takes the 10 s that Postiz has.
-#[test]
-fn junk_codes_that_postiz_does_not_answer_keep_one_connection_waiting() {
-    at_once(2, |i| junk_codes(BOTH_STORES[i], First::Unanswered));
+fn junk_codes_that_postiz_does_not_answer_keep_one_connection_waiting(store: Store) {
+    junk_codes(store, First::Unanswered);
 }
 
 /// More logins than are kept, by a crowd whose addresses `address` gives, twice over. Somebody's login from elsewhere, begun
@@ -181,7 +169,7 @@ fn crowd_of_logins(store: Store, address: impl Fn(usize) -> String + Sync) {
                 let headers = headers.each_ref().map(|(n, v)| (*n, v.as_str()));
                 let answer = server.send("POST", "/device/code", &headers, b"");
                 if answer.status != 200 {
-                    // A crowd is owed nothing; how often this happens to others is the next test's.
+                    // The crowd may be refused; how often others are, the next test says.
                     expect::unavailable(&answer);
                     continue;
                 }
@@ -223,156 +211,149 @@ fn crowd_of_logins(store: Store, address: impl Fn(usize) -> String + Sync) {
     }
 }
 
-#[test]
-fn crowd_from_many_addresses_pushes_out_its_own() {
-    for store in BOTH_STORES {
-        // 60 networks with 4 addresses each.
-        crowd_of_logins(store, |n| format!("10.{}.1.{}", n % 60, n % 4));
-    }
+on_each_store!(
+    junk_codes_that_postiz_refuses_end_only_their_login,
+    junk_codes_that_postiz_refuses_late_end_only_their_login,
+    junk_codes_that_postiz_does_not_answer_keep_one_connection_waiting,
+    crowd_from_many_addresses_pushes_out_its_own,
+    crowd_from_one_ipv6_network_pushes_out_its_own,
+    newcomers_at_the_same_moment_all_get_in,
+    crowd_of_networks_pushes_out_no_confirmed_login,
+    crowd_of_refused_logins_makes_room,
+    wrong_codes_from_everywhere_shut_out_nobody_who_has_the_right_one,
+);
+
+fn crowd_from_many_addresses_pushes_out_its_own(store: Store) {
+    // 60 networks with 4 addresses each.
+    crowd_of_logins(store, |n| format!("10.{}.1.{}", n % 60, n % 4));
 }
 
-#[test]
-fn crowd_from_one_ipv6_network_pushes_out_its_own() {
-    for store in BOTH_STORES {
-        // A /48 has 65,536 networks that count as one address each.
-        crowd_of_logins(store, |n| format!("2001:db8:1:{n:x}::1"));
-    }
+fn crowd_from_one_ipv6_network_pushes_out_its_own(store: Store) {
+    // A /48 has 65,536 networks that count as one address each.
+    crowd_of_logins(store, |n| format!("2001:db8:1:{n:x}::1"));
 }
 
 /// Where the store is full, eight newcomers at the same moment get in, however little of what is over can be deleted.
-#[test]
-fn newcomers_at_the_same_moment_all_get_in() {
+fn newcomers_at_the_same_moment_all_get_in(store: Store) {
     const LIMIT: usize = 100;
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let limit = LIMIT.to_string();
-        let server = server_on(store, &postiz, &[("LIMIT_LIVE_LOGINS", &limit)]);
-        for n in 0..LIMIT {
-            start_from(&server, &format!("10.0.0.{n}"));
-        }
-        for round in 0..5 {
-            // One that is over.
-            log_in(&server, &postiz);
-            at_once(8, |n| {
-                start_from(&server, &format!("192.0.{}.1", 8 * round + n))
-            });
-        }
+    let postiz = FakePostiz::start();
+    let limit = LIMIT.to_string();
+    let server = server_on(store, &postiz, &[("LIMIT_LIVE_LOGINS", &limit)]);
+    for n in 0..LIMIT {
+        start_from(&server, &format!("10.0.0.{n}"));
+    }
+    for round in 0..5 {
+        // One that is over.
+        log_in(&server, &postiz);
+        at_once(8, |n| {
+            start_from(&server, &format!("192.0.{}.1", 8 * round + n))
+        });
     }
 }
 
 /// A crowd with as many networks as logins has nobody who holds most: then those go that nobody has confirmed.
-#[test]
-fn crowd_of_networks_pushes_out_no_confirmed_login() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = server_on(store, &postiz, &[("LIMIT_LIVE_LOGINS", "100")]);
-        let (confirmed, mut browser) = (start_from(&server, "192.0.2.1"), Browser::new());
-        let redirect = confirmed.consent(&mut browser, &people::name());
-        at_once(4, |thread| {
-            for n in 0..50 {
-                start_from(&server, &format!("10.{thread}.{n}.1"));
-            }
-        });
-        expect::page(&browser.follow(&redirect).answer, 200);
-        assert_token(&confirmed.outcome(&server), &postiz);
-    }
+fn crowd_of_networks_pushes_out_no_confirmed_login(store: Store) {
+    let postiz = FakePostiz::start();
+    let server = server_on(store, &postiz, &[("LIMIT_LIVE_LOGINS", "100")]);
+    let (confirmed, mut browser) = (start_from(&server, "192.0.2.1"), Browser::new());
+    let redirect = confirmed.consent(&mut browser, &people::name());
+    at_once(4, |thread| {
+        for n in 0..50 {
+            start_from(&server, &format!("10.{thread}.{n}.1"));
+        }
+    });
+    expect::page(&browser.follow(&redirect).answer, 200);
+    assert_token(&confirmed.outcome(&server), &postiz);
 }
 
 /// A crowd that refuses its own logins keeps no place in the store by it.
-#[test]
-fn crowd_of_refused_logins_makes_room() {
+fn crowd_of_refused_logins_makes_room(store: Store) {
     const LIMIT: usize = 40;
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let limit = LIMIT.to_string();
-        let server = server_on(store, &postiz, &[("LIMIT_LIVE_LOGINS", &limit)]);
-        let refuse = |n: usize| {
-            let login = start_from(&server, &format!("10.0.0.{n}"));
-            let mut browser = Browser::new();
-            let page = browser.open(login.start["verification_uri_complete"].as_str().unwrap());
-            let page = browser.press(&page, "action", "deny");
-            expect::page(&page.answer, 200);
-        };
-        (0..LIMIT).for_each(refuse);
-        log_in(&server, &postiz);
-    }
+    let postiz = FakePostiz::start();
+    let limit = LIMIT.to_string();
+    let server = server_on(store, &postiz, &[("LIMIT_LIVE_LOGINS", &limit)]);
+    let refuse = |n: usize| {
+        let login = start_from(&server, &format!("10.0.0.{n}"));
+        let mut browser = Browser::new();
+        let page = login.refuse(&mut browser);
+        expect::page(&page.answer, 200);
+    };
+    (0..LIMIT).for_each(refuse);
+    log_in(&server, &postiz);
 }
 
 /// Wrong codes far above what all addresses together may try, from 240 of them. The right code passes from the network that
 /// started its login, and by our own link from anywhere.
-#[test]
-fn wrong_codes_from_everywhere_shut_out_nobody_who_has_the_right_one() {
+fn wrong_codes_from_everywhere_shut_out_nobody_who_has_the_right_one(store: Store) {
     let postiz = FakePostiz::start();
     let limits = [
         ("LIMIT_WRONG_CODES_PER_MINUTE", "10"),
         ("LIMIT_WRONG_CODES_PER_MINUTE_TOTAL", "30"),
     ];
-    for store in BOTH_STORES {
-        let server = server_on(store, &postiz, &limits);
-        let guess = |address: &str, code: &str| {
-            let headers = [("Accept", "text/html"), ("X-Forwarded-For", address)];
-            let target = format!("/device/verify?user_code={code}");
-            server.send("GET", &target, &headers, b"")
-        };
-        let (over, guesses) = (AtomicBool::new(false), AtomicUsize::new(0));
-        thread::scope(|scope| {
-            let _over = SetOnDrop(&over);
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    while !over.load(Ordering::SeqCst) {
-                        let n = guesses.fetch_add(1, Ordering::SeqCst);
-                        let address = format!("10.{}.{}.1", n % 16, n / 16 % 15);
-                        let status = guess(&address, "WDJB-MJHT").status;
-                        assert!(matches!(status, 200 | 429), "{status}");
-                    }
-                });
-            }
-            eventually("the ceiling is reached", || {
-                guesses.load(Ordering::SeqCst) > 300
+    let server = server_on(store, &postiz, &limits);
+    let guess = |address: &str, code: &str| {
+        let headers = [("Accept", "text/html"), ("X-Forwarded-For", address)];
+        let target = format!("/device/verify?user_code={code}");
+        server.send("GET", &target, &headers, b"")
+    };
+    let (over, guesses) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let _over = SetOnDrop(&over);
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    let n = guesses.fetch_add(1, Ordering::SeqCst);
+                    let address = format!("10.{}.{}.1", n % 16, n / 16 % 15);
+                    let status = guess(&address, "WDJB-MJHT").status;
+                    assert!(matches!(status, 200 | 429), "{status}");
+                }
             });
-            let refused = guess("198.51.100.1", "WDJB-MJHT");
-            expect::page(&refused, 429);
-            expect::retry_after(&refused);
-
-            // Typed, by a person in the network of the client; the browser is on loopback, as the client is.
-            let login = Login::start(&server);
-            let mut browser = Browser::new();
-            let page = browser.open(login.start["verification_uri"].as_str().unwrap());
-            let page = browser.submit(&page, &[("user_code", login.user_code())]);
-            expect::page(&page.answer, 200);
-            let page = browser.submit(&page, &[]);
-            assert_eq!(page.status(), 302, "{}", page.html());
-            let redirect = browser.settle(page);
-            let page = browser.submit(&redirect, &[("person", &people::name())]);
-            let page = browser.settle(page);
-            let page = browser.press(&page, "action", "approve");
-            expect::page(&browser.follow(&page).answer, 200);
-            assert_token(&login.outcome(&server), &postiz);
-
-            // By the link, of a client in another network.
-            let login = start_from(&server, "198.51.100.9");
-            let link = login.start["verification_uri_complete"].as_str().unwrap();
-            assert!(link.contains("&mac="), "{link}");
-            expect::page(
-                &login.approve(&mut Browser::new(), &people::name()).answer,
-                200,
-            );
-            assert_token(&login.outcome(&server), &postiz);
-
-            // From another network without the MAC, or with another code's, the right code is refused as wrong ones are.
-            let (login, other) = (
-                start_from(&server, "198.51.100.9"),
-                start_from(&server, "198.51.100.9"),
-            );
-            let link = other.start["verification_uri_complete"].as_str().unwrap();
-            let (_, mac) = link.split_once("&mac=").unwrap();
-            let code = login.user_code();
-            expect::page(&guess("192.0.2.77", code), 429);
-            expect::page(&guess("192.0.2.77", &format!("{code}&mac={mac}")), 429);
-            expect::page(&guess("198.51.100.200", code), 200);
+        }
+        eventually("the ceiling is reached", || {
+            guesses.load(Ordering::SeqCst) > 300
         });
-        eprintln!("{store:?}: {} wrong codes", guesses.load(Ordering::SeqCst));
-    }
+        let refused = guess("198.51.100.1", "WDJB-MJHT");
+        expect::page(&refused, 429);
+        expect::retry_after(&refused);
+
+        // Typed, by a person in the network of the client; the browser is on loopback, as the client is.
+        let login = Login::start(&server);
+        let mut browser = Browser::new();
+        let page = browser.open(login.start["verification_uri"].as_str().unwrap());
+        let page = browser.submit(&page, &[("user_code", login.user_code())]);
+        expect::page(&page.answer, 200);
+        let page = browser.submit(&page, &[]);
+        assert_eq!(page.status(), 302, "{}", page.html());
+        let redirect = browser.settle(page);
+        let page = browser.submit(&redirect, &[("person", &people::name())]);
+        let page = browser.settle(page);
+        let page = browser.press(&page, "action", "approve");
+        expect::page(&browser.follow(&page).answer, 200);
+        assert_token(&login.outcome(&server), &postiz);
+
+        // By the link, of a client in another network.
+        let login = start_from(&server, "198.51.100.9");
+        let link = login.link();
+        assert!(link.contains("&mac="), "{link}");
+        expect::page(
+            &login.approve(&mut Browser::new(), &people::name()).answer,
+            200,
+        );
+        assert_token(&login.outcome(&server), &postiz);
+
+        // From another network without the MAC, or with another code's, the right code is refused as wrong ones are.
+        let (login, other) = (
+            start_from(&server, "198.51.100.9"),
+            start_from(&server, "198.51.100.9"),
+        );
+        let link = other.link();
+        let (_, mac) = link.split_once("&mac=").unwrap();
+        let code = login.user_code();
+        expect::page(&guess("192.0.2.77", code), 429);
+        expect::page(&guess("192.0.2.77", &format!("{code}&mac={mac}")), 429);
+        expect::page(&guess("198.51.100.200", code), 200);
+    });
+    eprintln!("{store:?}: {} wrong codes", guesses.load(Ordering::SeqCst));
 }
 
 struct SetOnDrop<'a>(&'a AtomicBool);
@@ -393,9 +374,7 @@ fn idle_crowd(count: usize, variables: &[(&str, &str)], source: impl Fn(usize) -
     let mut early = Connection::open(server.address);
     let poll = {
         let login = Login::start(&server);
-        let body = json!({"device_code": login.device_code()}).to_string();
-        let headers = [("Content-Type", "application/json")];
-        let request = http::request("POST", "/device/token", &headers, body.as_bytes());
+        let request = login.poll_bytes();
         String::from_utf8(request)
             .unwrap()
             .replace("Connection: close\r\n", "")

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use crate::attack::assert_nothing_broke;
 use crate::fake_postiz::FakePostiz;
 use crate::support::server::ServerSetup;
+use crate::support::tls::make_certificates;
 use crate::support::{Browser, Cluster, Connection, Login, Store, TestServer, expect, run};
 
 /// An authority, and certificates for localhost that it signed; made with openssl, as people make theirs.
@@ -24,30 +25,19 @@ impl Files {
     /// With the authority alone.
     pub fn new() -> Files {
         let files = Files(tempfile::tempdir().expect("a temporary folder"));
-        files.openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt");
-        std::fs::write(files.path("names"), "subjectAltName=DNS:localhost").expect("it is ours");
+        files.make("self_signed ca authority $key");
         files
     }
 
     /// A key of this kind, and a chain of its certificate and the authority's.
     pub fn certificate(&self, name: &str, kind: &str) {
-        self.openssl(&format!(
-            "req {kind} -nodes -subj /CN=localhost -keyout {name}.key -out {name}.csr"
+        self.make(&format!(
+            "signed {name} localhost ca DNS:localhost {kind}; cat ca.crt >>{name}.crt"
         ));
-        self.openssl(&format!(
-            "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out {name}.leaf"
-        ));
-        let chain = self.read(&format!("{name}.leaf")) + &self.read("ca.crt");
-        std::fs::write(self.path(&format!("{name}.crt")), chain).expect("it is ours");
     }
 
-    fn openssl(&self, arguments: &str) {
-        let mut openssl = Command::new("openssl");
-        let output = run(openssl
-            .args(arguments.split(' '))
-            .current_dir(self.0.path()));
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "openssl {arguments}: {told}");
+    fn make(&self, script: &str) {
+        make_certificates(self.0.path(), script);
     }
 
     /// Where the file of this name is.
@@ -117,13 +107,13 @@ fn curl(files: &Files, server: &TestServer, options: &[&str]) -> Result<String, 
 }
 
 #[test]
-fn both_versions_and_every_kind_of_key() {
+fn tls_takes_both_versions_and_every_kind_of_key() {
     let files = Files::new();
     files.certificate("ec", EC);
     files.certificate("rsa", RSA);
-    files.openssl("ec -in ec.key -out ec.sec1");
-    files.openssl("rsa -in rsa.key -traditional -out rsa.pkcs1");
-    files.openssl("ecparam -name prime256v1 -out parameters");
+    files.make("openssl ec -in ec.key -out ec.sec1");
+    files.make("openssl rsa -in rsa.key -traditional -out rsa.pkcs1");
+    files.make("openssl ecparam -name prime256v1 -out parameters");
     // As `openssl ecparam -genkey` writes it.
     let both = files.read("parameters") + &files.read("ec.sec1");
     std::fs::write(files.path("ec.both"), both).expect("it is ours");
@@ -202,7 +192,7 @@ fn files_that_do_not_fit_are_told() {
 }
 
 #[test]
-fn https_asks_to_stay_https() {
+fn https_sends_hsts() {
     let files = Files::new();
     files.certificate("ec", EC);
     let setup = files.setup("ec.crt", "ec.key");
@@ -226,10 +216,13 @@ fn https_asks_to_stay_https() {
 
 /// A handshake that takes its time, one that never begins, and one that is none: each is over when a request would be.
 #[test]
-fn a_handshake_has_10_s() {
+fn handshake_that_dribbles_times_out() {
     let files = Files::new();
     files.certificate("ec", EC);
-    let server = files.setup("ec.crt", "ec.key").start();
+    let setup = files.setup("ec.crt", "ec.key");
+    let server = setup
+        .time(|times| times.request = Duration::from_secs(2))
+        .start();
     let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
     let dribbled = [hello.as_slice(), &[0; 20]].concat();
     thread::scope(|scope| {
@@ -241,13 +234,13 @@ fn a_handshake_has_10_s() {
                 for byte in bytes {
                     connection.try_send([*byte]);
                     // The dribbling itself.
-                    thread::sleep(Duration::from_millis(500));
+                    thread::sleep(Duration::from_millis(100));
                 }
                 // However it ends, it ends.
                 let ended = connection.rest();
                 let took = begun.elapsed().as_secs_f32();
                 assert!(!ended.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
-                assert!((8.0..18.0).contains(&took), "{took} s");
+                assert!((1.5..10.0).contains(&took), "{took} s");
             });
         }
     });
@@ -264,21 +257,18 @@ fn a_handshake_has_10_s() {
 /// The browser's part over http, the client's over https, on one database: the token is handed over, once, to a client
 /// that is there; the end of the connection is told from a cut.
 #[test]
-fn a_token_over_tls() {
+fn token_is_delivered_over_tls() {
     let files = Files::new();
     files.certificate("ec", EC);
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Embedded)
         .postiz(&postiz)
         .database(&Cluster::shared().database());
-    let plain = setup.start();
-    postiz.set_callback_url(&format!("{}/device/callback", plain.public_url));
+    let plain = setup.start_for(&postiz);
     let server = files.on(setup, "ec.crt", "ec.key").start();
     let login = Login::start(&plain);
     expect::page(&login.approve(&mut Browser::new(), "ada").answer, 200);
-    let body = format!(r#"{{"device_code":"{}"}}"#, login.device_code());
-    let headers = [("Content-Type", "application/json")];
-    let poll = crate::support::http::request("POST", "/device/token", &headers, body.as_bytes());
+    let poll = login.poll_bytes();
 
     // One that hangs up at once, and before that says so, as TLS clients do.
     let mut gone = files.connect(&server);

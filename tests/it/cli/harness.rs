@@ -1,17 +1,20 @@
 //! Runs the `postiz` program with its own home and environment, and has a scripted server for the other end.
 
 use std::ffi::OsString;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::fake_postiz::http::{self, Delivery, HttpServer, Response};
 use crate::support::program;
+
+/// A request as it arrived.
+pub(super) use crate::fake_postiz::http::Request as Asked;
+pub(super) use crate::support::eventually as until;
 
 /// A run of the program in preparation: with an empty home, and only the environment that the test gives it.
 pub(super) struct Cli {
@@ -264,18 +267,8 @@ pub(super) const TOKEN: &str = "pos_abcdefghijklmnopqrstuvwxyz012345";
 
 /// A server that answers by a script and records the requests.
 pub(super) struct Server {
-    address: SocketAddr,
+    url: String,
     asked: Arc<Mutex<Vec<Asked>>>,
-}
-
-/// A request as it arrived.
-#[derive(Clone, Debug)]
-pub(super) struct Asked {
-    pub(super) method: String,
-    pub(super) target: String,
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) body: Vec<u8>,
-    pub(super) at: Instant,
 }
 
 /// What the server does after a request.
@@ -315,39 +308,42 @@ impl Reply {
     }
 }
 
-impl Asked {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        let found = self
-            .headers
-            .iter()
-            .find(|(key, _)| key.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value.as_str())
-    }
-
-    pub(super) fn text(&self) -> String {
-        String::from_utf8(self.body.clone()).expect("the body is UTF-8")
-    }
-
-    /// `POST /public/v1/posts`.
-    pub(super) fn line(&self) -> String {
-        format!("{} {}", self.method, self.target)
+impl From<Reply> for http::Reply {
+    fn from(reply: Reply) -> http::Reply {
+        let (status, headers, body, delivery) = match reply {
+            Reply::Answer(status, headers, body) => (status, headers, body, Delivery::Prompt),
+            Reply::Raw(bytes) => (200, String::new(), Vec::new(), Delivery::Raw(bytes)),
+            Reply::Drop => (200, String::new(), Vec::new(), Delivery::Cut),
+        };
+        let headers = headers.lines().filter_map(|line| line.split_once(": "));
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let response = Response {
+            status,
+            headers: headers.collect(),
+            body,
+        };
+        http::Reply { response, delivery }
     }
 }
 
 impl Server {
     /// A server on a free port. `script` gets each request, and the number of requests before it.
     pub(super) fn new(script: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("an address");
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let (script, log) = (Arc::new(script), asked.clone());
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (script, log) = (script.clone(), log.clone());
-                thread::spawn(move || drop(serve(stream, script.as_ref(), &log)));
-            }
+        let log = Arc::clone(&asked);
+        let http = HttpServer::start(0, move |request: &Asked| {
+            let before = {
+                let mut log = log.lock().expect("no handler panicked");
+                log.push(request.clone());
+                log.len() - 1
+            };
+            script(request, before)
         });
-        Server { address, asked }
+        let http = http.expect("a free port");
+        let url = http.url();
+        // It serves until the tests end, since some pass its address on and drop it.
+        std::mem::forget(http);
+        Server { url, asked }
     }
 
     /// A server that always gives the same answer.
@@ -356,7 +352,7 @@ impl Server {
     }
 
     pub(super) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.url.clone()
     }
 
     pub(super) fn asked(&self) -> Vec<Asked> {
@@ -374,114 +370,6 @@ impl Server {
         let asked = self.asked();
         assert_eq!(asked.len(), 1, "{:?}", self.lines());
         asked[0].clone()
-    }
-}
-
-fn serve(
-    mut stream: TcpStream,
-    script: &(dyn Fn(&Asked, usize) -> Reply + Send + Sync),
-    log: &Mutex<Vec<Asked>>,
-) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    let asked = read_request(&mut stream)?;
-    let before = {
-        let mut log = log.lock().expect("no handler panicked");
-        log.push(asked.clone());
-        log.len() - 1
-    };
-    match script(&asked, before) {
-        Reply::Answer(status, headers, body) => {
-            let head = format!(
-                "HTTP/1.1 {status} X\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n",
-                body.len()
-            );
-            stream.write_all(head.as_bytes())?;
-            if asked.method != "HEAD" {
-                stream.write_all(&body)?;
-            }
-        }
-        Reply::Raw(bytes) => stream.write_all(&bytes)?,
-        Reply::Drop => {}
-    }
-    stream.flush()
-}
-
-fn read_request(stream: &mut TcpStream) -> std::io::Result<Asked> {
-    let mut bytes = Vec::new();
-    let head_end = loop {
-        if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
-            break end;
-        }
-        read_more(stream, &mut bytes)?;
-    };
-    let at = Instant::now();
-    let head = String::from_utf8_lossy(&bytes[..head_end]).into_owned();
-    let mut body = bytes.split_off(head_end + 4);
-    let mut lines = head.lines();
-    let mut first = lines.next().unwrap_or_default().split(' ');
-    let headers: Vec<(String, String)> = lines
-        .filter_map(|line| line.split_once(": "))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
-    let mut asked = Asked {
-        method: first.next().unwrap_or_default().to_owned(),
-        target: first.next().unwrap_or_default().to_owned(),
-        headers,
-        body: Vec::new(),
-        at,
-    };
-    if asked.header("transfer-encoding") == Some("chunked") {
-        while !body.ends_with(b"0\r\n\r\n") {
-            read_more(stream, &mut body)?;
-        }
-        asked.body = unchunk(&body);
-        return Ok(asked);
-    }
-    let length: usize = asked
-        .header("content-length")
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0);
-    while body.len() < length {
-        read_more(stream, &mut body)?;
-    }
-    asked.body = body;
-    Ok(asked)
-}
-
-fn read_more(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> std::io::Result<()> {
-    let mut buffer = [0; 65_536];
-    match stream.read(&mut buffer)? {
-        0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
-        count => {
-            bytes.extend_from_slice(&buffer[..count]);
-            Ok(())
-        }
-    }
-}
-
-fn unchunk(mut bytes: &[u8]) -> Vec<u8> {
-    let mut body = Vec::new();
-    while let Some(end) = bytes.windows(2).position(|two| two == b"\r\n") {
-        let size = usize::from_str_radix(&String::from_utf8_lossy(&bytes[..end]), 16).unwrap_or(0);
-        if size == 0 {
-            break;
-        }
-        body.extend_from_slice(&bytes[end + 2..end + 2 + size]);
-        bytes = &bytes[end + 2 + size + 2..];
-    }
-    body
-}
-
-/// Waits until `condition` holds, 10 s at most.
-#[track_caller]
-pub(super) fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "{what} does not happen"
-        );
-        thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use super::harness::{Cli, Home, postiz};
+use crate::support::tls::make_certificates;
 
 /// A new authority, and its certificate for 127.0.0.1.
 struct Authority {
@@ -14,24 +15,8 @@ struct Authority {
 impl Authority {
     fn new() -> Authority {
         let home = Home::new();
-        home.write("names", "subjectAltName=IP:127.0.0.1");
-        let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
-        let script = format!(
-            "openssl req -x509 {key} -days 2 -subj /CN=Test -keyout ca.key -out ca.crt
-             openssl req {key} -subj /CN=server -keyout server.key -out server.csr
-             openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt"
-        );
-        let mut openssl = Command::new("sh");
-        let output = openssl
-            .args(["-ec", &script])
-            .current_dir(home.path())
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let script = "self_signed ca Test $key; signed server server ca IP:127.0.0.1 $key";
+        make_certificates(home.path(), script);
         Authority { home }
     }
 
@@ -190,19 +175,7 @@ fn unusable_file_of_certificates_is_an_error() {
 /// A self-signed certificate, or one of an unknown issuer, in the files of its server.
 fn served_alone(script: &str) -> Authority {
     let home = Home::new();
-    let script = format!(
-        "new='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout server.key'
-         signed=\"openssl req -x509 $new -days 2 -out server.crt\"
-         name='-addext subjectAltName=IP:127.0.0.1'
-         {script}"
-    );
-    let mut openssl = Command::new("sh");
-    let output = openssl
-        .args(["-ec", &script])
-        .current_dir(home.path())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
+    make_certificates(home.path(), script);
     Authority { home }
 }
 
@@ -215,14 +188,11 @@ fn list_from(server: &TlsServer) -> Cli {
 #[test]
 fn certificate_that_equals_a_root_is_trusted() {
     for script in [
-        // As manuals show it: the certificate is an authority's.
-        "$signed -subj /CN=me $name",
-        "$signed -subj /CN=me $name -addext basicConstraints=critical,CA:FALSE",
-        // Of an unknown authority.
-        "openssl req $new -subj /CN=me -out server.csr
-         openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=ca -keyout ca.key -out ca.crt
-         echo subjectAltName=IP:127.0.0.1 >names
-         openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt",
+        // What the manuals say; it calls itself an authority.
+        "self_signed server me $key -addext subjectAltName=IP:127.0.0.1",
+        "self_signed server me $key -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE",
+        // Of an authority that nobody knows.
+        "self_signed ca ca $key; signed server me ca IP:127.0.0.1 $key",
     ] {
         let authority = served_alone(script);
         for version in ["-tls1_2", "-tls1_3"] {
@@ -244,22 +214,21 @@ fn certificate_that_equals_a_root_is_trusted() {
 fn certificate_that_equals_a_root_is_checked_for_name_and_dates() {
     for (script, part) in [
         (
-            "$signed -subj /CN=me -addext subjectAltName=DNS:other.test",
+            "self_signed server me $key -addext subjectAltName=DNS:other.test",
             "only valid for",
         ),
         (
-            "$signed -subj /CN=127.0.0.1",
+            "self_signed server 127.0.0.1 $key",
             "it names no host in subjectAltName; the common name (CN) alone does not count",
         ),
         (
-            "openssl req $new -subj /CN=me -out server.csr
+            "request server me $key
              printf 'subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:TRUE' >names
-             openssl x509 -req -in server.csr -signkey server.key -days -1 -extfile names -out server.crt",
+             sign server -signkey server.key -days -1 -extfile names",
             "it has expired",
         ),
         (
-            "openssl req $new -subj /CN=127.0.0.1 -out server.csr
-             openssl x509 -req -in server.csr -signkey server.key -days 2 -out server.crt",
+            "request server 127.0.0.1 $key; sign server -signkey server.key",
             "version 1",
         ),
     ] {
@@ -267,12 +236,13 @@ fn certificate_that_equals_a_root_is_checked_for_name_and_dates() {
         let server = TlsServer::start(&authority);
         let cli = list_from(&server).var("SSL_CERT_FILE", authority.file("server.crt"));
         let done = cli.run().code(1).stdout("");
-        done.stderr_has("its certificate is not trusted").stderr_has(part);
+        done.stderr_has("its certificate is not trusted")
+            .stderr_has(part);
     }
     // Another certificate with the same names is not trusted.
     let (trusted, other) = (
-        served_alone("$signed -subj /CN=me $name"),
-        served_alone("$signed -subj /CN=me $name"),
+        served_alone("self_signed server me $key -addext subjectAltName=IP:127.0.0.1"),
+        served_alone("self_signed server me $key -addext subjectAltName=IP:127.0.0.1"),
     );
     let server = TlsServer::start(&other);
     let cli = list_from(&server).var("SSL_CERT_FILE", trusted.file("server.crt"));

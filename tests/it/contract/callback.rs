@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use crate::fake_postiz::{CLIENT_ID, CLIENT_SECRET, Delivery, FakePostiz, Fault, Gate, Response};
-use crate::support::server::BOTH_STORES;
+use crate::support::browser::field_of;
+use crate::support::server::ServerSetup;
 use crate::support::{
     Answer, Browser, Cluster, Database, Login, Page, Store, TestServer, VerifyForm, at_once,
     eventually, expect,
@@ -22,13 +23,24 @@ fn call_back(server: &TestServer, query: &str, browser: &Browser) -> Answer {
     server.send("GET", &format!("/device/callback?{query}"), headers, b"")
 }
 
-/// A server on a database that the test can change as well.
-fn on_a_database() -> (FakePostiz, Database, TestServer) {
-    let (postiz, database) = (FakePostiz::start(), Cluster::shared().database());
-    let setup = TestServer::setup(Store::Embedded).postiz(&postiz);
-    let server = setup.database(&database).start();
-    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
-    (postiz, database, server)
+/// A login whose user has agreed, and the redirect back to the server, not followed yet.
+type Returning = (FakePostiz, TestServer, Login, Browser, Page);
+
+fn returning(store: Store) -> Returning {
+    returning_from(&TestServer::setup(store))
+}
+
+/// The same on a database that the test can change as well.
+fn returning_on(database: &Database) -> Returning {
+    returning_from(&TestServer::setup(Store::Embedded).database(database))
+}
+
+fn returning_from(setup: &ServerSetup) -> Returning {
+    let postiz = FakePostiz::start();
+    let server = setup.start_for(&postiz);
+    let (login, mut browser) = (Login::start(&server), Browser::new());
+    let redirect = login.consent(&mut browser, "ada");
+    (postiz, server, login, browser, redirect)
 }
 
 fn query_of(redirect: &Page) -> String {
@@ -37,61 +49,60 @@ fn query_of(redirect: &Page) -> String {
 }
 
 fn state_of(redirect: &Page) -> String {
-    state_of_query(&query_of(redirect))
-}
-
-fn state_of_query(query: &str) -> String {
-    query.split_once("state=").expect("a state").1.to_owned()
+    field_of(&redirect.location(), "state")
 }
 
 fn exchanges(postiz: &FakePostiz) -> usize {
     postiz.requests_to("/oauth/token").len()
 }
 
-#[test]
-fn success_and_what_postiz_is_asked() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = TestServer::start(store, &postiz);
-        let login = Login::start(&server);
-        let mut browser = Browser::new();
-        let redirect = login.consent(&mut browser, "ada");
-        let page = browser.follow(&redirect);
-        expect::page(&page.answer, 200);
-        assert!(
-            page.html().contains("signed in") && page.html().contains("terminal"),
-            "{}",
-            page.html()
-        );
+on_each_store!(
+    callback_exchanges_the_code,
+    twenty_callbacks_at_once_exchange_once,
+    refresh_shows_the_same_page_again,
+    denial_at_postiz_reaches_the_next_poll,
+    other_errors_of_postiz_leave_the_login_open,
+    callbacks_of_strangers_change_nothing,
+    state_belongs_to_its_browser,
+    five_refused_codes_end_a_login,
+);
 
-        let requests = postiz.requests_to("/oauth/token");
-        assert_eq!(requests.len(), 1);
-        let request = &requests[0];
-        let query = query_of(&redirect);
-        let code = query
-            .strip_prefix("code=")
-            .and_then(|q| q.split('&').next());
-        let body = json!({
-            "grant_type": "authorization_code", "code": code.expect("a code"),
-            "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET,
-        });
-        assert_eq!(
-            (request.method.as_str(), request.text()),
-            ("POST", body.to_string())
-        );
-        assert_eq!(request.header("content-type"), Some("application/json"));
-        expect::json(&login.poll(&server), 200);
-    }
+fn callback_exchanges_the_code(store: Store) {
+    let (postiz, server, login, mut browser, redirect) = returning(store);
+    let page = browser.follow(&redirect);
+    expect::page(&page.answer, 200);
+    assert!(
+        page.html().contains("signed in") && page.html().contains("terminal"),
+        "{}",
+        page.html()
+    );
+
+    let requests = postiz.requests_to("/oauth/token");
+    assert_eq!(requests.len(), 1);
+    let request = &requests[0];
+    let query = query_of(&redirect);
+    let code = query
+        .strip_prefix("code=")
+        .and_then(|q| q.split('&').next());
+    let body = json!({
+        "grant_type": "authorization_code", "code": code.expect("a code"),
+        "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET,
+    });
+    assert_eq!(
+        (request.method.as_str(), request.text()),
+        ("POST", body.to_string())
+    );
+    assert_eq!(request.header("content-type"), Some("application/json"));
+    expect::json(&login.poll(&server), 200);
 }
 
 #[test]
-fn a_path_in_postiz_address_is_kept() {
+fn path_in_postiz_address_is_kept() {
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Embedded).postiz(&postiz);
     let server = setup
         .var("POSTIZ_API_URL", &format!("{}/api/", postiz.url()))
-        .start();
-    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+        .start_for(&postiz);
     let login = Login::start(&server);
     expect::page(&login.approve(&mut Browser::new(), "ada").answer, 200);
     assert_eq!(postiz.requests_to("/api/oauth/token").len(), 1);
@@ -102,183 +113,154 @@ fn a_path_in_postiz_address_is_kept() {
 }
 
 /// One exchange, however many callbacks; the others get the page that reloads itself. The answer is slow, so that they all meet.
-#[test]
-fn twenty_callbacks_at_once_exchange_once() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = TestServer::start(store, &postiz);
-        let login = Login::start(&server);
-        let mut browser = Browser::new();
-        let redirect = login.consent(&mut browser, "ada");
-        let gate = Gate::default();
-        postiz.misbehave("/oauth/token", Fault::Deliver(Delivery::Held(gate.clone())));
-        let answers = std::thread::scope(|scope| {
-            let callbacks =
-                scope.spawn(|| at_once(20, |_| call_back(&server, &query_of(&redirect), &browser)));
-            eventually("the exchange is under way", || exchanges(&postiz) > 0);
-            // The user is done, but the token is not here yet.
-            expect::error(&login.poll(&server), 400, "authorization_pending");
-            gate.open();
-            callbacks.join().expect("no callback panics")
-        });
-        let (mut signed_in, mut finishing) = (0, 0);
-        for answer in answers {
-            expect::page(&answer, 200);
-            match answer.text().contains("signed in") {
-                true => signed_in += 1,
-                false => finishing += usize::from(answer.text().contains(expect::RELOAD)),
-            }
+fn twenty_callbacks_at_once_exchange_once(store: Store) {
+    let (postiz, server, login, browser, redirect) = returning(store);
+    let gate = Gate::default();
+    postiz.misbehave("/oauth/token", Fault::Deliver(Delivery::Held(gate.clone())));
+    let answers = std::thread::scope(|scope| {
+        let callbacks =
+            scope.spawn(|| at_once(20, |_| call_back(&server, &query_of(&redirect), &browser)));
+        eventually("the exchange is under way", || exchanges(&postiz) > 0);
+        // The user is done, but the token is not here yet.
+        expect::error(&login.poll(&server), 400, "authorization_pending");
+        gate.open();
+        callbacks.join().expect("no callback panics")
+    });
+    let (mut signed_in, mut finishing) = (0, 0);
+    for answer in answers {
+        expect::page(&answer, 200);
+        match answer.text().contains("signed in") {
+            true => signed_in += 1,
+            false => finishing += usize::from(answer.text().contains(expect::RELOAD)),
         }
-        assert!(
-            signed_in >= 1 && signed_in + finishing == 20,
-            "{signed_in} {finishing}"
-        );
-        // What the pages of the others show when they reload themselves.
-        let reloaded = call_back(&server, &query_of(&redirect), &browser);
-        assert!(reloaded.text().contains("signed in"), "{}", reloaded.text());
-        assert_eq!(exchanges(&postiz), 1);
-        expect::json(&login.poll(&server), 200);
     }
+    assert!(
+        signed_in >= 1 && signed_in + finishing == 20,
+        "{signed_in} {finishing}"
+    );
+    // What the pages of the others show when they reload themselves.
+    let reloaded = call_back(&server, &query_of(&redirect), &browser);
+    assert!(reloaded.text().contains("signed in"), "{}", reloaded.text());
+    assert_eq!(exchanges(&postiz), 1);
+    expect::json(&login.poll(&server), 200);
 }
 
-#[test]
-fn a_refresh_shows_the_same_page_again() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = TestServer::start(store, &postiz);
-        let login = Login::start(&server);
-        let mut browser = Browser::new();
-        let redirect = login.consent(&mut browser, "ada");
-        let first = browser.follow(&redirect);
-        let second = browser.follow(&redirect);
-        expect::page(&second.answer, 200);
-        assert_eq!(second.html(), first.html());
-        expect::json(&login.poll(&server), 200);
-        // Also when the client has its token: the person sees what they saw.
-        let third = browser.follow(&redirect);
-        expect::page(&third.answer, 200);
-        assert_eq!(third.html(), first.html());
-        assert_eq!(exchanges(&postiz), 1);
-    }
+fn refresh_shows_the_same_page_again(store: Store) {
+    let (postiz, server, login, mut browser, redirect) = returning(store);
+    let first = browser.follow(&redirect);
+    let second = browser.follow(&redirect);
+    expect::page(&second.answer, 200);
+    assert_eq!(second.html(), first.html());
+    expect::json(&login.poll(&server), 200);
+    // Also when the client has its token: the person sees what they saw.
+    let third = browser.follow(&redirect);
+    expect::page(&third.answer, 200);
+    assert_eq!(third.html(), first.html());
+    assert_eq!(exchanges(&postiz), 1);
 }
 
-#[test]
-fn a_denial_at_postiz_reaches_the_next_poll() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = TestServer::start(store, &postiz);
-        let login = Login::start(&server);
-        let mut browser = Browser::new();
-        let page = login.reach_consent(&mut browser, "ada");
-        let redirect = browser.press(&page, "action", "deny");
-        let page = browser.follow(&redirect);
-        expect::page(&page.answer, 400);
-        assert!(page.html().contains("refused"), "{}", page.html());
-        expect::error(&login.poll(&server), 400, "access_denied");
-        expect::error(&login.poll_form(&server), 400, "access_denied");
-        // A refresh changes nothing, and nobody can go on with it.
-        let page = browser.follow(&redirect);
-        expect::page(&page.answer, 400);
-        let state = state_of(&redirect);
-        expect::page(
-            &call_back(&server, &format!("code=x&state={state}"), &browser),
-            400,
-        );
-        assert_eq!(exchanges(&postiz), 0);
-    }
+fn denial_at_postiz_reaches_the_next_poll(store: Store) {
+    let postiz = FakePostiz::start();
+    let server = TestServer::start(store, &postiz);
+    let login = Login::start(&server);
+    let mut browser = Browser::new();
+    let page = login.reach_consent(&mut browser, "ada");
+    let redirect = browser.press(&page, "action", "deny");
+    let page = browser.follow(&redirect);
+    expect::page(&page.answer, 400);
+    assert!(page.html().contains("refused"), "{}", page.html());
+    expect::error(&login.poll(&server), 400, "access_denied");
+    expect::error(&login.poll_form(&server), 400, "access_denied");
+    // A refresh changes nothing, and nobody can go on with it.
+    let page = browser.follow(&redirect);
+    expect::page(&page.answer, 400);
+    let state = state_of(&redirect);
+    expect::page(
+        &call_back(&server, &format!("code=x&state={state}"), &browser),
+        400,
+    );
+    assert_eq!(exchanges(&postiz), 0);
 }
 
 /// Any other error is told in our own words, and the login goes on.
-#[test]
-fn other_errors_of_postiz_leave_the_login_open() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = TestServer::start(store, &postiz);
-        let login = Login::start(&server);
-        let mut browser = Browser::new();
-        let state = state_of(&login.consent(&mut browser, "ada"));
-        for error in [
-            "server_error",
-            "temporarily_unavailable",
-            "call+%2B1-900-EVIL%0Ainfo+faked",
-        ] {
-            let query = format!("error={error}&error_description=call+%2B1-900-EVIL&state={state}");
-            let answer = call_back(&server, &query, &browser);
-            expect::page(&answer, 502);
-            let html = answer.text();
-            assert!(
-                !html.contains("EVIL") && !html.contains("server_error"),
-                "{html}"
-            );
-            expect::error(&login.poll(&server), 400, "authorization_pending");
-        }
-        eventually("the operator learns what Postiz said", || {
-            let log = server.log();
-            log.contains("EVIL") && log.contains("temporarily_unavailable")
-        });
-        let log = server.log();
+fn other_errors_of_postiz_leave_the_login_open(store: Store) {
+    let (_postiz, server, login, mut browser, redirect) = returning(store);
+    let state = state_of(&redirect);
+    for error in [
+        "server_error",
+        "temporarily_unavailable",
+        "call+%2B1-900-EVIL%0Ainfo+faked",
+    ] {
+        let query = format!("error={error}&error_description=call+%2B1-900-EVIL&state={state}");
+        let answer = call_back(&server, &query, &browser);
+        expect::page(&answer, 502);
+        let html = answer.text();
         assert!(
-            log.lines().all(|line| !line.starts_with("info faked")),
-            "one line an event: {log}"
+            !html.contains("EVIL") && !html.contains("server_error"),
+            "{html}"
         );
-        let retried = login.approve(&mut browser, "ada");
-        expect::page(&retried.answer, 200);
-        expect::json(&login.poll(&server), 200);
+        expect::error(&login.poll(&server), 400, "authorization_pending");
     }
+    eventually("the operator learns what Postiz said", || {
+        let log = server.log();
+        log.contains("EVIL") && log.contains("temporarily_unavailable")
+    });
+    let log = server.log();
+    assert!(
+        log.lines().all(|line| !line.starts_with("info faked")),
+        "one line an event: {log}"
+    );
+    let retried = login.approve(&mut browser, "ada");
+    expect::page(&retried.answer, 200);
+    expect::json(&login.poll(&server), 200);
 }
 
 /// The state is bound to the browser, and one that nobody gave out is worth nothing.
-#[test]
-fn strangers_change_nothing() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = TestServer::start(store, &postiz);
-        let login = Login::start(&server);
-        let (mut ours, mut other) = (Browser::new(), Browser::new());
-        let redirect = login.consent(&mut ours, "ada");
-        Login::start(&server).confirm(&mut other);
-        let (state, nobody) = (state_of(&redirect), Browser::new());
-        let good = query_of(&redirect);
-        let unknown = "0".repeat(64);
-        for (query, browser) in [
-            (good.clone(), &nobody),
-            (good.clone(), &other),
-            (format!("error=access_denied&state={state}"), &nobody),
-            (format!("error=access_denied&state={state}"), &other),
-            (String::new(), &ours),
-            ("code=x".to_owned(), &ours),
-            ("code=x&state=".to_owned(), &ours),
-            ("code=x&state=".to_owned(), &nobody),
-            (format!("code=x&state={unknown}"), &ours),
-            ("code=x&state=%00".to_owned(), &ours),
-            ("code=x&state=%ff".to_owned(), &ours),
-            (format!("code=x&state={}", login.device_code()), &ours),
-            (format!("state={state}"), &ours),
-            (format!("code=&state={state}"), &ours),
-            (format!("code=x&state={state}&state={unknown}"), &ours),
-            ("error=access_denied".to_owned(), &ours),
-            ("error=call+1-900-EVIL".to_owned(), &nobody),
-            (format!("error=access_denied&state={unknown}"), &ours),
-        ] {
-            let answer = call_back(&server, &query, browser);
-            expect::page(&answer, 400);
-            assert!(!answer.text().contains("EVIL"));
-            expect::error(&login.poll(&server), 400, "authorization_pending");
-        }
-        assert_eq!(exchanges(&postiz), 0);
-        expect::page(&call_back(&server, &good, &ours), 200);
-        expect::json(&login.poll(&server), 200);
+fn callbacks_of_strangers_change_nothing(store: Store) {
+    let postiz = FakePostiz::start();
+    let server = TestServer::start(store, &postiz);
+    let login = Login::start(&server);
+    let (mut ours, mut other) = (Browser::new(), Browser::new());
+    let redirect = login.consent(&mut ours, "ada");
+    Login::start(&server).confirm(&mut other);
+    let (state, nobody) = (state_of(&redirect), Browser::new());
+    let good = query_of(&redirect);
+    let unknown = "0".repeat(64);
+    for (query, browser) in [
+        (good.clone(), &nobody),
+        (good.clone(), &other),
+        (format!("error=access_denied&state={state}"), &nobody),
+        (format!("error=access_denied&state={state}"), &other),
+        (String::new(), &ours),
+        ("code=x".to_owned(), &ours),
+        ("code=x&state=".to_owned(), &ours),
+        ("code=x&state=".to_owned(), &nobody),
+        (format!("code=x&state={unknown}"), &ours),
+        ("code=x&state=%00".to_owned(), &ours),
+        ("code=x&state=%ff".to_owned(), &ours),
+        (format!("code=x&state={}", login.device_code()), &ours),
+        (format!("state={state}"), &ours),
+        (format!("code=&state={state}"), &ours),
+        (format!("code=x&state={state}&state={unknown}"), &ours),
+        ("error=access_denied".to_owned(), &ours),
+        ("error=call+1-900-EVIL".to_owned(), &nobody),
+        (format!("error=access_denied&state={unknown}"), &ours),
+    ] {
+        let answer = call_back(&server, &query, browser);
+        expect::page(&answer, 400);
+        assert!(!answer.text().contains("EVIL"));
+        expect::error(&login.poll(&server), 400, "authorization_pending");
     }
+    assert_eq!(exchanges(&postiz), 0);
+    expect::page(&call_back(&server, &good, &ours), 200);
+    expect::json(&login.poll(&server), 200);
 }
 
 /// An empty cookie must not equal an absent one, nor one that holds another's hash.
 #[test]
 fn odd_cookies_open_nothing() {
-    let postiz = FakePostiz::start();
-    let server = TestServer::start(Store::Embedded, &postiz);
-    let login = Login::start(&server);
-    let mut browser = Browser::new();
-    let query = query_of(&login.consent(&mut browser, "ada"));
+    let (_postiz, server, _, browser, redirect) = returning(Store::Embedded);
+    let query = query_of(&redirect);
     let good = browser.cookies_for(&format!("{}/device/callback", server.public_url));
     let (name, value) = good.split_once('=').expect("a cookie");
     for cookie in [
@@ -304,61 +286,51 @@ fn odd_cookies_open_nothing() {
 }
 
 /// Confirming again in the same browser (a second click, another tab) leads to the same trip; in another browser it replaces it.
-#[test]
-fn state_is_the_browsers() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = TestServer::start(store, &postiz);
-        let login = Login::start(&server);
-        let (mut first, mut second) = (Browser::new(), Browser::new());
-        let older = login.consent(&mut first, "ada");
-        let again = login.consent(&mut first, "ada");
-        assert_eq!(state_of(&older), state_of(&again));
-        let newer = login.consent(&mut second, "ada");
-        expect::page(&call_back(&server, &query_of(&again), &first), 400);
-        assert_eq!(exchanges(&postiz), 0);
-        expect::page(&call_back(&server, &query_of(&newer), &second), 200);
-    }
+fn state_belongs_to_its_browser(store: Store) {
+    let postiz = FakePostiz::start();
+    let server = TestServer::start(store, &postiz);
+    let login = Login::start(&server);
+    let (mut first, mut second) = (Browser::new(), Browser::new());
+    let older = login.consent(&mut first, "ada");
+    let again = login.consent(&mut first, "ada");
+    assert_eq!(state_of(&older), state_of(&again));
+    let newer = login.consent(&mut second, "ada");
+    expect::page(&call_back(&server, &query_of(&again), &first), 400);
+    assert_eq!(exchanges(&postiz), 0);
+    expect::page(&call_back(&server, &query_of(&newer), &second), 200);
 }
 
 /// Five refused codes end a login; one code counts once, an outage not at all.
-#[test]
-fn five_refused_codes_end_a_login() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = TestServer::start(store, &postiz);
-        let login = Login::start(&server);
-        let mut browser = Browser::new();
-        let state = state_of(&login.consent(&mut browser, "ada"));
-        let junk = |n: usize| call_back(&server, &format!("code=junk-{n}&state={state}"), &browser);
-        for n in 0..4 {
-            for _ in 0..3 {
-                expect::page(&junk(n), 502);
-            }
-            postiz.misbehave(
-                "/oauth/token",
-                Fault::Answer(Response::json(500, &json!({}))),
-            );
-            expect::page(&junk(100 + n), 502);
-            postiz.behave();
-            expect::error(&login.poll(&server), 400, "authorization_pending");
+fn five_refused_codes_end_a_login(store: Store) {
+    let (postiz, server, login, browser, redirect) = returning(store);
+    let state = state_of(&redirect);
+    let junk = |n: usize| call_back(&server, &format!("code=junk-{n}&state={state}"), &browser);
+    for n in 0..4 {
+        for _ in 0..3 {
+            expect::page(&junk(n), 502);
         }
-        assert_eq!(exchanges(&postiz), 8, "four codes and four outages");
-        expect::page(&junk(4), 400);
-        expect::error(&login.poll(&server), 400, "access_denied");
-        expect::page(&junk(5), 400);
-        assert_eq!(exchanges(&postiz), 9);
+        postiz.misbehave(
+            "/oauth/token",
+            Fault::Answer(Response::json(500, &json!({}))),
+        );
+        expect::page(&junk(100 + n), 502);
+        postiz.behave();
+        expect::error(&login.poll(&server), 400, "authorization_pending");
     }
+    assert_eq!(exchanges(&postiz), 8, "four codes and four outages");
+    expect::page(&junk(4), 400);
+    expect::error(&login.poll(&server), 400, "access_denied");
+    expect::page(&junk(5), 400);
+    assert_eq!(exchanges(&postiz), 9);
 }
 
 /// The cookie of the version before counts for logins that that version confirmed, and for no other: a sibling domain could
 /// set it.
 #[test]
 fn old_cookie_counts_for_old_logins_alone() {
-    let (postiz, database, server) = on_a_database();
-    let login = Login::start(&server);
-    let mut browser = Browser::new();
-    let query = query_of(&login.consent(&mut browser, "ada"));
+    let database = Cluster::shared().database();
+    let (postiz, server, login, browser, redirect) = returning_on(&database);
+    let query = query_of(&redirect);
     let cookie = browser.cookies_for(&format!("{}/device/callback", server.public_url));
     let (_, key) = cookie.split_once('=').expect("a cookie");
     let old_cookie = format!("postiz_login={key}");
@@ -369,7 +341,7 @@ fn old_cookie_counts_for_old_logins_alone() {
     expect::page(&call(&query), 400);
     assert_eq!(exchanges(&postiz), 0);
     // As the version before would have bound it: with a state that was drawn.
-    let (state, drawn) = (state_of_query(&query), "a".repeat(64));
+    let (state, drawn) = (state_of(&redirect), "a".repeat(64));
     database.run(&format!(
         "UPDATE device_requests SET state = encode(sha256('{drawn}'), 'hex') \
          WHERE state = encode(sha256('{state}'), 'hex')"
@@ -410,11 +382,9 @@ fn callbacks_have_a_budget() {
 }
 
 #[test]
-fn an_expired_login_cannot_be_completed() {
-    let (postiz, database, server) = on_a_database();
-    let login = Login::start(&server);
-    let mut browser = Browser::new();
-    let redirect = login.consent(&mut browser, "ada");
+fn expired_login_cannot_be_completed() {
+    let database = Cluster::shared().database();
+    let (postiz, server, login, mut browser, redirect) = returning_on(&database);
     database.run("UPDATE device_requests SET expires_at = now() - interval '1 second'");
     expect::page(&browser.follow(&redirect).answer, 400);
     assert_eq!(exchanges(&postiz), 0);
@@ -423,11 +393,9 @@ fn an_expired_login_cannot_be_completed() {
 
 /// The exchange was under way when the time was over: the person has agreed, so the token is not thrown away.
 #[test]
-fn a_token_that_comes_just_after_the_expiry_is_kept() {
-    let (postiz, database, server) = on_a_database();
-    let login = Login::start(&server);
-    let mut browser = Browser::new();
-    let redirect = login.consent(&mut browser, "ada");
+fn token_that_comes_just_after_the_expiry_is_kept() {
+    let database = Cluster::shared().database();
+    let (postiz, server, login, mut browser, redirect) = returning_on(&database);
     let gate = Gate::default();
     postiz.misbehave("/oauth/token", Fault::Deliver(Delivery::Held(gate.clone())));
     let page = std::thread::scope(|scope| {
@@ -446,7 +414,7 @@ fn a_token_that_comes_just_after_the_expiry_is_kept() {
 
 /// Nothing in a query leads the browser elsewhere.
 #[test]
-fn no_open_redirect() {
+fn queries_redirect_nowhere_else() {
     let postiz = FakePostiz::start();
     let server = TestServer::start(Store::Embedded, &postiz);
     let login = Login::start(&server);
@@ -481,7 +449,7 @@ fn no_open_redirect() {
 
 /// Postiz' body of success is data, whatever status of success it has.
 #[test]
-fn any_2xx_is_success() {
+fn exchange_succeeds_on_any_2xx() {
     let postiz = FakePostiz::start();
     let server = TestServer::start(Store::Embedded, &postiz);
     for status in [200, 202] {

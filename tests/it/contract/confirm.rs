@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::fake_postiz::{CLIENT_ID, FakePostiz};
-use crate::support::server::BOTH_STORES;
+use crate::support::browser::field_of;
 use crate::support::{Answer, Browser, Cluster, Login, Store, TestServer, VerifyForm, expect};
 
 const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
@@ -13,61 +13,55 @@ fn confirm(server: &TestServer, user_code: &str) -> Answer {
     VerifyForm::open(server).confirm(server, user_code)
 }
 
-fn state_in(location: &str) -> String {
-    let (_, rest) = location.split_once("&state=").expect("a state");
-    rest.split('&').next().unwrap_or_default().to_owned()
-}
+on_each_store!(good_code_leads_to_postiz, refusal_ends_the_login_at_once);
 
 /// The address is exact; the state is another one in each browser, and never the device code.
-#[test]
-fn good_code_leads_to_postiz() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = TestServer::start(store, &postiz);
-        let login = Login::start(&server);
-        let (first, second) = (
-            confirm(&server, login.user_code()),
-            confirm(&server, login.user_code()),
+fn good_code_leads_to_postiz(store: Store) {
+    let postiz = FakePostiz::start();
+    let server = TestServer::start(store, &postiz);
+    let login = Login::start(&server);
+    let (first, second) = (
+        confirm(&server, login.user_code()),
+        confirm(&server, login.user_code()),
+    );
+    let mut states = Vec::new();
+    for answer in [&first, &second] {
+        assert_eq!(answer.status, 302, "{}", answer.text());
+        let location = answer.header("location").expect("a redirect");
+        let state = field_of(location, "state");
+        let url = format!(
+            "{}/oauth/authorize?client_id={CLIENT_ID}&response_type=code&state={state}",
+            postiz.url()
         );
-        let mut states = Vec::new();
-        for answer in [&first, &second] {
-            assert_eq!(answer.status, 302, "{}", answer.text());
-            let location = answer.header("location").expect("a redirect");
-            let state = state_in(location);
-            let url = format!(
-                "{}/oauth/authorize?client_id={CLIENT_ID}&response_type=code&state={state}",
-                postiz.url()
-            );
-            let (plain, return_url) = location.split_once("&returnUrl=").expect("a returnUrl");
-            assert_eq!(plain, url);
-            assert!(
-                !return_url.contains(['&', '?', '=', ':']),
-                "it is encoded: {return_url}"
-            );
-            let decoded = percent_encoding::percent_decode_str(return_url).decode_utf8_lossy();
-            assert_eq!(decoded, url);
-            assert!(
-                state.len() == 64 && state.bytes().all(|b| b"0123456789abcdef".contains(&b)),
-                "{state}"
-            );
-            assert_ne!(state, login.device_code());
-            assert_eq!(answer.header("cache-control"), Some("no-store"));
-            assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
-            states.push(state);
-        }
-        assert_ne!(states[0], states[1]);
-        // A second click or another tab of the same browser gets the same one.
-        let form = VerifyForm::open(&server);
-        let again = || {
-            let answer = form.confirm(&server, login.user_code());
-            state_in(answer.header("location").expect("a redirect"))
-        };
-        assert_eq!(again(), again());
+        let (plain, return_url) = location.split_once("&returnUrl=").expect("a returnUrl");
+        assert_eq!(plain, url);
+        assert!(
+            !return_url.contains(['&', '?', '=', ':']),
+            "it is encoded: {return_url}"
+        );
+        let decoded = percent_encoding::percent_decode_str(return_url).decode_utf8_lossy();
+        assert_eq!(decoded, url);
+        assert!(
+            state.len() == 64 && state.bytes().all(|b| b"0123456789abcdef".contains(&b)),
+            "{state}"
+        );
+        assert_ne!(state, login.device_code());
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
+        states.push(state);
     }
+    assert_ne!(states[0], states[1]);
+    // A second click or another tab of the same browser gets the same one.
+    let form = VerifyForm::open(&server);
+    let again = || {
+        let answer = form.confirm(&server, login.user_code());
+        field_of(answer.header("location").expect("a redirect"), "state")
+    };
+    assert_eq!(again(), again());
 }
 
 #[test]
-fn the_cookie_binds_the_browser() {
+fn cookie_binds_the_browser() {
     let mut names = HashSet::new();
     for (server_url, start, end) in [
         (
@@ -114,7 +108,7 @@ fn the_cookie_binds_the_browser() {
 }
 
 #[test]
-fn the_typed_code_is_forgiven_its_form() {
+fn typed_code_is_forgiven_its_form() {
     let server = TestServer::setup(Store::Embedded).start();
     let login = Login::start(&server);
     let code = login.user_code();
@@ -140,7 +134,7 @@ fn the_typed_code_is_forgiven_its_form() {
 
 /// Told, and the form again.
 #[test]
-fn a_wrong_code_may_be_tried_again() {
+fn wrong_code_may_be_tried_again() {
     let postiz = FakePostiz::start();
     let server = TestServer::start(Store::Embedded, &postiz);
     let used = Login::start(&server);
@@ -168,7 +162,7 @@ fn a_wrong_code_may_be_tried_again() {
 }
 
 #[test]
-fn an_expired_code_is_told_as_a_wrong_one() {
+fn expired_code_is_told_as_a_wrong_one() {
     let database = Cluster::shared().database();
     let server = TestServer::setup(Store::Embedded)
         .database(&database)
@@ -184,25 +178,17 @@ fn an_expired_code_is_told_as_a_wrong_one() {
     );
 }
 
-#[test]
-fn refusing_ends_the_login_at_once() {
-    for store in BOTH_STORES {
-        let server = TestServer::setup(store).start();
-        let login = Login::start(&server);
-        let mut browser = Browser::new();
-        let page = browser.open(
-            login.start["verification_uri_complete"]
-                .as_str()
-                .expect("an address"),
-        );
-        let page = browser.press(&page, "action", "deny");
-        expect::page(&page.answer, page.status());
-        assert!(page.html().contains("refused"), "{}", page.html());
-        expect::error(&login.poll(&server), 400, "access_denied");
-        // It stays refused for everybody.
-        expect::page(&confirm(&server, login.user_code()), 400);
-        expect::error(&login.poll_form(&server), 400, "access_denied");
-    }
+fn refusal_ends_the_login_at_once(store: Store) {
+    let server = TestServer::setup(store).start();
+    let login = Login::start(&server);
+    let mut browser = Browser::new();
+    let page = login.refuse(&mut browser);
+    expect::page(&page.answer, page.status());
+    assert!(page.html().contains("refused"), "{}", page.html());
+    expect::error(&login.poll(&server), 400, "access_denied");
+    // It stays refused for everybody.
+    expect::page(&confirm(&server, login.user_code()), 400);
+    expect::error(&login.poll_form(&server), 400, "access_denied");
 }
 
 #[test]
@@ -259,7 +245,7 @@ fn forms_of_other_sites_are_refused() {
 
 /// From one address, and from all together.
 #[test]
-fn guessing_is_stopped() {
+fn guesses_are_limited() {
     for (variable, spread) in [
         ("LIMIT_WRONG_CODES_PER_MINUTE", false),
         ("LIMIT_WRONG_CODES_PER_MINUTE_TOTAL", true),
@@ -283,7 +269,7 @@ fn guessing_is_stopped() {
 
 /// A user who mistypes, or looks at the page, is not taken for a guesser; the page in the address is no way round the budget.
 #[test]
-fn guessing_by_the_address_counts_too() {
+fn guesses_by_the_address_count_too() {
     let server = TestServer::setup(Store::Embedded)
         .var("LIMIT_WRONG_CODES_PER_MINUTE", "4")
         .start();
@@ -351,9 +337,7 @@ fn typed_code_shows_who_asks_first() {
     let postiz = FakePostiz::start();
     let server = TestServer::start(Store::Embedded, &postiz);
     let login = Login::start(&server);
-    let link = login.start["verification_uri_complete"]
-        .as_str()
-        .expect("a link");
+    let link = login.link();
     let mut browser = Browser::new();
     let page = browser.open(&format!("{}/device/verify", server.public_url));
     for typed in [login.user_code(), link] {

@@ -5,56 +5,57 @@ use std::collections::HashSet;
 use serde_json::json;
 
 use crate::fake_postiz::FakePostiz;
-use crate::support::server::BOTH_STORES;
 use crate::support::{Login, Store, TestServer, VerifyForm, expect};
 
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 
-#[test]
-fn every_accepted_body_gets_the_same_answer() {
-    for store in BOTH_STORES {
-        let server = TestServer::setup(store).start();
-        let url = &server.public_url;
-        for (content_type, body) in [
-            ("", ""),
-            (JSON, ""),
-            (JSON, "{}"),
-            (JSON, r#"{"foo":1,"client_id":"x"}"#),
-            ("application/json; charset=utf-8", "{}"),
-            ("", "{}"),
-            (FORM, ""),
-            (FORM, "client_id=postiz&scope=a%20b"),
-            (FORM, "client_id=&scope="),
-            (FORM, "foo=bar"),
-        ] {
-            let headers = [("Content-Type", content_type)];
-            let headers = if content_type.is_empty() {
-                &[][..]
-            } else {
-                &headers
-            };
-            let answer = server.send("POST", "/device/code", headers, body.as_bytes());
-            expect::json(&answer, 200);
-            let codes = answer.json();
-            let user_code = codes["user_code"].as_str().expect("a user code");
-            let device_code = codes["device_code"].as_str().expect("a device code");
-            let link = codes["verification_uri_complete"].as_str().expect("a link");
-            let (_, mac) = link.split_once("&mac=").expect("a MAC of the code");
-            assert!(
-                mac.len() == 16 && mac.bytes().all(|b| b.is_ascii_hexdigit()),
-                "{mac}"
-            );
-            let expected = format!(
-                "{{\"device_code\":\"{device_code}\",\"user_code\":\"{user_code}\",\
-                 \"verification_uri\":\"{url}/device/verify\",\
-                 \"verification_uri_complete\":\"{url}/device/verify?user_code={user_code}&mac={mac}\",\
-                 \"expires_in\":900,\"interval\":5}}"
-            );
-            assert_eq!(answer.text(), expected, "{content_type} {body}");
-            assert_device_code(device_code);
-            assert_user_code(user_code);
-        }
+on_each_store!(
+    every_accepted_body_gets_the_same_answer,
+    full_store_makes_room_for_a_newcomer,
+);
+
+fn every_accepted_body_gets_the_same_answer(store: Store) {
+    let server = TestServer::setup(store).start();
+    let url = &server.public_url;
+    for (content_type, body) in [
+        ("", ""),
+        (JSON, ""),
+        (JSON, "{}"),
+        (JSON, r#"{"foo":1,"client_id":"x"}"#),
+        ("application/json; charset=utf-8", "{}"),
+        ("", "{}"),
+        (FORM, ""),
+        (FORM, "client_id=postiz&scope=a%20b"),
+        (FORM, "client_id=&scope="),
+        (FORM, "foo=bar"),
+    ] {
+        let headers = [("Content-Type", content_type)];
+        let headers = if content_type.is_empty() {
+            &[][..]
+        } else {
+            &headers
+        };
+        let answer = server.send("POST", "/device/code", headers, body.as_bytes());
+        expect::json(&answer, 200);
+        let codes = answer.json();
+        let user_code = codes["user_code"].as_str().expect("a user code");
+        let device_code = codes["device_code"].as_str().expect("a device code");
+        let link = codes["verification_uri_complete"].as_str().expect("a link");
+        let (_, mac) = link.split_once("&mac=").expect("a MAC of the code");
+        assert!(
+            mac.len() == 16 && mac.bytes().all(|b| b.is_ascii_hexdigit()),
+            "{mac}"
+        );
+        let expected = format!(
+            "{{\"device_code\":\"{device_code}\",\"user_code\":\"{user_code}\",\
+             \"verification_uri\":\"{url}/device/verify\",\
+             \"verification_uri_complete\":\"{url}/device/verify?user_code={user_code}&mac={mac}\",\
+             \"expires_in\":900,\"interval\":5}}"
+        );
+        assert_eq!(answer.text(), expected, "{content_type} {body}");
+        assert_device_code(device_code);
+        assert_user_code(user_code);
     }
 }
 
@@ -71,7 +72,7 @@ fn codes_are_never_the_same() {
 }
 
 #[test]
-fn a_broken_body_is_an_invalid_request() {
+fn broken_body_is_an_invalid_request() {
     let server = TestServer::setup(Store::Embedded).start();
     for (content_type, body) in [
         (JSON, &b"{"[..]),
@@ -107,23 +108,20 @@ fn too_many_logins_from_one_address_have_to_wait() {
 }
 
 /// The oldest unconfirmed login makes room; one that is confirmed, last of all.
-#[test]
-fn full_store_makes_room_for_a_newcomer() {
-    for store in BOTH_STORES {
-        let server = TestServer::setup(store)
-            .var("LIMIT_LIVE_LOGINS", "2")
-            .start();
-        let (confirmed, oldest) = (Login::start(&server), Login::start(&server));
-        let form = VerifyForm::open(&server);
-        assert_eq!(form.confirm(&server, confirmed.user_code()).status, 302);
-        // The count may lag a little.
-        let newcomer = crate::support::eventually_some("the oldest makes room", || {
-            let newcomer = Login::start(&server);
-            (oldest.poll(&server).error() == "invalid_device_code").then_some(newcomer)
-        });
-        expect::error(&confirmed.poll(&server), 400, "authorization_pending");
-        expect::error(&newcomer.poll(&server), 400, "authorization_pending");
-    }
+fn full_store_makes_room_for_a_newcomer(store: Store) {
+    let server = TestServer::setup(store)
+        .var("LIMIT_LIVE_LOGINS", "2")
+        .start();
+    let (confirmed, oldest) = (Login::start(&server), Login::start(&server));
+    let form = VerifyForm::open(&server);
+    assert_eq!(form.confirm(&server, confirmed.user_code()).status, 302);
+    // The count may lag a little.
+    let newcomer = crate::support::eventually_some("the oldest makes room", || {
+        let newcomer = Login::start(&server);
+        (oldest.poll(&server).error() == "invalid_device_code").then_some(newcomer)
+    });
+    expect::error(&confirmed.poll(&server), 400, "authorization_pending");
+    expect::error(&newcomer.poll(&server), 400, "authorization_pending");
 }
 
 /// A page of another site that makes its visitor's browser ask. Node's `fetch` sends `Sec-Fetch-Mode` alone.

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::fake_postiz::{FakePostiz, Fault, Response};
-use crate::support::server::BOTH_STORES;
 use crate::support::{Answer, Browser, Cluster, Login, Store, TestServer, expect};
 
 const JSON: &str = "application/json";
@@ -23,39 +22,42 @@ fn post(server: &TestServer, content_type: &str, body: impl AsRef<[u8]>) -> Answ
     server.send("POST", "/device/token", headers, body.as_ref())
 }
 
+on_each_store!(
+    token_answer,
+    waiting_login_is_pending_in_both_dialects,
+    early_poll_gets_what_is_ready,
+    unknown_and_redeemed_codes,
+);
+
 /// Both dialects, on both stores.
-#[test]
-fn the_token_answer() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = TestServer::start(store, &postiz);
-        for poll in [Login::poll, Login::poll_form] {
-            let login = Login::start(&server);
-            expect::page(&login.approve(&mut Browser::new(), "ada").answer, 200);
-            let answer = poll(&login, &server);
-            expect::json(&answer, 200);
-            let token = answer.json()["access_token"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned();
-            let expected = format!(
-                "{{\"access_token\":\"{token}\",\"token_type\":\"bearer\",\"api_url\":\"{}\",\
-                 \"organization_id\":\"org-ada\",\"scope\":\"mcp:read mcp:write\"}}",
-                postiz.url()
-            );
-            assert_eq!(answer.text(), expected);
-            assert!(postiz.accepts(&token));
-        }
+fn token_answer(store: Store) {
+    let postiz = FakePostiz::start();
+    let server = TestServer::start(store, &postiz);
+    for poll in [Login::poll, Login::poll_form] {
+        let login = Login::start(&server);
+        expect::page(&login.approve(&mut Browser::new(), "ada").answer, 200);
+        let answer = poll(&login, &server);
+        expect::json(&answer, 200);
+        let token = answer.json()["access_token"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        let expected = format!(
+            "{{\"access_token\":\"{token}\",\"token_type\":\"bearer\",\"api_url\":\"{}\",\
+             \"organization_id\":\"org-ada\",\"scope\":\"mcp:read mcp:write\"}}",
+            postiz.url()
+        );
+        assert_eq!(answer.text(), expected);
+        assert!(postiz.accepts(&token));
     }
 }
 
 #[test]
-fn what_postiz_left_out_is_null_or_left_out() {
+fn fields_that_postiz_left_out_are_null_or_left_out() {
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Embedded).postiz(&postiz);
     let setup = setup.var("POSTIZ_PUBLIC_API_URL", "https://public.example/api/");
-    let server = setup.start();
-    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+    let server = setup.start_for(&postiz);
     let bare = Response::json(201, &json!({"access_token": "pos_bare"}));
     postiz.misbehave("/oauth/token", Fault::Answer(bare));
     let login = Login::start(&server);
@@ -66,22 +68,19 @@ fn what_postiz_left_out_is_null_or_left_out() {
 }
 
 /// Also after the code was entered and the person is at Postiz.
-#[test]
-fn waiting_is_pending_in_both_dialects() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = TestServer::start(store, &postiz);
-        let (json, form) = (Login::start(&server), Login::start(&server));
-        expect::error(&json.poll(&server), 400, "authorization_pending");
-        json.reach_consent(&mut Browser::new(), "ada");
-        expect::error(&json.poll(&server), 400, "authorization_pending");
-        expect::error(&form.poll_form(&server), 400, "authorization_pending");
-    }
+fn waiting_login_is_pending_in_both_dialects(store: Store) {
+    let postiz = FakePostiz::start();
+    let server = TestServer::start(store, &postiz);
+    let (json, form) = (Login::start(&server), Login::start(&server));
+    expect::error(&json.poll(&server), 400, "authorization_pending");
+    json.reach_consent(&mut Browser::new(), "ada");
+    expect::error(&json.poll(&server), 400, "authorization_pending");
+    expect::error(&form.poll_form(&server), 400, "authorization_pending");
 }
 
 /// An early poll is told so, in the dialect that knows the word; each time the interval grows by 5 s.
 #[test]
-fn polling_too_soon() {
+fn poll_that_comes_too_soon_is_slowed_down() {
     let server = TestServer::setup(Store::Embedded).start();
     let (npm, calm, hasty) = (
         Login::start(&server),
@@ -101,33 +100,26 @@ fn polling_too_soon() {
     expect::error(&hasty.poll_form(&server), 400, "slow_down");
 }
 
-/// Nobody is told to slow down when there is something to hear.
-#[test]
-fn an_early_poll_hears_what_is_ready() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = TestServer::start(store, &postiz);
-        let (done, denied) = (Login::start(&server), Login::start(&server));
-        done.poll_form(&server);
-        done.approve(&mut Browser::new(), "ada");
-        expect::json(&done.poll_form(&server), 200);
+/// `slow_down` is sent only while the login is pending.
+fn early_poll_gets_what_is_ready(store: Store) {
+    let postiz = FakePostiz::start();
+    let server = TestServer::start(store, &postiz);
+    let (done, denied) = (Login::start(&server), Login::start(&server));
+    done.poll_form(&server);
+    done.approve(&mut Browser::new(), "ada");
+    expect::json(&done.poll_form(&server), 200);
 
-        denied.poll_form(&server);
-        let mut browser = Browser::new();
-        let page = browser.open(
-            denied.start["verification_uri_complete"]
-                .as_str()
-                .expect("an address"),
-        );
-        browser.press(&page, "action", "deny");
-        expect::error(&denied.poll_form(&server), 400, "access_denied");
-        expect::error(&denied.poll(&server), 400, "access_denied");
-    }
+    denied.poll_form(&server);
+    let mut browser = Browser::new();
+    let page = browser.open(denied.link());
+    browser.press(&page, "action", "deny");
+    expect::error(&denied.poll_form(&server), 400, "access_denied");
+    expect::error(&denied.poll(&server), 400, "access_denied");
 }
 
 /// For at least 15 minutes after the expiry, also from another instance and after a restart.
 #[test]
-fn an_expired_code_says_so_for_a_while() {
+fn expired_code_says_so_for_a_while() {
     let database = Cluster::shared().database();
     let setup = TestServer::setup(Store::Embedded).database(&database);
     let server = setup.start();
@@ -146,37 +138,34 @@ fn an_expired_code_says_so_for_a_while() {
     expect::error(&login.poll(&setup.start()), 400, "expired_token");
 }
 
-#[test]
-fn unknown_and_redeemed_codes() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = TestServer::start(store, &postiz);
-        let redeemed = Login::start(&server);
-        redeemed.approve(&mut Browser::new(), "ada");
-        expect::json(&redeemed.poll(&server), 200);
-        expect::error(&redeemed.outcome(&server), 400, "invalid_device_code");
-        let upper = redeemed.device_code().to_uppercase();
-        for code in [
-            redeemed.device_code(),
-            UNKNOWN,
-            "x",
-            "a b",
-            "0",
-            "' OR 1=1 --",
-            upper.as_str(),
-        ] {
-            let answer = post(&server, JSON, json!({"device_code": code}).to_string());
-            expect::error(&answer, 400, "invalid_device_code");
-            let encoded = code.replace(' ', "+");
-            let answer = post(&server, FORM, format!("{GRANT}&device_code={encoded}"));
-            expect::error(&answer, 400, "invalid_grant");
-        }
+fn unknown_and_redeemed_codes(store: Store) {
+    let postiz = FakePostiz::start();
+    let server = TestServer::start(store, &postiz);
+    let redeemed = Login::start(&server);
+    redeemed.approve(&mut Browser::new(), "ada");
+    expect::json(&redeemed.poll(&server), 200);
+    expect::error(&redeemed.outcome(&server), 400, "invalid_device_code");
+    let upper = redeemed.device_code().to_uppercase();
+    for code in [
+        redeemed.device_code(),
+        UNKNOWN,
+        "x",
+        "a b",
+        "0",
+        "' OR 1=1 --",
+        upper.as_str(),
+    ] {
+        let answer = post(&server, JSON, json!({"device_code": code}).to_string());
+        expect::error(&answer, 400, "invalid_device_code");
+        let encoded = code.replace(' ', "+");
+        let answer = post(&server, FORM, format!("{GRANT}&device_code={encoded}"));
+        expect::error(&answer, 400, "invalid_grant");
     }
 }
 
 /// The dialect is what `Content-Type` says; without one, what the first non-blank byte says.
 #[test]
-fn which_dialect() {
+fn content_type_or_body_makes_the_dialect() {
     let server = TestServer::setup(Store::Embedded).start();
     let json = json!({"device_code": UNKNOWN}).to_string();
     let form = format!("{GRANT}&device_code={UNKNOWN}");
@@ -206,7 +195,7 @@ fn which_dialect() {
 }
 
 #[test]
-fn invalid_requests() {
+fn malformed_polls_are_invalid_requests() {
     let server = TestServer::setup(Store::Embedded).start();
     let code = Login::start(&server).device_code().to_owned();
     let json_bodies: Vec<Vec<u8>> = [
@@ -307,7 +296,7 @@ fn other_grant_types_are_unsupported() {
 
 /// Every answer is one JSON object and nothing else, so that no client trips over it.
 #[test]
-fn an_error_is_one_object() {
+fn error_is_one_object() {
     let server = TestServer::setup(Store::Embedded).start();
     let answer = post(&server, JSON, "{}");
     let text = answer.text();

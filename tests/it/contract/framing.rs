@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
 use crate::support::{Connection, Login, Store, TestServer, expect};
 
 /// A request head with these headers, and what follows it.
@@ -20,7 +18,7 @@ const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
 fn chunked_bodies_are_decoded() {
     let server = TestServer::setup(Store::Embedded).start();
     let login = Login::start(&server);
-    let body = json!({"device_code": login.device_code()}).to_string();
+    let body = login.poll_body().to_string();
     let (left, right) = body.split_at(20);
     let mut connection = Connection::open(server.address);
     for chunks in [

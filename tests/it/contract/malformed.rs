@@ -1,5 +1,7 @@
 //! "No request, however malformed, may yield a 5xx, a panic, a hang or a dropped process."
 
+use std::time::Duration;
+
 use crate::fake_postiz::FakePostiz;
 use crate::support::{Connection, Login, Store, TestServer, expect};
 
@@ -58,7 +60,11 @@ fn odd_targets() {
 
 #[test]
 fn odd_request_lines_and_heads() {
-    let server = TestServer::setup(Store::Embedded).start();
+    // Some of them wait for more.
+    let setup = TestServer::setup(Store::Embedded);
+    let server = setup
+        .time(|times| times.request = Duration::from_secs(1))
+        .start();
     for request in [
         &b"GET / HTTP/9.9\r\nHost: a\r\n\r\n"[..],
         b"GET /nothing\r\n\r\n",

@@ -3,20 +3,18 @@
 use serde_json::json;
 
 use crate::fake_postiz::FakePostiz;
-use crate::support::server::BOTH_STORES;
 use crate::support::{Browser, Connection, Login, Store, TestServer, expect};
 
-#[test]
-fn health_and_readiness() {
-    for store in BOTH_STORES {
-        let server = TestServer::setup(store).start();
-        let health = server.get("/health");
-        expect::json(&health, 200);
-        assert_eq!(health.text(), r#"{"status":"ok"}"#);
-        let ready = server.get("/ready");
-        expect::json(&ready, 200);
-        assert_eq!(ready.text(), r#"{"status":"ready"}"#);
-    }
+on_each_store!(health_and_readiness,);
+
+fn health_and_readiness(store: Store) {
+    let server = TestServer::setup(store).start();
+    let health = server.get("/health");
+    expect::json(&health, 200);
+    assert_eq!(health.text(), r#"{"status":"ok"}"#);
+    let ready = server.get("/ready");
+    expect::json(&ready, 200);
+    assert_eq!(ready.text(), r#"{"status":"ready"}"#);
 }
 
 #[test]
@@ -63,7 +61,7 @@ fn metadata_with_a_path() {
 }
 
 #[test]
-fn the_root_leads_to_the_form() {
+fn root_redirects_to_the_form() {
     for (server_url, location) in [
         ("", "/device/verify"),
         ("http://a.example/cli-auth", "/cli-auth/device/verify"),
@@ -181,7 +179,7 @@ fn unknown_paths() {
 
 /// A proxy may strip the path or not: either way a whole login works, and every link carries it.
 #[test]
-fn a_login_under_a_path() {
+fn login_works_under_a_path() {
     for prefix in ["", "/cli-auth"] {
         let postiz = FakePostiz::start();
         let server = TestServer::setup(Store::Embedded)
@@ -204,7 +202,7 @@ fn a_login_under_a_path() {
             end.url
                 .starts_with("http://auth.example/cli-auth/device/callback?")
         );
-        let body = json!({"device_code": login.device_code()});
+        let body = login.poll_body();
         expect::json(
             &server.post_json(&format!("{prefix}/device/token"), &body),
             200,

@@ -3,20 +3,20 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use postiz::server::times::Times;
 use serde_json::json;
 
 use crate::fake_postiz::FakePostiz;
 use crate::support::{Browser, Cluster, Login, Store, TestServer, eventually, expect};
 
 #[test]
-fn every_endpoint_without_its_database() {
+fn endpoints_answer_without_their_database() {
     let cluster = Cluster::start_new();
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Embedded)
         .postiz(&postiz)
         .database(&cluster.database());
-    let server = setup.start();
-    postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
+    let server = setup.start_for(&postiz);
     let login = Login::start(&server);
     let mut browser = Browser::new();
     let redirect = login.consent(&mut browser, "ada");
@@ -58,17 +58,25 @@ fn every_endpoint_without_its_database() {
     expect::json(&login.poll(&server), 200);
 }
 
-/// Readiness is known within 2 s; no request waits for much longer on a database that is silent.
+/// A start, readiness and other requests each wait for so long.
+const SHORT: Times = Times {
+    ping: Duration::from_millis(500),
+    handler: Duration::from_secs(2),
+    monitor_handler: Duration::from_secs(1),
+    ..Times::DEFAULT
+};
+
+/// Readiness is known in its time; no request waits for much longer on a database that is silent.
 #[track_caller]
-fn assert_silence_is_endured(server: &TestServer) {
+fn assert_silence_is_timed_out(server: &TestServer) {
     let timed = |limit: u64, act: &dyn Fn()| {
         let start = Instant::now();
         act();
         let took = start.elapsed();
         assert!(took < Duration::from_secs(limit), "it took {took:?}");
     };
-    timed(4, &|| expect::json(&server.get("/ready"), 503));
-    timed(6, &|| {
+    timed(3, &|| expect::json(&server.get("/ready"), 503));
+    timed(4, &|| {
         expect::unavailable(&server.post_json("/device/code", &json!({})))
     });
     timed(1, &|| expect::json(&server.get("/health"), 200));
@@ -76,23 +84,27 @@ fn assert_silence_is_endured(server: &TestServer) {
 
 /// A database that takes connections and then says nothing, from the start.
 #[test]
-fn a_database_that_never_answers() {
+fn database_that_never_answers_is_timed_out() {
     let mute = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = mute.local_addr().expect("it is bound").port();
     let url = format!("postgres://u:p@127.0.0.1:{port}/x?sslmode=disable");
-    let setup = TestServer::setup(Store::Embedded).var("DATABASE_URL", &url);
-    assert_silence_is_endured(&setup.start());
+    let setup = TestServer::setup(Store::Embedded)
+        .var("DATABASE_URL", &url)
+        .times(&SHORT);
+    assert_silence_is_timed_out(&setup.start());
 }
 
 /// A database that falls silent in the middle, on connections that are open.
 #[test]
-fn a_database_that_falls_silent() {
+fn database_that_falls_silent_is_timed_out() {
     let cluster = Cluster::start_new();
-    let setup = TestServer::setup(Store::Embedded).database(&cluster.database());
+    let setup = TestServer::setup(Store::Embedded)
+        .database(&cluster.database())
+        .times(&SHORT);
     let server = setup.start();
     let login = Login::start(&server);
     cluster.control("freeze");
-    assert_silence_is_endured(&server);
+    assert_silence_is_timed_out(&server);
     expect::unavailable(&login.poll(&server));
     cluster.control("thaw");
     eventually("the server has found its database again", || {

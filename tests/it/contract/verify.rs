@@ -3,7 +3,6 @@
 use serde_json::json;
 
 use crate::fake_postiz::FakePostiz;
-use crate::support::server::BOTH_STORES;
 use crate::support::{Browser, Login, Store, TestServer, expect};
 
 fn value_of_code_field(page: &crate::support::Page) -> String {
@@ -17,7 +16,7 @@ fn value_of_code_field(page: &crate::support::Page) -> String {
 
 /// The short address alone is enough.
 #[test]
-fn a_cold_browser_finds_an_empty_form() {
+fn new_browser_gets_an_empty_form() {
     let server = TestServer::setup(Store::Embedded).start();
     let mut browser = Browser::new();
     let page = browser.open(&format!("{}/device/verify", server.public_url));
@@ -26,50 +25,49 @@ fn a_cold_browser_finds_an_empty_form() {
     assert_eq!(page.answer.headers_named("set-cookie").len(), 1);
 }
 
+on_each_store!(live_code_is_shown_with_who_asked,);
+
 /// Arriving with the code, the user sees who asks and has a way out; nothing happens by itself.
-#[test]
-fn a_live_code_is_shown_with_who_asked() {
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = TestServer::start(store, &postiz);
-        let agent = "postiz-rust/9.8.7 (linux x86_64)";
-        let headers = [("User-Agent", agent), ("X-Forwarded-For", "198.51.100.23")];
-        let codes = server.send("POST", "/device/code", &headers, b"").json();
-        let login = Login { start: codes };
-        let code = login.user_code();
-        let mut browser = Browser::new();
-        for parameter in ["user_code", "code"] {
-            let url = format!("{}/device/verify?{parameter}={code}", server.public_url);
-            let page = browser.open(&url);
-            expect::page(&page.answer, 200);
-            let html = page.html();
-            assert_eq!(value_of_code_field(&page), code);
-            assert!(
-                html.contains("calls itself postiz-rust/9.8.7 (linux x86_64)"),
-                "{html}"
-            );
-            assert!(html.contains("198.51.100.23"), "{html}");
-            let host = postiz.url().replace("http://", "");
-            assert!(html.contains(&host), "names Postiz' host: {html}");
-            assert!(
-                html.contains("localhost"),
-                "names this server's host: {html}"
-            );
-            assert!(html.contains("terminal"), "{html}");
-            let buttons = page.form().buttons;
-            assert!(
-                buttons.contains(&("action".to_owned(), "deny".to_owned())),
-                "{buttons:?}"
-            );
-            assert_eq!(buttons.len(), 2, "go on and refuse: {buttons:?}");
-        }
-        expect::error(&login.poll(&server), 400, "authorization_pending");
+fn live_code_is_shown_with_who_asked(store: Store) {
+    let postiz = FakePostiz::start();
+    let server = TestServer::start(store, &postiz);
+    let agent = "postiz-rust/9.8.7 (linux x86_64)";
+    let headers = [("User-Agent", agent), ("X-Forwarded-For", "198.51.100.23")];
+    let codes = server.send("POST", "/device/code", &headers, b"").json();
+    let login = Login { start: codes };
+    let code = login.user_code();
+    let mut browser = Browser::new();
+    for parameter in ["user_code", "code"] {
+        let url = format!("{}/device/verify?{parameter}={code}", server.public_url);
+        let page = browser.open(&url);
+        expect::page(&page.answer, 200);
+        let html = page.html();
+        assert_eq!(value_of_code_field(&page), code);
+        assert!(
+            html.contains("calls itself postiz-rust/9.8.7 (linux x86_64)"),
+            "{html}"
+        );
+        assert!(html.contains("198.51.100.23"), "{html}");
+        let host = postiz.url().replace("http://", "");
+        assert!(html.contains(&host), "names Postiz' host: {html}");
+        assert!(
+            html.contains("localhost"),
+            "names this server's host: {html}"
+        );
+        assert!(html.contains("terminal"), "{html}");
+        let buttons = page.form().buttons;
+        assert!(
+            buttons.contains(&("action".to_owned(), "deny".to_owned())),
+            "{buttons:?}"
+        );
+        assert_eq!(buttons.len(), 2, "go on and refuse: {buttons:?}");
     }
+    expect::error(&login.poll(&server), 400, "authorization_pending");
 }
 
 /// A stranger cannot say whose address it is.
 #[test]
-fn only_proxies_speak_for_others() {
+fn forwarded_addresses_count_from_proxies_alone() {
     for (trusted, shown) in [
         ("none", "127.0.0.1"),
         ("10.0.0.0/8", "127.0.0.1"),
@@ -95,7 +93,7 @@ fn only_proxies_speak_for_others() {
 }
 
 #[test]
-fn the_code_in_the_address_is_forgiven_its_form() {
+fn code_in_the_address_is_forgiven_its_form() {
     let server = TestServer::setup(Store::Embedded).start();
     let login = Login::start(&server);
     let code = login.user_code();
@@ -117,7 +115,7 @@ fn the_code_in_the_address_is_forgiven_its_form() {
 }
 
 #[test]
-fn a_code_that_is_not_live_only_fills_the_field() {
+fn code_that_is_not_live_only_fills_the_field() {
     let server = TestServer::setup(Store::Embedded).start();
     let url = format!("{}/device/verify", server.public_url);
     let page = Browser::new().open(&format!("{url}?user_code=wdjbmjht"));
@@ -173,20 +171,16 @@ fn referrer_policies() {
     let login = Login::start(&server);
     let mut browser = Browser::new();
     let form = browser.open(&format!("{}/device/verify", server.public_url));
-    let live = browser.open(
-        login.start["verification_uri_complete"]
-            .as_str()
-            .expect("an address"),
-    );
+    let live = browser.open(login.link());
     let wrong = browser.submit(&form, &[("user_code", "WDJB-MJHT")]);
-    let lost = browser.open(&format!("{}/device/callback", server.public_url));
+    let unknown = browser.open(&format!("{}/device/callback", server.public_url));
     let signed_in = login.approve(&mut browser, "ada");
     let root = browser.open(&server.public_url);
     for (page, policy) in [
         (form, "same-origin"),
         (live, "same-origin"),
         (wrong, "same-origin"),
-        (lost, "no-referrer"),
+        (unknown, "no-referrer"),
         (signed_in, "no-referrer"),
         (root, "no-referrer"),
     ] {
@@ -226,17 +220,13 @@ fn pages_need_nothing_from_elsewhere() {
 }
 
 #[test]
-fn the_device_code_is_on_no_page() {
+fn device_code_is_on_no_page() {
     let postiz = FakePostiz::start();
     let server = TestServer::start(Store::Embedded, &postiz);
     let login = Login::start(&server);
     let mut browser = Browser::new();
     let secret = login.device_code().to_owned();
-    let page = browser.open(
-        login.start["verification_uri_complete"]
-            .as_str()
-            .expect("an address"),
-    );
+    let page = browser.open(login.link());
     let redirect = login.consent(&mut browser, "ada");
     let end = browser.follow(&redirect);
     for page in [page, redirect, end] {

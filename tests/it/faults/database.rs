@@ -1,22 +1,21 @@
 //! PostgreSQL restarts, crashes, hangs, loses connections, turns read-only, or cannot be reached.
 
-use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use postiz::server::codes::{DeviceCode, UserCode};
 use postiz::server::login::Starter;
 use postiz::server::store::{Key, NewLogin, apply};
+use postiz::server::times::Times;
 use serde_json::json;
 
 use crate::fake_postiz::{Delivery, FakePostiz, Fault, Gate};
-use crate::faults::{OnTheWay, start};
 use crate::pooler::{log_in, store};
+use crate::support::login::OnTheWay;
 use crate::support::postgres::PASSWORD;
+use crate::support::relay::Relay;
 use crate::support::{
     Cluster, Connection, Database, Login, Store, TestServer, at_once, eventually, expect,
 };
@@ -40,7 +39,7 @@ impl Scene {
         let setup = variables
             .iter()
             .fold(setup, |setup, (name, value)| setup.var(name, value));
-        let server = start(&setup, &postiz);
+        let server = setup.start_for(&postiz);
         Scene {
             cluster,
             database,
@@ -49,7 +48,7 @@ impl Scene {
         }
     }
 
-    /// Polls hear "come again" in the form that the npm CLI takes for a hiccup; the process lives.
+    /// Polls get 503 in the form that the npm CLI retries; the process goes on.
     #[track_caller]
     fn assert_is_out_of_order(&self, login: &Login) {
         expect::unavailable(&login.poll(&self.server));
@@ -60,7 +59,7 @@ impl Scene {
 
 /// An administrator's restart, a crash, and the end of all its processes at once.
 #[test]
-fn it_is_stopped_and_started_again() {
+fn database_is_stopped_and_started_again() {
     let scene = Scene::new(&[]);
     for end in ["stop", "kill", "sigkill"] {
         let mut on_the_way = OnTheWay::new(&scene.server, "ada");
@@ -74,7 +73,7 @@ fn it_is_stopped_and_started_again() {
 
 /// Nobody even notices: each statement that finds its connection dead is tried again on a new one.
 #[test]
-fn its_connections_are_terminated() {
+fn terminated_connections_are_replaced() {
     let scene = Scene::new(&[]);
     let mut administrator = scene.database.connect();
     let mut terminate = || {
@@ -98,7 +97,7 @@ fn its_connections_are_terminated() {
 
 /// As after a fail-over, when the server is still connected to what is a standby now.
 #[test]
-fn it_turns_read_only() {
+fn database_that_turns_read_only_answers_503() {
     let scene = Scene::new(&[]);
     let set = |value: &str| {
         let alter = format!("ALTER SYSTEM SET default_transaction_read_only = {value}");
@@ -136,7 +135,7 @@ fn it_turns_read_only() {
         400,
         "authorization_pending",
     );
-    expect::page(&on_the_way.browser.follow(&on_the_way.redirect).answer, 503);
+    expect::page(&on_the_way.arrive(), 503);
     assert!(
         scene.postiz.requests_to("/oauth/token").is_empty(),
         "the code is not spent"
@@ -210,7 +209,7 @@ fn read_only_database_is_not_ready() {
 
 /// As the next version's migration does: what a prepared statement yields is of another type suddenly.
 #[test]
-fn its_table_is_altered_and_no_request_fails() {
+fn altered_table_fails_no_request() {
     let database = Cluster::shared().database();
     let server = TestServer::setup(Store::Embedded)
         .database(&database)
@@ -248,7 +247,7 @@ fn its_table_is_altered_and_no_request_fails() {
 /// Between a step's reading and its writing the database is restored from a dump, or another host takes over: the row is
 /// another one then, and the step is done once more.
 #[test]
-fn it_is_restored_or_replaced_in_the_middle_of_a_login() {
+fn database_restored_or_replaced_in_a_login_repeats_the_step() {
     let database = Cluster::shared().database();
     assert_step_is_repeated(&database.url(), || dump_and_restore(&database, &database));
 
@@ -303,7 +302,7 @@ fn dump_and_restore(from: &Database, to: &Database) {
 /// Every statement waits for a lock that somebody else holds: each gives up after 2 s, and so do those without a
 /// connection; what needs no database does not wait for them.
 #[test]
-fn its_statements_hang() {
+fn hanging_statements_time_out() {
     let scene = Scene::new(&[("DATABASE_POOL_SIZE", "4")]);
     let mut on_the_way = OnTheWay::new(&scene.server, "ada");
     let mut locker = scene.database.connect();
@@ -345,17 +344,17 @@ fn its_statements_hang() {
     on_the_way.assert_goes_on(&scene.server);
 }
 
-/// Its port is closed for 20 s, and one login is just being exchanged: Postiz has spent the code, so the token is kept
+/// Its port is closed for longer than any other request may take, and one login is just being exchanged: Postiz has spent the code, so the token is kept
 /// in hand until it can be stored.
 #[test]
-fn its_port_is_closed_for_a_while() {
+fn exchanged_token_outlives_an_outage() {
     let (cluster, postiz) = (Cluster::start_new(), FakePostiz::start());
     let database = cluster.database();
-    let mut door = Door::to(database.address());
+    let mut relay = Relay::to(database.address());
     let setup = TestServer::setup(Store::Embedded)
         .postiz(&postiz)
-        .database(&database.behind(door.port()));
-    let server = start(&setup, &postiz);
+        .database(&database.behind(relay.port()));
+    let server = setup.start_for(&postiz);
     let mut on_the_way = OnTheWay::new(&server, "ada");
     let exchanging = OnTheWay::new(&server, "bob");
     let gate = Gate::default();
@@ -374,99 +373,20 @@ fn its_port_is_closed_for_a_while() {
         postiz.requests_to("/oauth/token").len() == 1
     });
 
-    door.close();
+    relay.close();
     gate.open();
     let closed = Instant::now();
-    while closed.elapsed() < Duration::from_secs(19) {
+    while closed.elapsed() < Times::DEFAULT.handler + Duration::from_secs(2) {
         expect::unavailable(&on_the_way.login.poll(&server));
         expect::unavailable(&exchanging.login.poll_form(&server));
         expect::json(&server.get("/health"), 200);
         expect::json(&server.get("/ready"), 503);
         // An outage lasts; polling on through it is what clients do.
-        thread::sleep(Duration::from_secs(1));
+        thread::sleep(Duration::from_millis(500));
     }
-    door.open().expect("its port is still free");
+    relay.open();
     on_the_way.assert_goes_on(&server);
     expect::page(&callback.answer(), 200);
     expect::json(&exchanging.login.outcome(&server), 200);
     assert!(!server.log().contains("token lost"), "{}", server.log());
-}
-
-/// A TCP proxy whose port can be closed, with all connections through it, and opened again.
-struct Door {
-    address: SocketAddr,
-    behind: SocketAddr,
-    passing: Arc<Mutex<Passing>>,
-}
-
-#[derive(Default)]
-struct Passing {
-    closed: bool,
-    streams: Vec<TcpStream>,
-}
-
-impl Door {
-    fn to(behind: SocketAddr) -> Door {
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut door = Door {
-            address,
-            behind,
-            passing: Arc::default(),
-        };
-        door.open().expect("a free port");
-        door
-    }
-
-    fn port(&self) -> u16 {
-        self.address.port()
-    }
-
-    fn open(&mut self) -> io::Result<()> {
-        let listener = TcpListener::bind(self.address)?;
-        self.address = listener.local_addr()?;
-        self.passing = Arc::default();
-        let (behind, passing) = (self.behind, Arc::clone(&self.passing));
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let mut passing = passing.lock().expect("no other panics");
-                if passing.closed {
-                    return;
-                }
-                let Ok(onward) = TcpStream::connect(behind) else {
-                    continue;
-                };
-                for (from, to) in [(&stream, &onward), (&onward, &stream)] {
-                    let halves = from
-                        .try_clone()
-                        .and_then(|from| Ok((from, to.try_clone()?)));
-                    let (mut from, mut to) = halves.expect("descriptors");
-                    // Ends with its connection.
-                    thread::spawn(move || io::copy(&mut from, &mut to));
-                }
-                passing.streams.extend([stream, onward]);
-            }
-        });
-        Ok(())
-    }
-
-    fn close(&mut self) {
-        {
-            let mut passing = self.passing.lock().expect("no other panics");
-            passing.closed = true;
-            for stream in passing.streams.drain(..) {
-                stream.shutdown(Shutdown::Both).ok();
-            }
-        }
-        // Wakes the thread, which ends and closes the port.
-        TcpStream::connect(self.address).ok();
-        eventually("the port is closed", || {
-            TcpStream::connect(self.address).is_err()
-        });
-    }
-}
-
-impl Drop for Door {
-    fn drop(&mut self) {
-        self.close();
-    }
 }

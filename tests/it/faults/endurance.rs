@@ -15,16 +15,15 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::fake_postiz::FakePostiz;
-use crate::faults::{OnTheWay, start};
 use crate::support::frozen::Frozen;
 use crate::support::http;
+use crate::support::login::OnTheWay;
 use crate::support::people::{self, assert_token, log_in, log_in_at_once, log_in_through};
 use crate::support::process::{
     leave_descriptors, raise_own_limit, set_limit, thread_names, threads,
 };
 use crate::support::proxies::{Kind, Proxy, free_port};
 use crate::support::relay::Relay;
-use crate::support::server::BOTH_STORES;
 use crate::support::sockets::{connect_from, reset};
 use crate::support::{
     Answer, Browser, Cluster, Connection, Database, Login, Store, TestServer, at_once, eventually,
@@ -36,6 +35,16 @@ const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
 const LATE: Duration = Duration::from_secs(2);
 const POOL_SIZE: i64 = 8;
 
+/// What clients wait for at the most while a database is frozen.
+const SHORT: Times = Times {
+    handler: Duration::from_millis(3_500),
+    monitor_handler: Duration::from_millis(1_700),
+    callback_handler: Duration::from_secs(6),
+    follower: Duration::from_secs(3),
+    hung: Duration::from_secs(4),
+    ..Times::DEFAULT
+};
+
 /// A server on a cluster of its own, with a pool of [`POOL_SIZE`].
 struct Scene {
     cluster: Cluster,
@@ -45,15 +54,15 @@ struct Scene {
 }
 
 impl Scene {
-    fn new() -> Scene {
+    fn new(times: &Times) -> Scene {
         let (cluster, postiz) = (Cluster::start_new(), FakePostiz::start());
         let database = cluster.database();
         let setup = TestServer::setup(Store::Embedded)
             .postiz(&postiz)
             .database(&database)
             .var("DATABASE_POOL_SIZE", &POOL_SIZE.to_string())
-            .var("LIMIT_CALLBACKS_PER_MINUTE", "0");
-        let server = start(&setup, &postiz);
+            .times(times);
+        let server = setup.start_for(&postiz);
         Scene {
             cluster,
             database,
@@ -109,7 +118,7 @@ fn median(times: &mut [Duration]) -> Duration {
 /// not wait for it; and afterwards no thread and no connection of the pool is missing.
 #[test]
 fn frozen_database_holds_up_nobody_and_nothing() {
-    let scene = Scene::new();
+    let scene = Scene::new(&SHORT);
     let (server, postiz) = (&scene.server, &scene.postiz);
     let threads_before = threads(&server.child);
     log_in_at_once(server, postiz, 16);
@@ -117,14 +126,14 @@ fn frozen_database_holds_up_nobody_and_nothing() {
     let mut on_the_way = OnTheWay::new(server, &people::name());
     let polling = Login::start(server);
     let mut browser = Browser::new();
-    let confirm_page = browser.open(polling.start["verification_uri_complete"].as_str().unwrap());
+    let confirm_page = browser.open(polling.link());
     expect::page(&confirm_page.answer, 200);
 
     let frozen = Frozen::new(&scene.cluster);
     let waiting = AtomicUsize::new(0);
     let mut health = Vec::new();
-    // What it asks, how it is answered, and within how many seconds.
-    let ask = |limit_s: u64, ask: &(dyn Fn() -> Answer + Sync), check: fn(&Answer)| {
+    // What it asks, how it is answered, and within which time.
+    let ask = |limit: Duration, ask: &(dyn Fn() -> Answer + Sync), check: fn(&Answer)| {
         for _ in 0..4 {
             waiting.fetch_add(1, Ordering::SeqCst);
         }
@@ -137,10 +146,7 @@ fn frozen_database_holds_up_nobody_and_nothing() {
             took
         });
         let most = times.into_iter().max().unwrap();
-        assert!(
-            most < Duration::from_secs(limit_s) + LATE,
-            "{limit_s}: {most:?}"
-        );
+        assert!(most < limit + LATE, "{limit:?}: {most:?}");
     };
     thread::scope(|scope| {
         let ask = &ask;
@@ -150,13 +156,13 @@ fn frozen_database_holds_up_nobody_and_nothing() {
         });
         let codes = || server.post_json("/device/code", &json!({}));
         let confirm = || browser.clone().submit(confirm_page, &[]).answer;
-        scope.spawn(move || ask(5, &codes, program));
-        scope.spawn(move || ask(5, &|| polling.poll(server), program));
-        scope.spawn(move || ask(5, &|| polling.poll_form(server), program));
-        scope.spawn(move || ask(5, &|| look_up(server), person));
-        scope.spawn(move || ask(5, &confirm, person));
+        scope.spawn(move || ask(SHORT.handler, &codes, program));
+        scope.spawn(move || ask(SHORT.handler, &|| polling.poll(server), program));
+        scope.spawn(move || ask(SHORT.handler, &|| polling.poll_form(server), program));
+        scope.spawn(move || ask(SHORT.handler, &|| look_up(server), person));
+        scope.spawn(move || ask(SHORT.handler, &confirm, person));
         scope.spawn(move || {
-            ask(2, &|| server.get("/ready"), |answer| {
+            ask(SHORT.monitor_handler, &|| server.get("/ready"), |answer| {
                 expect::json(answer, 503)
             })
         });
@@ -194,29 +200,24 @@ fn frozen_database_holds_up_nobody_and_nothing() {
 
 /// A callback may wait for Postiz, and so longest of all; yet not for ever.
 #[test]
-fn frozen_database_keeps_callbacks_for_their_43_s() {
-    let scene = Scene::new();
+fn frozen_database_keeps_callbacks_for_their_time() {
+    let scene = Scene::new(&SHORT);
     let mut people: Vec<_> = (0..12)
         .map(|_| OnTheWay::new(&scene.server, &people::name()))
         .collect();
-    // Answers take longer than the tests' clients wait.
     let ask = |person: &OnTheWay| {
         let mut connection = Connection::open(scene.server.address);
         connection.send(person.browser.get_bytes(&person.redirect.location()));
-        let answer = loop {
-            match connection.try_answer(true) {
-                Ok(answer) => break answer,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(error) => panic!("{error}"),
-            }
-        };
-        expect::page(&answer, 503);
+        expect::page(&connection.answer(), 503);
     };
     let frozen = Frozen::new(&scene.cluster);
     let begun = Instant::now();
     at_once(people.len(), |i| ask(&people[i]));
     let took = begun.elapsed();
-    assert!(took < Duration::from_secs(43) + LATE, "{took:?}");
+    assert!(
+        took >= SHORT.handler && took < SHORT.callback_handler + LATE,
+        "{took:?}"
+    );
     drop(frozen);
     eventually("it is ready again", || {
         scene.server.get("/ready").status == 200
@@ -243,8 +244,9 @@ fn silent_connections_to_the_database_are_replaced() {
     let setup = TestServer::setup(Store::Embedded)
         .postiz(&postiz)
         .database(&database.behind(relay.port()))
+        .times(&SHORT)
         .var("DATABASE_POOL_SIZE", "4");
-    let server = start(&setup, &postiz);
+    let server = setup.start_for(&postiz);
     log_in_at_once(&server, &postiz, 8);
     let polling = Login::start(&server);
     relay.forget_connections();
@@ -259,45 +261,47 @@ fn silent_connections_to_the_database_are_replaced() {
     log_in_at_once(&server, &postiz, 8);
 }
 
+on_each_store!(
+    requests_after_sigterm_are_answered_and_are_the_last,
+    moment_without_descriptors_costs_only_that_moment,
+);
+
 /// The limit on descriptors falls while connections open, and rises again.
-#[test]
-fn moment_without_descriptors_costs_only_that_moment() {
+fn moment_without_descriptors_costs_only_that_moment(store: Store) {
     raise_own_limit();
-    for store in BOTH_STORES {
-        let postiz = FakePostiz::start();
-        let server = TestServer::start(store, &postiz);
-        let mut on_the_way = OnTheWay::new(&server, &people::name());
-        let over = AtomicBool::new(false);
-        thread::scope(|scope| {
-            for _ in 0..16 {
-                scope.spawn(|| {
-                    while !over.load(Ordering::SeqCst) {
-                        // Some are refused; that is the point.
-                        let Ok(mut connection) = Connection::try_open(server.address) else {
-                            continue;
-                        };
-                        connection.try_send("POST /device/code HTTP/1.1\r\nHost: a\r\n\r\n");
-                        connection.try_answer(true).ok();
-                    }
-                });
-            }
-            for _ in 0..3 {
-                let before = server.log().matches("accept failed").count();
-                set_limit(&server.child, "nofile", "3:");
-                let begun = Instant::now();
-                eventually("it has no descriptors", || {
-                    // The line is written once in five seconds.
-                    let logged = server.log().matches("accept failed").count();
-                    logged > before || logged > 0 && begun.elapsed() > Duration::from_millis(300)
-                });
-                set_limit(&server.child, "nofile", "4096:");
-                eventually("it serves again", || server.get("/ready").status == 200);
-            }
-            over.store(true, Ordering::SeqCst);
-        });
-        on_the_way.assert_goes_on(&server);
-        log_in_at_once(&server, &postiz, 40);
-    }
+    let postiz = FakePostiz::start();
+    let server = TestServer::start(store, &postiz);
+    let mut on_the_way = OnTheWay::new(&server, &people::name());
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    // Some are refused; that is the point.
+                    let Ok(mut connection) = Connection::try_open(server.address) else {
+                        continue;
+                    };
+                    connection.try_send("POST /device/code HTTP/1.1\r\nHost: a\r\n\r\n");
+                    connection.try_answer(true).ok();
+                }
+            });
+        }
+        for _ in 0..3 {
+            let before = server.log().matches("accept failed").count();
+            set_limit(&server.child, "nofile", "3:");
+            let begun = Instant::now();
+            eventually("it has no descriptors", || {
+                // The line is written once in five seconds.
+                let logged = server.log().matches("accept failed").count();
+                logged > before || logged > 0 && begun.elapsed() > Duration::from_millis(300)
+            });
+            set_limit(&server.child, "nofile", "4096:");
+            eventually("it serves again", || server.get("/ready").status == 200);
+        }
+        over.store(true, Ordering::SeqCst);
+    });
+    on_the_way.assert_goes_on(&server);
+    log_in_at_once(&server, &postiz, 40);
 }
 
 /// A server of an unprivileged user, who may have 600 threads.
@@ -326,7 +330,7 @@ impl Unprivileged {
             .var("TRUSTED_PROXIES", "none")
             .var("LIMIT_CALLBACKS_PER_MINUTE", "0")
             .limited(&as_user);
-        let server = start(&setup, &postiz);
+        let server = setup.start_for(&postiz);
         let log = server.log();
         assert!(log.contains("few threads limit=600"), "{log}");
         Unprivileged {
@@ -411,7 +415,7 @@ fn exchange_without_a_thread_leaves_its_login_open() {
 /// PostgreSQL restarts, and there are no descriptors to connect to it again, at which its client library panics.
 #[test]
 fn database_restart_without_descriptors_leaks_no_slot() {
-    let scene = Scene::new();
+    let scene = Scene::new(&Times::DEFAULT);
     let server = &scene.server;
     let mut on_the_way = OnTheWay::new(server, &people::name());
     // Connections that are open before, since no new one can be accepted meanwhile.
@@ -423,7 +427,7 @@ fn database_restart_without_descriptors_leaks_no_slot() {
             client
         })
         .collect();
-    let body = json!({"device_code": on_the_way.login.device_code()}).to_string();
+    let body = on_the_way.login.poll_body().to_string();
     let poll = format!(
         "POST /device/token HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
@@ -486,69 +490,61 @@ fn janitor_outlives_a_panic() {
 }
 
 /// What comes on open connections after SIGTERM is answered, and ends them; `/ready` says why.
-#[test]
-fn requests_after_sigterm_are_answered_and_are_the_last() {
-    at_once(BOTH_STORES.len(), |i| {
-        let store = BOTH_STORES[i];
-        let postiz = FakePostiz::start();
-        let setup = TestServer::setup(store)
-            .postiz(&postiz)
-            .var("STOP_DELAY", "2");
-        let mut server = start(&setup, &postiz);
-        let mut on_the_way = OnTheWay::new(&server, &people::name());
-        let done = {
-            let login = Login::start(&server);
-            expect::page(
-                &login.approve(&mut Browser::new(), &people::name()).answer,
-                200,
-            );
-            login
-        };
-        let mut open: Vec<_> = (0..5)
-            .map(|_| {
-                let mut connection = Connection::open(server.address);
-                connection.send(HEALTH);
-                assert_eq!(connection.answer().status, 200);
-                connection
-            })
-            .collect();
-        let mut last = |request: Vec<u8>| {
-            let mut connection = open.pop().expect("there are enough");
-            // Without the word that ends the connection anyway.
-            let request = String::from_utf8(request).unwrap();
-            connection.send(request.replace("Connection: close\r\n", ""));
-            let answer = connection.answer();
-            assert_eq!(answer.header("connection"), Some("close"), "{answer:?}");
-            assert_eq!(connection.rest().expect("it is closed"), b"");
-            answer
-        };
-        let poll = |login: &Login| {
-            let body = json!({"device_code": login.device_code()}).to_string();
-            let headers = [("Content-Type", "application/json")];
-            http::request("POST", "/device/token", &headers, body.as_bytes())
-        };
-        let assert_stopping = |answer: &Answer| {
-            expect::json(answer, 503);
-            assert_eq!(answer.json(), json!({"status": "stopping"}));
-        };
+fn requests_after_sigterm_are_answered_and_are_the_last(store: Store) {
+    let postiz = FakePostiz::start();
+    let setup = TestServer::setup(store)
+        .postiz(&postiz)
+        .var("STOP_DELAY", "2");
+    let mut server = setup.start_for(&postiz);
+    let mut on_the_way = OnTheWay::new(&server, &people::name());
+    let done = {
+        let login = Login::start(&server);
+        expect::page(
+            &login.approve(&mut Browser::new(), &people::name()).answer,
+            200,
+        );
+        login
+    };
+    let mut open: Vec<_> = (0..5)
+        .map(|_| {
+            let mut connection = Connection::open(server.address);
+            connection.send(HEALTH);
+            assert_eq!(connection.answer().status, 200);
+            connection
+        })
+        .collect();
+    let mut last = |request: Vec<u8>| {
+        let mut connection = open.pop().expect("there are enough");
+        // Without the word that ends the connection anyway.
+        let request = String::from_utf8(request).unwrap();
+        connection.send(request.replace("Connection: close\r\n", ""));
+        let answer = connection.answer();
+        assert_eq!(answer.header("connection"), Some("close"), "{answer:?}");
+        assert_eq!(connection.rest().expect("it is closed"), b"");
+        answer
+    };
+    let poll = |login: &Login| login.poll_bytes();
+    let assert_stopping = |answer: &Answer| {
+        expect::json(answer, 503);
+        assert_eq!(answer.json(), json!({"status": "stopping"}));
+    };
 
-        server.signal("TERM");
-        eventually("it stops", || server.get("/ready").status == 503);
-        // New connections are taken for the two seconds of STOP_DELAY.
-        assert_stopping(&server.get("/ready"));
-        expect::json(&server.get("/health"), 200);
-        expect::page(&on_the_way.browser.follow(&on_the_way.redirect).answer, 200);
-        assert_stopping(&last(http::request("GET", "/ready", &[], b"")));
-        let started = last(http::request("POST", "/device/code", &[], b""));
-        expect::json(&started, 200);
-        eventually("it is not reached any more", || {
-            Connection::try_open(server.address).is_err()
-        });
-        assert_stopping(&last(http::request("GET", "/ready", &[], b"")));
-        assert_token(&last(poll(&done)), &postiz);
-        assert_token(&last(poll(&on_the_way.login)), &postiz);
-        assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+    server.signal("TERM");
+    eventually("it stops", || server.get("/ready").status == 503);
+    // New connections are taken for the two seconds of STOP_DELAY.
+    assert_stopping(&server.get("/ready"));
+    expect::json(&server.get("/health"), 200);
+    expect::page(&on_the_way.arrive(), 200);
+    assert_stopping(&last(http::request("GET", "/ready", &[], b"")));
+    let started = last(http::request("POST", "/device/code", &[], b""));
+    expect::json(&started, 200);
+    eventually("it is not reached any more", || {
+        Connection::try_open(server.address).is_err()
     });
+    assert_stopping(&last(http::request("GET", "/ready", &[], b"")));
+    assert_token(&last(poll(&done)), &postiz);
+    assert_token(&last(poll(&on_the_way.login)), &postiz);
+    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
 }
 
 /// Six restarts, of one instance after the other, while people log in by way of a proxy: nobody notices.
@@ -631,7 +627,9 @@ impl Unread {
         let port = free_port();
         let setup = TestServer::setup(Store::Embedded)
             .var("PORT", &port.to_string())
-            .var("LOG_FORMAT", format);
+            .var("LOG_FORMAT", format)
+            // Health checks are lines of this level.
+            .var("LOG_LEVEL", "debug");
         let mut child = setup
             .command()
             .stdin(Stdio::null())
@@ -745,7 +743,7 @@ fn dropped(line: &str) -> Option<usize> {
 #[test]
 fn sixty_clients_that_reset_cost_others_nothing() {
     const CLIENTS: usize = 60;
-    let scene = Scene::new();
+    let scene = Scene::new(&Times::DEFAULT);
     let (server, postiz) = (&scene.server, &scene.postiz);
     let logins: Vec<Vec<Login>> = at_once(6, |_| {
         let approved = |_| {
@@ -760,9 +758,7 @@ fn sixty_clients_that_reset_cost_others_nothing() {
     let vanished = AtomicUsize::new(0);
     let mut times = Vec::new();
     let vanish = |login: &Login| {
-        let body = json!({"device_code": login.device_code()}).to_string();
-        let headers = [("Content-Type", "application/json")];
-        let poll = http::request("POST", "/device/token", &headers, body.as_bytes());
+        let poll = login.poll_bytes();
         let stream = connect_from(Ipv4Addr::LOCALHOST.into(), server.address).unwrap();
         let sent = Instant::now();
         (&stream).write_all(&poll).unwrap();

@@ -10,7 +10,6 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::fake_postiz::FakePostiz;
-use crate::faults::start;
 use crate::support::{
     Answer, Browser, Connection, Login, Store, TestServer, at_once, eventually, expect, http, run,
 };
@@ -26,12 +25,12 @@ struct Acknowledged {
 
 /// Killed at 50 moments under load; each time, what was acknowledged is there when it is back.
 #[test]
-fn killed_in_the_middle_of_anything() {
+fn killed_server_keeps_what_it_acknowledged() {
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Embedded).postiz(&postiz);
     let mut earlier = Acknowledged::default();
     for kill in 0..KILLS {
-        let mut server = start(&setup, &postiz);
+        let mut server = setup.start_for(&postiz);
         assert_all_there(&server, &earlier);
         let acknowledged = Mutex::default();
         let (killed, server) = (AtomicBool::new(false), &mut server);
@@ -53,7 +52,7 @@ fn killed_in_the_middle_of_anything() {
         earlier = acknowledged.into_inner().expect("no thread panicked");
         assert!(!earlier.completed.is_empty());
     }
-    assert_all_there(&start(&setup, &postiz), &earlier);
+    assert_all_there(&setup.start_for(&postiz), &earlier);
 }
 
 fn assert_all_there(server: &TestServer, earlier: &Acknowledged) {
@@ -72,9 +71,7 @@ fn start_if_alive(address: std::net::SocketAddr, acknowledged: &Mutex<Acknowledg
     };
     connection.try_send(http::request("POST", "/device/code", &[], b""));
     if let Ok(answer) = connection.try_answer(true) {
-        let login = Login {
-            start: answer.json(),
-        };
+        let login = Login::of(&answer);
         let mut acknowledged = acknowledged.lock().expect("no thread panicked");
         acknowledged.started.push(login);
     }
@@ -100,7 +97,7 @@ fn can_mount() -> bool {
 /// A folder of a few megabytes: once it is full, clients are told to come again; once there is room, all goes on, and
 /// nothing that was acknowledged is lost.
 #[test]
-fn its_disk_is_full() {
+fn full_disk_answers_503_and_recovers() {
     if !can_mount() {
         return;
     }
@@ -112,7 +109,7 @@ fn its_disk_is_full() {
     let setup = setup.in_own_mounts(
         "mount -t tmpfs -o size=6m none \"$DATA_DIR\" && head -c 1000000 /dev/zero >\"$DATA_DIR/ballast\"",
     );
-    let server = start(&setup, &postiz);
+    let server = setup.start_for(&postiz);
     let acknowledged = fill(&server);
     let log = server.log();
     assert!(log.contains("No space left on device"), "{log}");
@@ -134,7 +131,7 @@ fn its_disk_is_full() {
 
 /// The file may not grow any further (`ulimit -f`), which the system tells by a signal that would end the process.
 #[test]
-fn it_is_as_large_as_files_may_be() {
+fn file_size_limit_answers_503() {
     let setup = TestServer::setup(Store::Embedded)
         .var("LIMIT_LIVE_LOGINS", "0")
         .limited("-f 4096");
@@ -172,7 +169,7 @@ fn fill(server: &TestServer) -> Vec<Value> {
 }
 
 #[test]
-fn it_cannot_be_written_to() {
+fn read_only_file_ends_the_start() {
     if !can_mount() {
         return;
     }
@@ -191,7 +188,7 @@ fn it_cannot_be_written_to() {
 
 /// Somebody else has it open: told so at the start, whatever else is going on.
 #[test]
-fn it_is_open_elsewhere() {
+fn file_open_elsewhere_ends_the_start() {
     let setup = TestServer::setup(Store::Embedded);
     let server = setup.start();
     let login = Login::start(&server);

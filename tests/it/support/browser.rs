@@ -7,6 +7,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::http::{self, Answer};
+use crate::fake_postiz::http::form_field;
 
 /// One person's browser, on one machine.
 #[derive(Clone, Default)]
@@ -331,6 +332,13 @@ pub fn origin(url: &str) -> String {
 pub fn target_of(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     rest.find('/').map_or("/", |start| &rest[start..])
+}
+
+/// A field of a URL's query, decoded.
+#[track_caller]
+pub fn field_of(url: &str, name: &str) -> String {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    form_field(query, name).unwrap_or_else(|| panic!("no {name} in {url}"))
 }
 
 fn authority_of(url: &str) -> &str {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// Longest silence of a server that is to be endured.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Read and write timeout.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
 
 /// One connection, for requests one after another.
 pub struct Connection {
@@ -34,9 +34,9 @@ impl Connection {
 
     /// Connects, if somebody is there.
     pub fn try_open(address: SocketAddr) -> io::Result<Connection> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        let stream = TcpStream::connect_timeout(&address, SILENCE_MAX)?;
+        stream.set_read_timeout(Some(SILENCE_MAX))?;
+        stream.set_write_timeout(Some(SILENCE_MAX))?;
         stream.set_nodelay(true)?;
         Ok(Connection {
             stream,

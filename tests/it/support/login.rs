@@ -1,9 +1,12 @@
-//! One login, step by step: what the CLI asks, what the person does in the browser, what the polls hear.
+//! One login, step by step: what the CLI asks, what the person does in the browser, what the polls answer.
+
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::browser::{Browser, Page};
-use super::http::Answer;
+use super::expect;
+use super::http::{self, Answer};
 use super::server::TestServer;
 
 /// What the verify page gives a browser: its cookie, and the token of its form.
@@ -60,7 +63,12 @@ pub struct Login {
 impl Login {
     /// Asks `server` for codes, as the CLI does.
     pub fn start(server: &TestServer) -> Login {
-        let answer = server.post_json("/device/code", &json!({}));
+        Login::of(&server.post_json("/device/code", &json!({})))
+    }
+
+    /// The login that this answer begins.
+    #[track_caller]
+    pub fn of(answer: &Answer) -> Login {
         assert_eq!(answer.status, 200, "{}", answer.text());
         Login {
             start: answer.json(),
@@ -77,6 +85,11 @@ impl Login {
         self.field("user_code")
     }
 
+    /// The address with the code in it, for the browser.
+    pub fn link(&self) -> &str {
+        self.field("verification_uri_complete")
+    }
+
     fn field(&self, name: &str) -> &str {
         self.start[name]
             .as_str()
@@ -85,7 +98,19 @@ impl Login {
 
     /// One poll as the npm CLI sends it.
     pub fn poll(&self, server: &TestServer) -> Answer {
-        server.post_json("/device/token", &json!({"device_code": self.device_code()}))
+        server.post_json("/device/token", &self.poll_body())
+    }
+
+    /// The body of such a poll.
+    pub fn poll_body(&self) -> Value {
+        json!({"device_code": self.device_code()})
+    }
+
+    /// The bytes of such a poll.
+    pub fn poll_bytes(&self) -> Vec<u8> {
+        let headers = [("Content-Type", "application/json")];
+        let body = self.poll_body().to_string();
+        http::request("POST", "/device/token", &headers, body.as_bytes())
     }
 
     /// One poll as standard clients send it.
@@ -106,11 +131,17 @@ impl Login {
 
     /// The person opens the address from the terminal and confirms the code; the redirect to Postiz.
     pub fn confirm(&self, browser: &mut Browser) -> Page {
-        let page = browser.open(self.field("verification_uri_complete"));
+        let page = browser.open(self.link());
         assert_eq!(page.status(), 200, "{}", page.html());
         let page = browser.submit(&page, &[]);
         assert_eq!(page.status(), 302, "{}", page.html());
         page
+    }
+
+    /// The person opens the address from the terminal and refuses; the last page.
+    pub fn refuse(&self, browser: &mut Browser) -> Page {
+        let page = browser.open(self.link());
+        browser.press(&page, "action", "deny")
     }
 
     /// The person confirms the code and gets as far as Postiz' consent page, signing in as `person` on the way.
@@ -136,5 +167,44 @@ impl Login {
     pub fn approve(&self, browser: &mut Browser, person: &str) -> Page {
         let redirect = self.consent(browser, person);
         browser.follow(&redirect)
+    }
+}
+
+/// A login whose user has agreed and is on the way back from Postiz.
+pub struct OnTheWay {
+    /// The login.
+    pub login: Login,
+    /// The user's browser.
+    pub browser: Browser,
+    /// The redirect back to the server, not followed yet.
+    pub redirect: Page,
+}
+
+impl OnTheWay {
+    /// A new login at `server`, of this person.
+    pub fn new(server: &TestServer, person: &str) -> OnTheWay {
+        let (login, mut browser) = (Login::start(server), Browser::new());
+        let redirect = login.consent(&mut browser, person);
+        OnTheWay {
+            login,
+            browser,
+            redirect,
+        }
+    }
+
+    /// The browser arrives: what the callback answers.
+    pub fn arrive(&mut self) -> Answer {
+        self.browser.follow(&self.redirect).answer
+    }
+
+    /// A fault has just ended: the very next request is served, within a second, and the login ends well.
+    #[track_caller]
+    pub fn assert_goes_on(&mut self, server: &TestServer) {
+        let begun = Instant::now();
+        expect::error(&self.login.poll(server), 400, "authorization_pending");
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(1), "it took {took:?}");
+        expect::page(&self.arrive(), 200);
+        expect::json(&self.login.outcome(server), 200);
     }
 }

@@ -28,6 +28,26 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// Tests that hold for each store, named after the function and the store: `on_each_store!(poll_is_pending)` makes
+/// `poll_is_pending::embedded` and `poll_is_pending::postgres` of a function that takes a [`Store`], or what is made of one.
+macro_rules! on_each_store {
+    ($($name:ident),+ $(,)?) => {$(
+        mod $name {
+            use crate::support::Store;
+
+            #[test]
+            fn embedded() {
+                super::$name(Store::Embedded.into());
+            }
+
+            #[test]
+            fn postgres() {
+                super::$name(Store::Postgres.into());
+            }
+        }
+    )+};
+}
+
 /// A program under test, `postiz` or `postiz-auth-server`: this build's, or, where POSTIZ_TEST_BIN_DIR is set, that
 /// folder's.
 #[allow(
@@ -77,8 +97,8 @@ pub fn run(command: &mut Command) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
-    let stdout = read_aside(child.stdout.take().expect("it is piped"));
-    let stderr = read_aside(child.stderr.take().expect("it is piped"));
+    let stdout = read_in_thread(child.stdout.take().expect("it is piped"));
+    let stderr = read_in_thread(child.stderr.take().expect("it is piped"));
     let status = wait_for_exit(&mut child);
     let read = |reader: thread::JoinHandle<Vec<u8>>| reader.join().expect("reading does not panic");
     Output {
@@ -113,7 +133,7 @@ pub fn at_once<T: Send>(count: usize, act: impl Fn(usize) -> T + Sync) -> Vec<T>
     })
 }
 
-fn read_aside(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+fn read_in_thread(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
         // What came before an error is still worth showing.

@@ -50,15 +50,8 @@ pub fn log_in_through(address: SocketAddr, postiz: &FakePostiz) {
     };
     let started = post("/device/code", &json!({}));
     expect::json(&started, 200);
-    let login = Login {
-        start: started.json(),
-    };
-    let poll = || {
-        post(
-            "/device/token",
-            &json!({"device_code": login.device_code()}),
-        )
-    };
+    let login = Login::of(&started);
+    let poll = || post("/device/token", &login.poll_body());
     expect::error(&poll(), 400, "authorization_pending");
     let page = login.approve(&mut Browser::new(), &name());
     expect::page(&page.answer, 200);

@@ -10,6 +10,9 @@ use std::sync::{Mutex, OnceLock};
 
 use postgres::{Client, NoTls};
 
+use super::eventually;
+use super::tls::make_certificates;
+
 /// The superuser's password, easy to find where it must not be.
 pub const PASSWORD: &str = "dbpw0that0must0not0leak";
 
@@ -39,37 +42,40 @@ impl Cluster {
     /// The cluster that all tests share, started by the first that asks.
     pub fn shared() -> &'static Cluster {
         static SHARED: OnceLock<Cluster> = OnceLock::new();
-        SHARED.get_or_init(Cluster::start_new)
+        SHARED.get_or_init(|| Cluster::start_with("", &[]))
     }
 
     /// A cluster for one test, to be stopped and started at will.
     pub fn start_new() -> Cluster {
-        Cluster::start_with(&[])
+        Cluster::start_with(&Cluster::shared().file(""), &[])
     }
 
     /// A cluster that also takes encrypted connections, with a certificate for `localhost`, and whose folder has its socket.
     pub fn start_with_tls() -> Cluster {
-        Cluster::start_with(&["tls"])
+        Cluster::start_with(&Cluster::shared().file(""), &["tls"])
     }
 
-    fn start_with(options: &[&str]) -> Cluster {
+    /// The data are a copy of those that the cluster in the folder `template` began with: making new ones takes a second.
+    fn start_with(template: &str, options: &[&str]) -> Cluster {
         // The port was free a moment ago; somebody else may be quicker, so that more than one try is fair.
-        let mut tries = (0..5).map(|_| Cluster::try_start(options));
+        let mut tries = (0..5).map(|_| Cluster::try_start(template, options));
         let last = tries.find(Result::is_ok);
         last.and_then(Result::ok).unwrap_or_else(|| {
-            let why = Cluster::try_start(options).err().unwrap_or_default();
+            let why = Cluster::try_start(template, options)
+                .err()
+                .unwrap_or_default();
             panic!("cannot start PostgreSQL (on Debian: apt-get install postgresql): {why}")
         })
     }
 
-    fn try_start(options: &[&str]) -> Result<Cluster, String> {
+    fn try_start(template: &str, options: &[&str]) -> Result<Cluster, String> {
         let port = free_port();
         let script = concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/tests/it/support/postgres_guard.sh"
         );
         let mut child = Command::new("sh")
-            .args([script, &port.to_string(), PASSWORD])
+            .args([script, &port.to_string(), PASSWORD, template])
             .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -124,20 +130,29 @@ impl Cluster {
         format!("{}/{name}", self.tell("folder"))
     }
 
-    /// Runs a shell script in its folder and starts it again: with another `server.crt` and `server.key`, for example.
+    /// Runs a shell script in its folder and starts it again: with another `server.crt` and `server.key`, for example, which
+    /// `certificates.sh` makes.
     pub fn restart_after(&self, script: &str) {
         self.control("stop");
         let folder = self.file("");
-        let made = Command::new("sh")
-            .args(["-euc", script])
-            .current_dir(folder)
-            .output();
-        let made = made.expect("sh starts");
-        assert!(made.status.success(), "{script}: {made:?}");
+        make_certificates(folder.as_ref(), script);
         let started = self.tell("start");
         let log = std::fs::read_to_string(self.file("log")).unwrap_or_default();
         let last: Vec<&str> = log.lines().rev().take(5).collect();
         assert_eq!(started, "done", "{script}: {last:?}");
+    }
+
+    /// Runs a shell script in its folder and makes it read its certificate and its settings again.
+    pub fn reload_after(&self, script: &str) {
+        let loaded_at = || -> String {
+            let mut client = self.existing("postgres").connect();
+            let row = client.query_one("SELECT pg_conf_load_time()::text", &[]);
+            row.expect("a time").get(0)
+        };
+        let before = loaded_at();
+        make_certificates(self.file("").as_ref(), script);
+        self.control("reload");
+        eventually("it has read its settings", || loaded_at() != before);
     }
 
     fn tell(&self, command: &str) -> String {

@@ -1,13 +1,14 @@
 #!/bin/sh
 # Keeps one private PostgreSQL for a test process, and removes it when that process ends, however it ends:
-# the process holds the other end of this script's standard input. Obeys start, stop, kill, sigkill, freeze, thaw and
-# folder, and answers each with a line.
+# the process holds the other end of this script's standard input. Obeys start, stop, reload, kill, sigkill, freeze, thaw
+# and folder, and answers each with a line.
 #
-# usage: postgres_guard.sh PORT PASSWORD [tls]
+# usage: postgres_guard.sh PORT PASSWORD TEMPLATE [tls]   TEMPLATE: the folder of a guard whose new data are copied, or ""
 set -eu
 # PIPE: a process that is gone reads no answers, and that must not keep this script from cleaning up.
 trap '' INT TERM HUP PIPE
-port=$1 password=$2
+port=$1 password=$2 template=$3
+. "$(dirname "$0")/certificates.sh"
 
 # PostgreSQL refuses to run as root.
 user=$(id -un)
@@ -36,14 +37,10 @@ trap 'signal CONT; as_user "$bin/pg_ctl" -D data -m immediate stop >/dev/null 2>
 # in server.crt and server.key when it is started counts. It then wants SCRAM, but from carol a certificate by ca.crt, and
 # dave's without encryption; and has a socket in its folder, with peer authentication.
 tls=
-if [ "${3:-}" = tls ]; then
-    new_key="-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
-    for authority in ca other; do
-        openssl req -x509 $new_key -days 2 -subj "/CN=$authority" -keyout $authority.key -out $authority.crt 2>/dev/null
-    done
-    echo subjectAltName=DNS:localhost >names
-    openssl req $new_key -subj /CN=localhost -keyout server.key -out server.csr 2>/dev/null
-    openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt 2>/dev/null
+if [ "${4:-}" = tls ]; then
+    self_signed ca ca $key
+    self_signed other other $key
+    signed server localhost ca DNS:localhost $key
     # Weak keys are some tests' subject; Debian's openssl refuses them.
     printf '%s\n' 'openssl_conf = a' '[a]' 'ssl_conf = b' '[b]' 'system_default = c' '[c]' 'CipherString = DEFAULT:@SECLEVEL=0' >weak.cnf
     export OPENSSL_CONF="$dir/weak.cnf"
@@ -52,16 +49,25 @@ if [ "${3:-}" = tls ]; then
 fi
 
 pg() { as_user "$bin/pg_ctl" -D data -s -w -l log "$@" </dev/null >/dev/null 2>&1; }
+protect_key() { [ -z "$tls" ] || { chown "$user" server.key && chmod 600 server.key; }; }
 start() {
-    [ -z "$tls" ] || { chown "$user" server.key && chmod 600 server.key; }
-    # TCP as in real life; many connections, since many servers are tested at once.
-    pg start -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=400 $tls"
+    protect_key
+    # TCP as in real life; many connections, since many servers are tested at once. What a crash of the machine would lose,
+    # no test needs: a killed process loses nothing without fsync.
+    pg start -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=400 \
+        -c fsync=off -c full_page_writes=off $tls"
 }
 
 echo "$password" >password
 chown "$user" password
-as_user "$bin/initdb" -D data -U postgres -A password --pwfile=password --no-locale -E UTF8 --no-sync >initdb.log 2>&1 ||
-    { tr '\n' ' ' <initdb.log; exit 1; }
+if [ -n "$template" ]; then
+    cp -a "$template/new" data
+else
+    as_user "$bin/initdb" -D data -U postgres -A password --pwfile=password --no-locale -E UTF8 --no-sync \
+        --wal-segsize=1 >initdb.log 2>&1 ||
+        { tr '\n' ' ' <initdb.log; exit 1; }
+    cp -a data new
+fi
 [ -z "$tls" ] || cat >data/pg_hba.conf <<END
 local all all peer
 hostssl all carol all cert
@@ -75,8 +81,9 @@ while read -r command; do
     case $command in
     start) start ;;
     stop) pg stop -m fast ;;
+    reload) protect_key && pg reload ;;
     kill) pg stop -m immediate ;;
-    # All are killed, so nobody holds the lock; a new server could take one that is not buried yet for a living one.
+    # All processes are killed, so the lock is free; a new server could take a zombie for a running one.
     sigkill) signal KILL && rm -f data/postmaster.pid ;;
     freeze) signal STOP ;;
     thaw) signal CONT ;;

@@ -1,68 +1,115 @@
-//! Something in between that passes bytes on, until it forgets its connections: it still takes what is sent, and nothing more
-//! comes.
+//! A TCP relay before a server, whose port can be closed with all its connections, and which can forget the connections it
+//! has: then it passes nothing on for them any more and says nothing either.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
-/// A relay; its threads end with their connections.
+use super::eventually;
+
+/// The relay. Its port is closed when it is dropped.
 pub struct Relay {
-    port: u16,
-    /// Connections of an earlier era are forgotten.
-    era: Arc<AtomicUsize>,
+    address: SocketAddr,
+    server: SocketAddr,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    closed: bool,
+    /// How often connections were forgotten: those that began before the last time are.
+    era: u64,
+    streams: Vec<TcpStream>,
 }
 
 impl Relay {
-    /// One to this address, on a free port of 127.0.0.1.
-    pub fn to(address: SocketAddr) -> Relay {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let port = listener.local_addr().expect("it is bound").port();
-        let era = Arc::<AtomicUsize>::default();
-        let current = Arc::clone(&era);
-        // Waits for the next one for as long as the tests run.
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let Ok(server) = TcpStream::connect(address) else {
-                    continue;
-                };
-                let began = current.load(Ordering::SeqCst);
-                for (from, to) in [(&client, &server), (&server, &client)] {
-                    let (from, to) = (from.try_clone(), to.try_clone());
-                    let (from, to) = (from.expect("descriptors"), to.expect("descriptors"));
-                    let current = Arc::clone(&current);
-                    thread::spawn(move || {
-                        pass_on(from, to, || current.load(Ordering::SeqCst) == began);
-                    });
-                }
-            }
-        });
-        Relay { port, era }
+    /// A relay to the server at this address, on a free port.
+    pub fn to(server: SocketAddr) -> Relay {
+        let mut relay = Relay {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            server,
+            state: Arc::default(),
+        };
+        relay.open();
+        relay
     }
 
     /// Where it listens.
     pub fn port(&self) -> u16 {
-        self.port
+        self.address.port()
     }
 
     /// Passes nothing on any more of what the connections that are open send.
     pub fn forget_connections(&self) {
-        self.era.fetch_add(1, Ordering::SeqCst);
+        lock(&self.state).era += 1;
+    }
+
+    /// Listens, on the same port as before.
+    pub fn open(&mut self) {
+        let listener = TcpListener::bind(self.address).expect("the port is free");
+        self.address = listener.local_addr().expect("it is bound");
+        self.state = Arc::default();
+        let (server, state) = (self.server, Arc::clone(&self.state));
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                if lock(&state).closed {
+                    return;
+                }
+                if let Ok(onward) = TcpStream::connect(server) {
+                    relay(&client, &onward, &state).expect("there are descriptors");
+                }
+            }
+        });
+    }
+
+    /// Closes the port and all connections.
+    pub fn close(&self) {
+        {
+            let mut state = lock(&self.state);
+            state.closed = true;
+            for stream in state.streams.drain(..) {
+                stream.shutdown(Shutdown::Both).ok();
+            }
+        }
+        // Wakes the thread, which ends and closes the port.
+        TcpStream::connect(self.address).ok();
+        eventually("the port is closed", || {
+            TcpStream::connect(self.address).is_err()
+        });
     }
 }
 
-fn pass_on(mut from: TcpStream, mut to: TcpStream, is_remembered: impl Fn() -> bool) {
-    let mut bytes = [0; 4096];
-    while let Ok(count) = from.read(&mut bytes) {
-        let Some(read) = bytes.get(..count).filter(|read| !read.is_empty()) else {
-            break;
-        };
-        if is_remembered() && to.write_all(read).is_err() {
-            break;
-        }
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.close();
     }
-    if is_remembered() {
-        to.shutdown(std::net::Shutdown::Write).ok();
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().expect("no other thread panics")
+}
+
+/// Passes on both ways, in threads that end with the connections.
+fn relay(client: &TcpStream, server: &TcpStream, state: &Arc<Mutex<State>>) -> io::Result<()> {
+    let mut now = lock(state);
+    now.streams
+        .extend([client.try_clone()?, server.try_clone()?]);
+    for (from, to) in [(client, server), (server, client)] {
+        let (mut from, mut to) = (from.try_clone()?, to.try_clone()?);
+        let (began, state) = (now.era, Arc::clone(state));
+        thread::spawn(move || {
+            let is_remembered = || lock(&state).era == began;
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = from.read(&mut bytes) {
+                if is_remembered() && to.write_all(&bytes[..count]).is_err() {
+                    break;
+                }
+            }
+            if is_remembered() {
+                to.shutdown(Shutdown::Write).ok();
+            }
+        });
     }
+    Ok(())
 }

@@ -1,16 +1,16 @@
 //! The real server program: started on a free port, its log collected, ended with the test.
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
+use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
 use std::thread;
 
 use postiz::server::times::{self, Times};
 use serde_json::Value;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 use super::http::{self, Answer};
 use super::postgres::{Cluster, Database};
@@ -26,9 +26,6 @@ pub enum Store {
     Postgres,
 }
 
-/// Both, for tests that hold for each.
-pub const BOTH_STORES: [Store; 2] = [Store::Embedded, Store::Postgres];
-
 /// A running server; killed when dropped.
 pub struct TestServer {
     /// Where it listens.
@@ -37,7 +34,8 @@ pub struct TestServer {
     pub public_url: String,
     /// The process.
     pub child: Child,
-    log: Arc<Mutex<Vec<String>>>,
+    /// Its stderr. A file, so that what was written before an answer is there when the answer is.
+    log: NamedTempFile,
     // Its folder; removed after it.
     _dir: Arc<TempDir>,
 }
@@ -54,10 +52,7 @@ pub struct ServerSetup {
 impl TestServer {
     /// A server on `store` in front of `postiz`, which learns its callback address.
     pub fn start(store: Store, postiz: &FakePostiz) -> TestServer {
-        let setup = TestServer::setup(store).postiz(postiz);
-        let server = setup.start();
-        postiz.set_callback_url(&format!("{}/device/callback", server.public_url));
-        server
+        TestServer::setup(store).start_for(postiz)
     }
 
     /// A server on `store`, to be changed before it is started.
@@ -83,6 +78,11 @@ impl TestServer {
             Store::Embedded => setup.embedded(),
             Store::Postgres => setup.database(&Cluster::shared().database()),
         }
+    }
+
+    /// Lets `postiz` send browsers back to it.
+    pub fn register_at(&self, postiz: &FakePostiz) {
+        postiz.set_callback_url(&format!("{}/device/callback", self.public_url));
     }
 
     /// A server's answer to one request.
@@ -118,12 +118,11 @@ impl TestServer {
         self.send("POST", target, &headers, body.as_bytes())
     }
 
-    /// Everything it has logged so far.
+    /// All whole lines that it has logged so far.
     pub fn log(&self) -> String {
-        self.log
-            .lock()
-            .expect("the reader does not panic")
-            .join("\n")
+        let bytes = fs::read(&self.log).expect("the log is there");
+        let log = String::from_utf8_lossy(&bytes);
+        log.rsplit_once('\n').unwrap_or_default().0.to_owned()
     }
 
     /// Sends a signal (`TERM`, `INT`, `KILL`).
@@ -161,6 +160,13 @@ impl ServerSetup {
         self
     }
 
+    /// With one time shorter: `.time(|times| times.request = …)`.
+    pub fn time(self, shorten: fn(&mut Times)) -> ServerSetup {
+        let mut times = Times::DEFAULT;
+        shorten(&mut times);
+        self.times(&times)
+    }
+
     /// With shorter times, so that tests need not wait as long as clients may. Programs that were built for release have
     /// none but the default.
     pub fn times(self, times: &Times) -> ServerSetup {
@@ -190,10 +196,14 @@ impl ServerSetup {
         self
     }
 
-    /// In front of this Postiz.
-    pub fn postiz(self, postiz: &FakePostiz) -> ServerSetup {
-        self.var("POSTIZ_FRONTEND_URL", &postiz.url())
-            .var("POSTIZ_API_URL", &postiz.url())
+    /// In front of this Postiz, where no other is set.
+    pub fn postiz(mut self, postiz: &FakePostiz) -> ServerSetup {
+        for name in ["POSTIZ_FRONTEND_URL", "POSTIZ_API_URL"] {
+            if self.variables.iter().all(|(n, _)| n != name) {
+                self = self.var(name, &postiz.url());
+            }
+        }
+        self
     }
 
     /// Serving https itself, with the certificate of `authority`.
@@ -240,6 +250,13 @@ impl ServerSetup {
         super::run(self.command().args(args))
     }
 
+    /// Starts it in front of `postiz`, which learns its callback address.
+    pub fn start_for(&self, postiz: &FakePostiz) -> TestServer {
+        let server = self.clone().postiz(postiz).start();
+        server.register_at(postiz);
+        server
+    }
+
     /// Starts it and waits until it listens.
     pub fn start(&self) -> TestServer {
         let mut server = self.start_without_waiting();
@@ -264,15 +281,14 @@ impl ServerSetup {
 
     /// Starts it; its address is not known yet.
     pub fn start_without_waiting(&self) -> TestServer {
-        let mut child = self
+        let log = NamedTempFile::new_in(self.dir.path()).expect("the folder is ours");
+        let child = self
             .command()
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
+            .stderr(log.reopen().expect("it was made a moment ago"))
             .spawn()
             .expect("the server program starts");
-        let log = Arc::default();
-        collect(child.stderr.take().expect("it is piped"), Arc::clone(&log));
         let public_url = self.variables.iter().find(|(n, _)| n == "SERVER_URL");
         TestServer {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -291,14 +307,4 @@ fn listening_at(log: &str) -> Option<SocketAddr> {
     let (_, rest) = line.split_once("://")?;
     let end = rest.find(|c: char| !(c.is_ascii_digit() || ".:".contains(c)));
     rest[..end.unwrap_or(rest.len())].parse().ok()
-}
-
-/// Keeps the log as it comes; the thread ends with the process.
-fn collect(stderr: ChildStderr, log: Arc<Mutex<Vec<String>>>) {
-    thread::spawn(move || {
-        for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
-            let line = String::from_utf8_lossy(&line).into_owned();
-            log.lock().expect("no reader panics").push(line);
-        }
-    });
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt};
 
-/// Longest silence that is to be endured.
+/// Timeout of reads and writes.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection to `target` from this address of the loopback network (127.0.0.0/8).

@@ -17,8 +17,8 @@ use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
 };
 
-/// A silent peer is forgotten after this.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Read timeout.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
 
 /// An authority that no system knows, and one certificate by it, for `localhost` and `postiz.test`.
 pub struct Authority {
@@ -26,39 +26,31 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Makes both, with openssl.
+    /// Makes both.
     pub fn new() -> Authority {
-        Authority::made_by("
-            key='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
-            openssl req -x509 $key -days 2 -subj '/CN=A Private Authority' -keyout ca.key -out ca.crt
-            openssl req $key -subj /CN=localhost -keyout server.key -out server.csr
-            echo subjectAltName=DNS:localhost,DNS:postiz.test >names
-            openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt
+        Authority::made_by(
+            "self_signed ca 'A Private Authority' $key
+            signed server localhost ca DNS:localhost,DNS:postiz.test $key
             mkdir store
-            cp ca.crt store/$(openssl x509 -hash -noout -in ca.crt).0")
+            cp ca.crt store/$(openssl x509 -hash -noout -in ca.crt).0",
+        )
     }
 
     /// No authority: a certificate for `localhost` that signs itself, as `openssl req -x509` makes it.
     pub fn self_signed() -> Authority {
         Authority::made_by(
-            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \\
-                -addext subjectAltName=DNS:localhost -keyout server.key -out server.crt
+            "self_signed server localhost $key -addext subjectAltName=DNS:localhost
             cp server.crt ca.crt",
         )
     }
 
     fn made_by(script: &str) -> Authority {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let made = Command::new("sh")
-            .args(["-euc", script])
-            .current_dir(folder.path())
-            .output();
-        let made = made.expect("sh starts");
-        assert!(made.status.success(), "is openssl installed? {made:?}");
+        make_certificates(folder.path(), script);
         Authority { folder }
     }
 
-    /// `ca.crt`, what its friends trust; `store`, a folder with that as systems have it; `server.crt` and `server.key`.
+    /// `ca.crt`, what those trust who know it; `store`, a folder with that as systems have it; `server.crt` and `server.key`.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -72,6 +64,19 @@ impl Authority {
             .with_no_client_auth();
         Arc::new(builder.with_single_cert(chain, key).expect("they fit"))
     }
+}
+
+/// Runs a shell script in this folder, which may call what `certificates.sh` offers.
+#[track_caller]
+pub fn make_certificates(folder: &Path, script: &str) {
+    const FUNCTIONS: &str = include_str!("certificates.sh");
+    let mut sh = Command::new("sh");
+    let made = sh.args(["-euc", &format!("{FUNCTIONS}\n{script}")]);
+    let made = made.current_dir(folder).output().expect("sh starts");
+    assert!(
+        made.status.success(),
+        "is openssl installed? {script}: {made:?}"
+    );
 }
 
 fn client_config(ca: &Path) -> Arc<ClientConfig> {
@@ -251,7 +256,7 @@ fn serve(handle: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static) -
             let handle = Arc::clone(&handle);
             thread::spawn(move || {
                 client
-                    .set_read_timeout(Some(PATIENCE))
+                    .set_read_timeout(Some(SILENCE_MAX))
                     .and_then(|()| handle(client))
                     .ok()
             });
@@ -262,7 +267,7 @@ fn serve(handle: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static) -
 
 fn connect(server: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(server)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(SILENCE_MAX))?;
     Ok(stream)
 }
 

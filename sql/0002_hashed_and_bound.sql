@@ -1,6 +1,6 @@
 -- From the reference's table to this server's: device codes become hashes, a login is bound to a browser, and it has a time of
--- expiry. Logins in flight continue, since the clients' codes hash to the new keys. The server encrypts the tokens that the
--- reference stored in clear after this step, in the same transaction.
+-- expiry. Logins in flight continue, since the clients' codes hash to the new keys. After this step, in the same
+-- transaction, the server encrypts the tokens that the reference stored in clear.
 
 -- The reference's column types vary with its version.
 ALTER TABLE device_requests

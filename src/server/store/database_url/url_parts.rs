@@ -138,43 +138,13 @@ fn host_and_port(text: &str) -> Result<(&str, &str), &'static str> {
     }
 }
 
-/// The parameters that a URL may have.
+/// The parameters that a URL may have: libpq's, the postgres crate's name for `keepalives_count`, and those of other programs.
+#[rustfmt::skip] // Rows of names are shorter.
 pub(super) const PARAMETERS: [&str; 34] = [
-    // libpq's.
-    "host",
-    "hostaddr",
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "passfile",
-    "options",
-    "application_name",
-    "fallback_application_name",
-    "client_encoding",
-    "connect_timeout",
-    "tcp_user_timeout",
-    "keepalives",
-    "keepalives_idle",
-    "keepalives_interval",
-    "keepalives_count",
-    "target_session_attrs",
-    "load_balance_hosts",
-    "channel_binding",
-    "gssencmode",
-    "sslmode",
-    "sslnegotiation",
-    "sslrootcert",
-    "sslcert",
-    "sslkey",
-    "sslsni",
-    "sslcompression",
-    "requiressl",
-    // The postgres crate's name for keepalives_count.
+    "host", "hostaddr", "port", "dbname", "user", "password", "passfile", "options", "application_name",
+    "fallback_application_name", "client_encoding", "connect_timeout", "tcp_user_timeout", "keepalives", "keepalives_idle",
+    "keepalives_interval", "keepalives_count", "target_session_attrs", "load_balance_hosts", "channel_binding", "gssencmode",
+    "sslmode", "sslnegotiation", "sslrootcert", "sslcert", "sslkey", "sslsni", "sslcompression", "requiressl",
     "keepalives_retries",
-    // Those of other programs.
-    "schema",
-    "pgbouncer",
-    "connection_limit",
-    "ssl",
+    "schema", "pgbouncer", "connection_limit", "ssl",
 ];

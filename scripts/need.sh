@@ -1,4 +1,4 @@
-# Sourced by the other scripts: makes sure that a program is there. Installs its Debian package when we may, else says what to do.
+# Sourced by the other scripts: makes sure that a program is installed. Installs its Debian package as root, or says what to do.
 
 # need PROGRAM PACKAGE
 need() {
@@ -10,7 +10,7 @@ need() {
     echo "== installing $2"
     [ -n "${apt_lists_are_fresh:-}" ] || apt-get update -qq
     apt_lists_are_fresh=yes
-    # A server's package would start it, and it would listen to the world.
+    # The package of a server would start the server, on all of this machine's addresses.
     local policy=/usr/sbin/policy-rc.d status=0
     [ ! -e $policy ] || policy=
     [ -z "$policy" ] || { printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy; }
@@ -19,7 +19,7 @@ need() {
     return $status
 }
 
-# need_rust: cargo, which distributions have too old a version of, and the C compiler that one crate's assembly wants.
+# need_rust: cargo, whose version in distributions is too old, and the C compiler that one crate's assembly requires.
 need_rust() {
     need cc gcc
     [ -e /usr/include/stdlib.h ] || [ "$(uname)" != Linux ] || need /usr/include/stdlib.h libc6-dev
@@ -30,7 +30,7 @@ need_rust() {
     fi
 }
 
-# need_postgres: its server programs, which Debian keeps out of the PATH. Debian's package would start a database of its own.
+# need_postgres: PostgreSQL's server programs, which Debian keeps out of the PATH. Prevents Debian's package from making a database.
 need_postgres() {
     ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && ! command -v initdb >/dev/null || return 0
     if [ "$(id -u)" = 0 ] && [ ! -e /etc/postgresql-common ]; then

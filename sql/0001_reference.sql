@@ -1,5 +1,5 @@
--- The table as the Node reference server makes it. On its database this changes nothing; on an empty one it is the
--- first step, so that both kinds go the same way from here on.
+-- The table as the Node reference server makes it. On that server's database this step changes nothing; on an empty database it
+-- makes the table, so that all further steps are the same for both.
 CREATE TABLE IF NOT EXISTS device_requests (
     device_code     text PRIMARY KEY,
     user_code       text NOT NULL,

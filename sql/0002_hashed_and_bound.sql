@@ -1,6 +1,6 @@
--- From the reference's table to ours: codes are kept as hashes, a login is bound to a browser, and it says itself when it
--- expires. Logins in flight go on: what the clients hold still hashes to the new keys. (Tokens that the reference kept
--- in clear are sealed right after this step, in the same transaction, by the server, since only it knows the key.)
+-- From the reference's table to this server's: device codes become hashes, a login is bound to a browser, and it has a time of
+-- expiry. Logins in flight continue, since the clients' codes hash to the new keys. After this step, in the same
+-- transaction, the server encrypts the tokens that the reference stored in clear.
 
 -- The reference's column types vary with its version.
 ALTER TABLE device_requests
@@ -12,7 +12,7 @@ ALTER TABLE device_requests
     ALTER COLUMN organization_id TYPE text,
     ALTER COLUMN created_at TYPE timestamptz;
 
--- The reference could give out a user code twice, complete a login without a token, and leave any of them for ever.
+-- The reference could issue a user code twice and complete a login without a token, and it never deleted a login.
 DELETE FROM device_requests
     WHERE created_at IS NULL
        OR created_at < now() - interval '30 minutes'
@@ -41,7 +41,7 @@ ALTER TABLE device_requests
     ADD CONSTRAINT device_requests_status
         CHECK (status IN ('pending', 'exchanging', 'completed', 'denied', 'redeemed'));
 
--- The reference's own index on user_code, whatever its name: the unique one below takes its place.
+-- Drops the reference's index on user_code, whatever its name. The unique index below replaces it.
 DO $$
 DECLARE old_index regclass;
 BEGIN

@@ -1,9 +1,9 @@
--- An exchange and the delivery of a token are leases that their holder alone may end; refused codes are counted; a full table
--- makes room by the network that a login was started from; where there is no OAuth app, each login has a client of its own.
--- `claimed_at` stays, and goes on being written, for instances of the version before this one that run beside a new one.
+-- The exchange and the delivery of a token become leases, which only their holder may end. Refused codes are counted. A full
+-- table deletes logins by the network that started them. Without an OAuth app, each login has a client of its own.
+-- `claimed_at` is still written, for instances of the version before this one that run at the same time.
 ALTER TABLE device_requests
-    ADD COLUMN lease text,                             -- who holds the exchange or the delivery: a random id
-    ADD COLUMN lease_until timestamptz,                -- when it ends by itself
+    ADD COLUMN lease text,                             -- the holder of the exchange or the delivery: a random id
+    ADD COLUMN lease_until timestamptz,                -- when it expires
     ADD COLUMN refused_codes text NOT NULL DEFAULT '', -- digests of the authorization codes that Postiz refused
     ADD COLUMN exchanged_codes text NOT NULL DEFAULT '', -- and of those that were exchanged for the token
     ADD COLUMN client_network text NOT NULL DEFAULT '',
@@ -15,7 +15,7 @@ ALTER TABLE device_requests
     ADD CONSTRAINT device_requests_status
         CHECK (status IN ('pending', 'exchanging', 'completed', 'delivering', 'redeemed', 'denied'));
 
--- Hosted databases give these roles all rights on new tables, and their keys are public.
+-- Hosted databases give these roles all rights to new tables, and their API keys are public.
 DO $$
 DECLARE stranger text;
 BEGIN

@@ -15,7 +15,7 @@ use crate::server::login::{
 use crate::server::postiz::{Grant, OAuthClient, Postiz, PostizError};
 use crate::server::retry;
 use crate::server::seal::Seal;
-use crate::server::store::gather::Gather;
+use crate::server::store::batcher::Batcher;
 use crate::server::store::{Inserted, Key, NewLogin, PoolCounts, Store, StoreError, apply};
 use crate::server::times::Times;
 use crate::shared::secret::Secret;
@@ -34,8 +34,8 @@ pub struct Flow {
     seal: Seal,
     /// `api_url` for clients.
     public_api_url: String,
-    starts: Gather<NewLogin, Result<Inserted, StartError>>,
-    polls: Gather<DeviceCodeHash, Polled>,
+    starts: Batcher<NewLogin, Result<Inserted, StartError>>,
+    polls: Batcher<DeviceCodeHash, Polled>,
     live_logins: LiveLogins,
     times: Times,
     log: Arc<Log>,
@@ -175,8 +175,8 @@ impl Flow {
             seal: Seal::new(Arc::clone(&keys)),
             keys,
             public_api_url: config.public_api_url.as_str().to_owned(),
-            starts: Gather::new(&config.times),
-            polls: Gather::new(&config.times),
+            starts: Batcher::new(&config.times),
+            polls: Batcher::new(&config.times),
             live_logins: LiveLogins::new(config.limits.live_logins),
             times: config.times,
             log,
@@ -193,7 +193,7 @@ impl Flow {
                 starter: starter.clone(),
             };
             let key = new.key.clone();
-            if self.starts.ask(new, |batch| self.insert(&batch))?? == Inserted::UserCodeTaken {
+            if self.starts.submit(new, |batch| self.insert(&batch))?? == Inserted::UserCodeTaken {
                 continue;
             }
             let fields = [("id", key.login_id()), ("client", &starter.address)];
@@ -524,7 +524,7 @@ impl Flow {
     /// The status of a login for its client (RFC 8628 §3.4). Concurrent polls share one look-up.
     pub fn poll(&self, login: &DeviceCodeHash) -> Result<Polled, StoreError> {
         self.polls
-            .ask(login.clone(), |batch| self.store.poll(&batch))
+            .submit(login.clone(), |batch| self.store.poll(&batch))
     }
 
     /// Takes the token of a completed login for one poll, under a lease, which [`Flow::delivered`] or [`Flow::not_delivered`]

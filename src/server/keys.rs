@@ -8,6 +8,9 @@ use crate::server::codes::{BrowserKey, DeviceCodeHash, State, UserCode};
 use crate::shared::hash::{hex, unhex};
 use crate::shared::secret::Secret;
 
+/// Minimum length of the root secret. Whoever has a copy of the store could guess a shorter one.
+pub(crate) const SECRET_BYTES_MIN: usize = 16;
+
 /// All keys of a server.
 pub struct Keys {
     /// Encrypts tokens and PKCE verifiers at rest.

@@ -37,6 +37,7 @@ pub mod log;
 pub(crate) mod metrics;
 pub mod notify;
 mod retry;
+mod x509;
 
 pub use check::{Findings, check};
 pub use healthcheck::healthcheck;
@@ -57,8 +58,8 @@ use crate::server::log::Log;
 use crate::server::metrics::Sources;
 use crate::server::postiz::Postiz;
 use crate::server::seal::Seal;
-use crate::server::store::embedded::{self, Embedded};
-use crate::server::store::{Store, StoreError, postgres::Postgres};
+use crate::server::store::embedded::Embedded;
+use crate::server::store::{Store, StoreError, postgres::Postgres, secret_file};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::http_client::{self, Proxies};
 use crate::shared::secret::Secret;
@@ -245,7 +246,7 @@ fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Arc<Keys>), StartupErr
         StoreLocation::File(path) => {
             let store = Arc::new(Embedded::open(path, &config.times).map_err(failed)?);
             // The file is locked from here on, so no other server creates a secret.
-            let own_secret = || embedded::own_secret(path).map_err(failed);
+            let own_secret = || secret_file::read_or_make(path).map_err(failed);
             let keys = configured.map_or_else(|| own_secret().map(|secret| keys(&secret)), Ok)?;
             Ok((store, keys))
         }

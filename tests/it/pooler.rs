@@ -14,7 +14,8 @@ use postiz::server::login::{
     Claim, CodeDigest, DELIVERY_LEASE, LeaseId, Login, Polled, SealedGrant, Starter, UnixMs,
 };
 use postiz::server::seal::{Seal, SealedToken};
-use postiz::server::store::postgres::{DatabaseUrl, Postgres};
+use postiz::server::store::database_url::DatabaseUrl;
+use postiz::server::store::postgres::Postgres;
 use postiz::server::store::{Inserted, Key, NewLogin, Store, apply};
 use postiz::server::times::Times;
 use postiz::shared::secret::Secret;

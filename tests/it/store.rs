@@ -13,8 +13,9 @@ use postiz::server::login::{
     SealedGrant, Starter, Status,
 };
 use postiz::server::seal::{Seal, SealedToken};
+use postiz::server::store::database_url::DatabaseUrl;
 use postiz::server::store::embedded::Embedded;
-use postiz::server::store::postgres::{DatabaseUrl, Postgres};
+use postiz::server::store::postgres::Postgres;
 use postiz::server::store::{Inserted, Key, NewLogin, Purged, Store, StoreError, apply};
 use postiz::server::times::Times;
 use postiz::shared::secret::Secret;

@@ -1,23 +1,23 @@
-//! Every setting as data. The parser takes names, defaults and ranges from here, `--help` is made from it, and tests compare
-//! the handbook's table and the files in scripts/ with it.
+//! The table of all settings. The reader takes names, defaults and ranges from it, `--help` prints it, and tests compare the
+//! handbook's table and the files in scripts/ with it.
 
 use Kind::{Address, Addresses, Number, Path, Seconds, Secret, Text, Url, Word};
 
-/// Name; default, as the handbook says it: a value in backticks, or words; what may stand in it; what it is for.
+/// Name; default as in the handbook (a value in backticks, or words); kind of value; meaning.
 type Setting = (&'static str, &'static str, Kind, &'static str);
 
-/// What may stand in a variable.
+/// The kind of a setting's value.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     Text,
-    /// No message shows it. It may stand in a file as well, which the variable of this name holds the path of.
+    /// No message shows it. It may be in a file instead, whose path is in the variable of this name.
     Secret(&'static str),
     Url,
     Path,
     Address,
     Addresses,
     Word,
-    /// From the first to the second.
+    /// A number from the first to the second.
     Number(u64, u64),
     Seconds(u64, u64),
 }
@@ -55,10 +55,10 @@ const SETTINGS: [Setting; 27] = [
     ("LIMIT_CONNECTIONS_PER_ADDRESS", "`64`", Number(0, 100_000), "connections at once from one address; trusted proxies do not count"),
 ];
 
-/// What may stand in a variable of ours, and the text that holds where it is not set.
+/// The kind of a setting's value, and its default as text.
 pub(super) fn setting(name: &str) -> (Kind, &'static str) {
     let found = SETTINGS.iter().find(|setting| setting.0 == name);
-    let (_, default, kind, _) = found.expect("every configuration reads all names, so a test does");
+    let (_, default, kind, _) = found.expect("every test of the configuration reads all names");
     (*kind, default.trim_matches('`'))
 }
 
@@ -78,7 +78,7 @@ fn meaning((_, _, kind, meaning): &Setting) -> String {
     }
 }
 
-/// All variables that are read.
+/// The names of all variables that are read.
 fn names() -> impl Iterator<Item = &'static str> {
     SETTINGS.iter().flat_map(|(name, _, kind, _)| match kind {
         Secret(file) => vec![*name, *file],
@@ -86,8 +86,8 @@ fn names() -> impl Iterator<Item = &'static str> {
     })
 }
 
-/// The variable that an unknown `name` may be a misspelling of: one letter too many, too few or other, or two that
-/// changed places. `HOST` and `PORT` are too short to tell.
+/// The variable that an unknown `name` probably misspells: by one letter too many, too few or wrong, or by two swapped ones.
+/// `HOST` and `PORT` are too short to guess.
 pub(super) fn meant_by(name: &str) -> Option<&'static str> {
     let near = |ours: &&str| ours.len() > 4 && one_letter_away(ours.as_bytes(), name.as_bytes());
     let unknown = names().all(|ours| ours != name);
@@ -129,7 +129,7 @@ mod tests {
         );
     }
 
-    /// In variables and in comments: whatever looks like a variable's name is one.
+    /// Every word that looks like a variable's name, in comments too, is one.
     #[test]
     fn scripts_name_settings_that_exist() {
         let others = ["POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD_FILE"];

@@ -1,7 +1,7 @@
 //! A certificate chain and its key, from PEM files, as a TLS configuration.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,13 +11,21 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ServerConfig};
 
-use crate::server::config::TlsFiles;
 use crate::server::file_rights;
-use crate::server::store::tls::validity;
+use crate::server::x509::X509Certificate;
 use crate::shared::{pem, utc};
 
 /// How long before its end a certificate is reported as expiring soon.
 const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
+/// The PEM files of a certificate chain and its key.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// `TLS_CERT_FILE`.
+    pub certificate: PathBuf,
+    /// `TLS_KEY_FILE`.
+    pub key: PathBuf,
+}
 
 /// A certificate chain and its key.
 pub(crate) struct ChainAndKey {
@@ -46,7 +54,8 @@ impl ChainAndKey {
             let nothing = "holds no certificate in PEM form";
             return Err(unusable(CERTIFICATE, &files.certificate, &nothing));
         };
-        let Some((not_before, not_after)) = validity(&leaf) else {
+        let parsed = X509Certificate::parse(&leaf);
+        let Some((not_before, not_after)) = parsed.map(|leaf| leaf.validity()) else {
             let garbage = "holds something that is not an X.509 certificate";
             return Err(unusable(CERTIFICATE, &files.certificate, &garbage));
         };

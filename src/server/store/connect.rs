@@ -1,4 +1,4 @@
-//! Makes one connection to PostgreSQL, and says in words why it could not: where it tried, as whom, and what to do.
+//! Opens one connection to PostgreSQL. An error says where it tried to connect, as which user, and what to do.
 
 use std::error::Error as _;
 use std::io;
@@ -8,8 +8,8 @@ use postgres::config::{ChannelBinding, SslMode};
 use postgres::error::SqlState;
 
 use crate::server::store::StoreError;
-use crate::server::store::database_url::{DatabaseUrl, Endpoint, Place};
-use crate::server::store::pool::classify;
+use crate::server::store::database_url::{DatabaseUrl, Endpoint, Host};
+use crate::server::store::postgres_error::classify;
 use crate::server::store::tls::{Roots, Tls, Verify};
 
 /// Connects to the database of one URL.
@@ -20,9 +20,9 @@ pub(crate) struct Connector {
 
 /// Why there is no connection.
 pub(crate) struct ConnectError {
-    /// Names every host that was tried. Unusable: waiting cannot mend it at any of them.
+    /// Names every host that was tried. `Unusable` (permanent) only if it is for each of them.
     pub(crate) error: StoreError,
-    /// What the last server said, if it said anything.
+    /// The SQLSTATE of the last host's error, if it sent one.
     pub(crate) code: Option<SqlState>,
 }
 
@@ -35,10 +35,10 @@ impl From<postgres::Error> for ConnectError {
     }
 }
 
-/// Reads the certificates and keys that a URL names, if it names any; an error says which file is wrong.
+/// Reads the certificates and keys that the URL names, if any. The error says which file is wrong.
 pub(crate) fn check_files(url: &DatabaseUrl) -> Result<(), String> {
     match (&url.tls.verify, &url.tls.client) {
-        // The system's roots take a while, and say themselves what is wrong with them.
+        // No file is named, and reading the system's roots takes time.
         (
             Verify::Nothing
             | Verify::Authority(Roots::System)
@@ -50,7 +50,7 @@ pub(crate) fn check_files(url: &DatabaseUrl) -> Result<(), String> {
 }
 
 impl Connector {
-    /// Reads the files that the URL names once, so that the error can say which is wrong.
+    /// Reads the files that the URL names. The error says which one is wrong.
     pub(crate) fn new(url: &DatabaseUrl) -> Result<Connector, String> {
         Ok(Connector {
             url: url.clone(),
@@ -58,56 +58,56 @@ impl Connector {
         })
     }
 
-    /// Tries the hosts in turn. `options` are the session's, beside those of the URL: `-c name=value`.
+    /// Tries the hosts one after another. `options` (`-c name=value`) are added to those of the URL.
     pub(crate) fn connect(&self, options: Option<&str>) -> Result<Client, ConnectError> {
         let mut endpoints: Vec<&Endpoint> = self.url.endpoints().iter().collect();
-        if self.url.is_balanced() {
+        if self.url.is_load_balanced() {
             shuffle(&mut endpoints);
         }
-        let (mut texts, mut can_wait, mut code) = (Vec::new(), false, None);
+        let (mut causes, mut is_retryable, mut code) = (Vec::new(), false, None);
         for endpoint in endpoints {
             match self.connect_to(endpoint, options) {
                 Ok(client) => return Ok(client),
                 Err(failed) => {
-                    can_wait |= matches!(failed.error, StoreError::Unavailable(_));
-                    texts.push(failed.error.cause().to_owned());
+                    is_retryable |= matches!(failed.error, StoreError::Unavailable(_));
+                    causes.push(failed.error.cause().to_owned());
                     code = failed.code;
                 }
             }
         }
-        let text = texts.join("; ");
-        let error = match can_wait {
-            true => StoreError::Unavailable(text),
-            false => StoreError::Unusable(text),
+        let causes = causes.join("; ");
+        let error = match is_retryable {
+            true => StoreError::Unavailable(causes),
+            false => StoreError::Unusable(causes),
         };
         Err(ConnectError { error, code })
     }
 
-    /// An error of a connection of ours that waiting cannot mend, with where that is.
-    pub(crate) fn placed(&self, error: StoreError) -> StoreError {
+    /// Adds hosts, user and database to a permanent error of an open connection.
+    pub(crate) fn with_location(&self, error: StoreError) -> StoreError {
         match error {
             StoreError::Unusable(cause) => {
-                StoreError::Unusable(format!("{}: {cause}", self.described()))
+                StoreError::Unusable(format!("{}: {cause}", self.location()))
             }
             other => other,
         }
     }
 
-    /// Its hosts, user and database.
-    pub(crate) fn described(&self) -> String {
+    /// The hosts, user and database.
+    pub(crate) fn location(&self) -> String {
         let hosts: Vec<String> = self
             .url
             .endpoints()
             .iter()
             .map(ToString::to_string)
             .collect();
-        self.place(&hosts.join(" or "))
+        self.location_on(&hosts.join(" or "))
     }
 
-    /// What lets others read or change what goes to another machine, if anything does.
+    /// A warning if the connection to another machine can be intercepted.
     pub(crate) fn weakness(&self) -> Option<String> {
         let endpoint = self.url.endpoints().iter().find(|endpoint| {
-            let Place::Host(name, address) = &endpoint.place else {
+            let Host::Name(name, address) = &endpoint.host else {
                 return false;
             };
             let address = address.or_else(|| name.parse().ok());
@@ -117,11 +117,11 @@ impl Connector {
         let (config, _) = self.url.config(endpoint);
         let is_bound = config.get_channel_binding() == ChannelBinding::Require;
         (!verifies && !is_bound).then(|| {
-            format!("others on the way to {endpoint} can read and change all logins, as sslmode is less than verify-full")
+            format!("an attacker on the network to {endpoint} can read and change all logins, since sslmode is weaker than verify-full")
         })
     }
 
-    fn place(&self, host: &str) -> String {
+    fn location_on(&self, host: &str) -> String {
         let (user, database) = (self.url.user(), self.url.database());
         format!("{host}, user {user:?}, database {database:?}")
     }
@@ -139,59 +139,60 @@ impl Connector {
             config.options(&format!("{own}{more}"));
         }
         let mut connected = config.connect(self.tls.clone());
-        // As in libpq: what is only preferred is given up, where the server's TLS or its rules for it get in the way.
+        // As in libpq: `sslmode=prefer` falls back to no TLS if the handshake fails or pg_hba.conf rejects the connection.
         if let Err(error) = &connected
             && config.get_ssl_mode() == SslMode::Prefer
-            && matches!(endpoint.place, Place::Host(..))
-            && (is_of_tls(error)
+            && matches!(endpoint.host, Host::Name(..))
+            && (is_tls_error(error)
                 || error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION))
             && let Ok(client) = config.ssl_mode(SslMode::Disable).connect(self.tls.clone())
         {
             connected = Ok(client);
         }
         connected.map_err(|error| {
-            let place = self.place(&endpoint.to_string());
+            let location = self.location_on(&endpoint.to_string());
             ConnectError {
-                error: self.explain(&place, &error, password_problem.as_deref()),
+                error: self.explain(&location, &error, password_problem.as_deref()),
                 code: error.code().cloned(),
             }
         })
     }
 
+    /// Says in words what went wrong, after the location.
     fn explain(
         &self,
-        place: &str,
+        location: &str,
         error: &postgres::Error,
         password_problem: Option<&str>,
     ) -> StoreError {
-        let unusable = |what: &str| StoreError::Unusable(format!("{place}: {what}"));
+        let unusable = |what: &str| StoreError::Unusable(format!("{location}: {what}"));
         if let Some(error) = rustls_error(error) {
-            return unusable(&self.tls.words(error));
+            return unusable(&self.tls.explain(error));
         }
         let classified = classify(error);
         let text = classified.cause();
-        // The crate has no codes for these.
-        for (its, ours) in [
+        // The crate has only texts for these.
+        for (crate_text, explanation) in [
             (
                 "server does not support TLS",
-                "it has no TLS, and sslmode wants it",
+                "it has no TLS, and sslmode requires it",
             ),
             (
                 "server did not use channel binding",
-                "channel_binding=require, and there is none: it takes TLS, SCRAM-SHA-256, and a certificate whose \
+                "channel_binding=require, and there is none: it needs TLS, SCRAM-SHA-256, and a certificate whose \
                  signature has a hash and whose key can be verified",
             ),
             (
                 "unsupported authentication method",
-                "it wants Kerberos or SSPI, which is not supported",
+                "it requires Kerberos or SSPI, which is not supported",
             ),
             (
                 "unsupported SASL mechanism",
-                "it wants a way of authentication that is not supported (not SCRAM-SHA-256)",
+                "it requires an authentication method that is not supported (not SCRAM-SHA-256)",
             ),
         ] {
-            if text.contains(its) {
-                return unusable(ours);
+            if text.contains(crate_text) {
+                return unusable(explanation);
             }
         }
         if text.contains("password missing") {
@@ -205,19 +206,19 @@ impl Connector {
                 let hint = password_problem.map_or_else(String::new, |hint| format!(" ({hint})"));
                 unusable(&format!("{text}{hint}"))
             }
-            other => StoreError::Unavailable(format!("{place}: {}", other.cause())),
+            other => StoreError::Unavailable(format!("{location}: {}", other.cause())),
         }
     }
 }
 
-fn is_of_tls(error: &postgres::Error) -> bool {
+fn is_tls_error(error: &postgres::Error) -> bool {
     rustls_error(error).is_some()
         || error
             .to_string()
             .starts_with("error performing TLS handshake")
 }
 
-/// What rustls said, however deep it is wrapped.
+/// The rustls error among the causes, however deeply it is wrapped.
 fn rustls_error(error: &postgres::Error) -> Option<&rustls::Error> {
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -238,7 +239,7 @@ fn rustls_error(error: &postgres::Error) -> Option<&rustls::Error> {
 /// `load_balance_hosts=random`.
 fn shuffle<T>(items: &mut [T]) {
     for end in (1..items.len()).rev() {
-        // Fair enough for a handful of hosts; without randomness the order stays.
+        // The modulo bias does not matter for a few hosts. If the system gives no randomness, the order stays.
         let random = getrandom::u32().unwrap_or(u32::MAX) as usize;
         items.swap(end, random % (end + 1));
     }
@@ -249,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn weakness_is_told_of_connections_to_other_machines_alone() {
+    fn weakness_concerns_only_connections_to_other_machines() {
         for (url, is_weak) in [
             ("postgres://u@db.example/d", true),
             ("postgres://u@db.example/d?sslmode=require", true),

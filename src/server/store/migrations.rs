@@ -1,4 +1,4 @@
-//! Brings the schema of a PostgreSQL database up to date, step by step (`sql/`), in one transaction.
+//! Migrates the schema of a PostgreSQL database: runs the missing steps of `sql/` in one transaction.
 
 use postgres::error::SqlState;
 use postgres::types::{ToSql, Type};
@@ -6,30 +6,33 @@ use postgres::{Client, Row};
 
 use crate::server::codes::DeviceCodeHash;
 use crate::server::seal::{Seal, SealedToken};
-use crate::server::store::pool::classify;
+use crate::server::store::postgres_error::classify;
 use crate::server::store::{StoreError, schema_plan};
 use crate::shared::secret::Secret;
 
-/// The steps, in order; the database keeps how many of them it has seen.
+/// The steps, in order. The database records how many of them it has run.
 const MIGRATIONS: [&str; 3] = [
     include_str!("../../../sql/0001_reference.sql"),
     include_str!("../../../sql/0002_hashed_and_bound.sql"),
     include_str!("../../../sql/0003_leases.sql"),
 ];
 
-/// Instances that start together take turns under this advisory lock: any number nobody else uses.
+/// The advisory lock under which instances that start together migrate one after another. The number ("postiz" in ASCII) only
+/// has to differ from those of other programs.
 const MIGRATION_LOCK: i64 = 0x706f_7374_697a;
 
-/// Instances of an earlier version hold locks for a moment each; a step waits no longer, and is tried again.
+/// Instances of an earlier version hold locks on the table for a moment each. A step that waits longer fails and is retried, so
+/// that it does not block them.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '1s'";
 const TRIES_MAX: usize = 10;
 
-/// An instance that freezes in the middle must not keep the others out.
+/// An instance that hangs during a migration must not block the others for ever.
 const IDLE_TIMEOUT: &str = "SET LOCAL idle_in_transaction_session_timeout = '15s'";
 
-/// Brings the schema up to date, or says why this server must not touch it. A client on which this fails is not to be used:
-/// the transaction ends with its connection.
-/// `schema`, quoted, is where the tables are, if not where the role's `search_path` leads.
+/// Migrates the schema to the newest version. Fails if the schema is newer than this server.
+///
+/// `schema` is the quoted name of the schema with the tables; `None`: the role's `search_path` finds them. After an error the
+/// client must be dropped, which ends the open transaction.
 pub(super) fn migrate(
     client: &mut Client,
     seal: &Seal,
@@ -92,12 +95,12 @@ fn migrate_once(
 ) -> Result<(), MigrateError> {
     begin(client, "BEGIN", schema)?;
     client.batch_execute(IDLE_TIMEOUT)?;
-    let version = version(client)?;
+    let version = lock_and_read_version(client)?;
     let newest = MIGRATIONS.len();
     schema_plan(Some(version), newest as u64)?;
     let done = usize::try_from(version).unwrap_or(newest);
     if done < newest {
-        check_age(client)?;
+        check_server_version(client)?;
         client.batch_execute(LOCK_TIMEOUT)?;
     }
     for (step, sql) in MIGRATIONS.iter().enumerate().skip(done) {
@@ -113,8 +116,8 @@ fn migrate_once(
     Ok(client.batch_execute("COMMIT")?)
 }
 
-/// `sha256()`, which the second step calls, came with PostgreSQL 11.
-fn check_age(client: &mut Client) -> Result<(), MigrateError> {
+/// The second step calls `sha256()`, which PostgreSQL has since version 11.
+fn check_server_version(client: &mut Client) -> Result<(), MigrateError> {
     let is_old = "SELECT current_setting('server_version_num')::integer < 110000";
     match client.query_typed(is_old, &[])?.first() {
         Some(row) if row.get(0) => Err(MigrateError::Refused(StoreError::Unusable(
@@ -124,10 +127,10 @@ fn check_age(client: &mut Client) -> Result<(), MigrateError> {
     }
 }
 
-/// Takes the lock and reads how many steps the database has seen.
-fn version(client: &mut Client) -> Result<u64, postgres::Error> {
-    // `CREATE TABLE IF NOT EXISTS` alone fails when two instances run it at once. The lock is the transaction's, since a
-    // pooler gives the next one another session.
+/// Takes the migration lock, and returns how many steps the database has run.
+fn lock_and_read_version(client: &mut Client) -> Result<u64, postgres::Error> {
+    // `CREATE TABLE IF NOT EXISTS` fails when two instances run it at the same time. The lock belongs to the transaction and
+    // not to the session, since a pooler may change the session between transactions.
     client.batch_execute(&format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))?;
     let exists = "SELECT 1 FROM pg_class WHERE oid = to_regclass('device_requests_schema')";
     if client.query_typed(exists, &[])?.is_empty() {
@@ -139,12 +142,13 @@ fn version(client: &mut Client) -> Result<u64, postgres::Error> {
 fn newest_version(client: &mut Client) -> Result<u64, postgres::Error> {
     let newest = "SELECT version FROM device_requests_schema ORDER BY version DESC LIMIT 1";
     let rows = client.query_typed(newest, &[])?;
-    // No server of ours writes a negative one.
+    // A negative version was not written by this program, and counts as too new.
     let version = |row: &Row| u64::try_from(row.get::<_, i32>(0)).unwrap_or(u64::MAX);
     Ok(rows.first().map_or(0, version))
 }
 
-/// What a role finds before a migration, in one row. Names are found as the server's own statements find them.
+/// The state of the database and the rights of the role before a migration, in one row. The table's name is resolved as in the
+/// store's own statements.
 const FOUND: &str = "
     SELECT to_regclass('device_requests_schema') IS NOT NULL,
         to_regclass('device_requests') IS NOT NULL,
@@ -156,8 +160,8 @@ const FOUND: &str = "
         (SELECT string_agg(rolname::text, ' and ') FROM pg_roles WHERE rolname IN ('anon', 'authenticated')
             AND has_table_privilege(oid, to_regclass('device_requests'), 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE'))";
 
-/// What a start would do to the database, line by line, found out in a transaction that cannot write. A client on which this
-/// fails is not to be used.
+/// Says what a start would do to the database, line by line. Uses a read-only transaction. After an error the client must be
+/// dropped.
 pub(super) fn inspect(
     client: &mut Client,
     schema: Option<&str>,
@@ -167,11 +171,11 @@ pub(super) fn inspect(
 
 fn inspect_once(client: &mut Client, schema: Option<&str>) -> Result<Vec<String>, MigrateError> {
     begin(client, "BEGIN READ ONLY", schema)?;
-    check_age(client)?;
+    check_server_version(client)?;
     let rows = client.query_typed(FOUND, &[])?;
     let unusable = |what: String| Err(StoreError::Unusable(what).into());
     let Some(row) = rows.first() else {
-        return unusable("it answers without an answer".to_owned());
+        return unusable("it returned no row".to_owned());
     };
     let is = |column| row.get::<_, bool>(column);
     let list = |column| row.get::<_, Option<&str>>(column);
@@ -200,9 +204,9 @@ fn inspect_once(client: &mut Client, schema: Option<&str>) -> Result<Vec<String>
     if let Some(missing) = list(5) {
         return unusable(format!("the role lacks {missing} on device_requests"));
     }
-    if let Some(strangers) = list(6) {
+    if let Some(roles) = list(6) {
         lines.push(format!(
-            "WARNING: {strangers} may change device_requests, and so take a token: revoke these rights"
+            "WARNING: {roles} may change device_requests, and so take a token: revoke these rights"
         ));
     }
     let rows = client.query_typed("SELECT count(*) FROM device_requests", &[])?;
@@ -212,7 +216,7 @@ fn inspect_once(client: &mut Client, schema: Option<&str>) -> Result<Vec<String>
     Ok(lines)
 }
 
-/// The reference server kept tokens in clear.
+/// Encrypts the tokens that the reference server stored in clear.
 fn seal_clear_tokens(client: &mut Client, seal: &Seal) -> Result<(), postgres::Error> {
     let in_clear = "SELECT device_code, access_token FROM device_requests WHERE access_token <> ''";
     for row in client.query_typed(in_clear, &[])? {

@@ -1,77 +1,81 @@
-//! The one place that keeps state. Two backends stand behind [`Store`]: [`postgres`] and [`embedded`]. What a login may become
-//! is `login.rs`; a store keeps its record and applies a transition to it atomically.
+//! The one place that keeps state. The trait [`Store`] has two backends: [`postgres`] and [`embedded`]. The state machine of a
+//! login is `login.rs`; a store keeps the login's record and applies transitions to it.
 //!
-//! Every operation is atomic, over all instances that share the store. Time is the store's own, never the caller's.
-//! "Not found" and "too late" are answers; a [`StoreError`] means that the store itself failed.
+//! Every operation is atomic, across all instances that share the store. The store uses its own clock, never the caller's.
+//! "Not found" and "too late" are results; a [`StoreError`] means that the store itself failed.
 
 pub(crate) mod connect;
 pub mod database_url;
-pub mod embedded;
-pub(crate) mod gather;
 mod migrations;
 mod passfile;
 mod pool;
 pub mod postgres;
+mod postgres_error;
 pub(crate) mod tls;
+
+pub mod embedded;
+pub(crate) mod secret_file;
+
+pub(crate) mod batcher;
 
 use std::fmt;
 
 use crate::server::codes::{DeviceCodeHash, StateHash, UserCode};
 use crate::server::login::{Login, Polled, Starter, UnixMs};
 
-/// What keeps the logins.
+/// A store of logins.
 pub trait Store: Send + Sync {
-    /// Adds logins, each of them unless its user code is taken by another undecided one, in one commit. Says what became of
+    /// Adds logins in one commit. A login whose user code belongs to another undecided login is left out. Returns a result for
     /// each, in order.
     fn insert(&self, new: &[NewLogin]) -> Result<Vec<Inserted>, StoreError>;
 
-    /// How logins stand, in order. One look-up for all of them, no write.
+    /// Returns the state of each login, in order. Reads all of them at once, and writes nothing.
     fn poll(&self, logins: &[DeviceCodeHash]) -> Result<Vec<Polled>, StoreError>;
 
-    /// The login of `key` as it is now, with the store's time.
+    /// Returns the login that `key` finds, and the store's time.
     fn read(&self, key: Key) -> Result<Option<(Login, UnixMs)>, StoreError>;
 
-    /// Applies `transition` to the login of `key`, and keeps what it changed, all or nothing. It may be called more than
-    /// once, and only its last call counts. False: there is no such login (any more), and nothing was written. Called by
-    /// [`apply`].
+    /// Applies `transition` to the login that `key` finds, and stores the changed record atomically. May call `transition` more
+    /// than once; only the last call counts. Returns false, and writes nothing, if there is no such login (any more). Callers
+    /// use [`apply`].
     fn change(&self, key: Key, transition: &mut Transition) -> Result<bool, StoreError>;
 
-    /// Deletes up to `limit` logins for which there is no room any more: those that are over; where there are none, the
-    /// pending and denied ones of the networks that hold most, the unconfirmed and oldest first. Says how many it deleted.
+    /// Deletes up to `limit` logins from a full store: finished ones (redeemed or expired); if there are none, pending and
+    /// denied ones of the networks that hold the most, unconfirmed and oldest first. Returns how many it deleted.
     fn make_room(&self, limit: u32) -> Result<u64, StoreError>;
 
-    /// Deletes up to `limit` logins that have been expired for `login::EXPIRED_FOR`. Says which, with how far they came.
+    /// Deletes up to `limit` logins that expired at least `login::EXPIRED_FOR` ago, and returns them.
     fn purge(&self, limit: u32) -> Result<Vec<Purged>, StoreError>;
 
-    /// How many logins it keeps, those that are over but not purged included.
+    /// The number of logins kept, finished ones included until they are purged.
     fn count(&self) -> Result<u64, StoreError>;
 
-    /// Does the store answer, and can it be written?
+    /// Fails unless the store answers and can be written to.
     fn ping(&self) -> Result<(), StoreError>;
 
-    /// Its connections to a database, if it has any.
+    /// The connections to the database; `None` for a store without a connection pool.
     fn pool(&self) -> Option<PoolCounts> {
         None
     }
 }
 
-/// Numbers of connections to a database, for the metrics.
+/// How many connections to the database there are, for the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolCounts {
-    /// Most that may be open.
+    /// The pool's size: at most so many may be open.
     pub max: usize,
-    /// In use, or being made.
+    /// Checked out, or being opened.
     pub in_use: usize,
-    /// Open and not in use.
+    /// Open and idle.
     pub idle: usize,
-    /// Requests that wait for one.
+    /// Requests that wait for a connection.
     pub waiting: usize,
 }
 
-/// A change of a login at a time: one of the transitions of `login.rs`.
+/// Changes a login, given the current time: one of the transitions of `login.rs`.
 pub type Transition<'a> = dyn FnMut(&mut Login, UnixMs) + 'a;
 
-/// Applies `transition` to the login of `key`, and gives back what it says. `None`: no such login.
+/// Applies `transition` to the login that `key` finds, and returns its result. `None`: there is no such login.
 pub fn apply<T>(
     store: &dyn Store,
     key: Key,
@@ -81,25 +85,25 @@ pub fn apply<T>(
     let changed = store.change(key, &mut |login, now| {
         outcome = Some(transition(login, now));
     })?;
-    // What a transition says of a login that was gone when it was to be written is not true.
+    // If the login was deleted before it could be written, the transition's result does not hold.
     Ok(outcome.filter(|_| changed))
 }
 
-/// What a login is found by.
+/// What a login is looked up by.
 #[derive(Clone, Copy, Debug)]
 pub enum Key<'a> {
-    /// Its device code.
+    /// The hash of its device code.
     Device(&'a DeviceCodeHash),
     /// Its user code, as long as it is undecided.
     User(&'a UserCode),
-    /// The `state` of its trip to Postiz.
+    /// The hash of the OAuth `state` that went to Postiz.
     State(&'a StateHash),
 }
 
 /// A login to be added.
 #[derive(Clone, Debug)]
 pub struct NewLogin {
-    /// Its key.
+    /// The hash of its device code.
     pub key: DeviceCodeHash,
     /// What the user will type.
     pub user_code: UserCode,
@@ -107,37 +111,37 @@ pub struct NewLogin {
     pub starter: Starter,
 }
 
-/// What became of one login of [`Store::insert`].
+/// The result of [`Store::insert`] for one login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inserted {
-    /// It is there.
+    /// It was added.
     Yes,
-    /// Another undecided login has this user code: draw another.
+    /// Another undecided login has this user code: the caller tries another code.
     UserCodeTaken,
 }
 
 /// A login that was purged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purged {
-    /// Its key.
+    /// The hash of its device code.
     pub key: DeviceCodeHash,
-    /// Did it expire before anybody had decided it, or taken its token?
+    /// Whether it expired before the user decided it or the client took its token.
     pub expired: bool,
 }
 
-/// The store failed. The text is for the log; no client ever sees it.
+/// The store failed. The text goes to the log, never to a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreError {
-    /// It cannot be reached, or did not answer in time: waiting may mend it.
+    /// It cannot be reached, or did not answer in time. Retryable.
     Unavailable(String),
-    /// It answers, but will not work like this: only a person can mend it.
+    /// It cannot work as it is set up. Permanent: an operator must act.
     Unusable(String),
-    /// Another transaction holds this login: an instance of an earlier version delivers its token.
+    /// Another transaction holds the login's row lock: an instance of an earlier version is delivering its token.
     Locked,
 }
 
 impl StoreError {
-    /// What happened, without what it means.
+    /// The cause alone, without whether it is retryable.
     pub fn cause(&self) -> &str {
         match self {
             StoreError::Unavailable(cause) | StoreError::Unusable(cause) => cause,
@@ -158,8 +162,8 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
-/// What a start makes of a store whose schema has this version, when it knows those up to `newest`; an error, if it must not
-/// touch it. `None`: the store is empty.
+/// Says what a start would do to a store with this schema version (`None`: the store is empty), where `newest` is the newest
+/// version that this server knows. An error means that the store must not be touched.
 fn schema_plan(version: Option<u64>, newest: u64) -> Result<String, StoreError> {
     match version {
         None => Ok(format!(

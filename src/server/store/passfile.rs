@@ -1,12 +1,12 @@
-//! libpq's password file, and what it says about the account that this process runs as. Both are files: no call into libc.
+//! libpq's password file (`~/.pgpass`), and the account that this process runs as. Both are read from files, without libc.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The password for this connection in the password file at `path`, as libpq reads it. The error says why the file does
-/// not count.
+/// Finds the password for this connection in the password file at `path`, as libpq does. The error says why the file is
+/// ignored.
 pub(crate) fn find(
     path: &Path,
     host: &str,
@@ -17,15 +17,15 @@ pub(crate) fn find(
     let problem = |reason: &str| Err(format!("the password file {} {reason}", path.display()));
     let metadata = match path.metadata() {
         Ok(metadata) => metadata,
-        // Most have none.
+        // Most accounts have no password file.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return problem(&format!("cannot be read: {error}")),
     };
     if !metadata.is_file() {
-        return problem("is not a file, and so does not count");
+        return problem("is not a file, and is ignored");
     }
     if metadata.mode() & 0o077 != 0 {
-        return problem("does not count, since others may read it: chmod 600");
+        return problem("is ignored, since others may read it: chmod 600");
     }
     match fs::read(path) {
         Ok(bytes) => {
@@ -38,8 +38,8 @@ pub(crate) fn find(
     }
 }
 
-/// The password of a line `host:port:database:user:password`, if its first four fields are these or `*`. A backslash
-/// makes the next character, `:` or `\`, an ordinary one.
+/// The password of a line `host:port:database:user:password`, if each of its first four fields is `*` or the one wanted. A
+/// backslash escapes the next character, `:` or `\`.
 fn password_in(line: &str, wanted: [&str; 4]) -> Option<String> {
     if line.starts_with('#') {
         return None;
@@ -56,7 +56,7 @@ fn password_in(line: &str, wanted: [&str; 4]) -> Option<String> {
     Some(field(rest).0).filter(|password| !password.is_empty())
 }
 
-/// The first field, without its backslashes, and what follows its colon.
+/// Splits off the first field and unescapes it. `None`: there is no further field.
 fn field(line: &str) -> (String, Option<&str>) {
     let mut field = String::new();
     let mut characters = line.char_indices();
@@ -76,7 +76,7 @@ pub(crate) struct Account {
     pub(crate) home: PathBuf,
 }
 
-/// The account that this process runs as, if `/etc/passwd` knows it.
+/// The account that this process runs as, if it stands in `/etc/passwd`.
 pub(crate) fn account() -> Option<Account> {
     let id = rustix::process::geteuid().as_raw().to_string();
     let accounts = fs::read_to_string("/etc/passwd").ok()?;
@@ -98,7 +98,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn lines_match_as_in_libpq() {
+    fn password_line_matches_as_in_libpq() {
         let wanted = ["h", "5432", "db", "u"];
         for (line, expected) in [
             ("h:5432:db:u:secret", Some("secret")),
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_line_that_matches_counts_unless_others_may_read_the_file() {
+    fn password_comes_from_the_first_matching_line_unless_others_may_read_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pgpass");
         let find = || find(&path, "h", 5432, "db", "u");

@@ -1,11 +1,10 @@
-//! A small pool of PostgreSQL connections, checked out per statement and replaced when broken.
+//! A small pool of PostgreSQL connections. A connection is checked out for one statement, and replaced when it is broken.
 //!
-//! Between us and the database there may be a pooler (PgBouncer in transaction mode) that gives each transaction another
-//! session. So a new connection proves first that it is direct. Only a direct one has named statements and session limits;
-//! elsewhere statements are unnamed, and nothing of ours outlives a transaction.
+//! Between this server and the database there may be a pooler (PgBouncer in transaction mode) that gives each transaction
+//! another session. So each new connection is first tested for being direct. A direct connection uses named statements and
+//! session timeouts. Through a pooler, statements are unnamed, and no session state outlives a transaction.
 
 use std::collections::HashMap;
-use std::error::Error as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,72 +14,76 @@ use postgres::types::{ToSql, Type};
 use postgres::{Client, Row, Statement};
 
 use crate::server::store::connect::{ConnectError, Connector};
+use crate::server::store::postgres_error::classify;
 use crate::server::store::{PoolCounts, StoreError};
 use crate::server::times::Times;
 use crate::shared::hash::hex;
 use crate::shared::random;
 
-/// What the server lets a statement take, and a transaction wait for us; set on direct connections.
+/// The database's timeouts for a statement, for a lock, and for a transaction that waits for this server. Set on direct
+/// connections.
 const SESSION: &str = "SET statement_timeout = '2s'; SET lock_timeout = '2s'; \
      SET idle_in_transaction_session_timeout = '15s'";
 
-/// The parameter that a direct connection reads back.
+/// A session parameter of our own. It is set when a connection starts; if it can be read back, the connection is direct.
 const DIRECT: &str = "postiz.direct";
 
-/// So often is a statement tried again that a new connection has just prepared, when the table is altered in between.
-const STALE_TRIES: usize = 3;
+/// Maximum number of retries, on new connections, of a statement whose table is altered between preparing and running it.
+const STALE_RETRIES_MAX: usize = 3;
 
-/// Most parameters of a statement.
+/// Maximum number of parameters of a statement.
 const PARAMETERS_MAX: usize = 24;
 
-/// Up to `size` connections, made when they are needed.
+/// A pool of up to `size` connections, opened on demand.
 pub(crate) struct Pool {
     connector: Connector,
     size: usize,
     times: Times,
-    /// Is there a pooler in between, as the URL says or as it said itself?
-    pooler: AtomicBool,
-    /// What each new connection goes through once before it is used.
+    /// Whether there is a pooler in between: the URL says so, or the pooler refused the test for a direct connection.
+    has_pooler: AtomicBool,
+    /// Runs once on each new connection before its first use.
     prepare: Prepare,
     slots: Mutex<Slots>,
-    freed: Condvar,
+    slot_freed: Condvar,
 }
 
 type Prepare = Box<dyn Fn(&mut Client) -> Result<(), StoreError> + Send + Sync>;
 
 struct Slots {
     idle: Vec<Connection>,
-    /// Since when the others are in use, or being made.
+    /// The slots of connections that are checked out or being opened: since when, by the slot's id.
     in_use: HashMap<u64, Instant>,
-    next_id: u64,
-    /// How many hang and have lost their place. No more than the pool's size: each costs a thread.
+    last_id: u64,
+    /// How many hanging connections have given up their slot to another. At most the pool's size, since each holds a thread.
     abandoned: usize,
-    /// Requests that wait for one.
+    /// Requests that wait for a connection.
     waiting: usize,
-    /// When one was taken or came back last: while a silent database holds them all, nobody need wait for one.
-    moved: Instant,
-    /// Until when no further connection is tried.
-    crowded_until: Instant,
+    /// When a connection was last checked out or returned. If that is longer ago than the checkout timeout, the database does
+    /// not answer, and requests do not wait.
+    last_activity: Instant,
+    /// No further connection is opened until then, since the server has no more to give.
+    server_full_until: Instant,
 }
 
-/// A connection with the statements that it has prepared so far; `None`: it prepares none.
+/// A connection to the database.
 struct Connection {
     client: Client,
+    /// The statements prepared so far, by their SQL. `None`: the connection is not direct, and prepares none.
     statements: Option<HashMap<String, Statement>>,
 }
 
-/// A connection's place in the pool. When it is dropped, whatever happened, the connection that is left in it goes back to
-/// the pool; without one, the place is free again.
+/// One of the pool's `size` slots, in use. Dropping it frees the slot, and puts `returned` into the pool.
 struct Slot<'a> {
     pool: &'a Pool,
     id: u64,
-    left: Option<Connection>,
+    returned: Option<Connection>,
 }
 
-/// A connection in use.
+/// A connection that is checked out.
 pub(crate) struct Pooled<'a> {
     connection: Connection,
-    reused: bool,
+    /// Whether it was idle in the pool before, rather than new.
+    is_reused: bool,
     slot: Slot<'a>,
 }
 
@@ -89,7 +92,7 @@ impl Pool {
         connector: Connector,
         size: usize,
         times: &Times,
-        pooler: bool,
+        has_pooler: bool,
         prepare: impl Fn(&mut Client) -> Result<(), StoreError> + Send + Sync + 'static,
     ) -> Pool {
         let now = Instant::now();
@@ -97,26 +100,26 @@ impl Pool {
             connector,
             size,
             times: *times,
-            pooler: AtomicBool::new(pooler),
+            has_pooler: AtomicBool::new(has_pooler),
             prepare: Box::new(prepare),
             slots: Mutex::new(Slots {
                 idle: Vec::new(),
                 in_use: HashMap::new(),
-                next_id: 0,
+                last_id: 0,
                 abandoned: 0,
                 waiting: 0,
-                moved: now,
-                crowded_until: now,
+                last_activity: now,
+                server_full_until: now,
             }),
-            freed: Condvar::new(),
+            slot_freed: Condvar::new(),
         }
     }
 
-    /// Runs a statement whose parameters are all text (their SQL casts them), and gives back its rows. When a connection from
-    /// before turns out to be dead, the database was probably restarted: all others from before are dropped, and the
-    /// statement is tried again, until a new connection decides. So it must be one that may be run more than once.
+    /// Runs a statement and returns its rows. All parameters are text; the SQL casts them. When a reused connection is broken,
+    /// the database was probably restarted: then all idle connections are closed, and the statement is run again, at last on
+    /// a new connection. So the statement must be one that may run more than once.
     pub(crate) fn query(&self, sql: &str, params: &[Option<&str>]) -> Result<Vec<Row>, StoreError> {
-        let mut stale_tries = 0..STALE_TRIES;
+        let mut stale_retries = 0..STALE_RETRIES_MAX;
         loop {
             let mut pooled = self.checkout()?;
             match pooled.connection.query(sql, params) {
@@ -126,15 +129,15 @@ impl Pool {
                 }
                 Err(error) if !pooled.connection.is_broken(&error) => {
                     pooled.give_back();
-                    return Err(self.connector.placed(classify(&error)));
+                    return Err(self.connector.with_location(classify(&error)));
                 }
                 Err(error)
-                    if pooled.reused || (is_stale(&error) && stale_tries.next().is_some()) =>
+                    if pooled.is_reused || (is_stale(&error) && stale_retries.next().is_some()) =>
                 {
                     drop(pooled);
                     self.drop_idle();
                 }
-                Err(error) => return Err(self.connector.placed(classify(&error))),
+                Err(error) => return Err(self.connector.with_location(classify(&error))),
             }
         }
     }
@@ -149,40 +152,41 @@ impl Pool {
         }
     }
 
+    /// Takes an idle connection or opens one. Waits while all are in use, as long as the pool shows activity.
     fn checkout(&self) -> Result<Pooled<'_>, StoreError> {
         let mut slots = self.slots();
         loop {
             let now = Instant::now();
             if let Some(connection) = slots.idle.pop() {
-                slots.moved = now;
+                slots.last_activity = now;
                 return Ok(Pooled {
                     connection,
-                    reused: true,
-                    slot: self.slot(&mut slots),
+                    is_reused: true,
+                    slot: self.take_slot(&mut slots),
                 });
             }
-            let crowded = slots.open() > 0 && now < slots.crowded_until;
-            if !crowded
-                && (slots.open() < self.size || slots.abandon_one(self.size, self.times.hung))
+            let is_server_full = slots.open() > 0 && now < slots.server_full_until;
+            if !is_server_full
+                && (slots.open() < self.size || slots.abandon_hung(self.size, self.times.hung))
             {
-                slots.moved = now;
-                let slot = self.slot(&mut slots);
+                slots.last_activity = now;
+                let slot = self.take_slot(&mut slots);
                 drop(slots);
                 match self.connect(slot) {
-                    Err(SlotError::Crowded) => slots = self.slots(),
+                    Err(SlotError::ServerFull) => slots = self.slots(),
                     Err(SlotError::Store(error)) => return Err(error),
                     Ok(pooled) => return Ok(pooled),
                 }
                 continue;
             }
-            let left = self.times.checkout.saturating_sub(slots.moved.elapsed());
+            let left = (self.times.checkout).saturating_sub(slots.last_activity.elapsed());
             if left.is_zero() {
                 let busy = format!("all {} connections to PostgreSQL are busy", slots.open());
                 return Err(StoreError::Unavailable(busy));
             }
             slots.waiting += 1;
             slots = self
-                .freed
+                .slot_freed
                 .wait_timeout(slots, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
@@ -190,7 +194,8 @@ impl Pool {
         }
     }
 
-    /// Fills a slot. It is given back if this fails, even by a panic (the client library's, when there are no descriptors).
+    /// Opens a connection for a slot. The slot is freed if this fails, even by a panic of the client library, which panics when
+    /// there are no file descriptors left.
     fn connect<'a>(&'a self, slot: Slot<'a>) -> Result<Pooled<'a>, SlotError> {
         let (mut client, is_direct) = match self.connect_client() {
             Ok(connected) => connected,
@@ -199,7 +204,7 @@ impl Pool {
                 return Err(self.not_connected(failed));
             }
         };
-        (self.prepare)(&mut client).map_err(|error| self.connector.placed(error))?;
+        (self.prepare)(&mut client).map_err(|error| self.connector.with_location(error))?;
         if is_direct {
             client
                 .batch_execute(SESSION)
@@ -210,33 +215,33 @@ impl Pool {
                 client,
                 statements: is_direct.then(HashMap::new),
             },
-            reused: false,
+            is_reused: false,
             slot,
         })
     }
 
-    /// A connection, and whether it is a direct one: a parameter set as it starts can be read back.
+    /// Connects, and returns whether the connection is direct: a parameter set at its start can be read back.
     fn connect_client(&self) -> Result<(Client, bool), ConnectError> {
-        if self.pooler.load(Ordering::Relaxed) {
+        if self.has_pooler.load(Ordering::Relaxed) {
             return Ok((self.connector.connect(None)?, false));
         }
         let proof = hex(&random::bytes::<8>());
         let options = format!("-c {DIRECT}={proof}");
         match self.connector.connect(Some(&options)) {
             Ok(mut client) => {
-                let read = format!("SELECT current_setting('{DIRECT}', true)");
-                let rows = client.query_typed(&read, &[])?;
+                let read_back = format!("SELECT current_setting('{DIRECT}', true)");
+                let rows = client.query_typed(&read_back, &[])?;
                 let found: Option<&str> = rows.first().and_then(|row| row.get(0));
                 let is_direct = found == Some(&proof);
                 Ok((client, is_direct))
             }
-            // A pooler that does not know the parameter says so (PgBouncer the first way, RDS Proxy the second).
+            // A pooler that does not know the parameter refuses it (PgBouncer with the first code, RDS Proxy with the second).
             Err(failed)
                 if matches!(&failed.code, Some(code) if *code == SqlState::PROTOCOL_VIOLATION
                     || *code == SqlState::FEATURE_NOT_SUPPORTED) =>
             {
                 let client = self.connector.connect(None)?;
-                self.pooler.store(true, Ordering::Relaxed);
+                self.has_pooler.store(true, Ordering::Relaxed);
                 Ok((client, false))
             }
             Err(failed) => Err(failed),
@@ -246,40 +251,40 @@ impl Pool {
     fn not_connected(&self, failed: ConnectError) -> SlotError {
         let mut slots = self.slots();
         if failed.code == Some(SqlState::TOO_MANY_CONNECTIONS) && slots.open() > 0 {
-            slots.crowded_until = Instant::now() + self.times.crowded_pause;
-            return SlotError::Crowded;
+            slots.server_full_until = Instant::now() + self.times.crowded_pause;
+            return SlotError::ServerFull;
         }
         SlotError::Store(failed.error)
     }
 
-    /// Closes the connections that nobody uses: what is true of them may not be true of new ones.
+    /// Closes the idle connections, because new ones may reach another server, or read other settings.
     pub(crate) fn drop_idle(&self) {
-        let dead = std::mem::take(&mut self.slots().idle);
-        // Closing may take a moment each, and needs no lock.
-        drop(dead);
-        self.freed.notify_all();
+        let idle = std::mem::take(&mut self.slots().idle);
+        // Closing takes time, so it happens without the lock.
+        drop(idle);
+        self.slot_freed.notify_all();
     }
 
-    fn slot(&self, slots: &mut Slots) -> Slot<'_> {
-        slots.next_id += 1;
-        slots.in_use.insert(slots.next_id, Instant::now());
+    fn take_slot(&self, slots: &mut Slots) -> Slot<'_> {
+        slots.last_id += 1;
+        slots.in_use.insert(slots.last_id, Instant::now());
         Slot {
             pool: self,
-            id: slots.next_id,
-            left: None,
+            id: slots.last_id,
+            returned: None,
         }
     }
 
-    /// Nothing is left half-done in the slots by a panic elsewhere.
+    /// A poisoned lock is taken all the same: no change of the slots can panic halfway.
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Why there is no new connection.
+/// Why no connection was opened.
 enum SlotError {
-    /// The database has none left for us, but others of ours are open.
-    Crowded,
+    /// The database has reached its limit of connections, and this pool has others open to wait for.
+    ServerFull,
     Store(StoreError),
 }
 
@@ -290,17 +295,18 @@ impl From<StoreError> for SlotError {
 }
 
 impl Slots {
-    /// Idle connections and those in use.
+    /// The number of connections that are idle, checked out or being opened.
     fn open(&self) -> usize {
         self.idle.len() + self.in_use.len()
     }
 
-    /// Takes the place of one that hangs, if there is one and not too many were abandoned.
-    fn abandon_one(&mut self, most: usize, hung: Duration) -> bool {
+    /// Frees the slot of a connection that has been in use for `hung`, unless `abandoned_max` slots were freed like this
+    /// already. Returns whether it freed one.
+    fn abandon_hung(&mut self, abandoned_max: usize, hung: Duration) -> bool {
         let mut in_use = self.in_use.iter();
-        let hangs = in_use.find(|(_, since)| since.elapsed() >= hung);
-        match hangs.map(|(id, _)| *id) {
-            Some(id) if self.abandoned < most => {
+        let found = in_use.find(|(_, since)| since.elapsed() >= hung);
+        match found.map(|(id, _)| *id) {
+            Some(id) if self.abandoned < abandoned_max => {
                 self.abandoned += 1;
                 self.in_use.remove(&id).is_some()
             }
@@ -312,30 +318,30 @@ impl Slots {
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
         let mut slots = self.pool.slots();
-        slots.moved = Instant::now();
+        slots.last_activity = Instant::now();
         if slots.in_use.remove(&self.id).is_none() {
             slots.abandoned -= 1;
         }
-        // One that was abandoned comes back to a pool that may be full.
+        // When an abandoned connection is returned, the pool may be full.
         if slots.open() < self.pool.size {
-            slots.idle.extend(self.left.take());
+            slots.idle.extend(self.returned.take());
         }
-        // A wake-up is a system call even where nobody sleeps.
+        // `notify_one` is a system call even if nothing waits.
         if slots.waiting > 0 {
-            self.pool.freed.notify_one();
+            self.pool.slot_freed.notify_one();
         }
     }
 }
 
 impl Pooled<'_> {
-    /// Puts a connection that is still good back into the pool; dropped otherwise, it is closed.
+    /// Returns the connection to the pool, unless it is closed. A `Pooled` that is dropped instead closes its connection.
     fn give_back(self) {
         let Pooled {
             connection,
             mut slot,
             ..
         } = self;
-        slot.left = Some(connection).filter(|connection| !connection.client.is_closed());
+        slot.returned = Some(connection).filter(|connection| !connection.client.is_closed());
     }
 }
 
@@ -361,60 +367,29 @@ impl Connection {
         self.client.query(&statement, &params.collect::<Vec<_>>())
     }
 
-    /// Is the connection of no use any more? So it is when the server says that it ends it, which comes before it is closed;
-    /// on a standby that lost its primary's place, since a new connection may find the new primary; and when the table was
-    /// altered under a prepared statement.
+    /// Whether a new connection is needed after `error`:
+    ///
+    /// - the connection failed, or the server announces that it will close it;
+    /// - the server has become a standby, and a new connection may reach the new primary;
+    /// - the table was altered under a prepared statement.
     fn is_broken(&self, error: &postgres::Error) -> bool {
-        let Some(said) = error.as_db_error() else {
+        let Some(db_error) = error.as_db_error() else {
             return true;
         };
-        let fatal = matches!(
-            said.parsed_severity(),
+        let is_fatal = matches!(
+            db_error.parsed_severity(),
             Some(Severity::Fatal | Severity::Panic)
         );
-        let read_only = *said.code() == SqlState::READ_ONLY_SQL_TRANSACTION;
-        fatal || read_only || is_stale(error) || self.client.is_closed()
+        let is_read_only = *db_error.code() == SqlState::READ_ONLY_SQL_TRANSACTION;
+        is_fatal || is_read_only || is_stale(error) || self.client.is_closed()
     }
 }
 
-/// Was the table altered under a prepared statement ("cached plan must not change result type")?
+/// Whether the table was altered under a prepared statement ("cached plan must not change result type").
 fn is_stale(error: &postgres::Error) -> bool {
     let stale = [
         SqlState::FEATURE_NOT_SUPPORTED,
         SqlState::INVALID_SQL_STATEMENT_NAME,
     ];
     error.code().is_some_and(|code| stale.contains(code))
-}
-
-/// Retryable, unless: bad password, missing database, missing privilege, wrong schema.
-pub(crate) fn classify(error: &postgres::Error) -> StoreError {
-    let text = with_causes(error);
-    let Some(code) = error.code() else {
-        return StoreError::Unavailable(text);
-    };
-    let permanent = *code == SqlState::INVALID_PASSWORD
-        || *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION
-        || *code == SqlState::INVALID_CATALOG_NAME
-        || *code == SqlState::INVALID_SCHEMA_NAME
-        || code.code().starts_with("42");
-    if permanent {
-        StoreError::Unusable(text)
-    } else {
-        StoreError::Unavailable(text)
-    }
-}
-
-/// "error connecting to server" alone helps nobody.
-fn with_causes(error: &postgres::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        cause = inner.source();
-    }
-    text
 }

@@ -1,7 +1,7 @@
-//! The store of any number of instances: one table in PostgreSQL. Connections are pool.rs, its schema is `sql/`.
+//! The store for any number of instances: one table in PostgreSQL. Its schema is `sql/`; connections are pool.rs.
 //!
-//! A change is two statements: read the row, and write it unless somebody else has written it since (compare and set by its
-//! `xmin`). So no transaction is ever open between statements, and no lock is held.
+//! A change takes two statements: read the row, then write it if it is unchanged (compare-and-set on `xmin`). So no transaction
+//! stays open, and no lock is held, between statements.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use crate::server::login::{
 };
 use crate::server::seal::{Seal, SealedToken};
 use crate::server::store::connect::Connector;
-pub use crate::server::store::database_url::DatabaseUrl;
+use crate::server::store::database_url::DatabaseUrl;
 use crate::server::store::migrations::{self, migrate};
 use crate::server::store::pool::Pool;
 use crate::server::store::{
@@ -29,16 +29,16 @@ use crate::server::times::Times;
 /// The table's name in the statements below.
 const TABLE: &str = "device_requests";
 
-/// When a row's lease ends. Exchanges have theirs in `claimed_at`, since instances of the version before leases know only
-/// that (`login::EXCHANGE_LEASE`, which a test compares).
+/// When a row's lease ends. For exchanges it follows from `claimed_at`, the only column that instances of the version before
+/// leases know. A test compares the 30 seconds with `login::EXCHANGE_LEASE`.
 macro_rules! lease_until {
     () => {
         "CASE status WHEN 'exchanging' THEN claimed_at + interval '30 seconds' ELSE lease_until END"
     };
 }
 
-/// `SELECT` of a whole row, in the order that `record` reads it. An exchange that an instance of the version before leases
-/// claimed has no holder here.
+/// `SELECT` of a whole row, with the columns in the order that `record` reads. If an instance of the version before leases
+/// claimed the exchange, its lease has no holder.
 macro_rules! select_where {
     ($condition:literal) => {
         concat!(
@@ -59,13 +59,13 @@ macro_rules! select_where {
 /// The store in PostgreSQL.
 pub struct Postgres {
     pool: Pool,
-    /// The table's name with its schema, where that is set: a pooler's sessions may have another `search_path`.
-    qualified: Option<String>,
+    /// The table's name with the URL's `schema`, if that is set: a pooler's sessions may have another `search_path`.
+    qualified_table: Option<String>,
 }
 
 impl Postgres {
-    /// A store on up to `pool_size` connections. Connects to nothing yet: a database that is not there is a normal event.
-    /// The schema is brought up on the first connection. `seal` is for the tokens that the reference server left in clear.
+    /// Makes a store with up to `pool_size` connections, without connecting yet: the database may be down for a while. The
+    /// first connection migrates the schema. `seal` encrypts the tokens that the reference server stored in clear.
     pub fn new(
         url: &DatabaseUrl,
         pool_size: usize,
@@ -74,13 +74,13 @@ impl Postgres {
     ) -> Result<Postgres, String> {
         let connector = Connector::new(url)?;
         let schema = quoted_schema(url);
-        let qualified = schema.as_ref().map(|schema| format!("{schema}.{TABLE}"));
-        let is_ready = AtomicBool::new(false);
+        let qualified_table = schema.as_ref().map(|schema| format!("{schema}.{TABLE}"));
+        let is_migrated = AtomicBool::new(false);
         let prepare = move |client: &mut Client| {
-            // Connections that are made at once take turns under the migration's own lock.
-            if !is_ready.load(Ordering::Acquire) {
+            // Connections that are opened at the same time wait for each other under the migration's lock.
+            if !is_migrated.load(Ordering::Acquire) {
                 migrate(client, &seal, schema.as_deref())?;
-                is_ready.store(true, Ordering::Release);
+                is_migrated.store(true, Ordering::Release);
             }
             Ok(())
         };
@@ -92,19 +92,19 @@ impl Postgres {
                 url.pooler == Some(true),
                 prepare,
             ),
-            qualified,
+            qualified_table,
         })
     }
 
     fn query(&self, sql: &str, params: &[Option<&str>]) -> Result<Vec<Row>, StoreError> {
-        let sql = match &self.qualified {
+        let sql = match &self.qualified_table {
             None => Cow::Borrowed(sql),
             Some(qualified) => Cow::Owned(sql.replace(TABLE, qualified)),
         };
         self.pool.query(&sql, params)
     }
 
-    /// One row, with its version.
+    /// Reads a login with its row's version (`xmin`) and the database's time.
     fn row(&self, key: Key) -> Result<Option<(Login, String, UnixMs)>, StoreError> {
         let (sql, param) = match key {
             Key::Device(key) => (select_where!("device_code = $1"), key.as_str()),
@@ -118,7 +118,7 @@ impl Postgres {
         rows.first().map(record).transpose()
     }
 
-    /// Writes a record. False: its row has another version by now, or is locked, and nothing was written.
+    /// Writes a login's row, unless it has another version by now or is locked. Returns whether it was written.
     fn write(&self, login: &Login, version: &str) -> Result<bool, StoreError> {
         let lease = login.lease.as_ref();
         let lease_until = lease.map(|lease| lease.until.to_string());
@@ -160,19 +160,19 @@ impl Postgres {
         Ok(!written.is_empty())
     }
 
-    /// Deletes rows, and says how many.
+    /// Runs a `DELETE`, and returns the number of deleted rows.
     fn delete(&self, sql: &'static str, limit: u32) -> Result<u64, StoreError> {
         Ok(self.query(sql, &[Some(&limit.to_string())])?.len() as u64)
     }
 }
 
-/// What a start would find in the database and do, line by line. Changes nothing.
+/// Says what a start would find in the database and do, line by line. Changes nothing.
 pub fn inspect(url: &DatabaseUrl) -> Result<Vec<String>, StoreError> {
     let connector = Connector::new(url).map_err(StoreError::Unusable)?;
     let mut client = connector.connect(None).map_err(|failed| failed.error)?;
     let found = migrations::inspect(&mut client, quoted_schema(url).as_deref());
-    let found = found.map_err(|error| connector.placed(error))?;
-    let answers = format!("PostgreSQL answers: {}", connector.described());
+    let found = found.map_err(|error| connector.with_location(error))?;
+    let answers = format!("PostgreSQL answers: {}", connector.location());
     let weak = connector.weakness().map(|text| format!("WARNING: {text}"));
     Ok([answers].into_iter().chain(found).chain(weak).collect())
 }
@@ -182,8 +182,8 @@ fn quoted_schema(url: &DatabaseUrl) -> Option<String> {
     schema.map(|name| format!("\"{}\"", name.replace('"', "\"\"")))
 }
 
-/// Waits for another transaction that is writing the same row: 0.3 s in all.
-const LOCKED_WAITS_MS: [u64; 5] = [10, 20, 40, 80, 150];
+/// The pauses between retries while another transaction locks the row: 0.3 s in all.
+const LOCK_RETRY_PAUSES_MS: [u64; 5] = [10, 20, 40, 80, 150];
 
 impl Store for Postgres {
     fn insert(&self, new: &[NewLogin]) -> Result<Vec<Inserted>, StoreError> {
@@ -198,23 +198,23 @@ impl Store for Postgres {
             &[Some(&Value::from(records).to_string())],
         )?;
         let added: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
-        let became = |new: &NewLogin| match added.contains(&new.key.as_str()) {
+        let result = |new: &NewLogin| match added.contains(&new.key.as_str()) {
             true => Inserted::Yes,
             false => Inserted::UserCodeTaken,
         };
-        Ok(new.iter().map(became).collect())
+        Ok(new.iter().map(result).collect())
     }
 
     fn poll(&self, logins: &[DeviceCodeHash]) -> Result<Vec<Polled>, StoreError> {
         let logins: Vec<&str> = logins.iter().map(DeviceCodeHash::as_str).collect();
-        // A row for each, in order. Arrays of text would cost the program 30 kB.
+        // One row for each login, in order. The text is split by PostgreSQL, since array parameters make the program 30 kB larger.
         let rows = self.query(
             concat!(
                 "SELECT status, coalesce(",
                 lease_until!(),
                 " <= now(), true), expires_at <= now()
-                 FROM unnest(string_to_array($1, ' ')) WITH ORDINALITY AS asked (device_code, place)
-                 LEFT JOIN device_requests USING (device_code) ORDER BY place"
+                 FROM unnest(string_to_array($1, ' ')) WITH ORDINALITY AS asked (device_code, position)
+                 LEFT JOIN device_requests USING (device_code) ORDER BY position"
             ),
             &[Some(&logins.join(" "))],
         )?;
@@ -227,8 +227,8 @@ impl Store for Postgres {
     }
 
     fn change(&self, key: Key, transition: &mut Transition) -> Result<bool, StoreError> {
-        let mut locked_version = String::new();
-        let mut waits = LOCKED_WAITS_MS.into_iter();
+        let mut last_version = String::new();
+        let mut pauses_ms = LOCK_RETRY_PAUSES_MS.into_iter();
         loop {
             let Some((before, version, now)) = self.row(key)? else {
                 return Ok(false);
@@ -238,28 +238,28 @@ impl Store for Postgres {
             if login == before || self.write(&login, &version)? {
                 return Ok(true);
             }
-            // Somebody else has written it, or is about to.
-            if version == locked_version {
-                let wait = waits.next().ok_or(StoreError::Locked)?;
-                thread::sleep(Duration::from_millis(wait));
+            // The row was changed (then its version differs: retry at once), or another transaction locks it.
+            if version == last_version {
+                let pause_ms = pauses_ms.next().ok_or(StoreError::Locked)?;
+                thread::sleep(Duration::from_millis(pause_ms));
             }
-            locked_version = version;
+            last_version = version;
         }
     }
 
     fn make_room(&self, limit: u32) -> Result<u64, StoreError> {
-        let over = self.delete(
+        let finished = self.delete(
             "DELETE FROM device_requests WHERE device_code IN (
                  SELECT device_code FROM device_requests
                  WHERE status = 'redeemed' OR expires_at <= now() AND status NOT IN ('exchanging', 'delivering')
                  LIMIT $1::bigint FOR UPDATE SKIP LOCKED) RETURNING 1",
             limit,
         )?;
-        if over > 0 {
-            return Ok(over);
+        if finished > 0 {
+            return Ok(finished);
         }
-        // Each network's logins are numbered: the confirmed ones first, then the others, the last one first. Those with the
-        // highest numbers go, so that the networks that hold most lose most.
+        // Ranks each network's logins: confirmed before unconfirmed, then newest first. The highest ranks are deleted, so that
+        // the networks that hold the most lose the most.
         self.delete(
             "DELETE FROM device_requests WHERE device_code IN (
                  SELECT device_code FROM device_requests WHERE device_code IN (
@@ -300,14 +300,14 @@ impl Store for Postgres {
     }
 
     fn ping(&self) -> Result<(), StoreError> {
-        // Reads the table, so that a database without it, or without the right to it, is not called ready; nor is a standby,
-        // or a database whose disk is full, which its host makes read-only.
+        // Fails without the table or the right to read it, on a standby, and on a database that its host made read-only
+        // because the disk is full.
         let rows = self.query(
             "SELECT current_setting('transaction_read_only') = 'on', EXISTS (SELECT 1 FROM device_requests)",
             &[],
         )?;
         if rows.first().is_some_and(|row| row.get(0)) {
-            // Where it is the role's or the database's default, sessions that are open would keep it.
+            // Open sessions would keep a read-only default of the role or the database after it is changed.
             self.pool.drop_idle();
             return Err(StoreError::Unavailable(
                 "the database is read-only".to_owned(),
@@ -321,7 +321,7 @@ impl Store for Postgres {
     }
 }
 
-/// A login to be added, as `insert` reads it.
+/// A login to be added, as the `INSERT` reads it.
 fn as_json(new: &NewLogin) -> Value {
     json!({
         "device_code": new.key.as_str(),
@@ -334,7 +334,7 @@ fn as_json(new: &NewLogin) -> Value {
     })
 }
 
-/// How the login of a row of `poll` stands.
+/// The state of the login in a row of `poll`.
 fn polled_row(row: &Row) -> Result<Polled, StoreError> {
     match row.get::<_, Option<&str>>(0) {
         None => Ok(Polled::Unknown),
@@ -342,7 +342,7 @@ fn polled_row(row: &Row) -> Result<Polled, StoreError> {
     }
 }
 
-/// A row of `select_where`: the record, its version, and the database's time.
+/// Reads a row of `select_where`: the login, its row's version, and the database's time.
 fn record(row: &Row) -> Result<(Login, String, UnixMs), StoreError> {
     let ms = |column| row.get::<_, i64>(column).unsigned_abs();
     let text = |column| row.get::<_, Option<String>>(column);
@@ -395,7 +395,7 @@ mod tests {
     use crate::server::login::EXCHANGE_LEASE;
 
     #[test]
-    fn exchange_lease_is_the_one_of_the_state_machine() {
+    fn exchange_lease_in_sql_is_that_of_the_state_machine() {
         let text = format!("interval '{} seconds'", EXCHANGE_LEASE.as_secs());
         assert!(lease_until!().contains(&text));
     }

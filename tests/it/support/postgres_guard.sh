@@ -52,10 +52,8 @@ pg() { as_user "$bin/pg_ctl" -D data -s -w -l log "$@" </dev/null >/dev/null 2>&
 protect_key() { [ -z "$tls" ] || { chown "$user" server.key && chmod 600 server.key; }; }
 start() {
     protect_key
-    # TCP as in real life; many connections, since many servers are tested at once. What a crash of the machine would lose,
-    # no test needs: a killed process loses nothing without fsync.
-    pg start -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=400 \
-        -c fsync=off -c full_page_writes=off $tls"
+    # TCP and fsync as in real life; many connections, since many servers are tested at once.
+    pg start -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=400 $tls"
 }
 
 echo "$password" >password

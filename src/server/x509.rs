@@ -1,37 +1,39 @@
-//! What TLS to PostgreSQL needs of a certificate and webpki does not give: any version, any key, the signature's hash.
+//! Reads X.509 certificates of any version and with any kind of key: their dates, keys and channel binding. webpki gives no
+//! access to these, and rejects version 1.
 
 use ring::digest;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::UnixTime;
 use rustls::{DigitallySignedStruct, SignatureScheme};
 
-/// The parts of an X.509 certificate of any version (RFC 5280 §4.1). Nothing about them is verified.
-pub(super) struct Certificate<'a> {
+/// The parts of an X.509 certificate (RFC 5280 §4.1). Parsing verifies nothing.
+pub(crate) struct X509Certificate<'a> {
     der: &'a [u8],
     /// Seconds since 1970.
     not_before: u64,
     not_after: u64,
-    /// SubjectPublicKeyInfo, whole; its algorithm identifier, without its tag; its key.
-    pub(super) key_info: &'a [u8],
+    /// The whole SubjectPublicKeyInfo.
+    pub(crate) key_info: &'a [u8],
+    /// The key's algorithm identifier, without its tag and length.
     key_algorithm: &'a [u8],
     key: &'a [u8],
-    /// The algorithm identifier of the signature, without its tag.
+    /// The algorithm identifier of the certificate's signature, without its tag and length.
     signature_algorithm: &'a [u8],
 }
 
-/// What can be said of a signature of the handshake.
-pub(super) enum Proof {
-    /// It is by the certificate's key.
+/// The result of verifying a signature of a TLS handshake.
+pub(crate) enum SignatureCheck {
+    /// The certificate's key made it.
     Good,
-    /// It is not.
+    /// The certificate's key did not make it.
     Bad,
-    /// No algorithm here can tell, for this reason.
+    /// The algorithm is not supported: what the certificate has, to be put after "has".
     Unknown(String),
 }
 
-impl<'a> Certificate<'a> {
-    /// `None`: it is not a certificate.
-    pub(super) fn parse(der: &'a [u8]) -> Option<Certificate<'a>> {
+impl<'a> X509Certificate<'a> {
+    /// `None`: `der` is not a certificate.
+    pub(crate) fn parse(der: &'a [u8]) -> Option<X509Certificate<'a>> {
         let mut outer = contents(&mut { der }, SEQUENCE)?;
         let mut body = contents(&mut outer, SEQUENCE)?;
         let signature_algorithm = contents(&mut outer, SEQUENCE)?;
@@ -39,7 +41,7 @@ impl<'a> Certificate<'a> {
             contents(&mut body, VERSION)?;
         }
         contents(&mut body, INTEGER)?; // The serial number.
-        contents(&mut body, SEQUENCE)?; // The signature's algorithm once more.
+        contents(&mut body, SEQUENCE)?; // The signature's algorithm, repeated.
         contents(&mut body, SEQUENCE)?; // The issuer.
         let mut validity = contents(&mut body, SEQUENCE)?;
         let (not_before, not_after) = (time(&mut validity)?, time(&mut validity)?);
@@ -48,9 +50,9 @@ impl<'a> Certificate<'a> {
         let whole_key_info = key_info;
         let mut key_info = contents(&mut key_info, SEQUENCE)?;
         let key_algorithm = contents(&mut key_info, SEQUENCE)?;
-        // The first byte counts unused bits, of which keys have none.
+        // The first byte is the number of unused bits: 0 for keys.
         let key = contents(&mut key_info, BIT_STRING)?.strip_prefix(&[0])?;
-        Some(Certificate {
+        Some(X509Certificate {
             der,
             not_before,
             not_after,
@@ -61,22 +63,22 @@ impl<'a> Certificate<'a> {
         })
     }
 
-    /// From when until when it is valid.
-    pub(super) fn validity(&self) -> (u64, u64) {
+    /// The dates from which and until which it is valid, in seconds since 1970.
+    pub(crate) fn validity(&self) -> (u64, u64) {
         (self.not_before, self.not_after)
     }
 
-    pub(super) fn is_too_old(&self, now: UnixTime) -> bool {
+    pub(crate) fn is_expired(&self, now: UnixTime) -> bool {
         now.as_secs() > self.not_after
     }
 
-    pub(super) fn is_too_new(&self, now: UnixTime) -> bool {
+    pub(crate) fn is_not_yet_valid(&self, now: UnixTime) -> bool {
         now.as_secs() < self.not_before
     }
 
-    /// Its hash for the channel binding `tls-server-end-point` (RFC 5929 §4.1): by the hash of its signature, and SHA-256
-    /// where that is MD5 or SHA-1. `None`: its signature has no hash, or one that is not known here.
-    pub(super) fn end_point(&self) -> Option<Vec<u8>> {
+    /// Its hash for the channel binding `tls-server-end-point` (RFC 5929 §4.1), by the hash function of its signature, or by
+    /// SHA-256 if that is MD5 or SHA-1. `None`: the signature has no hash function, or an unknown one.
+    pub(crate) fn channel_binding(&self) -> Option<Vec<u8>> {
         let mut algorithm = self.signature_algorithm;
         let hash = match contents(&mut algorithm, OID)? {
             MD5_WITH_RSA | SHA1_WITH_RSA | ECDSA_WITH_SHA1 => &digest::SHA256,
@@ -89,14 +91,14 @@ impl<'a> Certificate<'a> {
         Some(digest::digest(hash, self.der).as_ref().to_vec())
     }
 
-    /// Is `signed` a signature of `message` by this certificate's key?
-    pub(super) fn verify(
+    /// Verifies that `signed` is a signature of `message` by this certificate's key.
+    pub(crate) fn verify(
         &self,
         algorithms: &WebPkiSupportedAlgorithms,
         message: &[u8],
         signed: &DigitallySignedStruct,
-    ) -> Proof {
-        // The same signatures, by a key that may make no others (RFC 8446 §4.2.3).
+    ) -> SignatureCheck {
+        // These are the same signatures, by a key that is restricted to PSS (RFC 8446 §4.2.3).
         let scheme = match signed.scheme {
             RSA_PSS_PSS_SHA256 => SignatureScheme::RSA_PSS_SHA256,
             RSA_PSS_PSS_SHA384 => SignatureScheme::RSA_PSS_SHA384,
@@ -106,8 +108,8 @@ impl<'a> Certificate<'a> {
         if let Some(bits) = self.rsa_bits()
             && !RSA_BITS.contains(&bits)
         {
-            return Proof::Unknown(format!(
-                "an RSA key of {bits} bits, which cannot be verified here: {} to {} can",
+            return SignatureCheck::Unknown(format!(
+                "an RSA key of {bits} bits, and only {} to {} are supported",
                 RSA_BITS.start(),
                 RSA_BITS.end()
             ));
@@ -125,14 +127,11 @@ impl<'a> Certificate<'a> {
                 wanted.as_ref() == self.key_algorithm || is_rsa && oid(&wanted) == Some(RSA)
             });
         match fitting.next() {
-            None => Proof::Unknown(format!(
-                "{}, which cannot be verified here",
-                self.key_kind()
-            )),
+            None => SignatureCheck::Unknown(format!("{}, which is not supported", self.key_kind())),
             Some(algorithm) => {
                 match algorithm.verify_signature(self.key, message, signed.signature()) {
-                    Ok(()) => Proof::Good,
-                    Err(_) => Proof::Bad,
+                    Ok(()) => SignatureCheck::Good,
+                    Err(_) => SignatureCheck::Bad,
                 }
             }
         }
@@ -147,7 +146,7 @@ impl<'a> Certificate<'a> {
         }
     }
 
-    /// The size of its key, if that is an RSA key.
+    /// The size of its key; `None` unless that is an RSA key.
     fn rsa_bits(&self) -> Option<usize> {
         if !matches!(oid(self.key_algorithm)?, RSA | RSA_PSS) {
             return None;
@@ -159,12 +158,12 @@ impl<'a> Certificate<'a> {
     }
 }
 
-/// Signatures by keys that are for PSS alone, which rustls has no names for (RFC 8446 §4.2.3).
-pub(super) const RSA_PSS_PSS_SHA256: SignatureScheme = SignatureScheme::Unknown(0x0809);
-pub(super) const RSA_PSS_PSS_SHA384: SignatureScheme = SignatureScheme::Unknown(0x080a);
-pub(super) const RSA_PSS_PSS_SHA512: SignatureScheme = SignatureScheme::Unknown(0x080b);
+/// Signatures by keys that are restricted to PSS (RFC 8446 §4.2.3). rustls has no names for them.
+pub(crate) const RSA_PSS_PSS_SHA256: SignatureScheme = SignatureScheme::Unknown(0x0809);
+pub(crate) const RSA_PSS_PSS_SHA384: SignatureScheme = SignatureScheme::Unknown(0x080a);
+pub(crate) const RSA_PSS_PSS_SHA512: SignatureScheme = SignatureScheme::Unknown(0x080b);
 
-/// RSA keys that ring verifies: it rounds the size up to whole bytes first.
+/// Sizes of RSA keys that ring supports: 2048 to 8192 bits, after it rounds the size up to whole bytes.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2_041..=8_192;
 
 const INTEGER: u8 = 0x02;
@@ -176,7 +175,7 @@ const GENERALIZED_TIME: u8 = 0x18;
 /// `[0]`: the version in a certificate, and the hash in the parameters of PSS.
 const VERSION: u8 = 0xa0;
 
-// Object identifiers, as DER writes them after tag and length. RFC 8017 appendix C, RFC 5480, RFC 5758.
+// Object identifiers in DER, without tag and length (RFC 8017 appendix C, RFC 5480, RFC 5758).
 const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
 const MD5_WITH_RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 4];
 const SHA1_WITH_RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 5];
@@ -195,7 +194,7 @@ const SHA384: &[u8] = &[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 2];
 const SHA512: &[u8] = &[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 3];
 const SHA1: &[u8] = &[0x2b, 0x0e, 3, 2, 26];
 
-/// The hash in the parameters of a PSS signature (RFC 4055 §3.1), with SHA-1 replaced as RFC 5929 wants.
+/// The hash function in the parameters of a PSS signature (RFC 4055 §3.1), with SHA-256 in place of SHA-1 (RFC 5929 §4.1).
 fn pss_hash(mut parameters: &[u8]) -> Option<&'static digest::Algorithm> {
     let mut parameters = contents(&mut parameters, SEQUENCE)?;
     if parameters.first() != Some(&VERSION) {
@@ -224,7 +223,7 @@ fn element<'a>(input: &mut &'a [u8]) -> Option<Element<'a>> {
     let length = if short < 0x80 {
         usize::from(short)
     } else {
-        // Up to 3 bytes of length: TLS has no larger certificates.
+        // At most 3 bytes of length: TLS has no larger certificates.
         let (bytes, after) = rest
             .split_at_checked(usize::from(short & 0x7f))
             .filter(|(b, _)| b.len() <= 3)?;
@@ -243,6 +242,7 @@ fn element<'a>(input: &mut &'a [u8]) -> Option<Element<'a>> {
     })
 }
 
+/// Takes one DER element of this tag off the front, and returns its contents.
 fn contents<'a>(input: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
     element(input)
         .filter(|element| element.tag == tag)
@@ -254,7 +254,7 @@ fn oid(mut algorithm: &[u8]) -> Option<&[u8]> {
     contents(&mut algorithm, OID)
 }
 
-/// `YYMMDDHHMMSSZ` or `YYYYMMDDHHMMSSZ` (RFC 5280 §4.1.2.5), as seconds since 1970; earlier is 1970.
+/// Reads `YYMMDDHHMMSSZ` or `YYYYMMDDHHMMSSZ` (RFC 5280 §4.1.2.5) as seconds since 1970; 0 for earlier times.
 fn time(input: &mut &[u8]) -> Option<u64> {
     let Element { tag, contents, .. } = element(input)?;
     let text = std::str::from_utf8(contents).ok()?.strip_suffix('Z')?;
@@ -269,7 +269,7 @@ fn time(input: &mut &[u8]) -> Option<u64> {
     };
     let part = |at: usize| rest.get(at..at + 2).and_then(number);
     let (month, day) = (part(0)?, part(2)?);
-    // Days of the civil calendar, counted in years that begin in March, so that leap days come last.
+    // Days of the Gregorian calendar. The years here begin in March, so that the leap day is a year's last.
     let (year, month) = if month > 2 {
         (year, month - 3)
     } else {
@@ -286,7 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_seconds_since_1970() {
+    fn time_is_in_seconds_since_1970() {
         for (tag, text, expected) in [
             (UTC_TIME, "700101000000Z", Some(0)),
             (UTC_TIME, "260301000000Z", Some(1_772_323_200)),
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn certificates_cut_short_are_none() {
+    fn truncated_certificate_is_none() {
         for der in [
             &[][..],
             &[0x30],
@@ -314,18 +314,18 @@ mod tests {
             &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff],
             &[0x30, 2, 0x30, 0],
         ] {
-            assert!(Certificate::parse(der).is_none());
+            assert!(X509Certificate::parse(der).is_none());
         }
     }
 
-    /// All authorities that the world trusts, and what is left of a few when each of their bytes is another.
+    /// Parses all public authorities, and some of them with each byte replaced.
     #[test]
-    fn real_certificates_are_read_and_broken_ones_do_no_harm() {
+    fn real_certificates_parse_and_broken_ones_do_not_panic() {
         let now = UnixTime::now();
         let real = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
         for der in real {
-            let certificate = Certificate::parse(der).unwrap();
-            assert!(!certificate.is_too_new(now) && certificate.end_point().is_some());
+            let certificate = X509Certificate::parse(der).unwrap();
+            assert!(!certificate.is_not_yet_valid(now) && certificate.channel_binding().is_some());
             assert!(certificate.not_before < certificate.not_after);
         }
         for der in real.iter().step_by(16) {
@@ -333,8 +333,8 @@ mod tests {
                 for byte in [0, 0x7f, 0x80, 0x84, 0xff] {
                     let mut broken = der.to_vec();
                     broken[at] = byte;
-                    if let Some(certificate) = Certificate::parse(&broken) {
-                        certificate.end_point();
+                    if let Some(certificate) = X509Certificate::parse(&broken) {
+                        certificate.channel_binding();
                         certificate.rsa_bits();
                         certificate.key_kind();
                     }

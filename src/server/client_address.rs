@@ -46,7 +46,7 @@ impl TrustedProxies {
     ) -> IpAddr {
         let mut client = canonical(peer);
         for entry in forwarded_for.flat_map(|header| header.split(',')).rev() {
-            if !self.trusts(client) {
+            if !self.is_trusted(client) {
                 break;
             }
             match address(entry.trim()) {
@@ -58,7 +58,7 @@ impl TrustedProxies {
     }
 
     /// Whether `address` is a trusted proxy.
-    pub fn trusts(&self, address: IpAddr) -> bool {
+    pub fn is_trusted(&self, address: IpAddr) -> bool {
         let address = as_u128(address);
         self.0.iter().any(|range| range.contains(address))
     }
@@ -209,8 +209,8 @@ mod tests {
         assert!(TrustedProxies::parse("proxy.example").is_err());
         let all = TrustedProxies::parse("0.0.0.0/0, ::/0").unwrap();
         assert!(
-            all.trusts("203.0.113.7".parse().unwrap())
-                && all.trusts("2001:db8::1".parse().unwrap())
+            all.is_trusted("203.0.113.7".parse().unwrap())
+                && all.is_trusted("2001:db8::1".parse().unwrap())
         );
         let none = TrustedProxies::parse("none").unwrap();
         assert_eq!(

@@ -234,7 +234,7 @@ impl Flow {
     }
 
     /// Whether [`Flow::confirm`] will register a client for this login.
-    pub fn must_register(&self, login: &Login) -> bool {
+    pub fn needs_registration(&self, login: &Login) -> bool {
         !self.has_app() && self.client(&login.key, login.client.as_ref()).is_none()
     }
 
@@ -242,7 +242,7 @@ impl Flow {
     /// make Postiz register clients.
     pub fn confirm(&self, found: &Login, browser: &BrowserKey) -> Result<Confirmed, StoreError> {
         let mut registered = None;
-        if self.must_register(found) {
+        if self.needs_registration(found) {
             match self.postiz.register(&found.starter.machine) {
                 Ok(client) => registered = Some(self.sealed_client(found, client)),
                 Err(error) => return Ok(self.registration_failed(found, error)),
@@ -345,7 +345,8 @@ impl Flow {
         let (state, browser) = (returning.state.hash(), returning.browser.hash());
         if error == "access_denied" {
             let denied = apply(&*self.store, Key::State(&state), |login, now| {
-                let denied = self.accepts(returning, login) && login.deny_from(&browser, now);
+                let denied =
+                    self.is_cookie_accepted(returning, login) && login.deny_from(&browser, now);
                 (denied, login.key.clone(), login.rejection(&browser, now))
             })?;
             return Ok(match denied {
@@ -362,7 +363,8 @@ impl Flow {
         let Some((login, now)) = self.store.read(Key::State(&state))? else {
             return Ok(CallbackResult::unknown_state());
         };
-        let is_own = self.accepts(returning, &login) && login.browser.as_ref() == Some(&browser);
+        let is_own =
+            self.is_cookie_accepted(returning, &login) && login.browser.as_ref() == Some(&browser);
         let callback = match login.polled(now) {
             Polled::Pending if is_own => {
                 let fields = [("id", login.id()), ("error", error)];
@@ -385,7 +387,7 @@ impl Flow {
         let (digest, lease) = (CodeDigest::of(code), LeaseId::generate());
         let deadline = Instant::now() + self.times.store_token;
         let claimed = apply(&*self.store, Key::State(&state), |login, now| {
-            let claim = match self.accepts(returning, login) {
+            let claim = match self.is_cookie_accepted(returning, login) {
                 true => login.claim(&browser, &digest, &lease, now),
                 false => Claim::Unknown,
             };
@@ -422,7 +424,7 @@ impl Flow {
     }
 
     /// Whether the cookie is accepted for this login. See [`ReturningBrowser::is_old_cookie`].
-    fn accepts(&self, returning: &ReturningBrowser, login: &Login) -> bool {
+    fn is_cookie_accepted(&self, returning: &ReturningBrowser, login: &Login) -> bool {
         !returning.is_old_cookie
             || self.keys.state(&login.key, &returning.browser).expose() != returning.state.expose()
     }

@@ -143,7 +143,7 @@ impl Log {
     }
 
     /// Whether lines of this level are written.
-    pub fn writes(&self, level: Level) -> bool {
+    pub fn is_written(&self, level: Level) -> bool {
         level <= self.level
     }
 
@@ -157,7 +157,7 @@ impl Log {
     }
 
     fn line(&self, level: Level, event: &str, fields: &[(&str, &str)]) {
-        if self.writes(level) {
+        if self.is_written(level) {
             self.write(level, event, fields);
         }
     }

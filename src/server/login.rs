@@ -278,7 +278,7 @@ impl Login {
 
     /// The status at `now`, with ended leases taken into account.
     pub fn status_at(&self, now: UnixMs) -> Status {
-        self.status.settled(self.lease_ended(now))
+        self.status.settled(self.has_lease_ended(now))
     }
 
     /// Whether the login waits for its user's decision.
@@ -477,7 +477,7 @@ impl Login {
         self.lease = None;
     }
 
-    fn lease_ended(&self, now: UnixMs) -> bool {
+    fn has_lease_ended(&self, now: UnixMs) -> bool {
         self.lease.as_ref().is_none_or(|lease| now >= lease.until)
     }
 

@@ -170,12 +170,6 @@ impl Server {
         }
     }
 
-    /// When the certificate expires; `None`: the server does not serve https itself.
-    pub fn certificate_expires_at(&self) -> Option<SystemTime> {
-        let certificate = self.certificate.as_ref();
-        certificate.map(|certificate| certificate.expires_at())
-    }
-
     /// Stops accepting, answers the requests in flight and those that arrive on open connections, for up to 10 s.
     pub fn stop(self) {
         self.log.info("stopping", &[]);

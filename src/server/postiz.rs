@@ -212,7 +212,7 @@ impl Postiz {
             "token_endpoint_auth_method": "none",
         }))?;
         match answer["client_id"].as_str() {
-            Some(id) if (200..300).contains(&status) && is_token(id) => Ok(OAuthClient {
+            Some(id) if (200..300).contains(&status) && is_token_or_id(id) => Ok(OAuthClient {
                 id: id.to_owned(),
                 verifier: pkce::verifier(),
                 redirect_uri: self.redirect_uri.clone(),
@@ -471,7 +471,7 @@ fn parse_grant(status: u16, body: &[u8]) -> Result<Grant, PostizError> {
     }
     match answer["access_token"].as_str() {
         Some(token) if token.starts_with(RELAYED_TOKEN_PREFIX) => Err(PostizError::Relayed),
-        Some(token) if is_token(token) => Ok(Grant {
+        Some(token) if is_token_or_id(token) => Ok(Grant {
             access_token: Secret::new(token.to_owned()),
             organization_id: answer["id"].as_str().map(str::to_owned),
             scope: answer["scope"].as_str().map(str::to_owned),
@@ -483,7 +483,8 @@ fn parse_grant(status: u16, body: &[u8]) -> Result<Grant, PostizError> {
     }
 }
 
-fn is_token(text: &str) -> bool {
+/// Whether `text` has the form of a token or a client ID: 1 to 4,096 visible ASCII characters.
+fn is_token_or_id(text: &str) -> bool {
     (1..=TOKEN_CHARACTERS_MAX).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_graphic())
 }

@@ -189,7 +189,7 @@ impl Connections {
             let (_, Reverse(since), id) = waiting.max()?;
             let connection = self.by_id.get(&id)?;
             // Fails if its request has just arrived.
-            if connection.phase.change(since, EVICTED) {
+            if connection.phase.try_change(since, EVICTED) {
                 self.evicted += 1;
                 // Its thread reads the end of the connection, and ends.
                 let _ = connection.socket.shutdown(Shutdown::Both);
@@ -204,7 +204,7 @@ impl Phase {
         self.0.load(Ordering::Acquire) == phase
     }
 
-    fn change(&self, from: u64, to: u64) -> bool {
+    fn try_change(&self, from: u64, to: u64) -> bool {
         self.0
             .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
@@ -215,7 +215,7 @@ impl Admitted {
     /// A whole request has arrived. False: the connection was evicted before.
     pub(super) fn begin_request(&self) -> bool {
         let since = self.phase.0.load(Ordering::Acquire);
-        since != EVICTED && self.phase.change(since, ANSWERING)
+        since != EVICTED && self.phase.try_change(since, ANSWERING)
     }
 
     /// The answer is ready: the connection waits for the client to read it, and then for the next request.

@@ -166,7 +166,10 @@ impl Front {
         if socket.set_nonblocking(false).is_err() {
             return;
         }
-        let (socket, is_proxy) = (Arc::new(socket), self.settings.trusted_proxies.trusts(peer));
+        let (socket, is_proxy) = (
+            Arc::new(socket),
+            self.settings.trusted_proxies.is_trusted(peer),
+        );
         let Some(admitted) = self.admission.admit(&socket, peer, is_proxy) else {
             // Dropping the socket closes it without an answer.
             self.admission.count_refused();
@@ -298,7 +301,7 @@ impl Front {
         let peer = request.client;
         let proxies = &self.settings.trusted_proxies;
         let client = proxies.client(peer, request.headers("x-forwarded-for"));
-        let ignored = request.header("x-forwarded-for").is_some() && !proxies.trusts(peer);
+        let ignored = request.header("x-forwarded-for").is_some() && !proxies.is_trusted(peer);
         if ignored && !self.proxy_warning_logged.swap(true, Ordering::Relaxed) {
             let hint = "if this is your proxy, set TRUSTED_PROXIES: until then all its clients count as one";
             let fields = [("peer", &*peer.to_string()), ("hint", hint)];

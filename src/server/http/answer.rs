@@ -22,7 +22,8 @@ impl App {
     }
 
     /// Answers a request, and logs it.
-    pub fn answer(&self, request: &Request) -> Reply {
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn answer(&self, request: &Request) -> Reply {
         let (routed, started) = (self.route(request), Instant::now());
         let reply = self.answer_routed(&routed, request);
         self.log_answer(request, &routed, &reply, started);
@@ -89,7 +90,7 @@ impl App {
         let duration = started.elapsed();
         self.count(routed, reply, duration);
         let level = level_of(routed, reply);
-        if !self.log.writes(level) {
+        if !self.log.is_written(level) {
             return;
         }
         // In whole numbers: formatting floating-point numbers adds more code than this file has.

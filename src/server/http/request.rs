@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use percent_encoding::percent_decode;
 
@@ -55,8 +55,9 @@ pub struct Request {
 pub struct Malformed(pub &'static str);
 
 impl Request {
-    /// A request to `target` from a client on this machine, for tests.
-    pub fn new(method: &str, target: &str) -> Request {
+    /// A request to `target` from a client on this machine.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn new(method: &str, target: &str) -> Request {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         Request {
             id: RequestId(0),
@@ -65,7 +66,7 @@ impl Request {
             query: query.to_owned(),
             headers: Vec::new(),
             body: Vec::new(),
-            client: Ipv4Addr::LOCALHOST.into(),
+            client: std::net::Ipv4Addr::LOCALHOST.into(),
         }
     }
 
@@ -117,7 +118,7 @@ impl Request {
     }
 
     /// The media type, without parameters, in lower case; empty when the client named none.
-    pub fn media_type(&self) -> String {
+    fn media_type(&self) -> String {
         let value = self.header("content-type").unwrap_or_default();
         value
             .split(';')

@@ -98,7 +98,7 @@ fn decide(
         return Ok(denied.then(page));
     }
     let mut slot = None;
-    if app.flow.must_register(login) {
+    if app.flow.needs_registration(login) {
         // Anybody can start and confirm logins, so registrations have the same limit as starts.
         if let Err(wait) = app.registrations.take(request.client, Instant::now()) {
             let reply = app.too_many_sign_ins(request, wait, "too_many_registrations");

@@ -42,7 +42,7 @@ pub struct Request {
     pub path: String,
     /// The query as it was sent, without `?`.
     pub query: String,
-    /// The headers that handlers read ([`HEADERS`]).
+    /// The headers that handlers read: `HEADERS`.
     pub headers: Vec<(&'static str, String)>,
     /// The body, within the front's limit.
     pub body: Vec<u8>,

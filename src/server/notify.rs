@@ -27,11 +27,14 @@ impl Notify {
         self.send("STOPPING=1\nSTATUS=finishing the requests in flight", log);
     }
 
-    /// A failure is only logged: systemd stops the server itself if it waits for the message.
+    /// A failure is only logged: systemd stops the server itself if it waits for the message. Does not wait for room in the
+    /// socket's queue: no signal is handled meanwhile.
     fn send(&self, message: &str, log: &Log) {
         let Some(name) = &self.0 else { return };
         let sent = address(name).and_then(|address| {
-            UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address)
+            let socket = UnixDatagram::unbound()?;
+            socket.set_nonblocking(true)?;
+            socket.send_to_addr(message.as_bytes(), &address)
         });
         if let Err(error) = sent {
             log.warn("notify_failed", &[("error", &error.to_string())]);

@@ -78,3 +78,22 @@ fn missing_notify_socket_is_a_warning() {
     expect::json(&server.get("/health"), 200);
     assert!(!server.log().contains("notify"), "{}", server.log());
 }
+
+/// A manager that reads nothing more fills its queue. The server serves and stops all the same.
+#[test]
+fn full_notify_socket_does_not_hold_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let _unread = UnixDatagram::bind(&path).unwrap();
+    let filler = UnixDatagram::unbound().unwrap();
+    filler.set_nonblocking(true).unwrap();
+    while filler.send_to(b"x", &path).is_ok() {}
+    let setup = TestServer::setup(Store::Embedded).var("NOTIFY_SOCKET", path.to_str().unwrap());
+    let mut server = setup.start();
+    eventually("the warning is logged", || {
+        server.log().contains("warn notify failed")
+    });
+    expect::json(&server.get("/health"), 200);
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+}

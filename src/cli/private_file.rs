@@ -4,11 +4,11 @@
 //! removed. A device, a pipe or a folder stays untouched. Links are followed, even where the target does not exist yet.
 
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::shared::hash::hex;
-use crate::shared::random;
+use crate::shared::{random, small_file};
 
 /// Largest file that is read. A login has some hundred bytes.
 const BYTES_MAX: usize = 64 * 1024;
@@ -31,14 +31,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(None),
         Err(error) => return Err(error),
     }
-    let mut bytes = Vec::new();
-    let limit = BYTES_MAX as u64 + 1;
-    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-    // The file grew, or has no length (`/proc`).
-    if bytes.len() > BYTES_MAX {
-        return Err(too_large());
-    }
-    Ok(Some(bytes))
+    small_file::read_up_to(path, BYTES_MAX).map(Some)
 }
 
 /// Replaces the file atomically, or creates it; no other user can read it at any time. A link stays a link, and an existing

@@ -12,6 +12,7 @@ pub mod percent;
 pub mod pkce;
 pub mod random;
 pub mod secret;
+pub mod small_file;
 pub mod text;
 pub mod utc;
 pub mod version;

@@ -15,6 +15,7 @@ mod attack;
 mod certificates;
 mod check;
 mod cli;
+mod configuration_files;
 mod contract;
 mod database_roles;
 mod database_tls;

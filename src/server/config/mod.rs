@@ -1,6 +1,7 @@
 //! The server's configuration, from environment variables. All are checked at the start, and all problems reported together.
 
 mod reader;
+mod secret_source;
 mod settings;
 mod values;
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::server::config::secret_source;
 use crate::server::config::settings::{self, Kind, setting};
 use crate::server::config::values::{
     Parsed, host, log_format, log_level, server_secret, server_url, shown, socket_address, store,
@@ -19,6 +20,7 @@ use crate::server::times::{self, Times};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::http_client;
 use crate::shared::secret::Secret;
+use crate::shared::small_file;
 
 /// Reads settings one by one. A setting with a problem gets some value of its type, which is not used in the end.
 #[derive(Default)]
@@ -117,7 +119,7 @@ impl Reader {
             self.problem(name, format!("and {file} are both set: keep one of them"));
             return value;
         }
-        let what = match std::fs::read(&path).map(String::from_utf8) {
+        let what = match secret_source::read(Path::new(&path)).map(String::from_utf8) {
             Ok(Ok(text)) if !trimmed(&text).is_empty() => return Some(trimmed(&text).to_owned()),
             Ok(Ok(_)) => "is empty".to_owned(),
             Ok(Err(_)) => "is not UTF-8 text".to_owned(),
@@ -229,7 +231,7 @@ impl Reader {
             }
         };
         for (name, path) in TLS.into_iter().zip([&files.certificate, &files.key]) {
-            if let Err(error) = std::fs::File::open(path) {
+            if let Err(error) = small_file::open(path) {
                 let error = file_rights::explain(path, &error);
                 let path = path.display();
                 self.problem(name, format!("names {path}, which cannot be read: {error}"));

@@ -49,7 +49,7 @@ impl ChainAndKey {
     pub(super) fn new(files: &TlsFiles, contents: Contents) -> Result<ChainAndKey, String> {
         let chain = CertificateDer::pem_slice_iter(&contents.certificate)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| unusable(CERTIFICATE, &files.certificate, &error))?;
+            .map_err(|error| unusable(CERTIFICATE, &files.certificate, &pem::explain(&error)))?;
         let Some(leaf) = chain.first().cloned() else {
             let nothing = "holds no certificate in PEM form";
             return Err(unusable(CERTIFICATE, &files.certificate, &nothing));
@@ -63,7 +63,7 @@ impl ChainAndKey {
             PemError::NoItemsFound => {
                 unusable(KEY, &files.key, &"holds no private key in PEM form")
             }
-            other => unusable(KEY, &files.key, &other),
+            other => unusable(KEY, &files.key, &pem::explain(&other)),
         })?;
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
         Ok(ChainAndKey {
@@ -137,7 +137,7 @@ impl Contents {
         let read = |name, path: &Path| {
             pem::read(path).map_err(|error| match error {
                 PemError::Io(error) => unusable(name, path, &file_rights::explain(path, &error)),
-                other => unusable(name, path, &other),
+                other => unusable(name, path, &pem::explain(&other)),
             })
         };
         Ok(Contents {

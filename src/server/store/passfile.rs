@@ -5,6 +5,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::shared::small_file;
+
 /// Finds the password for this connection in the password file at `path`, as libpq does. The error says why the file is
 /// ignored.
 pub(crate) fn find(
@@ -27,7 +29,7 @@ pub(crate) fn find(
     if metadata.mode() & 0o077 != 0 {
         return problem("is ignored, since others may read it: chmod 600");
     }
-    match fs::read(path) {
+    match small_file::read(path) {
         Ok(bytes) => {
             let port = port.to_string();
             let wanted = [host, &port, database, user];
@@ -134,5 +136,8 @@ mod tests {
         assert_eq!(find(), Ok(Some("first".to_owned())));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(find().unwrap_err().contains("chmod 600"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&path, "x".repeat(small_file::BYTES_MAX + 1)).unwrap();
+        assert!(find().unwrap_err().contains("larger than 1024 KiB"));
     }
 }

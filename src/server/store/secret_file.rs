@@ -11,6 +11,7 @@ use crate::server::store::embedded::open_private_file;
 use crate::shared::hash::hex;
 use crate::shared::random;
 use crate::shared::secret::Secret;
+use crate::shared::small_file;
 
 /// Reads the secret beside the store's file at `path`, or makes one that only the file's owner may read.
 pub(crate) fn read_or_make(path: &Path) -> Result<Secret<String>, StoreError> {
@@ -21,7 +22,7 @@ pub(crate) fn read_or_make(path: &Path) -> Result<Secret<String>, StoreError> {
             file.display()
         ))
     };
-    match std::fs::read_to_string(&file) {
+    match small_file::read(&file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()) {
         Ok(text) if text.trim().len() >= SECRET_BYTES_MIN => {
             return Ok(Secret::new(text.trim().to_owned()));
         }

@@ -1,8 +1,8 @@
 //! Which certificates are trusted: the roots of the environment or the system, and the check against them.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,8 +16,9 @@ use rustls::{
     CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, crypto,
 };
 
+use super::environment;
 use super::variables::{Lookup, VariableProblem};
-use crate::shared::pem;
+use crate::shared::{pem, small_file};
 
 /// The roots to trust, and what is wrong with the files that the environment names. `SSL_CERT_FILE` and `SSL_CERT_DIR` replace
 /// the system's store; `NODE_EXTRA_CA_CERTS` (for people who come from npm) adds to it.
@@ -37,8 +38,12 @@ pub(super) fn problems(vars: Lookup) -> Vec<VariableProblem> {
     Named::read(vars).problems
 }
 
-/// The system's roots (or what `SSL_CERT_FILE` and `SSL_CERT_DIR` name), else the built-in Mozilla ones.
+/// The roots that `SSL_CERT_FILE` and `SSL_CERT_DIR` name; else the system's; else the built-in Mozilla ones.
 pub fn system_roots() -> Vec<CertificateDer<'static>> {
+    let named = Named::read(&environment);
+    if named.replaces_system {
+        return named.certificates;
+    }
     // A store that is partly unreadable is used all the same; a missing root shows as an untrusted certificate.
     let system = rustls_native_certs::load_native_certs().certs;
     let built_in = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
@@ -143,10 +148,7 @@ impl Named {
 
 /// The certificates in a file. Other items are skipped: bundles hold comments and keys.
 fn certificates_in(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(FILE_BYTES_MAX)
-        .read_to_end(&mut bytes)?;
+    let bytes = small_file::read_up_to(path, FILE_BYTES_MAX)?;
     Ok(CertificateDer::pem_slice_iter(pem::bare(&bytes))
         .filter_map(Result::ok)
         .collect())
@@ -251,5 +253,5 @@ const FILE_VARIABLE: &str = "SSL_CERT_FILE";
 const FOLDER_VARIABLE: &str = "SSL_CERT_DIR";
 const EXTRA_VARIABLE: &str = "NODE_EXTRA_CA_CERTS";
 
-/// Largest file that is read: far more than all roots. A file without an end (`/dev/zero`) must not fill the memory.
-const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Largest file that is read: far more than all roots, with their descriptions as text.
+const FILE_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -13,6 +13,7 @@ use crate::server::store::embedded::tables::{
     META, REQUESTS, SCHEMA_VERSION, prepare_tables, schema_version,
 };
 use crate::server::store::{StoreError, schema_plan};
+use crate::shared::small_file;
 
 /// redb's page cache. Its default of 1 GiB is more than a small server has.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
@@ -133,7 +134,7 @@ pub fn inspect(path: &Path) -> Result<Vec<String>, StoreError> {
 
 /// Reads the file; `None` while another process has it open.
 fn read_unlocked(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let mut file = File::open(path)?;
+    let mut file = small_file::open(path)?;
     match file.try_lock_shared() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(None),

@@ -145,14 +145,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     match read {
         Ok(certificates) if certificates.is_empty() => Err("holds no certificate".to_owned()),
         Ok(certificates) => Ok(certificates),
-        Err(error) => Err(pem_problem(&error)),
-    }
-}
-
-fn pem_problem(error: &rustls::pki_types::pem::Error) -> String {
-    match error {
-        rustls::pki_types::pem::Error::Io(error) => error.to_string(),
-        other => other.to_string(),
+        Err(error) => Err(pem::explain(&error)),
     }
 }
 
@@ -181,7 +174,7 @@ fn certified_key(
                 "holds no private key, or an encrypted one, which is not supported",
             ));
         }
-        Err(error) => return Err(problem(&pem_problem(&error))),
+        Err(error) => return Err(problem(&pem::explain(&error))),
     };
     let key = provider.key_provider.load_private_key(key).map_err(|_| {
         problem(

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::Value;
 
 use crate::shared::text::printable_cut;
 use crate::shared::utc;
@@ -42,6 +43,17 @@ pub enum Level {
 
 /// Most characters of a field's value: texts from upstream can be whole pages.
 const VALUE_CHARACTERS_MAX: usize = 500;
+
+/// The fields whose values are numbers, in JSON too.
+const NUMBERS: [&str; 7] = [
+    "status",
+    "ms",
+    "count",
+    "logins",
+    "deleted",
+    "limit",
+    "connections",
+];
 
 /// Most bytes of a line: what can be written to a pipe with room without blocking (POSIX's PIPE_BUF).
 const LINE_BYTES_MAX: usize = 4_096;
@@ -246,12 +258,17 @@ fn as_json(time: &str, level: Level, event: &str, fields: &[(&str, &str)]) -> St
     let mut object = serde_json::Map::new();
     let always = [("time", time), ("level", level.name()), ("event", event)];
     for (name, value) in always.iter().chain(fields) {
-        object.insert(
-            (*name).to_owned(),
-            printable_cut(value, VALUE_CHARACTERS_MAX).into(),
-        );
+        object.insert((*name).to_owned(), json_value(name, value));
     }
-    serde_json::Value::Object(object).to_string()
+    Value::Object(object).to_string()
+}
+
+fn json_value(name: &str, value: &str) -> Value {
+    let number = NUMBERS.contains(&name).then(|| value.parse().ok());
+    match number.flatten() {
+        Some(number) => Value::Number(number),
+        None => printable_cut(value, VALUE_CHARACTERS_MAX).into(),
+    }
 }
 
 #[cfg(test)]
@@ -278,11 +295,17 @@ mod tests {
             "T",
             Level::Info,
             "request",
-            &[("route", "/health"), ("agent", "\"q\"")],
+            &[
+                ("route", "/health"),
+                ("agent", "\"q\""),
+                ("status", "200"),
+                ("ms", "0.4"),
+                ("id", "12345678"),
+            ],
         );
         assert_eq!(
             line,
-            r#"{"time":"T","level":"info","event":"request","route":"/health","agent":"\"q\""}"#
+            r#"{"time":"T","level":"info","event":"request","route":"/health","agent":"\"q\"","status":200,"ms":0.4,"id":"12345678"}"#
         );
     }
 }

@@ -254,3 +254,19 @@ fn handbook_has_every_event() {
     }
     assert!(events > 30, "only {events} were found");
 }
+
+/// A tool that reads the log sums and compares these.
+#[test]
+fn numbers_are_numbers_in_json() {
+    let postiz = FakePostiz::start();
+    let setup = TestServer::setup(Store::Embedded).postiz(&postiz);
+    let server = setup.var("LOG_FORMAT", "json").start();
+    server.get("/nothing");
+    expect_line(&server, &["\"route\":\"none\""]);
+    let log = server.log();
+    let line = log.lines().find(|line| line.contains("\"route\":\"none\""));
+    let line: serde_json::Value = serde_json::from_str(line.unwrap()).unwrap();
+    assert_eq!(line["status"], 404, "{line}");
+    assert!(line["ms"].as_f64().is_some_and(|ms| ms >= 0.0), "{line}");
+    assert!(line["request_id"].is_string(), "{line}");
+}

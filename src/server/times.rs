@@ -23,7 +23,7 @@ pub struct Times {
     pub delivery_lease: Duration,
     /// For discarding what a client sends after a bad request.
     pub unread: Duration,
-    /// For each step of a metrics request. Short, since such requests are served one after the other.
+    /// For each step of a metrics request.
     pub metrics: Duration,
     /// Pause between two log lines about failures to accept.
     pub failure_log_pause: Duration,

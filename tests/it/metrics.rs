@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::fake_postiz::{Delivery, FakePostiz, Fault, Gate, Response};
 use crate::support::browser::target_of;
 use crate::support::people::log_in;
+use crate::support::process::thread_names;
 use crate::support::server::ServerSetup;
 use crate::support::tls::Authority;
 use crate::support::{
@@ -392,4 +393,33 @@ fn without_the_setting_there_is_no_listener() {
     let server = TestServer::start(Store::Embedded, &postiz);
     assert_eq!(server.get("/metrics").status, 404);
     assert!(!server.log().contains("metrics"), "{}", server.log());
+}
+
+/// Connections without a request make room for new ones.
+#[test]
+fn scrape_succeeds_beside_a_crowd_without_requests() {
+    let postiz = FakePostiz::start();
+    let (server, metrics) = start(&setup(Store::Embedded, &postiz), &postiz);
+    let crowd: Vec<_> = (0..200)
+        .map(|number| {
+            let mut connection = Connection::open(metrics);
+            if number % 2 == 0 {
+                // It may be closed already.
+                connection.try_send("GET /metr");
+            }
+            connection
+        })
+        .collect();
+    for _ in 0..3 {
+        assert!(read(metrics).contains("postiz_auth_build_info"));
+    }
+    let threads = thread_names(&server.child);
+    let metrics_threads = threads.iter().filter(|name| *name == "metrics").count();
+    assert!(metrics_threads <= 9, "{threads:?}");
+    // Those that only wait are closed, and their threads end.
+    eventually("one thread is left", || {
+        let names = thread_names(&server.child);
+        names.iter().filter(|name| *name == "metrics").count() == 1
+    });
+    drop(crowd);
 }

@@ -20,17 +20,45 @@ pub(crate) fn listen(host: IpAddr, port: u16) -> Result<TcpListener, String> {
             _ => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)),
         }),
     };
-    listener.map_err(|error| {
-        let address = SocketAddr::new(host, port);
-        let hint = match error.kind() {
-            ErrorKind::PermissionDenied if port < 1024 => {
-                "ports below 1024 need root or CAP_NET_BIND_SERVICE \
-                 (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE); or set PORT to a higher one"
-            }
-            _ => "HOST and PORT say where to listen",
-        };
-        format!("cannot listen on {address}: {error}; {hint}")
-    })
+    listener.map_err(|error| cannot_listen(host, port, &error))
+}
+
+/// Why [`listen`] would fail, other than that the port is taken.
+pub(crate) fn problem(host: IpAddr, port: u16) -> Option<String> {
+    let error = try_bind(SocketAddr::new(host, port)).err()?;
+    let everywhere = host.is_unspecified() && host.is_ipv6();
+    // As in `listen`, for a machine without IPv6.
+    if everywhere && error.kind() != ErrorKind::PermissionDenied {
+        return problem(Ipv4Addr::UNSPECIFIED.into(), port);
+    }
+    Some(cannot_listen(host, port, &error))
+}
+
+/// Binds a socket to `address` and closes it again. A port that is taken is no error. Disturbs no server on that port, since the
+/// socket does not listen.
+pub(crate) fn try_bind(address: SocketAddr) -> io::Result<()> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let socket = socket(family, SocketType::STREAM, None)?;
+    set_socket_reuseaddr(&socket, true)?;
+    match bind(&socket, &address).map_err(io::Error::from) {
+        Err(error) if error.kind() != ErrorKind::AddrInUse => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn cannot_listen(host: IpAddr, port: u16, error: &io::Error) -> String {
+    let address = SocketAddr::new(host, port);
+    let hint = match error.kind() {
+        ErrorKind::PermissionDenied if port < 1024 => {
+            "ports below 1024 need root or CAP_NET_BIND_SERVICE \
+             (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE); or set PORT to a higher one"
+        }
+        _ => "HOST and PORT say where to listen",
+    };
+    format!("cannot listen on {address}: {error}; {hint}")
 }
 
 /// Listens on all IPv6 and IPv4 addresses, whatever the system's default is (`net.ipv6.bindv6only`).

@@ -13,7 +13,7 @@ use crate::server::times::Times;
 
 /// Reads a request, within the size limits of the public socket, and answers it. `timeout` limits each step.
 pub(crate) fn serve(
-    socket: TcpStream,
+    socket: Arc<TcpStream>,
     peer: IpAddr,
     timeout: Duration,
     answer: impl FnOnce(&Request) -> Reply,
@@ -22,7 +22,7 @@ pub(crate) fn serve(
         write: timeout,
         ..Times::DEFAULT
     };
-    let Ok(mut stream) = Stream::new(Arc::new(socket), None, &times) else {
+    let Ok(mut stream) = Stream::new(socket, None, &times) else {
         return;
     };
     match RequestReader::new(peer, timeout, timeout).next(&mut stream) {

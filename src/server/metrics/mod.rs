@@ -17,7 +17,7 @@ use crate::server::metrics::requests::Names;
 use crate::server::metrics::text::{Labels, Text};
 use crate::shared::version::{COMMIT, VERSION};
 
-pub(crate) use listener::{bind, start};
+pub(crate) use listener::{bind, problem, start};
 
 /// The parts of a running server from which its metrics are read.
 pub(crate) struct Sources {

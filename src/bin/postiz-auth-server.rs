@@ -6,12 +6,13 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "the environment is read here")]
 
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use postiz::server::config::{self, Config};
-use postiz::server::log::{self, Level, Log};
+use postiz::server::config::{self, Config, ConfigProblems};
+use postiz::server::log::{self, Format, Level, Log};
 use postiz::server::notify::Notify;
 use postiz::server::{self, Server};
 use postiz::shared::version::version;
@@ -39,20 +40,53 @@ fn main() -> ExitCode {
         ([], false) => run,
         ([], true) => report,
         ([command], false) if command == "healthcheck" => healthcheck,
-        ([unknown, ..], _) => {
-            eprintln!(
-                "postiz-auth-server: unknown argument {unknown:?}; --help shows what there is"
-            );
-            return ExitCode::from(EXIT_USAGE);
+        ([command], true) if command == "healthcheck" => {
+            return wrong_usage("--check and healthcheck cannot be combined");
         }
+        ([command, unknown, ..], _) if command == "healthcheck" => {
+            return unknown_argument(unknown);
+        }
+        ([unknown, ..], _) => return unknown_argument(unknown),
     };
     match Config::from_vars(std::env::vars_os()) {
         Ok(config) => act(config),
         Err(problems) => {
-            print_error(&problems);
+            match config::log_format(std::env::vars_os()) {
+                Format::Json if rest.is_empty() && !check => log_problems(&problems),
+                _ => print_error(&problems),
+            }
             ExitCode::from(EXIT_USAGE)
         }
     }
+}
+
+fn unknown_argument(unknown: &OsStr) -> ExitCode {
+    wrong_usage(&format!("unknown argument {unknown:?}"))
+}
+
+fn wrong_usage(what: &str) -> ExitCode {
+    eprintln!("postiz-auth-server: {what}; --help shows what there is");
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// Logs what is wrong with the configuration as JSON, one line for each problem.
+fn log_problems(problems: &ConfigProblems) {
+    let log = Log::stderr(Format::Json, Level::Warn, is_journal());
+    for problem in &problems.0 {
+        log.error("start_failed", &[("error", &problem.to_string())]);
+    }
+    for warning in &problems.1 {
+        log.warn("configuration", &[("warning", warning)]);
+    }
+}
+
+/// Reports why the server does not start: as a log line if the log is JSON, else as text.
+fn start_failed(format: Format, log: &Log, error: &dyn Display) -> ExitCode {
+    match format {
+        Format::Json => log.error("start_failed", &[("error", &error.to_string())]),
+        Format::Text => print_error(error),
+    }
+    ExitCode::FAILURE
 }
 
 /// Prints why the server does not start. For systemd's journal each line has the priority of an error.
@@ -100,7 +134,8 @@ fn healthcheck(config: Config) -> ExitCode {
 /// Serves until SIGTERM or SIGINT, then finishes the requests in flight. A second signal ends the process at once. SIGHUP (also
 /// when a terminal closes) makes it read its certificate again.
 fn run(config: Config) -> ExitCode {
-    let log = Log::stderr(config.log_format, config.log_level, is_journal());
+    let format = config.log_format;
+    let log = Log::stderr(format, config.log_level, is_journal());
     let log = Arc::new(log);
     log_panics(Arc::clone(&log));
     for warning in &config.warnings {
@@ -113,17 +148,14 @@ fn run(config: Config) -> ExitCode {
     let mut signals = match caught {
         Ok(signals) => signals,
         Err(error) => {
-            print_error(&format!("cannot catch signals: {error}"));
-            return ExitCode::FAILURE;
+            let error = format!("cannot catch signals: {error}");
+            return start_failed(format, &log, &error);
         }
     };
     let notify = Notify::new(std::env::var_os("NOTIFY_SOCKET"));
     let server = match Server::start(config, Arc::clone(&log)) {
         Ok(server) => server,
-        Err(error) => {
-            print_error(&error);
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return start_failed(format, &log, &error),
     };
     notify.ready(server.local_url(), &log);
     let reloads = signals.forever().take_while(|signal| *signal == SIGHUP);

@@ -5,8 +5,10 @@ use std::time::SystemTime;
 
 use crate::server::client_address::TrustedProxies;
 use crate::server::config::{Config, StoreLocation, TlsFiles};
-use crate::server::front::process_limits;
+use crate::server::file_rights;
 use crate::server::front::tls::{ChainAndKey, Validity};
+use crate::server::front::{listener, process_limits};
+use crate::server::metrics;
 use crate::server::postiz::{Postiz, PostizError, ProbeError};
 use crate::server::store::{StoreError, embedded, postgres};
 use crate::server::{server_url, with_timeout};
@@ -35,6 +37,7 @@ pub fn check(config: &Config) -> Findings {
     findings.postiz(config);
     findings.public_url(config);
     findings.metrics(config.metrics_listen);
+    findings.listeners(config);
     findings
 }
 
@@ -48,6 +51,13 @@ impl Findings {
     }
 
     fn store(&mut self, config: &Config) {
+        if let StoreLocation::File(path) = &config.store
+            && let Some(problem) = file_rights::store_problem(path)
+        {
+            let file = path.display();
+            let text = format!("a start as this user would fail: {file}: {problem}");
+            self.unreachable.push(text);
+        }
         let location = config.store.clone();
         match with_timeout(config.times.ping, move || match &location {
             StoreLocation::Postgres(url) => postgres::inspect(url),
@@ -109,6 +119,15 @@ impl Findings {
         if let Some(address) = listen.filter(|address| !address.ip().is_loopback()) {
             self.warn(&format!("METRICS_LISTEN {address} is not loopback: whoever reaches it reads the metrics, which hold no secrets"));
         }
+    }
+
+    /// Checks that the addresses are this machine's, and the ports permitted. A port that is taken is no problem: the server
+    /// itself may be running.
+    fn listeners(&mut self, config: &Config) {
+        self.unreachable
+            .extend(listener::problem(config.host, config.port));
+        let metrics = config.metrics_listen.and_then(metrics::problem);
+        self.unreachable.extend(metrics);
     }
 
     /// Checks dates and names. Another name is only a warning, since a proxy that connects by TLS may use it.

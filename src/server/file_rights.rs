@@ -47,8 +47,41 @@ pub(crate) fn explain_store(file: &Path, error: &io::Error) -> String {
 /// Why the store's file cannot be written or created; `None`: it can. Changes nothing.
 pub(crate) fn store_problem(file: &Path) -> Option<String> {
     let (at, _) = nearest(file)?;
-    let error = io::Error::from(access(at, Access::WRITE_OK).err()?);
-    Some(explain_store(file, &error))
+    let writable = match at == file {
+        true => access(at, Access::READ_OK | Access::WRITE_OK).map_err(io::Error::from),
+        false => takes_files(at),
+    };
+    Some(explain_store(file, &writable.err()?))
+}
+
+/// Whether a file or folder can be made in `folder`, without making one.
+fn takes_files(folder: &Path) -> io::Result<()> {
+    if !folder.is_dir() {
+        return Err(ErrorKind::NotADirectory.into());
+    }
+    access(folder, Access::WRITE_OK | Access::EXEC_OK)?;
+    match is_of_the_kernel(folder) {
+        true => Err(io::Error::other(format!(
+            "{} is the kernel's, and takes no files",
+            folder.display()
+        ))),
+        false => Ok(()),
+    }
+}
+
+/// Whether the folder is on a file system that shows the kernel's state. root has the right to write to these, and cannot.
+#[cfg(target_os = "linux")]
+fn is_of_the_kernel(folder: &Path) -> bool {
+    use rustix::fs::{FsWord, PROC_SUPER_MAGIC, statfs};
+    // From linux/magic.h.
+    const SYSFS: FsWord = 0x6265_6572;
+    const CGROUP2: FsWord = 0x6367_7270;
+    statfs(folder).is_ok_and(|found| [PROC_SUPER_MAGIC, SYSFS, CGROUP2].contains(&found.f_type))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_of_the_kernel(_: &Path) -> bool {
+    false
 }
 
 /// The longest visible prefix of `path`, and its owner.

@@ -226,10 +226,11 @@ fn check_leaves_the_embedded_file_as_it_is() {
         .env_clear()
         .envs(variables);
     let (code, out, err) = told(&other.output().unwrap());
-    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    assert_eq!(code, Some(1), "{out}{err}");
+    let words = "a start as this user would fail";
     assert!(
-        out.contains("WARNING") && out.contains("Permission denied"),
-        "{out}"
+        err.contains(words) && err.contains("Permission denied"),
+        "{err}"
     );
     assert_eq!(files_below(&folder), before);
 

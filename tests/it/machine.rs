@@ -99,7 +99,7 @@ impl Account {
     fn assert_told(&self, words: &[&str]) {
         assert_refused(&self.run(&[]), words);
         let checked = told(&self.run(&["--check"]));
-        let warned = checked.contains("WARNING: a start as this user would fail");
+        let warned = checked.contains("a start as this user would fail");
         assert!(
             warned && words.iter().all(|word| checked.contains(word)),
             "{checked}"

@@ -20,6 +20,7 @@ mod contract;
 mod database_roles;
 mod database_tls;
 mod database_url;
+mod failed_starts;
 mod faults;
 mod lifecycle;
 mod log;

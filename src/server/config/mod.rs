@@ -123,18 +123,20 @@ pub struct Problem {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigProblems(pub Vec<Problem>, pub Vec<String>);
 
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let space = if self.what.starts_with(':') { "" } else { " " };
+        write!(f, "{}{space}{}", self.name, self.what)
+    }
+}
+
 impl fmt::Display for ConfigProblems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.0.len();
         let s = if count == 1 { "" } else { "s" };
         writeln!(f, "the configuration has {count} problem{s}:")?;
         for problem in &self.0 {
-            let space = if problem.what.starts_with(':') {
-                ""
-            } else {
-                " "
-            };
-            writeln!(f, "  {}{space}{}", problem.name, problem.what)?;
+            writeln!(f, "  {problem}")?;
         }
         for warning in &self.1 {
             writeln!(f, "  {warning}")?;
@@ -164,6 +166,13 @@ impl Config {
     ) -> Result<Config, ConfigProblems> {
         Reader::new(variables).config()
     }
+}
+
+/// `LOG_FORMAT` alone, for a configuration that has problems; text if it is one of them.
+pub fn log_format<N: Into<OsString>, V: Into<OsString>>(
+    variables: impl IntoIterator<Item = (N, V)>,
+) -> Format {
+    Reader::new(variables).value("LOG_FORMAT", values::log_format)
 }
 
 #[cfg(test)]

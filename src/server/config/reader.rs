@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -73,6 +74,7 @@ impl Reader {
         if config.oauth_app.is_none() {
             self.check_registration(&config);
         }
+        self.check_metrics_address(&config);
         self.check_http_client();
         match self.problems.is_empty() {
             true => Ok(config),
@@ -193,7 +195,7 @@ impl Reader {
     }
 
     /// The parsed value of a setting, or of its default.
-    fn value<T>(&mut self, name: &'static str, parse: impl Fn(&str) -> Parsed<T>) -> T {
+    pub(super) fn value<T>(&mut self, name: &'static str, parse: impl Fn(&str) -> Parsed<T>) -> T {
         let default = || parse(setting(name).1).expect("unit tests parse every default");
         self.optional(name, &parse).unwrap_or_else(default)
     }
@@ -245,6 +247,22 @@ impl Reader {
         Some(files)
     }
 
+    /// The metrics need an address that the server itself does not listen on.
+    fn check_metrics_address(&mut self, config: &Config) {
+        let taken = |metrics: &SocketAddr| {
+            metrics.port() == config.port && overlap(config.host, metrics.ip())
+        };
+        if let Some(metrics) = config.metrics_listen.filter(taken)
+            && config.port != 0
+            && !self.has_problem("PORT")
+        {
+            let what = format!(
+                "is {metrics}, where HOST and PORT let the server listen: take another port"
+            );
+            self.problem("METRICS_LISTEN", what);
+        }
+    }
+
     /// Checks the variables of the HTTP client: proxies and certificates.
     fn check_http_client(&mut self) {
         let variables = self.variables.clone();
@@ -275,6 +293,12 @@ impl Reader {
         };
         names.filter_map(warning).collect()
     }
+}
+
+/// Whether one port cannot be listened on at both addresses: `::` takes the IPv4 addresses, too.
+fn overlap(a: IpAddr, b: IpAddr) -> bool {
+    let takes = |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+    a == b || takes(a, b) || takes(b, a)
 }
 
 /// The variables of the app's ID and secret, each with the prefix of the other one's value.

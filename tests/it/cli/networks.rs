@@ -140,7 +140,7 @@ fn unusable_file_of_certificates_is_an_error() {
         (
             "SSL_CERT_FILE",
             "/dev/null".to_owned(),
-            "holds no certificate",
+            "it is not a regular file",
         ),
         ("SSL_CERT_DIR", path("missing"), "No such file"),
         ("SSL_CERT_DIR", path("folder"), "holds no certificate"),

@@ -96,11 +96,6 @@ pub(in crate::server::store) fn open_private_file(path: &Path) -> io::Result<Fil
 pub fn inspect(path: &Path) -> Result<Vec<String>, StoreError> {
     let file = path.display();
     let mut lines = vec![format!("the store is the embedded file {file}")];
-    if let Some(problem) = file_rights::store_problem(path) {
-        lines.push(format!(
-            "WARNING: a start as this user would fail: {file}: {problem}"
-        ));
-    }
     let bytes = match read_unlocked(path) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => {

@@ -105,7 +105,9 @@ fn denial_reaches_the_terminal() {
     let reference = stderr
         .lines()
         .find_map(|line| line.strip_prefix("Reference: "));
-    let id = format!("id={}", reference.expect(&stderr));
+    let reference = reference.expect(&stderr);
+    assert_eq!(event["reference"], reference);
+    let id = format!("id={reference}");
     let log = server.log();
     let denied = log.lines().find(|line| line.contains("denied"));
     assert!(denied.expect(&log).contains(&id), "{id}: {log}");

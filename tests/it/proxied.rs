@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use crate::support::proxies::Proxy;
-use crate::support::{Login, Store, TestServer, run};
+use crate::support::{Login, Store, TestServer, eventually, http, run};
 
 /// A poll by curl over HTTP/2, whose body comes from a pipe, so that nobody knows its length before its end.
 fn poll_over_http_2(proxy: &Proxy, body: &str) -> String {
@@ -59,4 +59,38 @@ fn ab_keeps_its_connections() {
     };
     assert_eq!(number("Failed requests:"), 0, "{report}");
     assert_eq!(number("Keep-Alive requests:"), 500, "{report}");
+}
+
+#[test]
+fn examples_of_the_handbook_work_under_a_path() {
+    let setup = TestServer::setup(Store::Embedded);
+    let server = setup
+        .var("SERVER_URL", "https://example.com/cli-auth")
+        .start();
+    for (name, proxy) in Proxy::handbook(server.address.port()) {
+        // haproxy sends nobody to an instance that it has not checked yet.
+        eventually(name, || proxy.get("/cli-auth/health").status == 200);
+        let home = proxy.get("/cli-auth/");
+        assert_eq!(
+            home.header("location"),
+            Some("/cli-auth/device/verify"),
+            "{name}"
+        );
+        let metadata = proxy.get("/.well-known/oauth-authorization-server/cli-auth");
+        assert_eq!(
+            metadata.json()["issuer"],
+            "https://example.com/cli-auth",
+            "{name}"
+        );
+        // What a client says of itself does not count.
+        let faked = [("X-Forwarded-For", "203.0.113.9")];
+        for target in [
+            "/cli-auth/nothing",
+            "/.well-known/oauth-authorization-server/cli-auth",
+        ] {
+            let request = http::request("GET", target, &faked, b"");
+            http::exchange(proxy.address, request);
+        }
+    }
+    assert!(!server.log().contains("203.0.113.9"), "{}", server.log());
 }

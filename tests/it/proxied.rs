@@ -1,5 +1,5 @@
-//! HTTP as proxies and old clients send it: bodies of no known length, over HTTP/2 in front and in chunks behind; HTTP/1.0
-//! connections that stay open.
+//! HTTP as proxies and old clients send it: bodies of unknown length, which reach the proxy over HTTP/2 and the server in
+//! chunks, and persistent HTTP/1.0 connections.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use crate::support::proxies::Proxy;
 use crate::support::{Login, Store, TestServer, run};
 
-/// A poll by curl over HTTP/2, whose body comes from a pipe, so that nobody knows its length before its end.
+/// Polls with curl over HTTP/2. The body comes from a pipe, so its length is unknown until its end.
 fn poll_over_http_2(proxy: &Proxy, body: &str) -> String {
     let url = format!("http://{}/device/token", proxy.address);
     let mut curl = Command::new("curl")
@@ -24,7 +24,7 @@ fn poll_over_http_2(proxy: &Proxy, body: &str) -> String {
         .stdout(Stdio::piped())
         .spawn()
         .expect("curl starts (on Debian: apt-get install curl)");
-    let mut pipe = curl.stdin.take().expect("it is piped");
+    let mut pipe = curl.stdin.take().expect("the stream is piped");
     pipe.write_all(body.as_bytes()).expect("curl reads it");
     drop(pipe);
     let output = curl.wait_with_output().expect("curl ends");
@@ -32,7 +32,7 @@ fn poll_over_http_2(proxy: &Proxy, body: &str) -> String {
 }
 
 #[test]
-fn bodies_of_unknown_length_come_through_proxies() {
+fn bodies_of_unknown_length_pass_through_proxies() {
     let server = TestServer::setup(Store::Embedded).start();
     let login = Login::start(&server);
     let body = login.poll_body().to_string();
@@ -44,9 +44,10 @@ fn bodies_of_unknown_length_come_through_proxies() {
     }
 }
 
-/// `ab -k` asks for HTTP/1.0 connections that stay open, and waits for ever for the end of one that does not say so.
+/// `ab -k` asks for persistent HTTP/1.0 connections. Without `Connection: keep-alive` in the answer it waits for the end of the
+/// connection for ever.
 #[test]
-fn ab_keeps_its_connections() {
+fn ab_reuses_its_connections() {
     let server = TestServer::setup(Store::Embedded).start();
     let url = format!("http://{}/health", server.address);
     let output = run(Command::new("ab").args(["-q", "-k", "-n", "500", "-c", "5", &url]));

@@ -1,5 +1,5 @@
-//! What the fuzzers of `tests/fuzz` call: each takes bytes that a stranger could send, and panics where a promise about
-//! them is broken. Only built for them and for the test below, which replays the seeds and whatever the fuzzers found.
+//! The fuzz targets of `tests/fuzz`: each takes bytes that an attacker could send, and asserts what must hold for any bytes.
+//! Only built for them and for the test below, which runs the seeds, former findings among them.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,7 +12,7 @@ use crate::server;
 use crate::server::client_address::TrustedProxies;
 use crate::server::codes::UserCode;
 use crate::server::config::Config;
-use crate::server::front::request_reader::{Client, End, RequestReader};
+use crate::server::front::request_reader::{DeadlineStream, ReadError, RequestReader};
 use crate::server::http::request::{HEADERS, Params};
 use crate::server::http::{App, Reply, Request};
 use crate::server::keys::Keys;
@@ -21,7 +21,7 @@ use crate::server::store::embedded::Embedded;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::secret::Secret;
 
-/// What a fuzzer calls.
+/// A fuzz target.
 pub type Target = fn(&[u8]);
 
 /// All targets and their names.
@@ -34,8 +34,8 @@ pub const TARGETS: [(&str, Target); 6] = [
     ("credentials", credentials),
 ];
 
-/// What a client sends over one connection is read as the same requests however it arrives, each of them bounded and of
-/// text that can be logged.
+/// The bytes of a connection: they parse as the same requests, whole or byte by byte, each within the limits and of printable
+/// text.
 pub fn request_reader(bytes: &[u8]) {
     let whole = read_all(bytes, bytes.len().max(1));
     assert_eq!(whole, read_all(bytes, 1), "byte by byte");
@@ -54,8 +54,8 @@ pub fn request_reader(bytes: &[u8]) {
     }
 }
 
-/// All requests of a connection whose bytes come in pieces of this size, and how it ended.
-fn read_all(bytes: &[u8], piece: usize) -> (Vec<Request>, End) {
+/// All requests of a connection whose bytes arrive in pieces of this size, and how it ended.
+fn read_all(bytes: &[u8], piece: usize) -> (Vec<Request>, ReadError) {
     let mut client = Pieces { bytes, piece };
     let mut reader = RequestReader::new(
         IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -71,13 +71,13 @@ fn read_all(bytes: &[u8], piece: usize) -> (Vec<Request>, End) {
     }
 }
 
-/// A client that sends these bytes, so many at a time, and then no more.
+/// A stream that yields these bytes in pieces of this size, and then ends.
 pub(crate) struct Pieces<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) piece: usize,
 }
 
-impl Client for Pieces<'_> {
+impl DeadlineStream for Pieces<'_> {
     fn set_deadline(&mut self, _deadline: Instant) {}
 }
 
@@ -100,7 +100,7 @@ impl Write for Pieces<'_> {
     }
 }
 
-/// A body for an endpoint, as JSON, as a form, or as nothing in particular; the first byte says which.
+/// The body of a POST, whose path and content type the first byte selects.
 pub fn bodies(bytes: &[u8]) {
     let Some((choice, body)) = bytes.split_first() else {
         return;
@@ -119,7 +119,7 @@ pub fn bodies(bytes: &[u8]) {
     assert_is_sound(&answer(&request));
 }
 
-/// A query for each page that takes one, with a cookie of the same bytes.
+/// The query of each page that has one, with a cookie of the same bytes.
 pub fn query(bytes: &[u8]) {
     let text: String = bytes.iter().map(|byte| char::from(byte & 0x7f)).collect();
     for path in ["/device/verify", "/device/callback"] {
@@ -138,7 +138,7 @@ pub fn query(bytes: &[u8]) {
     }
 }
 
-/// Never our fault, and no header that could be two.
+/// No 5xx, and no control character in a header.
 fn assert_is_sound(reply: &Reply) {
     assert!(reply.status < 500, "{}", reply.status);
     for (name, value) in &reply.headers {
@@ -165,11 +165,11 @@ fn new_app() -> App {
     let keys = Arc::new(Keys::new(&Secret::new("secret".to_owned())));
     let url = BaseUrl::parse("https://auth.example").expect("a URL");
     let log = Arc::new(Log::to(Format::Json, Level::Debug, |_| ()));
-    let store = Embedded::in_memory(Box::new(|| 1)).expect("it needs no file");
+    let store = Embedded::in_memory(Box::new(|| 0)).expect("a store in memory");
     server::app(&config, Arc::new(store), keys, url, &log)
 }
 
-/// What is taken for a user code has one spelling, and is the same code however that is typed.
+/// A typed user code: its parsed form parses again, with and without dash and capitals, to itself.
 pub fn user_code(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let Some(code) = UserCode::parse(&text) else {
@@ -183,23 +183,23 @@ pub fn user_code(bytes: &[u8]) {
     assert_eq!(again(&typed).as_deref(), Some(spelt));
 }
 
-/// `X-Forwarded-For` headers, one a line: a stranger gains nothing by them, and what a proxy appends is believed.
+/// `X-Forwarded-For` headers, one a line: an untrusted peer's are ignored, and a proxy's appended address is the client's.
 pub fn forwarded_for(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let proxies = TrustedProxies::default();
-    let stranger = IpAddr::from(Ipv4Addr::new(203, 0, 113, 7));
+    let peer = IpAddr::from(Ipv4Addr::new(203, 0, 113, 7));
     let proxy = IpAddr::from(Ipv4Addr::LOCALHOST);
-    assert_eq!(proxies.client(stranger, text.lines()), stranger);
+    assert_eq!(proxies.client(peer, text.lines()), peer);
     let appended = format!("{text}\n203.0.113.7");
-    assert_eq!(proxies.client(proxy, appended.lines()), stranger);
+    assert_eq!(proxies.client(proxy, appended.lines()), peer);
     let appended = format!("{text}, 203.0.113.7");
-    assert_eq!(proxies.client(proxy, appended.lines()), stranger);
-    // Whatever comes out can be counted and shown.
+    assert_eq!(proxies.client(proxy, appended.lines()), peer);
+    // The result is canonical, whatever the headers are.
     let client = proxies.client(proxy, text.lines());
     assert_eq!(client, client.to_canonical());
 }
 
-/// A credentials file: what it holds survives being written and read again.
+/// A credentials file: writing and reading it again changes nothing.
 pub fn credentials(bytes: &[u8]) {
     let Ok(Some(fields)) = object_in(bytes) else {
         return;
@@ -221,9 +221,8 @@ pub fn credentials(bytes: &[u8]) {
 mod tests {
     use super::*;
 
-    /// The seeds, among them whatever the fuzzers found.
     #[test]
-    fn seeds_keep_all_promises() {
+    fn fuzz_targets_accept_all_seeds() {
         let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/seeds");
         for (name, target) in TARGETS {
             let folder = std::fs::read_dir(format!("{seeds}/{name}")).unwrap();

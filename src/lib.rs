@@ -2,12 +2,12 @@
 //!
 //! Three parts, in the order data flows:
 //!
-//! - [`cli`]: the command line. It asks the server for a code, shows it, polls, and saves the token.
-//! - [`shared`]: the constants of the device flow (RFC 8628), and the few tools that both need.
+//! - [`cli`]: the command line. It requests a code from the server, shows it, polls, and saves the token.
+//! - [`shared`]: the constants of the device flow (RFC 8628), and the tools that both others need.
 //! - [`server`]: the auth server. It issues codes, sends the browser to Postiz, and delivers each token once.
 //!
-//! `cli` and `server` never import each other; both import `shared`. The two programs in `src/bin` only convert:
-//! arguments and environment in, exit code out.
+//! `cli` and `server` never import each other; both import `shared`. The programs in `src/bin` pass arguments and environment
+//! in, and exit codes out.
 
 pub mod cli;
 pub mod server;

@@ -1,13 +1,10 @@
-//! The auth server's main: environment in, serve until told to stop, exit code out.
+//! The auth server's main: reads the environment, serves until a signal, and returns the exit code.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a main talks to its caller"
+    reason = "a program prints to its caller"
 )]
-#![allow(
-    clippy::disallowed_methods,
-    reason = "this is where the environment is read"
-)]
+#![allow(clippy::disallowed_methods, reason = "the environment is read here")]
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -52,14 +49,14 @@ fn main() -> ExitCode {
     match Config::from_vars(std::env::vars_os()) {
         Ok(config) => act(config),
         Err(problems) => {
-            complain(&problems);
+            print_error(&problems);
             ExitCode::from(EXIT_USAGE)
         }
     }
 }
 
-/// Says why the server does not start: each line as an error, where systemd's journal reads it.
-fn complain(problem: &dyn Display) {
+/// Prints why the server does not start. For systemd's journal each line has the priority of an error.
+fn print_error(problem: &dyn Display) {
     let priority = log::priority(is_journal(), Level::Error);
     for line in format!("postiz-auth-server: {problem}").lines() {
         eprintln!("{priority}{line}");
@@ -70,23 +67,26 @@ fn is_journal() -> bool {
     std::env::var("JOURNAL_STREAM").is_ok_and(|stream| log::is_journal(&stream))
 }
 
-/// `--check`: what was found, on stdout; what keeps it from working, on stderr.
+/// `--check`: prints notes to stdout, and problems to stderr.
 fn report(config: Config) -> ExitCode {
     let findings = server::check(&config);
     for note in &findings.notes {
         println!("{note}");
     }
-    for problem in findings.wrong.iter().chain(&findings.failed) {
+    for problem in findings.misconfigured.iter().chain(&findings.unreachable) {
         eprintln!("postiz-auth-server: {problem}");
     }
-    match (findings.wrong.is_empty(), findings.failed.is_empty()) {
+    match (
+        findings.misconfigured.is_empty(),
+        findings.unreachable.is_empty(),
+    ) {
         (false, _) => ExitCode::from(EXIT_USAGE),
         (_, false) => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
     }
 }
 
-/// `healthcheck`: is the server that runs in the same environment ready?
+/// `healthcheck`: whether the server with the same environment is ready.
 fn healthcheck(config: Config) -> ExitCode {
     match server::healthcheck(&config) {
         Ok(()) => ExitCode::SUCCESS,
@@ -97,8 +97,8 @@ fn healthcheck(config: Config) -> ExitCode {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, then finishes what is in flight; a second one ends it at once. SIGHUP, a terminal's end
-/// included, makes it read its certificate again.
+/// Serves until SIGTERM or SIGINT, then finishes the requests in flight. A second signal ends the process at once. SIGHUP (also
+/// when a terminal closes) makes it read its certificate again.
 fn run(config: Config) -> ExitCode {
     let log = Log::stderr(config.log_format, config.log_level, is_journal());
     let log = Arc::new(log);
@@ -106,14 +106,14 @@ fn run(config: Config) -> ExitCode {
     for warning in &config.warnings {
         log.warn("configuration", &[("warning", warning)]);
     }
-    // Caught before anything is started, so that no signal finds the process half-way up. A file that may not grow any
-    // further (`ulimit -f`) is an error of the write then, and not the end of the process.
+    // Signals are caught before anything is started, so that none ends the process half-started. With SIGXFSZ caught, a write
+    // beyond `ulimit -f` fails with an error instead of ending the process.
     let caught = signal_hook::flag::register(SIGXFSZ, Arc::default())
         .and_then(|_| Signals::new([SIGTERM, SIGINT, SIGHUP]));
     let mut signals = match caught {
         Ok(signals) => signals,
         Err(error) => {
-            complain(&format!("cannot catch signals: {error}"));
+            print_error(&format!("cannot catch signals: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -121,7 +121,7 @@ fn run(config: Config) -> ExitCode {
     let server = match Server::start(config, Arc::clone(&log)) {
         Ok(server) => server,
         Err(error) => {
-            complain(&error);
+            print_error(&error);
             return ExitCode::FAILURE;
         }
     };
@@ -138,7 +138,7 @@ fn run(config: Config) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// A panic is a line of the log like any other, so that its readers find it. It ends one request, never the process.
+/// Writes panics to the log. A panic ends one request, not the process.
 fn log_panics(log: Arc<Log>) {
     std::panic::set_hook(Box::new(move |panic| {
         let (payload, at) = (panic.payload(), panic.location().map(ToString::to_string));

@@ -1,4 +1,4 @@
-//! `--check`: what a start would meet and do. It reads, and changes nothing: nothing is written, made or migrated.
+//! `--check`: reports what a start would find, without changing anything: it writes, creates and migrates nothing.
 
 use std::net::SocketAddr;
 use std::time::SystemTime;
@@ -6,30 +6,30 @@ use std::time::SystemTime;
 use crate::server::client_address::TrustedProxies;
 use crate::server::config::{Config, StoreLocation, TlsFiles};
 use crate::server::front::process_limits;
-use crate::server::front::tls::{Pair, Validity};
+use crate::server::front::tls::{ChainAndKey, Validity};
 use crate::server::postiz::{Postiz, PostizError, ProbeError};
 use crate::server::store::{StoreError, embedded, postgres};
-use crate::server::{in_time, server_url};
+use crate::server::{server_url, with_timeout};
 use crate::shared::base_url::BaseUrl;
 
-/// What a check found, line by line.
+/// The findings of a check, line by line.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// What is well, and warnings.
+    /// What is right, and warnings.
     pub notes: Vec<String>,
-    /// What the configuration must mend.
-    pub wrong: Vec<String>,
-    /// What cannot be reached or used as it is.
-    pub failed: Vec<String>,
+    /// What must be changed in the configuration.
+    pub misconfigured: Vec<String>,
+    /// What cannot be reached or used.
+    pub unreachable: Vec<String>,
 }
 
-/// Looks at everything that a server needs.
+/// Checks everything that a server needs.
 pub fn check(config: &Config) -> Findings {
     let mut findings = Findings::default();
     let warnings = config.warnings.iter();
     findings.notes = warnings.map(|text| format!("WARNING: {text}")).collect();
     if let Err(error) = process_limits::sufficient_descriptors(config.pool_size()) {
-        findings.failed.push(error);
+        findings.unreachable.push(error);
     }
     findings.store(config);
     findings.postiz(config);
@@ -49,16 +49,16 @@ impl Findings {
 
     fn store(&mut self, config: &Config) {
         let location = config.store.clone();
-        match in_time(config.times.ping, move || match &location {
+        match with_timeout(config.times.ping, move || match &location {
             StoreLocation::Postgres(url) => postgres::inspect(url),
             StoreLocation::File(path) => embedded::inspect(path),
         }) {
             Ok(lines) => self.notes.extend(lines),
             Err(StoreError::Unusable(cause)) => {
-                self.failed
+                self.unreachable
                     .push(format!("the store cannot be used: {cause}"));
             }
-            Err(error) => self.failed.push(error.to_string()),
+            Err(error) => self.unreachable.push(error.to_string()),
         }
     }
 
@@ -76,13 +76,13 @@ impl Findings {
                     false => "it is too old to register clients (POST /oauth/register)",
                 });
             }
-            Err(ProbeError::NotPostiz(what)) => self.wrong.push(format!(
+            Err(ProbeError::NotPostiz(what)) => self.misconfigured.push(format!(
                 "POSTIZ_API_URL {url} is not the API of a Postiz: {what}; a self-hosted one has it at https://host/api"
             )),
             Err(ProbeError::Postiz(
                 error @ (PostizError::InvalidClient | PostizError::Unregistered(_)),
-            )) => self.wrong.push(error.to_string()),
-            Err(ProbeError::Postiz(error)) => self.failed.push(error.to_string()),
+            )) => self.misconfigured.push(error.to_string()),
+            Err(ProbeError::Postiz(error)) => self.unreachable.push(error.to_string()),
         }
     }
 
@@ -111,18 +111,21 @@ impl Findings {
         }
     }
 
-    /// Its dates and names. Behind a proxy that makes TLS connections of its own another name may be right.
+    /// Checks dates and names. Another name is only a warning, since a proxy that connects by TLS may use it.
     fn certificate(&mut self, files: &TlsFiles, url: Option<&BaseUrl>) {
-        // A pair that cannot be used is a problem of the configuration, which is told before.
-        let Ok(pair) = Pair::read(files) else { return };
+        // Files that cannot be used are reported before, as a problem of the configuration.
+        let Ok(certificate) = ChainAndKey::read(files) else {
+            return;
+        };
         let path = files.certificate.display();
-        let [from, until] = [pair.not_before, pair.not_after].map(httpdate::fmt_http_date);
+        let [from, until] =
+            [certificate.not_before, certificate.not_after].map(httpdate::fmt_http_date);
         let text = format!("the certificate in TLS_CERT_FILE {path} is valid until {until}");
-        match pair.validity(SystemTime::now()) {
-            Validity::Good => self.note(text),
-            Validity::EndsSoon => self.warn(&format!("{text}: renew it")),
-            Validity::Expired => self.wrong.push(format!("{text}: it has expired")),
-            Validity::TooNew => self.wrong.push(format!(
+        match certificate.validity(SystemTime::now()) {
+            Validity::Valid => self.note(text),
+            Validity::ExpiresSoon => self.warn(&format!("{text}: renew it")),
+            Validity::Expired => self.misconfigured.push(format!("{text}: it has expired")),
+            Validity::NotYetValid => self.misconfigured.push(format!(
                 "the certificate in TLS_CERT_FILE {path} is not valid before {from}"
             )),
         }
@@ -130,8 +133,8 @@ impl Findings {
             return;
         };
         let host = url.host().trim_start_matches('[').trim_end_matches(']');
-        if !pair.is_for(host) {
-            let names = match pair.names.as_slice() {
+        if !certificate.is_for(host) {
+            let names = match certificate.names.as_slice() {
                 [] => "no host at all (subjectAltName is empty)".to_owned(),
                 names => names.join(", "),
             };

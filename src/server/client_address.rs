@@ -1,12 +1,12 @@
-//! Who is calling: the peer's address, or what a trusted proxy says of it.
+//! The client's address: the peer's, or the one that a trusted proxy names. Also the networks that limits count by.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The peers whose `X-Forwarded-For` counts (RFC 9700 §4.13: nobody else's may).
+/// The peers whose `X-Forwarded-For` is believed, and no others (RFC 9700 §4.13).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<Range>);
 
-/// The addresses whose first `bits` bits are those of `base`; IPv4 is written as IPv6 (`::ffff:0:0/96`).
+/// The addresses whose first `bits` bits are those of `base`. IPv4 addresses are mapped to IPv6 (`::ffff:0:0/96`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Range {
     base: u128,
@@ -14,14 +14,14 @@ struct Range {
 }
 
 impl Default for TrustedProxies {
-    /// Loopback alone: a proxy on the same machine. In a private network anybody may be a client.
+    /// Loopback only: a proxy on the same machine. In a private network any machine may be a client.
     fn default() -> TrustedProxies {
         TrustedProxies::parse("127.0.0.0/8, ::1").expect("these are ranges, and a test reads them")
     }
 }
 
 impl TrustedProxies {
-    /// Parses a comma-separated list of addresses and ranges, or `none`. The error is the entry that is wrong.
+    /// Parses a comma-separated list of addresses and ranges, or `none`. The error is the first invalid entry.
     pub fn parse(text: &str) -> Result<TrustedProxies, String> {
         if text.trim().eq_ignore_ascii_case("none") {
             return Ok(TrustedProxies(Vec::new()));
@@ -36,17 +36,17 @@ impl TrustedProxies {
             .map(Self)
     }
 
-    /// The client's address: the peer, or where the peer is trusted the right-most address of `forwarded_for` (all
-    /// `X-Forwarded-For` headers, in order) that is not itself trusted. Each proxy appends whom it heard from, so only
-    /// what stands right of the first stranger can be believed; what is no address ends the search.
+    /// The client's address: the peer's, or, if the peer is trusted, the right-most untrusted address in `forwarded_for` (all
+    /// `X-Forwarded-For` headers, in order). Each proxy appends its peer's address, so everything to the left of the first
+    /// untrusted address may be forged. The search ends at an entry that is no address.
     pub fn client<'a>(
         &self,
         peer: IpAddr,
         forwarded_for: impl DoubleEndedIterator<Item = &'a str>,
     ) -> IpAddr {
-        let mut client = plain(peer);
+        let mut client = canonical(peer);
         for entry in forwarded_for.flat_map(|header| header.split(',')).rev() {
-            if !self.trusts(client) {
+            if !self.is_trusted(client) {
                 break;
             }
             match address(entry.trim()) {
@@ -57,8 +57,8 @@ impl TrustedProxies {
         client
     }
 
-    /// Is `address` one of the trusted proxies?
-    pub fn trusts(&self, address: IpAddr) -> bool {
+    /// Whether `address` is a trusted proxy.
+    pub fn is_trusted(&self, address: IpAddr) -> bool {
         let address = as_u128(address);
         self.0.iter().any(|range| range.contains(address))
     }
@@ -84,12 +84,12 @@ impl Range {
     }
 
     fn contains(self, address: u128) -> bool {
-        // A shift by all 128 bits is not defined: no bits to compare means everything matches.
+        // A shift by 128 bits would overflow.
         self.bits == 0 || (address ^ self.base) >> (128 - self.bits) == 0
     }
 }
 
-/// One entry of `X-Forwarded-For`: an address, perhaps with a port, an IPv6 one perhaps in brackets.
+/// Parses an entry of `X-Forwarded-For`: an address, with or without a port, IPv6 with or without brackets.
 fn address(entry: &str) -> Option<IpAddr> {
     let bare = entry
         .strip_prefix('[')
@@ -99,11 +99,11 @@ fn address(entry: &str) -> Option<IpAddr> {
         .parse::<IpAddr>()
         .ok()
         .or_else(|| entry.parse::<SocketAddr>().ok().map(|socket| socket.ip()));
-    address.map(plain)
+    address.map(canonical)
 }
 
-/// `::ffff:1.2.3.4`, as a socket for both protocols says it, is 1.2.3.4.
-fn plain(address: IpAddr) -> IpAddr {
+/// `::ffff:1.2.3.4`, as a dual-stack socket reports it, becomes 1.2.3.4.
+fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
 
@@ -114,17 +114,17 @@ fn as_u128(address: IpAddr) -> u128 {
     }
 }
 
-/// What limits are counted by: an IPv4 address, or the /64 that an IPv6 client can choose its address from.
+/// The client that limits count by: an IPv4 address, or an IPv6 /64, in which a client can choose its address.
 pub fn network(address: IpAddr) -> IpAddr {
-    match plain(address) {
+    match canonical(address) {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
         v4 => v4,
     }
 }
 
-/// The wider network around it, which one owner has: an IPv4 /24, an IPv6 /48.
+/// The network of an address, which usually has one owner: an IPv4 /24, an IPv6 /48.
 pub fn wide_network(address: IpAddr) -> IpAddr {
-    match plain(address) {
+    match canonical(address) {
         IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() >> 8 << 8).into(),
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 80 << 80).into(),
     }
@@ -141,27 +141,27 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_cannot_forward() {
+    fn untrusted_peer_cannot_forward() {
         assert_eq!(client("203.0.113.7", &["198.51.100.1"]), "203.0.113.7");
         assert_eq!(
             client("::ffff:203.0.113.7", &["198.51.100.1"]),
             "203.0.113.7"
         );
-        // Nor can a neighbour in a private network, unless it is named.
+        // Nor can a peer in a private network.
         assert_eq!(client("10.1.1.1", &["198.51.100.1"]), "10.1.1.1");
         assert_eq!(client("fc00::7", &["198.51.100.1"]), "fc00::7");
     }
 
     #[test]
-    fn a_proxy_is_believed_as_far_as_it_can_know() {
+    fn trusted_proxy_names_the_last_untrusted_address() {
         assert_eq!(client("127.0.0.1", &[]), "127.0.0.1");
         assert_eq!(client("127.0.0.1", &["198.51.100.1"]), "198.51.100.1");
-        // Spoofed by the client, then appended to by the proxy.
+        // Forged by the client, then appended to by the proxy.
         assert_eq!(
             client("127.0.0.1", &["6.6.6.6, 198.51.100.1"]),
             "198.51.100.1"
         );
-        // Two proxies of ours in a row, in one header or two.
+        // Two trusted proxies in a row, in one header or two.
         assert_eq!(
             client("127.0.0.1", &["6.6.6.6, 198.51.100.1, 127.0.0.2"]),
             "198.51.100.1"
@@ -170,12 +170,12 @@ mod tests {
             client("::1", &["6.6.6.6, 198.51.100.1", "127.0.0.2"]),
             "198.51.100.1"
         );
-        // Everything is ours: the outermost.
+        // All are trusted: the left-most.
         assert_eq!(client("127.0.0.1", &["127.0.0.5"]), "127.0.0.5");
     }
 
     #[test]
-    fn addresses_come_in_many_spellings() {
+    fn forwarded_addresses_have_many_spellings() {
         assert_eq!(client("127.0.0.1", &["198.51.100.1:4711"]), "198.51.100.1");
         assert_eq!(client("::1", &["[2001:db8::1]:443"]), "2001:db8::1");
         assert_eq!(client("::1", &["[2001:db8::1]"]), "2001:db8::1");
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_ends_the_search() {
+    fn malformed_entry_ends_the_search() {
         for garbage in [
             "",
             "unknown",
@@ -204,13 +204,13 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_checked() {
+    fn trusted_proxies_reject_invalid_ranges() {
         assert!(TrustedProxies::parse("10.0.0.0/33").is_err());
         assert!(TrustedProxies::parse("proxy.example").is_err());
         let all = TrustedProxies::parse("0.0.0.0/0, ::/0").unwrap();
         assert!(
-            all.trusts("203.0.113.7".parse().unwrap())
-                && all.trusts("2001:db8::1".parse().unwrap())
+            all.is_trusted("203.0.113.7".parse().unwrap())
+                && all.is_trusted("2001:db8::1".parse().unwrap())
         );
         let none = TrustedProxies::parse("none").unwrap();
         assert_eq!(
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn wide_networks() {
+    fn wide_network_is_a_24_or_a_48() {
         for (address, network) in [
             ("2001:db8:1:2:3:4:5:6", "2001:db8:1::"),
             ("::ffff:192.0.2.77", "192.0.2.0"),
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_clients_are_counted_by_network() {
+    fn network_of_ipv6_is_a_64() {
         assert_eq!(
             network("2001:db8:1:2:3:4:5:6".parse().unwrap()).to_string(),
             "2001:db8:1:2::"

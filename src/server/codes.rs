@@ -1,6 +1,5 @@
-//! The codes of one login, each a type of its own: what the client holds, and the hash of it that is stored.
-//!
-//! A raw code never reaches the store and a hash never reaches a client; the compiler sees to it.
+//! The codes of a login. A code and its hash are different types, so that the compiler keeps codes out of the store, and hashes
+//! from clients.
 
 use std::fmt;
 
@@ -10,27 +9,27 @@ use crate::shared::hash::{hex, sha256_hex};
 use crate::shared::random;
 use crate::shared::secret::Secret;
 
-/// The CLI's own secret of one login (RFC 8628 §3.2): 256 random bits in hex. Only its hash is stored.
+/// The client's secret for one login (RFC 8628 §3.2): 256 random bits in hex. Only its hash is stored.
 #[derive(Clone, Debug)]
 pub struct DeviceCode(Secret<String>);
 
 impl DeviceCode {
-    /// A fresh one.
+    /// A new code.
     pub fn generate() -> DeviceCode {
         DeviceCode(Secret::new(hex(&random::bytes::<32>())))
     }
 
-    /// What a client sent. Any text will do: the hash of what we never gave out names no request.
+    /// A code that a client sent. It may be any text: the hash of a code that was not issued is in no store.
     pub fn from_client(text: &str) -> DeviceCode {
         DeviceCode(Secret::new(text.to_owned()))
     }
 
-    /// The code itself, for the one answer that hands it out.
+    /// The code itself, for the answer that issues it.
     pub fn expose(&self) -> &str {
         self.0.expose()
     }
 
-    /// What the store knows the login by.
+    /// The key of the login in the store.
     pub fn hash(&self) -> DeviceCodeHash {
         DeviceCodeHash(sha256_hex(self.expose().as_bytes()))
     }
@@ -41,7 +40,7 @@ impl DeviceCode {
 pub struct DeviceCodeHash(String);
 
 impl DeviceCodeHash {
-    /// A hash that the store gave back.
+    /// From the store.
     pub fn from_store(text: String) -> DeviceCodeHash {
         DeviceCodeHash(text)
     }
@@ -51,37 +50,37 @@ impl DeviceCodeHash {
         &self.0
     }
 
-    /// What logs call this login: too short to be found again by, too random to be confused.
+    /// The login's id in the log: long enough to tell logins apart, too short to find the hash.
     pub fn login_id(&self) -> &str {
         self.0.get(..8).unwrap_or(&self.0)
     }
 }
 
-/// The code that a person types or compares (RFC 8628 §6.1), as it is shown: `WDJB-MJHT`.
+/// The code that the user types or compares (RFC 8628 §6.1), as it is shown: `WDJB-MJHT`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct UserCode(String);
 
 impl UserCode {
-    /// A code that the store gave back.
+    /// From the store.
     pub fn from_store(text: String) -> UserCode {
         UserCode(text)
     }
 
-    /// No vowels, so no words, and no look-alikes (2/Z, 5/S, 8/B, 6/G, 0/O, 1/I): 25^8 is 37 bits.
+    /// No vowels, so that no words appear, and only one of each look-alike pair (2/Z, 5/S, 8/B, 6/G, 0/O, 1/I).
     const ALPHABET: &[u8] = b"BCDFGHJKLMNPQRSTVWXYZ3479";
     const LENGTH: usize = 8;
 
-    /// A fresh one; whether it is taken is the store's to say.
+    /// A new code. The store finds out whether it is taken.
     pub fn generate() -> UserCode {
         let letters =
             std::array::from_fn::<u8, { Self::LENGTH }, _>(|_| random::letter(Self::ALPHABET));
         UserCode::dashed(&letters.map(char::from).iter().collect::<String>())
     }
 
-    /// What a person typed or pasted, forgiving case, blanks, dashes of any kind, full-width letters, a leading
-    /// `code:` and a final dot (RFC 8628 §6.1). `None` when no code can be meant.
+    /// Parses what a person typed or pasted: in any case, with spaces, any dashes, full-width letters, `code:` before it or a
+    /// dot after it, or as a link (RFC 8628 §6.1). `None`: not a code.
     pub fn parse(typed: &str) -> Option<UserCode> {
-        // Longer than any honest paste: not worth looking at.
+        // Longer than any link.
         if typed.len() > 300 {
             return None;
         }
@@ -94,7 +93,7 @@ impl UserCode {
             .map(half_width)
             .filter(|c| c.is_alphanumeric())
             .collect();
-        // Any letters and digits: codes that the reference server gave out before an upgrade use a wider alphabet.
+        // Any letters and digits, since codes of the reference server use a wider alphabet.
         let looks_right =
             letters.len() == Self::LENGTH && letters.bytes().all(|b| b.is_ascii_alphanumeric());
         looks_right.then(|| UserCode::dashed(&letters.to_ascii_uppercase()))
@@ -117,7 +116,7 @@ impl fmt::Display for UserCode {
     }
 }
 
-/// The code in a link to the verify page, where somebody pasted the whole of it. (`code` is what the npm CLI's link says.)
+/// The code in a link to the verify page. (The npm CLI's link has `code`.)
 fn code_in_link(typed: &str) -> Option<&str> {
     let (_, query) = typed.split_once("/device/verify?")?;
     let query = query.split('#').next()?;
@@ -125,7 +124,7 @@ fn code_in_link(typed: &str) -> Option<&str> {
     pairs.find_map(|(name, value)| matches!(name, "user_code" | "code").then_some(value))
 }
 
-/// Japanese and Chinese keyboards type `ＷＤＪＢ`.
+/// The ASCII character for a full-width one, as Japanese and Chinese keyboards type it (`ＷＤＪＢ`).
 fn half_width(c: char) -> char {
     match c {
         '\u{ff01}'..='\u{ff5e}' => char::from_u32(c as u32 - 0xfee0).unwrap_or(c),
@@ -133,8 +132,8 @@ fn half_width(c: char) -> char {
     }
 }
 
-/// A 256-bit secret in hex that a browser brings back, and the hash of it that is stored: the `state` of the OAuth
-/// redirect and the key in the browser's cookie. `Kind` keeps the two apart.
+/// A 256-bit secret in hex that a browser sends back: the `state` of the OAuth redirect, or the key in the cookie. `Kind` tells
+/// the two apart.
 #[derive(Clone, Debug)]
 pub struct BrowserSecret<Kind>(Secret<String>, Kind);
 
@@ -151,31 +150,31 @@ pub struct StateKind;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BrowserKind;
 
-/// The `state` of one trip to Postiz (RFC 6749 §10.12). It is never the device code.
+/// The `state` of the OAuth redirect (RFC 6749 §10.12).
 pub type State = BrowserSecret<StateKind>;
 impl State {
-    /// The state that `mac`, 32 bytes in hex, stands for; `Keys` derives it.
+    /// From a MAC of 32 bytes in hex, which `Keys` computes.
     pub(crate) fn from_mac(mac: String) -> State {
         BrowserSecret(Secret::new(mac), StateKind)
     }
 }
 
-/// What is stored of a [`State`].
+/// The hash of a [`State`], which is stored.
 pub type StateHash = BrowserSecretHash<StateKind>;
-/// The value of the cookie that ties the callback to the browser that entered the code.
+/// The value of the cookie, which binds a login to the browser that confirmed it.
 pub type BrowserKey = BrowserSecret<BrowserKind>;
-/// What is stored of a [`BrowserKey`].
+/// The hash of a [`BrowserKey`], which is stored.
 pub type BrowserKeyHash = BrowserSecretHash<BrowserKind>;
 
 impl BrowserKey {
-    /// A fresh one.
+    /// A new key.
     pub fn generate() -> BrowserKey {
         BrowserSecret(Secret::new(hex(&random::bytes::<32>())), BrowserKind)
     }
 }
 
 impl<Kind: Copy + Default> BrowserSecret<Kind> {
-    /// What a browser sent, if it looks like one of ours. An empty state must not equal a missing cookie, so neither exists.
+    /// Parses what a browser sent. An empty one is `None`, so that an empty state cannot match an empty cookie.
     pub fn parse(text: &str) -> Option<Self> {
         let ours = text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         ours.then(|| BrowserSecret(Secret::new(text.to_owned()), Kind::default()))
@@ -186,14 +185,14 @@ impl<Kind: Copy + Default> BrowserSecret<Kind> {
         self.0.expose()
     }
 
-    /// What is stored of it.
+    /// Its hash, which is stored.
     pub fn hash(&self) -> BrowserSecretHash<Kind> {
         BrowserSecretHash(sha256_hex(self.expose().as_bytes()), self.1)
     }
 }
 
 impl<Kind: Default> BrowserSecretHash<Kind> {
-    /// A hash that the store gave back.
+    /// From the store.
     pub fn from_store(text: String) -> Self {
         BrowserSecretHash(text, Kind::default())
     }
@@ -209,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn user_codes_forgive_how_they_are_typed() {
+    fn user_code_parses_in_many_spellings() {
         for typed in [
             "WDJB-MJHT",
             "wdjbmjht",
@@ -236,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_code_is_none() {
+    fn user_code_rejects_other_texts() {
         for typed in [
             "",
             "-",
@@ -252,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn generated_codes_are_of_the_alphabet_and_parse_back() {
+    fn generated_user_codes_parse() {
         for _ in 0..1_000 {
             let code = UserCode::generate();
             assert_eq!(UserCode::parse(code.as_str()), Some(code.clone()));
@@ -266,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_state_is_no_state() {
+    fn malformed_state_is_rejected() {
         for text in ["", "0", &"g".repeat(64), &"A".repeat(64), &"a".repeat(63)] {
             assert!(State::parse(text).is_none(), "{text:?}");
         }

@@ -1,5 +1,5 @@
-//! Counts of requests, and how long they took, for the metrics. All routes and outcomes are known when the program is compiled:
-//! nothing that a client sends makes a new one.
+//! Counts of requests and their durations, for the metrics. All routes and outcomes are known at compile time: a client cannot
+//! add one.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -8,14 +8,14 @@ use std::time::Duration;
 #[derive(Default)]
 pub(crate) struct RequestCounts(Mutex<Counts>);
 
-/// Few enough for lists: shorter code than maps, and as quick.
+/// As lists, which for so few entries need less code than maps, and are as fast.
 #[derive(Clone, Default)]
 pub(crate) struct Counts {
     pub(crate) by_outcome: Vec<((&'static str, Outcome), u64)>,
     pub(crate) durations: Vec<(&'static str, Histogram)>,
 }
 
-/// How a request ended: a status, where it has one (else 0), and a word, where it has one (else empty).
+/// How a request ended: its status (0: none) and its result or reason (empty: none).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) status: u16,
@@ -30,14 +30,14 @@ impl RequestCounts {
         entry(&mut counts.durations, route).add(duration);
     }
 
-    /// All counts as they are now.
+    /// A copy of all counts.
     pub(crate) fn read(&self) -> Counts {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counts.clone()
     }
 }
 
-/// The value of `key`, which is added where it is missing.
+/// The value of `key`, which is added if it is missing.
 fn entry<K: PartialEq, V: Default>(list: &mut Vec<(K, V)>, key: K) -> &mut V {
     let found = list.iter().position(|(known, _)| *known == key);
     let at = found.unwrap_or_else(|| {
@@ -47,8 +47,8 @@ fn entry<K: PartialEq, V: Default>(list: &mut Vec<(K, V)>, key: K) -> &mut V {
     &mut list[at].1
 }
 
-/// Upper bounds of the buckets, in microseconds and in seconds; one more bucket has none. A poll takes less than 1 ms, a commit
-/// to a disk 5 to 50 ms, and a request to Postiz 10 s at most.
+/// Upper bounds of the buckets, in microseconds and in seconds; the last bucket has no bound. A poll takes less than 1 ms, a
+/// commit to a disk 5 to 50 ms, and a request to Postiz up to 10 s.
 pub(crate) const BUCKETS: [(u64, &str); 11] = [
     (1_000, "0.001"),
     (5_000, "0.005"),
@@ -63,7 +63,7 @@ pub(crate) const BUCKETS: [(u64, &str); 11] = [
     (10_000_000, "10"),
 ];
 
-/// How many requests took how long.
+/// Durations of requests, in buckets.
 #[derive(Clone, Default)]
 pub(crate) struct Histogram {
     /// Each request counts in one bucket.
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bounds_are_the_same_in_both_units() {
+    fn bucket_bounds_are_the_same_in_both_units() {
         for (us, seconds) in BUCKETS {
             assert_eq!(seconds.parse::<f64>().unwrap() * 1e6, us as f64);
         }

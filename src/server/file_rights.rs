@@ -1,4 +1,4 @@
-//! Words for files that the server may not use: whose they are, who the server is, what to do.
+//! Error texts for files that the server may not use: the owner, the server's user, and what to do.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
@@ -7,8 +7,8 @@ use std::path::Path;
 use rustix::fs::{Access, access};
 use rustix::process::{getegid, geteuid};
 
-/// What went wrong with `path`. Where rights are missing, with whose it is, or, if that cannot be seen, whose the nearest
-/// folder above it is.
+/// The error's text. If permission was denied, with the server's user and the owner of `path` or, if that is not visible, of the
+/// nearest visible folder above it.
 pub(crate) fn explain(path: &Path, error: &io::Error) -> String {
     if error.kind() != ErrorKind::PermissionDenied {
         return error.to_string();
@@ -21,7 +21,7 @@ pub(crate) fn explain(path: &Path, error: &io::Error) -> String {
     }
 }
 
-/// The same for the store's file, with what gives it to the server.
+/// The same for the store's file, with the command that fixes it.
 pub(crate) fn explain_store(file: &Path, error: &io::Error) -> String {
     let (what, user) = (explain(file, error), geteuid().as_raw());
     let folder = file.parent().filter(|folder| *folder != Path::new(""));
@@ -44,17 +44,17 @@ pub(crate) fn explain_store(file: &Path, error: &io::Error) -> String {
     format!("{what}; {hint}")
 }
 
-/// Why the store's file at `file` cannot be written to, or made; nothing is touched. `None`: it can.
+/// Why the store's file cannot be written or created; `None`: it can. Changes nothing.
 pub(crate) fn store_problem(file: &Path) -> Option<String> {
     let (at, _) = nearest(file)?;
     let error = io::Error::from(access(at, Access::WRITE_OK).err()?);
     Some(explain_store(file, &error))
 }
 
-/// The lowest part of `path` that can be looked at, and whose it is.
+/// The longest visible prefix of `path`, and its owner.
 fn nearest(path: &Path) -> Option<(&Path, String)> {
     path.ancestors().find_map(|part| {
-        // The path `a` lies in "", the current folder.
+        // The parent of the path `a` is "", which means the current folder.
         let part = Some(part).filter(|part| !part.as_os_str().is_empty());
         let part = part.unwrap_or(Path::new("."));
         Some((part, owner(part)?))

@@ -1,5 +1,5 @@
-//! The device flow (RFC 8628): what programs and browsers ask of a login. It knows the store and Postiz, no HTTP, no SQL. What a
-//! login may become is `login.rs`.
+//! The device flow (RFC 8628): the operations of clients and browsers on a login, over the store and Postiz, without HTTP and
+//! SQL. The states of a login are in `login.rs`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,21 +12,19 @@ use crate::server::log::{Level, Log};
 use crate::server::login::{
     Claim, CodeDigest, Failure, LeaseId, Login, Polled, SealedClient, SealedGrant, Starter, UnixMs,
 };
-use crate::server::postiz::{Client, Grant, Postiz, PostizError};
+use crate::server::postiz::{Grant, OAuthClient, Postiz, PostizError};
+use crate::server::retry;
 use crate::server::seal::Seal;
 use crate::server::store::batcher::Batcher;
 use crate::server::store::{Inserted, Key, NewLogin, PoolCounts, Store, StoreError, apply};
 use crate::server::times::Times;
 use crate::shared::secret::Secret;
 
-/// User codes drawn before giving up: one collision is rare, five in a row mean that something is broken.
-const DRAWS_MAX: usize = 5;
+/// User codes tried for one login: one collision is rare, five in a row mean that something is broken.
+const USER_CODE_TRIES_MAX: usize = 5;
 
-/// So often does a person's decision wait for another one of the same login.
+/// How often a decision on a login is tried while another one holds the login's lock.
 const DECISION_TRIES_MAX: usize = 5;
-
-/// Why a callback is rejected whose `state` no login has.
-const UNKNOWN_STATE: &str = "unknown_state";
 
 /// The device flow over one store and one Postiz.
 pub struct Flow {
@@ -34,7 +32,7 @@ pub struct Flow {
     postiz: Postiz,
     keys: Arc<Keys>,
     seal: Seal,
-    /// What clients are told as `api_url`.
+    /// `api_url` for clients.
     public_api_url: String,
     starts: Batcher<NewLogin, Result<Inserted, StartError>>,
     polls: Batcher<DeviceCodeHash, Polled>,
@@ -43,20 +41,20 @@ pub struct Flow {
     log: Arc<Log>,
 }
 
-/// A login that has begun.
+/// A started login.
 pub struct Started {
     /// For the client alone.
     pub device_code: DeviceCode,
     /// For the user.
     pub user_code: UserCode,
-    /// Goes into the link, beside the user code: a client that sends it does not guess.
+    /// Goes into the link beside the user code, which then does not count as a guess.
     pub link_mac: String,
 }
 
-/// Why a login could not begin.
+/// Why a login could not be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartError {
-    /// There are as many logins as may live at once, and none of them can make room.
+    /// The limit on live logins is reached, and none could be deleted to make room.
     Full,
     /// The store failed.
     Store(StoreError),
@@ -68,54 +66,58 @@ impl From<StoreError> for StartError {
     }
 }
 
-/// What became of [`Flow::confirm`].
+/// The result of [`Flow::confirm`].
 pub enum Confirmed {
-    /// Where the browser goes now.
-    GoOn(String),
-    /// The login does not wait for its user any more.
-    Gone,
+    /// Confirmed: the browser is sent to this URL.
+    Redirect(String),
+    /// The login is not open any more.
+    NotOpen,
     /// Postiz registered no client for it; the login stays open.
     RegistrationFailed(PostizError),
 }
 
-/// A callback's login, where its `state` names one, and what became of it.
+/// The result of a callback, and its login if the `state` names one.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Returned {
+pub struct CallbackResult {
     /// The login.
     pub login: Option<DeviceCodeHash>,
-    /// What became of the callback.
-    pub callback: Callback,
+    /// The result.
+    pub outcome: Callback,
 }
 
-impl Returned {
-    /// A callback that was not looked up, or names no login.
-    pub fn nowhere(callback: Callback) -> Returned {
-        Returned {
+impl CallbackResult {
+    /// For a callback that names no login, or was not looked up.
+    pub fn without_login(outcome: Callback) -> CallbackResult {
+        CallbackResult {
             login: None,
-            callback,
+            outcome,
         }
     }
 
-    fn of(login: DeviceCodeHash, callback: Callback) -> Returned {
-        Returned {
+    fn unknown_state() -> CallbackResult {
+        CallbackResult::without_login(Callback::Rejected("unknown_state"))
+    }
+
+    fn of_login(login: DeviceCodeHash, outcome: Callback) -> CallbackResult {
+        CallbackResult {
             login: Some(login),
-            callback,
+            outcome,
         }
     }
 }
 
-/// What became of a callback.
+/// The result of a callback.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Callback {
     /// The login is complete (by this callback or an earlier one).
     SignedIn,
-    /// Another callback exchanges the code; it will not take long.
+    /// Another callback of the login is exchanging a code.
     Busy,
     /// The user refused at Postiz.
     Refused,
     /// Postiz reported an error other than a refusal; the login stays open.
     AuthorizationFailed,
-    /// No login of this browser waits for it. Why, in a word for the log.
+    /// No open login of this browser has this `state`. The reason is for the log.
     Rejected(&'static str),
     /// The exchange failed; the login stays open.
     ExchangeFailed(PostizError),
@@ -123,43 +125,43 @@ pub enum Callback {
     Over,
 }
 
-/// What became of [`Flow::redeem`].
+/// The result of [`Flow::redeem`].
 pub enum Redeemed {
-    /// The token, for this poll alone.
-    Granted(Box<Handover>),
-    /// Another poll is being handed the token at this moment; if it hangs up, the next one gets it.
-    Elsewhere,
-    /// The token cannot be decrypted any more: the login has to be started again.
+    /// The token, for this poll only.
+    Granted(Box<Delivery>),
+    /// The token is being delivered to another poll. If that fails, the next poll gets it.
+    Busy,
+    /// The token cannot be decrypted any more: the user has to start a new login.
     Unreadable,
 }
 
-/// A token on its way to the one client that gets it, under a lease that ends by itself.
-pub struct Handover {
+/// A token that is being delivered to one client, under a lease.
+pub struct Delivery {
     /// The token.
     pub access_token: Secret<String>,
-    /// Where the client finds the Postiz API.
+    /// The URL of the Postiz API.
     pub api_url: String,
-    /// The organisation.
+    /// The token's organisation.
     pub organization_id: Option<String>,
-    /// What the token may do.
+    /// The token's scope.
     pub scope: Option<String>,
     login: DeviceCodeHash,
     lease: LeaseId,
 }
 
-/// How a login is named by the browser that comes back from Postiz.
-pub struct Returning {
+/// What identifies the login of a browser that returns from Postiz.
+pub struct ReturningBrowser {
     /// The `state` of the query.
     pub state: State,
-    /// The key in its cookie.
+    /// The key in the cookie.
     pub browser: BrowserKey,
-    /// Does the key come from the cookie of the version before `__Host-` cookies? That one counts only for logins which an
-    /// instance of that version confirmed, since a sibling domain could set it.
+    /// Whether the key is from the cookie of the version before `__Host-` cookies. Since a sibling domain could set it, it is
+    /// accepted only for logins that an instance of that version confirmed.
     pub is_old_cookie: bool,
 }
 
 impl Flow {
-    /// The flow, with the limit on live logins and the times of `config`.
+    /// The flow with this configuration.
     pub fn new(
         store: Arc<dyn Store>,
         postiz: Postiz,
@@ -181,9 +183,9 @@ impl Flow {
         }
     }
 
-    /// Begins a login (RFC 8628 §3.1), in one commit with all others that begin at this moment.
+    /// Starts a login (RFC 8628 §3.1). Concurrent starts share one commit.
     pub fn start(&self, starter: Starter) -> Result<Started, StartError> {
-        for _ in 0..DRAWS_MAX {
+        for _ in 0..USER_CODE_TRIES_MAX {
             let (device_code, user_code) = (DeviceCode::generate(), UserCode::generate());
             let new = NewLogin {
                 key: device_code.hash(),
@@ -203,11 +205,11 @@ impl Flow {
             });
         }
         Err(StartError::Store(StoreError::Unavailable(format!(
-            "{DRAWS_MAX} user codes in a row were taken"
+            "{USER_CODE_TRIES_MAX} user codes in a row were taken"
         ))))
     }
 
-    /// Adds those logins for which there is room.
+    /// Inserts as many of the logins as there is room for.
     fn insert(&self, new: &[NewLogin]) -> Result<Vec<Result<Inserted, StartError>>, StoreError> {
         let room = self
             .live_logins
@@ -221,26 +223,26 @@ impl Flow {
         Ok(inserted.into_iter().map(Ok).chain(full).collect())
     }
 
-    /// The undecided login that a user code names, with the store's time. It may have expired.
+    /// The undecided login with this user code, and the store's time. It may have expired.
     pub fn find(&self, user_code: &UserCode) -> Result<Option<(Login, UnixMs)>, StoreError> {
         self.store.read(Key::User(user_code))
     }
 
-    /// Is there an OAuth app? Then Postiz keeps one token for each account.
+    /// Whether there is an OAuth app.
     pub fn has_app(&self) -> bool {
         self.postiz.has_app()
     }
 
-    /// Will [`Flow::confirm`] register a client for this login?
-    pub fn must_register(&self, login: &Login) -> bool {
+    /// Whether [`Flow::confirm`] will register a client for this login.
+    pub fn needs_registration(&self, login: &Login) -> bool {
         !self.has_app() && self.client(&login.key, login.client.as_ref()).is_none()
     }
 
-    /// The user confirms a login that was found, in this browser (RFC 8628 §3.3). Its client is registered now and no
-    /// earlier, so that strangers who start logins do not make Postiz register clients.
+    /// Confirms a login in this browser (RFC 8628 §3.3). Its client is registered only now, so that started logins alone do not
+    /// make Postiz register clients.
     pub fn confirm(&self, found: &Login, browser: &BrowserKey) -> Result<Confirmed, StoreError> {
         let mut registered = None;
-        if self.must_register(found) {
+        if self.needs_registration(found) {
             match self.postiz.register(&found.starter.machine) {
                 Ok(client) => registered = Some(self.sealed_client(found, client)),
                 Err(error) => return Ok(self.registration_failed(found, error)),
@@ -251,12 +253,12 @@ impl Flow {
             let confirmed =
                 login.key == found.key && login.confirm(&state.hash(), &browser.hash(), now);
             if let Some(client) = registered.as_ref().filter(|_| confirmed) {
-                login.adopt(client, found.client.as_ref());
+                login.set_client(client, found.client.as_ref());
             }
             confirmed.then(|| login.client.clone())
         })?;
         let Some(client) = confirmed.flatten() else {
-            return Ok(Confirmed::Gone);
+            return Ok(Confirmed::NotOpen);
         };
         let client = self.client(&found.key, client.as_ref());
         if client.is_none() && !self.has_app() {
@@ -265,7 +267,7 @@ impl Flow {
         }
         self.log.info("login_confirmed", &[("id", found.id())]);
         let url = self.postiz.authorize_url(&state, client.as_ref());
-        Ok(Confirmed::GoOn(url))
+        Ok(Confirmed::Redirect(url))
     }
 
     fn registration_failed(&self, login: &Login, error: PostizError) -> Confirmed {
@@ -273,7 +275,7 @@ impl Flow {
         Confirmed::RegistrationFailed(error)
     }
 
-    /// Logs that a request to Postiz failed: as an error where only the operator can mend the cause.
+    /// Logs that a request to Postiz failed: as an error if only the operator can fix the cause.
     fn postiz_failed(&self, event: &'static str, login: &DeviceCodeHash, error: &PostizError) {
         let level = match error.is_misconfiguration() {
             true => Level::Error,
@@ -287,7 +289,7 @@ impl Flow {
         self.log.event(level, event, &fields);
     }
 
-    fn sealed_client(&self, login: &Login, client: Client) -> SealedClient {
+    fn sealed_client(&self, login: &Login, client: OAuthClient) -> SealedClient {
         let fields = [("id", login.id()), ("oauth_client", &client.id)];
         self.log.info("client_registered", &fields);
         SealedClient {
@@ -297,18 +299,18 @@ impl Flow {
         }
     }
 
-    /// The client of a login, where it has one that can be read.
-    fn client(&self, login: &DeviceCodeHash, sealed: Option<&SealedClient>) -> Option<Client> {
+    /// A login's client, if it has one that can be decrypted.
+    fn client(&self, login: &DeviceCodeHash, sealed: Option<&SealedClient>) -> Option<OAuthClient> {
         let sealed = sealed?;
-        Some(Client {
+        Some(OAuthClient {
             id: sealed.id.clone(),
             verifier: self.seal.open(login, &sealed.verifier)?,
             redirect_uri: sealed.redirect_uri.clone(),
         })
     }
 
-    /// The user refuses on our own page. False: no such login.
-    pub fn refuse(&self, user_code: &UserCode) -> Result<bool, StoreError> {
+    /// Denies a login on this server's page. False: it is not open any more.
+    pub fn deny(&self, user_code: &UserCode) -> Result<bool, StoreError> {
         let denied = self.decide(user_code, |login, now| {
             login.deny(now).then(|| login.key.clone())
         })?;
@@ -319,7 +321,7 @@ impl Flow {
         Ok(denied.is_some())
     }
 
-    /// Applies what a person decides, who can wait a moment for another decision to be committed to a slow disk.
+    /// Applies a person's decision. It waits while another one is being committed to a slow disk.
     fn decide<T>(
         &self,
         user_code: &UserCode,
@@ -334,27 +336,35 @@ impl Flow {
         apply(&*self.store, Key::User(user_code), transition)
     }
 
-    /// Postiz sent the browser back with an error (RFC 6749 §4.1.2.1); only `access_denied` is the user's own word.
-    pub fn callback_error(&self, from: &Returning, error: &str) -> Result<Returned, StoreError> {
-        let (state, browser) = (from.state.hash(), from.browser.hash());
+    /// Handles a callback with an error (RFC 6749 §4.1.2.1). Only `access_denied` denies the login.
+    pub fn callback_error(
+        &self,
+        returning: &ReturningBrowser,
+        error: &str,
+    ) -> Result<CallbackResult, StoreError> {
+        let (state, browser) = (returning.state.hash(), returning.browser.hash());
         if error == "access_denied" {
             let denied = apply(&*self.store, Key::State(&state), |login, now| {
-                let denied = self.accepts(from, login) && login.deny_from(&browser, now);
+                let denied =
+                    self.is_cookie_accepted(returning, login) && login.deny_from(&browser, now);
                 (denied, login.key.clone(), login.rejection(&browser, now))
             })?;
             return Ok(match denied {
-                None => Returned::nowhere(Callback::Rejected(UNKNOWN_STATE)),
-                Some((false, login, why)) => Returned::of(login, Callback::Rejected(why)),
+                None => CallbackResult::unknown_state(),
+                Some((false, login, why)) => {
+                    CallbackResult::of_login(login, Callback::Rejected(why))
+                }
                 Some((true, login, _)) => {
                     self.log_denied(&login, "Postiz");
-                    Returned::of(login, Callback::Refused)
+                    CallbackResult::of_login(login, Callback::Refused)
                 }
             });
         }
         let Some((login, now)) = self.store.read(Key::State(&state))? else {
-            return Ok(Returned::nowhere(Callback::Rejected(UNKNOWN_STATE)));
+            return Ok(CallbackResult::unknown_state());
         };
-        let is_own = self.accepts(from, &login) && login.browser.as_ref() == Some(&browser);
+        let is_own =
+            self.is_cookie_accepted(returning, &login) && login.browser.as_ref() == Some(&browser);
         let callback = match login.polled(now) {
             Polled::Pending if is_own => {
                 let fields = [("id", login.id()), ("error", error)];
@@ -364,16 +374,20 @@ impl Flow {
             Polled::Completed | Polled::Unknown if is_own => Callback::SignedIn,
             _ => Callback::Rejected(login.rejection(&browser, now)),
         };
-        Ok(Returned::of(login.key, callback))
+        Ok(CallbackResult::of_login(login.key, callback))
     }
 
-    /// Postiz sent the browser back with a code: one callback exchanges it, the others are told to wait.
-    pub fn callback_code(&self, from: &Returning, code: &str) -> Result<Returned, StoreError> {
-        let (state, browser) = (from.state.hash(), from.browser.hash());
+    /// Handles a callback with a code. One callback exchanges it, and others meanwhile get [`Callback::Busy`].
+    pub fn callback_code(
+        &self,
+        returning: &ReturningBrowser,
+        code: &str,
+    ) -> Result<CallbackResult, StoreError> {
+        let (state, browser) = (returning.state.hash(), returning.browser.hash());
         let (digest, lease) = (CodeDigest::of(code), LeaseId::generate());
-        let give_up = Instant::now() + self.times.store_token;
+        let deadline = Instant::now() + self.times.store_token;
         let claimed = apply(&*self.store, Key::State(&state), |login, now| {
-            let claim = match self.accepts(from, login) {
+            let claim = match self.is_cookie_accepted(returning, login) {
                 true => login.claim(&browser, &digest, &lease, now),
                 false => Claim::Unknown,
             };
@@ -381,12 +395,14 @@ impl Flow {
             (claim, key, client, login.rejection(&browser, now))
         });
         let claimed = match claimed {
-            // Another callback writes this login at this moment.
-            Err(StoreError::Locked) => return Ok(Returned::nowhere(Callback::Busy)),
+            // Another callback is writing this login.
+            Err(StoreError::Locked) => {
+                return Ok(CallbackResult::without_login(Callback::Busy));
+            }
             claimed => claimed?,
         };
         let Some((claim, login, client, rejection)) = claimed else {
-            return Ok(Returned::nowhere(Callback::Rejected(UNKNOWN_STATE)));
+            return Ok(CallbackResult::unknown_state());
         };
         let exchange = || {
             let client = self.client(&login, client.as_ref());
@@ -398,34 +414,34 @@ impl Flow {
             Claim::Unknown => Callback::Rejected(rejection),
             Claim::Over => Callback::Over,
             Claim::RefusedBefore => Callback::ExchangeFailed(PostizError::InvalidGrant),
-            Claim::Newer => self.exchanged_again(&login, exchange(), give_up)?,
+            Claim::Newer => self.exchanged_again(&login, exchange(), deadline)?,
             Claim::Granted => match exchange() {
-                Ok(grant) => self.complete(&login, &lease, &digest, grant, give_up)?,
+                Ok(grant) => self.complete(&login, &lease, &digest, grant, deadline)?,
                 Err(error) => self.exchange_failed(&login, &lease, digest, error)?,
             },
         };
-        Ok(Returned::of(login, callback))
+        Ok(CallbackResult::of_login(login, callback))
     }
 
-    /// Does the cookie count for this login? See [`Returning::is_old_cookie`].
-    fn accepts(&self, from: &Returning, login: &Login) -> bool {
-        !from.is_old_cookie
-            || self.keys.state(&login.key, &from.browser).expose() != from.state.expose()
+    /// Whether the cookie is accepted for this login. See [`ReturningBrowser::is_old_cookie`].
+    fn is_cookie_accepted(&self, returning: &ReturningBrowser, login: &Login) -> bool {
+        !returning.is_old_cookie
+            || self.keys.state(&login.key, &returning.browser).expose() != returning.state.expose()
     }
 
-    /// The user has authorised once more. Whatever comes of it, the login is complete.
+    /// Handles a further authorization of a completed login. The login stays complete even if the exchange failed.
     fn exchanged_again(
         &self,
         login: &DeviceCodeHash,
         exchanged: Result<Grant, PostizError>,
-        give_up: Instant,
+        deadline: Instant,
     ) -> Result<Callback, StoreError> {
         let id = ("id", login.login_id());
         match exchanged {
             Ok(grant) => {
                 let sealed = self.sealed(login, grant);
                 let replace = |login: &mut Login, now| login.replace_grant(&sealed, now);
-                if self.store_token(login, give_up, replace)? {
+                if self.store_token(login, deadline, replace)? {
                     self.log.info("login_completed_again", &[id]);
                 }
             }
@@ -455,7 +471,7 @@ impl Flow {
             _ => Failure::Unanswered,
         };
         self.postiz_failed("exchange_failed", login, &error);
-        // If the store is gone by now, the lease ends by itself.
+        // If the store fails, the lease ends by itself.
         let status = apply(&*self.store, Key::Device(login), |login, now| {
             login.release(lease, &failure);
             login.polled(now)
@@ -476,12 +492,12 @@ impl Flow {
         lease: &LeaseId,
         code: &CodeDigest,
         grant: Grant,
-        give_up: Instant,
+        deadline: Instant,
     ) -> Result<Callback, StoreError> {
         let organization = grant.organization_id.clone().unwrap_or_default();
         let sealed = self.sealed(login, grant);
         let complete = |login: &mut Login, now| login.complete(lease, code, &sealed, now);
-        if !self.store_token(login, give_up, complete)? {
+        if !self.store_token(login, deadline, complete)? {
             return Ok(Callback::Rejected("lease_lost"));
         }
         let fields = [("id", login.login_id()), ("organization", &organization)];
@@ -489,35 +505,32 @@ impl Flow {
         Ok(Callback::SignedIn)
     }
 
-    /// Stores a token by `transition`. Postiz spends a code only once, so a store that is away for a moment must not cost the
-    /// token: this tries until `give_up`, when the lease ends. False: the login takes it no more.
+    /// Stores a token by `transition`. Since a code can be exchanged only once, a failing store is tried again until `deadline`,
+    /// when the lease ends. False: the login does not accept the token any more.
     fn store_token(
         &self,
         login: &DeviceCodeHash,
-        give_up: Instant,
+        deadline: Instant,
         mut transition: impl FnMut(&mut Login, UnixMs) -> bool,
     ) -> Result<bool, StoreError> {
-        loop {
-            match apply(&*self.store, Key::Device(login), &mut transition) {
-                Ok(stored) => return Ok(stored.unwrap_or(false)),
-                Err(error) if Instant::now() > give_up => {
-                    let fields = [("id", login.login_id()), ("error", &error.to_string())];
-                    self.log.error("token_lost", &fields);
-                    return Err(error);
-                }
-                Err(_) => std::thread::sleep(self.times.store_retry_pause),
-            }
+        let stored = retry::until(deadline, self.times.store_retry_pause, || {
+            apply(&*self.store, Key::Device(login), &mut transition)
+        });
+        if let Err(error) = &stored {
+            let fields = [("id", login.login_id()), ("error", &error.to_string())];
+            self.log.error("token_lost", &fields);
         }
+        Ok(stored?.unwrap_or(false))
     }
 
-    /// How a login stands, to its client (RFC 8628 §3.4), by one look-up for all polls of this moment.
+    /// The status of a login for its client (RFC 8628 §3.4). Concurrent polls share one look-up.
     pub fn poll(&self, login: &DeviceCodeHash) -> Result<Polled, StoreError> {
         self.polls
             .submit(login.clone(), |batch| self.store.poll(&batch))
     }
 
-    /// Takes the token of a completed login, for one poll, under a lease. [`Flow::delivered`] or [`Flow::not_delivered`] ends
-    /// it.
+    /// Takes the token of a completed login for one poll, under a lease, which [`Flow::delivered`] or [`Flow::not_delivered`]
+    /// ends.
     pub fn redeem(&self, login: &DeviceCodeHash) -> Result<Redeemed, StoreError> {
         let lease = LeaseId::generate();
         let begun = apply(&*self.store, Key::Device(login), |login, now| {
@@ -529,7 +542,7 @@ impl Flow {
             Err(error) => return Err(error),
         };
         let Some(grant) = grant else {
-            return Ok(Redeemed::Elsewhere);
+            return Ok(Redeemed::Busy);
         };
         let Some(access_token) = self.seal.open(login, &grant.token) else {
             let hint = ("hint", "was SERVER_SECRET or the client secret changed?");
@@ -537,7 +550,7 @@ impl Flow {
                 .error("token_unreadable", &[("id", login.login_id()), hint]);
             return Ok(Redeemed::Unreadable);
         };
-        Ok(Redeemed::Granted(Box::new(Handover {
+        Ok(Redeemed::Granted(Box::new(Delivery {
             access_token,
             api_url: grant.api_url,
             organization_id: grant.organization_id,
@@ -547,17 +560,17 @@ impl Flow {
         })))
     }
 
-    /// The client has the token: it is forgotten here.
-    pub fn delivered(&self, handover: &Handover) {
-        let id = ("id", handover.login.login_id());
-        let ended = apply(&*self.store, Key::Device(&handover.login), |login, _| {
-            login.delivered(&handover.lease)
+    /// The client has the token, which is deleted from the store.
+    pub fn delivered(&self, delivery: &Delivery) {
+        let id = ("id", delivery.login.login_id());
+        let ended = apply(&*self.store, Key::Device(&delivery.login), |login, _| {
+            login.delivered(&delivery.lease)
         });
         match ended {
             Ok(Some(true)) => self.log.info("login_redeemed", &[id]),
-            // The lease had ended, and another poll has the token as well.
+            // The lease had ended, and another poll may have the token as well.
             Ok(_) => self.log.warn("login_redeemed_twice", &[id]),
-            // The client has its token and will not poll again; what is left in the store expires.
+            // The client has its token, and will not poll again. The one in the store expires.
             Err(error) => {
                 let fields = [id, ("error", &error.to_string())];
                 self.log.warn("login_redeemed_but_kept", &fields);
@@ -565,18 +578,18 @@ impl Flow {
         }
     }
 
-    /// The client has not got the token: the next poll will. If the store is away, the lease ends by itself.
-    pub fn not_delivered(&self, handover: &Handover) {
-        let id = ("id", handover.login.login_id());
-        let ended = apply(&*self.store, Key::Device(&handover.login), |login, _| {
-            login.not_delivered(&handover.lease)
+    /// The client has not received the token, so the next poll gets it. If the store fails, the lease ends by itself.
+    pub fn not_delivered(&self, delivery: &Delivery) {
+        let id = ("id", delivery.login.login_id());
+        let ended = apply(&*self.store, Key::Device(&delivery.login), |login, _| {
+            login.not_delivered(&delivery.lease)
         });
         let why = ended.err().map(|error| error.to_string());
         let fields = [id, ("error", why.as_deref().unwrap_or("none"))];
         self.log.info("token_not_delivered", &fields);
     }
 
-    /// Purges what is long over, and counts what is left.
+    /// Purges logins that are over, and counts the others. Returns how many were purged.
     pub fn clean_up(&self) -> Result<u64, StoreError> {
         const BATCH: u32 = 1_000;
         let mut count = 0;
@@ -594,22 +607,22 @@ impl Flow {
         }
     }
 
-    /// Postiz, as this server meets it.
+    /// The client of Postiz.
     pub(crate) fn postiz(&self) -> &Postiz {
         &self.postiz
     }
 
-    /// About how many logins the store keeps.
+    /// An estimate of how many logins the store holds.
     pub(crate) fn logins(&self) -> u64 {
         self.live_logins.estimate()
     }
 
-    /// The store's connections to a database, if it has any.
+    /// The store's connections to PostgreSQL, if it has any.
     pub(crate) fn pool(&self) -> Option<PoolCounts> {
         self.store.pool()
     }
 
-    /// Does the store answer?
+    /// Whether the store responds.
     pub fn ping(&self) -> Result<(), StoreError> {
         self.store.ping()
     }

@@ -1,5 +1,5 @@
-//! `postiz-auth-server healthcheck`: asks the server of the same environment whether it is ready. For containers that hold
-//! nothing but the server, and so no other program to ask with.
+//! `postiz-auth-server healthcheck`: requests `/ready` from the server with the same environment. For containers that have no
+//! HTTP client.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use ureq::tls::TlsConfig;
 
 use crate::server::config::Config;
 
-/// Asks `/ready`. The error says, in words for the operator, why the server cannot be counted on.
+/// Requests `/ready`. The error says, for the operator, why the server is not ready.
 pub fn healthcheck(config: &Config) -> Result<(), String> {
     if config.port == 0 {
-        return Err("PORT is 0: nobody knows where the server listens".to_owned());
+        return Err("PORT is 0, so the server's port is unknown".to_owned());
     }
     let mut last = Ok(());
     for ip in addresses(config.host) {
-        last = ask(SocketAddr::new(ip, config.port), config);
+        last = request_ready(SocketAddr::new(ip, config.port), config);
         if last.is_ok() {
             break;
         }
@@ -24,19 +24,19 @@ pub fn healthcheck(config: &Config) -> Result<(), String> {
     last
 }
 
-/// Where a server that listens on `host` is reached from its own machine.
+/// The addresses at which a server that listens on `host` is reached from its own machine.
 fn addresses(host: IpAddr) -> Vec<IpAddr> {
     let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
     match host {
-        // On a machine without IPv6, "everywhere" is IPv4.
+        // On a machine without IPv6 the server listens on IPv4.
         IpAddr::V6(all) if all.is_unspecified() => vec![v6, v4],
         IpAddr::V4(all) if all.is_unspecified() => vec![v4],
         one => vec![one],
     }
 }
 
-fn ask(server: SocketAddr, config: &Config) -> Result<(), String> {
-    // Its certificate is for its public name, not for this address, and no secret goes there: any is good.
+fn request_ready(server: SocketAddr, config: &Config) -> Result<(), String> {
+    // The certificate is for the public name, not for this address. No secret is sent, so it is not verified.
     let any_certificate = TlsConfig::builder()
         .disable_verification(true)
         .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))

@@ -1,5 +1,5 @@
-//! The server's keys, all derived from one secret by HKDF-SHA256 (RFC 5869) with a label for each use. Instances that share
-//! the secret share the keys. A new secret costs only the logins in flight.
+//! The server's keys, derived from one root secret by HKDF-SHA256 (RFC 5869) with a label for each use. Instances with the same
+//! secret have the same keys. A new secret breaks only the logins in progress.
 
 use ring::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 use ring::{hkdf, hmac};
@@ -13,7 +13,7 @@ pub(crate) const SECRET_BYTES_MIN: usize = 16;
 
 /// All keys of a server.
 pub struct Keys {
-    /// Encrypts tokens at rest.
+    /// Encrypts tokens and PKCE verifiers at rest.
     pub(crate) seal: LessSafeKey,
     state: hmac::Key,
     form: hmac::Key,
@@ -21,7 +21,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The keys of a server with this root secret: SERVER_SECRET, else the OAuth app's, else the embedded store's own.
+    /// The keys for this root secret: SERVER_SECRET, else the OAuth app's secret, else the one beside the embedded store.
     pub fn new(secret: &Secret<String>) -> Keys {
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"postiz-auth-server");
         let root = salt.extract(secret.expose().as_bytes());
@@ -40,31 +40,31 @@ impl Keys {
         }
     }
 
-    /// The OAuth `state` of a login in one browser (RFC 6749 §10.12): the same one for a second click, a reload or another
-    /// tab, and another one in another browser.
+    /// The OAuth `state` of a login in a browser (RFC 6749 §10.12): the same after a second click, a reload or in another tab,
+    /// but different in another browser.
     pub fn state(&self, login: &DeviceCodeHash, browser: &BrowserKey) -> State {
         let parts = format!("{} {}", login.as_str(), browser.expose());
         State::from_mac(hex(hmac::sign(&self.state, parts.as_bytes()).as_ref()))
     }
 
-    /// The token that a form for this browser carries (against cross-site request forgery, RFC 6749 §10.12).
+    /// The token in this browser's forms, against cross-site request forgery (RFC 6749 §10.12).
     pub fn form_token(&self, browser: &BrowserKey) -> String {
         hex(hmac::sign(&self.form, browser.expose().as_bytes()).as_ref())
     }
 
-    /// Is `token` the one of this browser's forms?
+    /// Whether `token` is this browser's form token.
     pub fn is_form_token(&self, browser: &BrowserKey, token: &str) -> bool {
         unhex(token)
             .is_some_and(|tag| hmac::verify(&self.form, browser.expose().as_bytes(), &tag).is_ok())
     }
 
-    /// What the link to the verify page carries beside the code, so that it is no guess: 64 bits of a MAC of the code.
+    /// The MAC in the link to the verify page, of 64 bits. With it the code does not count as a guess.
     pub fn link_mac(&self, user_code: &UserCode) -> String {
         let mac = hmac::sign(&self.link, user_code.as_str().as_bytes());
         hex(&mac.as_ref()[..LINK_MAC_BYTES])
     }
 
-    /// Did this server make the link? Both sides are hashed once more, so that the time it takes says nothing.
+    /// Whether `mac` is the one of this code. Both are hashed again, so that the time of the comparison reveals nothing.
     pub fn is_link_mac(&self, user_code: &UserCode, mac: &str) -> bool {
         let blind = |text: &str| hmac::sign(&self.form, text.as_bytes());
         blind(&self.link_mac(user_code)).as_ref() == blind(mac).as_ref()
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn state_is_of_one_login_one_browser_and_one_secret() {
+    fn state_depends_on_login_browser_and_secret() {
         let (login, other_login) = (DeviceCode::generate().hash(), DeviceCode::generate().hash());
         let (browser, other_browser) = (BrowserKey::generate(), BrowserKey::generate());
         let state = |secret, login, browser| keys(secret).state(login, browser).expose().to_owned();
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn form_token_is_of_one_browser_and_one_secret() {
+    fn form_token_depends_on_browser_and_secret() {
         let (browser, other) = (BrowserKey::generate(), BrowserKey::generate());
         let token = keys("a").form_token(&browser);
         assert!(keys("a").is_form_token(&browser, &token));
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn link_mac_is_of_one_code_and_one_secret() {
+    fn link_mac_depends_on_code_and_secret() {
         let (code, other) = (UserCode::generate(), UserCode::generate());
         let mac = keys("a").link_mac(&code);
         assert_eq!(mac.len(), 16);

@@ -1,5 +1,4 @@
-//! Budgets: how often an address, and all addresses together, may do what costs or what guesses. In memory, per instance:
-//! a client that behaves never meets them, however many instances there are.
+//! Rate limits for one address, its network and all addresses together. They are in memory, for each instance.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -11,39 +10,39 @@ use crate::server::client_address::{network, wide_network};
 use crate::server::codes::DeviceCodeHash;
 use crate::shared::wire::{DEFAULT_INTERVAL_S, SLOW_DOWN_S};
 
-/// So many of something a minute for each address (one IPv6 /64), and eight times as many for each wider network (IPv4 /24,
-/// IPv6 /48), refilled evenly; all of a minute's worth may come at once.
+/// A rate limit: so many a minute for each address (IPv6: /64), and eight times as many for each network (IPv4 /24, IPv6 /48).
+/// Refilled evenly, with bursts of up to a minute's worth.
 pub struct Budget {
     address: Buckets,
     network: Buckets,
 }
 
-/// What a network may do, as a multiple of what an address may.
+/// The limit for a network as a multiple of the limit for an address.
 const ADDRESSES_PER_NETWORK: u32 = 8;
 
 impl Budget {
-    /// A budget of `per_minute` an address; 0 is no limit.
-    pub fn per_network(per_minute: u32) -> Budget {
+    /// A limit of `per_minute` for an address; 0 disables it.
+    pub fn per_minute(per_minute: u32) -> Budget {
         Budget {
             address: Buckets::new(per_minute, BUCKETS),
             network: Buckets::new(per_minute.saturating_mul(ADDRESSES_PER_NETWORK), BUCKETS),
         }
     }
 
-    /// Takes one out of the budget of `address`, or says how long to wait until there is one.
+    /// Charges `address` if it is within the limit. The error is how long to wait.
     pub fn take(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
         self.check(address, now)?;
         self.charge(address, now);
         Ok(())
     }
 
-    /// Is there one left to take?
+    /// Whether `address` is within the limit. The error is how long to wait.
     pub fn check(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
         self.address.check(network(address), now)?;
         self.network.check(wide_network(address), now)
     }
 
-    /// Takes one even if there is none left: what follows then waits for that one, too.
+    /// Charges `address` even beyond the limit, which prolongs the wait.
     pub fn charge(&self, address: IpAddr, now: Instant) {
         self.address.charge(network(address), now);
         self.network.charge(wide_network(address), now);
@@ -52,28 +51,29 @@ impl Budget {
 
 /// Leaky buckets, one for each key.
 ///
-/// A fixed number of them stands for all keys: memory does not grow with them, and nobody can push anybody else's bucket out.
-/// Two keys in one bucket share it, which only a flood of addresses makes likely. The hash is keyed at random, so nobody can
-/// choose whom to share with.
+/// Keys are hashed to a fixed number of buckets, so memory is bounded and no bucket is evicted. Two keys may share a bucket,
+/// which is likely only in a flood of addresses. The hash is keyed at random, so an attacker cannot choose whose bucket to
+/// share.
 struct Buckets {
     per_minute: u32,
-    /// Packed, since the allocator gives zeros of plain numbers without touching the memory.
+    /// [`Bucket`]s as plain numbers, whose zeros the allocator provides without touching the memory.
     buckets: Mutex<Vec<[u32; 2]>>,
     hasher: RandomState,
     start: Instant,
 }
 
 struct Bucket {
-    /// What is used up; drains by `per_minute` a minute.
+    /// The level; drains by `per_minute` a minute.
     used: f32,
-    /// When `used` was right, in milliseconds since the start.
+    /// The time of that level, in milliseconds since the start.
     at_ms: u32,
 }
 
-/// As many tries as there may be at the same moment, each of which was allowed when it was looked at.
-const OWED_MAX: f32 = 1_024.0;
+/// How far a bucket may exceed its limit: by as many requests as may have been checked before any of them is charged. The cap
+/// bounds the wait after a flood to a few minutes.
+const EXCESS_MAX: f32 = 1_024.0;
 
-/// 65,536 keys at 8 bytes: half a megabyte at most, touched only as it is needed.
+/// 65,536 buckets of 8 bytes are half a megabyte.
 const BUCKETS: usize = 65_536;
 
 impl Buckets {
@@ -99,14 +99,13 @@ impl Buckets {
     }
 
     fn charge(&self, key: impl Hash, now: Instant) {
-        // A cap on what is owed, so that no flood counts for longer than a few minutes.
-        let most = self.per_minute as f32 + OWED_MAX;
+        let most = self.per_minute as f32 + EXCESS_MAX;
         self.with_bucket(key, now, |bucket, _| {
             bucket.used = (bucket.used + 1.0).min(most)
         });
     }
 
-    /// Gives `act` the bucket of `key` as it is now, and how much drains in a millisecond. `None`: there is no limit.
+    /// Runs `act` on the bucket of `key`, drained until now, and the rate per millisecond. `None`: there is no limit.
     fn with_bucket<T>(
         &self,
         key: impl Hash,
@@ -132,12 +131,11 @@ impl Buckets {
 }
 
 impl Bucket {
-    /// Drains what has drained until now.
+    /// Lowers the level by what has drained until now.
     fn drain(&mut self, now_ms: u32, per_ms: f32) {
-        // Wrapping: after 49 days the milliseconds begin again, and a bucket untouched for so long is empty either way.
+        // The milliseconds wrap after 49 days. A bucket that was not used for so long is empty either way.
         let elapsed_ms = now_ms.wrapping_sub(self.at_ms);
-        // Of two requests at once, the later one may come first. That is no time at all, and not 49 days, which would
-        // empty the bucket.
+        // Threads may come here in another order than they read the clock. Slightly negative means no time, not 49 days.
         if elapsed_ms > u32::MAX - Self::DISORDER_MAX_MS {
             return;
         }
@@ -145,72 +143,72 @@ impl Bucket {
         self.at_ms = now_ms;
     }
 
-    /// How long a request may have been held up between looking at the clock and coming here.
+    /// How much later a thread may come here than it read the clock.
     const DISORDER_MAX_MS: u32 = 60_000;
 }
 
 /// Guards the user codes against guessing (RFC 8628 §5.1).
 ///
-/// A code is one of 25^8 = 1.5 × 10^11 (37 bits). At the ceiling for all addresses, 300 wrong codes a minute, a login that
-/// lives 15 minutes faces 4,500 guesses: one in 34 million (2^-25) that one of them hits it. A hit gains nothing but the
-/// sight of the confirm page: the attacker would have to approve a stranger's login with his own account. At 1,000 live
-/// logins at any time the whole world, guessing without a pause, finds one in about a year.
+/// There are 25^8 = 1.5 × 10^11 codes (37 bits). At the ceiling for all addresses, 300 wrong codes a minute, a login that
+/// lives for 15 minutes faces 4,500 guesses, and a chance of one in 34 million (2^-25) that one of them is right. A right guess
+/// only opens the confirm page, where the attacker would have to approve another user's login with their own account. With
+/// 1,000 live logins at any time, guessing without a pause finds one code in about a year.
 pub struct Guesses {
     per_address: Budget,
     in_all: Buckets,
 }
 
 impl Guesses {
-    /// So many wrong codes a minute, for each address and in all; 0 is no limit.
+    /// Limits on wrong codes a minute, for each address and in all; 0 disables a limit.
     pub fn new(per_address: u32, in_all: u32) -> Guesses {
         Guesses {
-            per_address: Budget::per_network(per_address),
+            per_address: Budget::per_minute(per_address),
             in_all: Buckets::new(in_all, 1),
         }
     }
 
-    /// May `address` try a code? An error says how long it should wait. `Some` means that it may, but that all addresses
-    /// together have reached the ceiling, and for how long: the caller decides.
+    /// Whether `address` may try a code. The error is how long to wait. `Some`: its own budget suffices, but all addresses
+    /// together are at the ceiling for that long, and the caller decides.
     pub fn check(&self, address: IpAddr, now: Instant) -> Result<Option<Duration>, Duration> {
         self.per_address.check(address, now)?;
         Ok(self.in_all.check((), now).err())
     }
 
-    /// `address` tried a wrong one.
-    pub fn wrong(&self, address: IpAddr, now: Instant) {
-        // Both were checked before the try, perhaps by several tries at once. All of them count: what they take beyond
-        // the budget is paid back by time, or guessing would be the faster the more guesses are made at once.
+    /// Charges a wrong code.
+    pub fn charge(&self, address: IpAddr, now: Instant) {
+        // Several requests may have passed the check at once. Each is charged, even beyond the limit: else guessing in
+        // parallel would be faster.
         self.per_address.charge(address, now);
         self.in_all.charge((), now);
     }
 
-    /// `address` tried one at the ceiling. Only its own budget is charged, or refused tries would prolong the ceiling.
-    pub fn wrong_at_ceiling(&self, address: IpAddr, now: Instant) {
+    /// Charges a try at the ceiling to `address` only: else refused tries would prolong the ceiling.
+    pub fn charge_at_ceiling(&self, address: IpAddr, now: Instant) {
         self.per_address.charge(address, now);
     }
 }
 
-/// Who polls too often (RFC 8628 §3.5): each code's interval, which grows by 5 s with every poll that comes too soon.
+/// The poll interval of each device code (RFC 8628 §3.5), which grows by 5 s with every early poll.
 #[derive(Default)]
 pub struct PollIntervals {
     codes: Mutex<HashMap<DeviceCodeHash, LastPoll>>,
 }
 
 struct LastPoll {
-    /// The last poll that was not too soon: an early one does not move it.
+    /// The time of the last poll that was not early.
     at: Instant,
     interval: Duration,
 }
 
 impl PollIntervals {
-    /// Codes remembered at once; with more of them polled within the last minutes, some early polls go unnoticed.
+    /// Most codes in the map. Beyond that, early polls of other codes are not noticed.
     const CODES_MAX: usize = 50_000;
-    /// The interval stops growing here.
+    /// Longest interval.
     const INTERVAL_MAX: Duration = Duration::from_secs(60);
-    /// Clocks of virtual machines run up to 30 % fast, and their honest owners look early.
+    /// A poll is early before this part of the interval: clocks of virtual machines run up to 30 % fast.
     const TOLERANCE: f32 = 0.7;
 
-    /// Notes a poll for a login that is still pending; true when it came too soon. Never for a first poll.
+    /// Records a poll of a pending login. Returns whether it is early; a first poll never is.
     pub fn is_too_soon(&self, login: &DeviceCodeHash, now: Instant) -> bool {
         let mut codes = self.codes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(polled) = codes.get_mut(login) {
@@ -237,7 +235,7 @@ impl PollIntervals {
         false
     }
 
-    /// Forgets a login that is not pending any more.
+    /// Removes a login that is not pending any more.
     pub fn forget(&self, login: &DeviceCodeHash) {
         self.codes
             .lock()
@@ -258,8 +256,8 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_is_spent_and_refills() {
-        let (budget, now) = (Budget::per_network(30), Instant::now());
+    fn budget_is_spent_and_refills() {
+        let (budget, now) = (Budget::per_minute(30), Instant::now());
         for _ in 0..30 {
             assert_eq!(budget.take(ip("192.0.2.1"), now), Ok(()));
         }
@@ -275,8 +273,8 @@ mod tests {
     }
 
     #[test]
-    fn one_ipv6_network_is_one_client() {
-        let (budget, now) = (Budget::per_network(1), Instant::now());
+    fn ipv6_network_shares_one_budget() {
+        let (budget, now) = (Budget::per_minute(1), Instant::now());
         assert!(budget.take(ip("2001:db8::1"), now).is_ok());
         assert!(budget.take(ip("2001:db8::2"), now).is_err());
         assert!(budget.take(ip("2001:db8:0:1::1"), now).is_ok());
@@ -288,7 +286,7 @@ mod tests {
             |n| IpAddr::from([192, 0, 2, n]),
             |n| IpAddr::from([0x2001, 0xdb8, 1, u16::from(n), 0, 0, 0, 1]),
         ] {
-            let (budget, now) = (Budget::per_network(3), Instant::now());
+            let (budget, now) = (Budget::per_minute(3), Instant::now());
             let taken = (0..=255)
                 .flat_map(|n| [addresses(n); 2])
                 .filter(|address| budget.take(*address, now).is_ok())
@@ -299,23 +297,23 @@ mod tests {
     }
 
     #[test]
-    fn guessing_from_everywhere_meets_the_ceiling() {
+    fn guesses_from_many_addresses_meet_the_ceiling() {
         let (guesses, now) = (Guesses::new(10, 300), Instant::now());
         let mut tries = 0;
         for address in 0..10_000_u32 {
             let address = IpAddr::from((0x0a00_0000 + address).to_be_bytes());
             if guesses.check(address, now) == Ok(None) {
-                guesses.wrong(address, now);
+                guesses.charge(address, now);
                 tries += 1;
             }
         }
         assert_eq!(tries, 300);
     }
 
-    /// Requests are answered by several threads, each with its own look at the clock.
+    /// Threads may charge in another order than they read the clock.
     #[test]
-    fn time_that_seems_to_run_backwards_refills_nothing() {
-        let (budget, now) = (Budget::per_network(2), Instant::now() + SECOND);
+    fn budget_is_not_refilled_by_earlier_times() {
+        let (budget, now) = (Budget::per_minute(2), Instant::now() + SECOND);
         let earlier = now - Duration::from_millis(3);
         assert_eq!(budget.take(ip("192.0.2.1"), now), Ok(()));
         assert_eq!(budget.take(ip("192.0.2.1"), earlier), Ok(()));
@@ -324,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn guesses_at_the_same_moment_all_count() {
+    fn simultaneous_guesses_are_all_charged() {
         let (guesses, now) = (Guesses::new(10, 0), Instant::now());
         let minute = 60 * SECOND;
         let mut tries = 0;
@@ -333,7 +331,7 @@ mod tests {
             let now = now + second * SECOND;
             let let_in = (0..50).filter(|_| guesses.check(ip("192.0.2.1"), now).is_ok());
             let let_in = let_in.count();
-            (0..let_in).for_each(|_| guesses.wrong(ip("192.0.2.1"), now));
+            (0..let_in).for_each(|_| guesses.charge(ip("192.0.2.1"), now));
             tries += let_in;
         }
         assert!(
@@ -344,13 +342,13 @@ mod tests {
     }
 
     #[test]
-    fn zero_is_no_limit() {
-        let (budget, now) = (Budget::per_network(0), Instant::now());
+    fn zero_disables_a_limit() {
+        let (budget, now) = (Budget::per_minute(0), Instant::now());
         assert!((0..10_000).all(|_| budget.take(ip("192.0.2.1"), now).is_ok()));
     }
 
     #[test]
-    fn early_polls_slow_down_for_good() {
+    fn early_polls_prolong_the_interval() {
         let (polls, login, start) = (
             PollIntervals::default(),
             DeviceCode::generate().hash(),
@@ -367,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn the_interval_stops_growing() {
+    fn poll_interval_has_a_maximum() {
         let (polls, login, start) = (
             PollIntervals::default(),
             DeviceCode::generate().hash(),

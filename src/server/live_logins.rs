@@ -1,20 +1,20 @@
-//! LIMIT_LIVE_LOGINS: a ceiling on the logins that are kept, so that a flood fills neither disk nor table.
+//! LIMIT_LIVE_LOGINS: limits the logins in the store, so that a flood does not fill the disk.
 
 use std::sync::{Mutex, PoisonError};
 
 use crate::server::log::Log;
 use crate::server::store::{Store, StoreError};
 
-/// The ceiling and the estimated count. Instances that share a store may together exceed the ceiling by what they add between
-/// two counts.
+/// The limit and the estimated count. Instances that share a store may together exceed the limit by what they add between two
+/// counts.
 pub(super) struct LiveLogins {
-    /// 0 is no limit.
+    /// 0: unlimited.
     max: u64,
     estimate: Mutex<u64>,
 }
 
 impl LiveLogins {
-    /// At most `max` logins; 0 is no limit.
+    /// At most `max` logins; 0: unlimited.
     pub(super) fn new(max: u32) -> LiveLogins {
         LiveLogins {
             max: max.into(),
@@ -22,9 +22,9 @@ impl LiveLogins {
         }
     }
 
-    /// Reserves room for up to `wanted` more logins, and says for how many; the next count corrects unused reservations. A
-    /// full store deletes logins that are over, then those of the network that holds most: 1 % of the ceiling at once, so
-    /// that a flood does not cost a deletion for each login.
+    /// Reserves room for up to `wanted` logins, and returns for how many. The next count corrects unused reservations. At the
+    /// limit, the store deletes logins that are over, then those of the network with the most logins: 1 % of the limit at
+    /// once, so that not every new login causes a deletion.
     pub(super) fn reserve(
         &self,
         wanted: usize,
@@ -64,12 +64,12 @@ impl LiveLogins {
         self.max.saturating_sub(self.estimate())
     }
 
-    /// About how many logins the store keeps.
+    /// An estimate of how many logins the store holds.
     pub(super) fn estimate(&self) -> u64 {
         *self.estimate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the count from the store.
+    /// Replaces the estimate by the store's count.
     pub(super) fn count(&self, store: &dyn Store) -> Result<(), StoreError> {
         let count = store.count()?;
         *self.estimate.lock().unwrap_or_else(PoisonError::into_inner) = count;

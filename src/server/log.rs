@@ -1,7 +1,7 @@
-//! The server's log, on stderr: one line an event, as text or as JSON. It also counts events, for the metrics.
+//! The server's log, on stderr: one line for each event, as text or JSON. It also counts events, for the metrics.
 //!
-//! Callers name each field, so that nothing gets in by accident: a code or a token never does. Text from elsewhere loses its
-//! control characters, so that it cannot fake a second line.
+//! Callers pass each field by name, so that no code or token is logged by accident. Control characters are removed from values,
+//! so that text from elsewhere cannot fake a line.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -27,12 +27,12 @@ pub enum Format {
     Json,
 }
 
-/// How much an event matters, the most urgent first: `LOG_LEVEL` is the last one that is written.
+/// An event's level, the most urgent first. Levels up to `LOG_LEVEL` are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// An operator has to do something.
     Error,
-    /// Passes by itself, but may explain what a user saw.
+    /// Needs no action, but may explain what a user saw.
     Warn,
     /// Normal operation.
     Info,
@@ -40,19 +40,19 @@ pub enum Level {
     Debug,
 }
 
-/// The longest value that a field may have, in characters: upstream's texts can be whole pages.
+/// Most characters of a field's value: texts from upstream can be whole pages.
 const VALUE_CHARACTERS_MAX: usize = 500;
 
-/// The longest line, in bytes: what a pipe that has room takes without waiting (POSIX's PIPE_BUF).
+/// Most bytes of a line: what can be written to a pipe with room without blocking (POSIX's PIPE_BUF).
 const LINE_BYTES_MAX: usize = 4_096;
 
 type TakeLine = Box<dyn Fn(&[u8]) + Send + Sync>;
 
-/// Where lines go, and which.
+/// A log with its format, level and output.
 pub struct Log {
     format: Format,
     level: Level,
-    /// Each line begins with its priority, as systemd's journal reads it (sd-daemon(3)).
+    /// Whether each line begins with its priority, as systemd's journal reads it (sd-daemon(3)).
     with_priority: bool,
     out: TakeLine,
     counts: Mutex<BTreeMap<&'static str, u64>>,
@@ -61,16 +61,16 @@ pub struct Log {
 }
 
 impl Log {
-    /// A log on stderr; `to_journal` if that [`is_journal`]. When nobody reads stderr (a full pipe), lines are dropped, and the
-    /// next line that is written is preceded by their count.
+    /// A log on stderr; `to_journal` if that [`is_journal`]. While stderr is a full pipe, lines are dropped, and their count is
+    /// written before the next line.
     pub fn stderr(format: Format, level: Level, to_journal: bool) -> Log {
         let stderr = stderr();
-        // The lock is held from the poll to the write, or another thread could fill the pipe in between.
+        // The lock is held from poll to write: else another thread could fill the pipe in between.
         let dropped = Mutex::new(0_u64);
-        let dropped_in_all = Arc::<AtomicU64>::default();
-        let count_dropped = Arc::clone(&dropped_in_all);
+        let dropped_total = Arc::<AtomicU64>::default();
+        let count_dropped = Arc::clone(&dropped_total);
         let mut log = Log::to(format, level, move |line| {
-            // Nobody is left to tell when stderr is closed.
+            // Stderr was closed at the start.
             let Ok(stderr) = &stderr else { return };
             let mut dropped = dropped.lock().unwrap_or_else(PoisonError::into_inner);
             if *dropped > 0 && has_room(stderr) {
@@ -89,7 +89,7 @@ impl Log {
             }
         });
         log.with_priority = to_journal;
-        log.dropped = dropped_in_all;
+        log.dropped = dropped_total;
         log
     }
 
@@ -105,12 +105,12 @@ impl Log {
         }
     }
 
-    /// Logs `event` (`login_completed`) with what is known of it.
+    /// Logs a normal event (`login_completed`) with its fields.
     pub fn info(&self, event: &'static str, fields: &[(&str, &str)]) {
         self.event(Level::Info, event, fields);
     }
 
-    /// Logs an event that passes by itself.
+    /// Logs an event that needs no action.
     pub fn warn(&self, event: &'static str, fields: &[(&str, &str)]) {
         self.event(Level::Warn, event, fields);
     }
@@ -120,7 +120,7 @@ impl Log {
         self.event(Level::Error, event, fields);
     }
 
-    /// Counts an event, and writes its line if `LOG_LEVEL` lets it.
+    /// Counts an event, and writes its line if its level is within `LOG_LEVEL`.
     pub fn event(&self, level: Level, event: &'static str, fields: &[(&str, &str)]) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.entry(event).or_default() += 1;
@@ -128,8 +128,8 @@ impl Log {
         self.line(level, event, fields);
     }
 
-    /// Logs where the server listens, in the one form that scripts look for: `listening on http://…`. It names the
-    /// build, and is written whatever `LOG_LEVEL` says.
+    /// Logs where the server listens and its build, in the form that scripts look for: `listening on http://…`. It is written
+    /// at any `LOG_LEVEL`.
     pub fn listening(&self, url: &str) {
         let commit = COMMIT.map(|commit| ("commit", commit));
         let fields: Vec<_> = [("url", url), ("version", VERSION)]
@@ -142,12 +142,12 @@ impl Log {
         }
     }
 
-    /// Are lines of this level written?
-    pub fn writes(&self, level: Level) -> bool {
+    /// Whether lines of this level are written.
+    pub fn is_written(&self, level: Level) -> bool {
         level <= self.level
     }
 
-    /// How often each event has happened since the start, unwritten ones included; `log_lines_dropped` counts lines.
+    /// Counts of events since the start, whether written or not; `log_lines_dropped` counts lines.
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let mut counts = counts.clone();
@@ -157,7 +157,7 @@ impl Log {
     }
 
     fn line(&self, level: Level, event: &str, fields: &[(&str, &str)]) {
-        if self.writes(level) {
+        if self.is_written(level) {
             self.write(level, event, fields);
         }
     }
@@ -174,13 +174,13 @@ fn stderr() -> std::io::Result<File> {
     stderr.map(File::from)
 }
 
-/// Whether systemd's journal reads stderr: then `JOURNAL_STREAM` holds its device and inode (systemd.exec(5)).
+/// Whether stderr goes to systemd's journal: then `JOURNAL_STREAM` is its device and inode (systemd.exec(5)).
 pub fn is_journal(journal_stream: &str) -> bool {
     let metadata = stderr().and_then(|stderr| stderr.metadata());
     metadata.is_ok_and(|file| format!("{}:{}", file.dev(), file.ino()) == journal_stream)
 }
 
-/// How a line begins for systemd's journal (sd-daemon(3)), by syslog's numbers.
+/// The prefix of a line for systemd's journal (sd-daemon(3)): syslog's number of the priority.
 pub fn priority(with_priority: bool, level: Level) -> &'static str {
     match level {
         _ if !with_priority => "",
@@ -193,13 +193,13 @@ pub fn priority(with_priority: bool, level: Level) -> &'static str {
 
 /// Whether a line can be written without blocking.
 fn has_room(file: &File) -> bool {
-    let mut asked = [PollFd::new(file, PollFlags::OUT)];
+    let mut polled = [PollFd::new(file, PollFlags::OUT)];
     let now = Timespec::default();
-    // A closed pipe has room, too: writing to it fails at once.
-    poll(&mut asked, Some(&now)).is_ok_and(|ready| ready > 0)
+    // A pipe without a reader counts as having room: writing to it fails at once.
+    poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
-/// A line with its end.
+/// A line with its line end.
 fn render(format: Format, level: Level, event: &str, fields: &[(&str, &str)]) -> String {
     let time = utc::iso8601(SystemTime::now());
     let mut line = match format {
@@ -212,7 +212,7 @@ fn render(format: Format, level: Level, event: &str, fields: &[(&str, &str)]) ->
 }
 
 impl Level {
-    /// As `LOG_LEVEL` and the lines spell it.
+    /// The name in `LOG_LEVEL` and in lines.
     pub fn name(self) -> &'static str {
         match self {
             Level::Error => "error",

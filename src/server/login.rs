@@ -1,8 +1,8 @@
-//! The state machine of a login: what it may become, as pure transitions over its record, with the time as an argument.
+//! The state machine of a login: its record, and pure transitions over it, with the time as an argument.
 //!
-//! A login is pending until its user confirms it and comes back from Postiz with a code; then exchanging, under a lease; then
-//! completed; then delivering its token to one poll, under another lease; then redeemed. Or it is denied, or expires.
-//! Both stores keep the record and apply these transitions; no rule stands anywhere else.
+//! A login is pending until its user confirms it and returns from Postiz with a code; exchanging the code, under a lease;
+//! completed; delivering its token to one poll, under another lease; redeemed. Or it is denied, or expires. Both stores
+//! apply these transitions, and have no rules of their own.
 
 use std::time::Duration;
 
@@ -13,47 +13,47 @@ use crate::server::seal::SealedToken;
 use crate::shared::hash::{hex, sha256_hex};
 use crate::shared::random;
 
-/// How long a login lives (RFC 8628 §3.2, `expires_in`).
+/// How long a login can be confirmed and completed (RFC 8628 §3.2, `expires_in`).
 pub const LIFETIME: Duration = Duration::from_secs(15 * 60);
 
-/// How long an expired login still answers "expired" before it is purged.
+/// How long an expired login is kept, so that polls get `expired_token`, before it is purged.
 pub const EXPIRED_FOR: Duration = Duration::from_secs(15 * 60);
 
-/// How long an exchange may take before another callback may claim it: the lease of an instance that died.
+/// The lease of an exchange. After it another callback may exchange, since the instance may have crashed.
 pub const EXCHANGE_LEASE: Duration = Duration::from_secs(30);
 
-/// How long the delivery of a token may take: longer than writing the answer and seeing how the connection ends.
+/// The lease of a delivery: longer than writing the answer and watching the connection afterwards.
 pub const DELIVERY_LEASE: Duration = Duration::from_secs(20);
 
-/// How long a token stays redeemable at least once it is there, even if the login expires meanwhile.
+/// How long a token can be redeemed at least, even if the login expires meanwhile.
 pub const REDEEMABLE_FOR: Duration = Duration::from_secs(60);
 
-/// So many authorization codes of one login may Postiz refuse; then the login is denied.
+/// A login is denied when Postiz has refused this many of its authorization codes.
 pub const REFUSED_CODES_MAX: usize = 5;
 
 /// Milliseconds since 1970, by the store's clock.
 pub type UnixMs = u64;
 
-/// How far a login has come, as it is stored. What an ended lease makes of it, [`Login::status_at`] says.
+/// The stored status of a login. [`Login::status_at`] takes ended leases into account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Waits for its user.
+    /// The user has not decided, or has not returned from Postiz.
     Pending,
-    /// A callback exchanges its authorization code.
+    /// A callback is exchanging an authorization code.
     Exchanging,
-    /// The token is there.
+    /// The token is stored.
     Completed,
-    /// A poll is being given the token.
+    /// The token is being delivered to a poll.
     Delivering,
-    /// A client has the token.
+    /// The client has the token.
     Redeemed,
-    /// The user refused, or Postiz did too often.
+    /// The user refused, or Postiz refused too many codes.
     Denied,
 }
 
 impl Status {
-    /// All of them, with their names in the store.
+    /// All statuses with their names in the store.
     const NAMES: [(Status, &str); 6] = [
         (Status::Pending, "pending"),
         (Status::Exchanging, "exchanging"),
@@ -63,7 +63,7 @@ impl Status {
         (Status::Denied, "denied"),
     ];
 
-    /// Its name in the store.
+    /// The name in the store.
     pub fn name(self) -> &'static str {
         let found = Self::NAMES.iter().find(|(status, _)| *status == self);
         found.map_or("", |(_, name)| name)
@@ -75,7 +75,7 @@ impl Status {
         found.map(|(status, _)| *status)
     }
 
-    /// What counts of it: an ended lease is as good as none.
+    /// The status after an exchange or a delivery whose lease has ended is undone.
     pub fn settled(self, lease_ended: bool) -> Status {
         match self {
             Status::Exchanging if lease_ended => Status::Pending,
@@ -85,17 +85,17 @@ impl Status {
     }
 }
 
-/// Who holds an exchange or a delivery. Only the holder may end it, and a holder that asks again is given its own.
+/// The holder of a lease. Only the holder may end the lease, and a holder that retries keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseId(String);
 
 impl LeaseId {
-    /// A fresh one, of 128 random bits.
+    /// 128 random bits.
     pub fn generate() -> LeaseId {
         LeaseId(hex(&random::bytes::<16>()))
     }
 
-    /// What the store gave back.
+    /// From the store.
     pub fn from_store(text: String) -> LeaseId {
         LeaseId(text)
     }
@@ -106,29 +106,29 @@ impl LeaseId {
     }
 }
 
-/// An exchange or a delivery in progress.
+/// The lease of an exchange or a delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// Who holds it.
+    /// The holder.
     pub holder: LeaseId,
-    /// When it ends by itself.
+    /// When the lease ends.
     pub until: UnixMs,
 }
 
-/// A token with what the client is told besides, as stored.
+/// A token with what the client gets besides, as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedGrant {
     /// The encrypted token.
     pub token: SealedToken,
-    /// Where the client finds the Postiz API.
+    /// The URL of the Postiz API.
     pub api_url: String,
-    /// The organisation, where Postiz named one.
+    /// The organisation, if Postiz named one.
     pub organization_id: Option<String>,
-    /// What the token may do, where Postiz said so.
+    /// The token's scope, if Postiz named one.
     pub scope: Option<String>,
 }
 
-/// An authorization code that Postiz refused, as it is remembered: too short to be found again by.
+/// A digest of an authorization code: long enough to tell codes apart, too short to find the code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CodeDigest(String);
 
@@ -139,78 +139,78 @@ impl CodeDigest {
     }
 }
 
-/// The client that was registered at Postiz for one login, as stored.
+/// The client that was registered at Postiz for one login, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedClient {
-    /// Its public name.
+    /// The client ID.
     pub id: String,
-    /// Its encrypted PKCE verifier.
+    /// The encrypted PKCE verifier.
     pub verifier: SealedToken,
-    /// The callback that it was registered with.
+    /// The registered callback.
     pub redirect_uri: String,
 }
 
-/// Who started a login: what the confirm page shows, and what limits count by.
+/// Who started a login: shown on the confirm page, and used by limits.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Starter {
     /// The client's address.
     pub address: String,
     /// The network of that address (IPv4 /24, IPv6 /48).
     pub network: String,
-    /// What the client calls itself.
+    /// The client's user agent.
     pub agent: String,
-    /// What it calls its machine.
+    /// The machine's name, as the client gave it.
     pub machine: String,
 }
 
 /// One login, as the stores keep it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Login {
-    /// What the stores know it by.
+    /// The key in the store.
     pub key: DeviceCodeHash,
-    /// What the user types.
+    /// The code that the user types.
     pub user_code: UserCode,
-    /// How far it has come.
+    /// The status, without regard to ended leases.
     pub status: Status,
-    /// The exchange or delivery that is in progress.
+    /// The lease of the exchange or delivery in progress.
     pub lease: Option<Lease>,
-    /// The `state` of its trip to Postiz.
+    /// The `state` of the OAuth redirect.
     pub state: Option<StateHash>,
     /// The browser that confirmed it.
     pub browser: Option<BrowserKeyHash>,
-    /// The client of its own that Postiz knows it by; none where there is an OAuth app.
+    /// The client registered for it; none if there is an OAuth app.
     pub client: Option<SealedClient>,
-    /// Its token.
+    /// The token.
     pub grant: Option<SealedGrant>,
-    /// The codes that Postiz refused, each once, separated by blanks.
+    /// Digests of the codes that Postiz refused, without repeats, separated by spaces.
     pub refused_codes: String,
-    /// The codes that were exchanged for its token, in the same way.
+    /// Digests of the codes that were exchanged, in the same form.
     pub exchanged_codes: String,
     /// Who started it.
     pub starter: Starter,
     /// When it was started.
     pub created_at: UnixMs,
-    /// When its time is over.
+    /// When it expires.
     pub expires_at: UnixMs,
 }
 
-/// What became of [`Login::claim`].
+/// The result of [`Login::claim`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// This caller exchanges, and nobody else.
+    /// This caller exchanges the code, and no other.
     Granted,
-    /// Another callback exchanges.
+    /// Another callback is exchanging a code.
     Busy,
-    /// The login has its token, but the user has authorised once more (in a second tab). That may have ended the token, so
-    /// this caller exchanges as well.
+    /// The login has a token, but the user has authorised again (in a second tab). That may have revoked the token, so this
+    /// caller exchanges the new code.
     Newer,
-    /// The login has its token already (and perhaps handed it over).
+    /// The login has a token, which may have been delivered.
     Done,
-    /// Postiz refused this very code before.
+    /// Postiz refused this code before.
     RefusedBefore,
     /// Postiz refused too many codes of this login.
     Over,
-    /// The login is not this browser's, or is over.
+    /// The login is not this browser's, was denied, or has expired.
     Unknown,
 }
 
@@ -219,31 +219,31 @@ pub enum Claim {
 pub enum Failure {
     /// Postiz refused this code.
     Refused(CodeDigest),
-    /// Postiz was away, or refused this server: the code may still be good.
+    /// Postiz did not respond, or refused this server: the code may still be valid.
     Unanswered,
 }
 
-/// How a login stands, to its client.
+/// The status of a login for its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Polled {
     /// The user is not done, or an exchange or a delivery is in progress.
     Pending,
-    /// The token is there to be delivered.
+    /// The token can be delivered.
     Completed,
-    /// The user refused.
+    /// The user refused, or Postiz refused too many codes.
     Denied,
-    /// Its time is over.
+    /// The login has expired.
     Expired,
-    /// Never given out, redeemed, or purged.
+    /// The code was never issued, is redeemed, or was purged.
     Unknown,
 }
 
-/// What a poll is told of a login with this settled status, whose time is over or not (RFC 8628 §3.5).
+/// The answer to a poll for a login with this [settled](Status::settled) status (RFC 8628 §3.5).
 pub fn polled(settled: Status, expired: bool) -> Polled {
     match settled {
         Status::Redeemed => Polled::Unknown,
         Status::Denied => Polled::Denied,
-        // A lease that was taken in time decides, even if the login expires meanwhile.
+        // An exchange or a delivery that began in time may end after the login expires.
         Status::Exchanging | Status::Delivering => Polled::Pending,
         Status::Pending | Status::Completed if expired => Polled::Expired,
         Status::Pending => Polled::Pending,
@@ -252,7 +252,7 @@ pub fn polled(settled: Status, expired: bool) -> Polled {
 }
 
 impl Login {
-    /// A login that starts now.
+    /// A login that is started at `now`.
     pub fn new(key: DeviceCodeHash, user_code: UserCode, starter: Starter, now: UnixMs) -> Login {
         Login {
             key,
@@ -271,32 +271,32 @@ impl Login {
         }
     }
 
-    /// What logs call it.
+    /// The id in the log.
     pub fn id(&self) -> &str {
         self.key.login_id()
     }
 
-    /// How far it has come by now.
+    /// The status at `now`, with ended leases taken into account.
     pub fn status_at(&self, now: UnixMs) -> Status {
-        self.status.settled(self.lease_ended(now))
+        self.status.settled(self.has_lease_ended(now))
     }
 
-    /// Does it wait for its user?
+    /// Whether the login waits for its user's decision.
     pub fn is_open(&self, now: UnixMs) -> bool {
         self.status_at(now) == Status::Pending && now < self.expires_at
     }
 
-    /// How it stands, to its client.
+    /// The status for its client.
     pub fn polled(&self, now: UnixMs) -> Polled {
         polled(self.status_at(now), now >= self.expires_at)
     }
 
-    /// Its user confirms it in this browser (RFC 8628 §3.3), perhaps not for the first time; an earlier browser loses it.
-    /// False: it does not wait for its user any more.
+    /// Confirms the login in this browser (RFC 8628 §3.3). May be repeated; another browser replaces the former. False: the
+    /// login is not open any more.
     pub fn confirm(&mut self, state: &StateHash, browser: &BrowserKeyHash, now: UnixMs) -> bool {
-        // A second click of the browser whose first one has come all the way back already.
+        // A second click, after the first one has led to Postiz and back already.
         let again = self.status_at(now) == Status::Exchanging
-            && self.is_of(browser)
+            && self.is_bound_to(browser)
             && self.state.as_ref() == Some(state);
         if again {
             return true;
@@ -310,15 +310,15 @@ impl Login {
         true
     }
 
-    /// Takes the client that was registered for it, unless it has got one since it had `before`: of instances that register
-    /// at the same moment, one wins, and all of them send the browser on with its client.
-    pub fn adopt(&mut self, client: &SealedClient, before: Option<&SealedClient>) {
+    /// Compare-and-set: stores `client` if the stored one is still `before`. Of instances that register at the same time one
+    /// wins, and all use its client.
+    pub fn set_client(&mut self, client: &SealedClient, before: Option<&SealedClient>) {
         if self.client.as_ref() == before {
             self.client = Some(client.clone());
         }
     }
 
-    /// Its user refuses on the confirm page. False: it does not wait for its user any more.
+    /// Denies the login on the confirm page. False: it is not open any more.
     pub fn deny(&mut self, now: UnixMs) -> bool {
         if !self.is_open(now) {
             return false;
@@ -328,23 +328,23 @@ impl Login {
         true
     }
 
-    /// The browser comes back from Postiz with a refusal, perhaps not for the first time. False: it is not this browser's, or
-    /// was decided otherwise.
+    /// Denies the login by a callback of `browser`. May be repeated. False: the login is not this browser's, or was decided
+    /// otherwise.
     pub fn deny_from(&mut self, browser: &BrowserKeyHash, now: UnixMs) -> bool {
-        self.is_of(browser) && (self.deny(now) || self.status == Status::Denied)
+        self.is_bound_to(browser) && (self.deny(now) || self.status == Status::Denied)
     }
 
-    /// Why a callback from `browser` changes nothing, in a word for the log.
+    /// Why a callback from `browser` is rejected, for the log.
     pub fn rejection(&self, browser: &BrowserKeyHash, now: UnixMs) -> &'static str {
         match self.status_at(now) {
-            _ if !self.is_of(browser) => "other_browser",
+            _ if !self.is_bound_to(browser) => "other_browser",
             Status::Denied => "login_denied",
             Status::Pending if now >= self.expires_at => "login_expired",
             _ => "login_completed",
         }
     }
 
-    /// Claims the exchange of `code` for `id`: of any number of callbacks, one exchanges.
+    /// Claims the exchange of `code` for `id`, so that only one of several callbacks exchanges.
     pub fn claim(
         &mut self,
         browser: &BrowserKeyHash,
@@ -352,11 +352,11 @@ impl Login {
         id: &LeaseId,
         now: UnixMs,
     ) -> Claim {
-        if !self.is_of(browser) {
+        if !self.is_bound_to(browser) {
             return Claim::Unknown;
         }
         match self.status_at(now) {
-            Status::Completed if self.is_newer(code) => {
+            Status::Completed if self.is_new_code(code) => {
                 push_code(&mut self.exchanged_codes, code);
                 Claim::Newer
             }
@@ -370,14 +370,14 @@ impl Login {
                 Claim::RefusedBefore
             }
             Status::Pending => {
-                self.lend(Status::Exchanging, id, now + as_ms(EXCHANGE_LEASE));
+                self.start_lease(Status::Exchanging, id, now + as_ms(EXCHANGE_LEASE));
                 Claim::Granted
             }
         }
     }
 
-    /// The exchange of `id` failed: the login waits for its user again, or is denied after [`REFUSED_CODES_MAX`] refused
-    /// codes. False: the exchange is not `id`'s.
+    /// Ends the exchange of `id` without a token. The login is pending again, or denied after [`REFUSED_CODES_MAX`] refused
+    /// codes. False: `id` does not hold the exchange.
     pub fn release(&mut self, id: &LeaseId, failure: &Failure) -> bool {
         if self.status != Status::Exchanging || self.holder() != Some(id) {
             return false;
@@ -392,8 +392,8 @@ impl Login {
         true
     }
 
-    /// The exchange of `id` yielded a token, which can be redeemed for at least [`REDEEMABLE_FOR`]. False: the exchange is
-    /// not `id`'s.
+    /// Ends the exchange of `id` with a token, which can be redeemed for at least [`REDEEMABLE_FOR`]. False: `id` does not
+    /// hold the exchange.
     pub fn complete(
         &mut self,
         id: &LeaseId,
@@ -401,7 +401,7 @@ impl Login {
         grant: &SealedGrant,
         now: UnixMs,
     ) -> bool {
-        // After a lost connection the same caller finds its own work done.
+        // A retry after a broken connection: the first try was committed.
         if self.grant.as_ref() == Some(grant) {
             return true;
         }
@@ -416,7 +416,7 @@ impl Login {
         true
     }
 
-    /// A newer code yielded a token: it takes the place of the one that no client has yet. False: a client has that one.
+    /// Replaces a token that was not delivered by one for a newer code. False: it is being delivered, or was.
     pub fn replace_grant(&mut self, grant: &SealedGrant, now: UnixMs) -> bool {
         let replaced = self.status_at(now) == Status::Completed;
         if replaced {
@@ -425,28 +425,28 @@ impl Login {
         replaced
     }
 
-    /// Begins to deliver the token to one poll, under a lease of `id` that ends after `lease`. `None`: there is no token, or
-    /// another poll is being given it.
+    /// Begins to deliver the token to one poll, under a lease for `id` that ends after `lease`. `None`: there is no token, or it
+    /// is being delivered to another poll.
     pub fn begin_delivery(
         &mut self,
         id: &LeaseId,
         now: UnixMs,
         lease: Duration,
     ) -> Option<SealedGrant> {
-        let mine = self.status_at(now) == Status::Delivering && self.holder() == Some(id);
-        if !mine && self.polled(now) != Polled::Completed {
+        let is_holder = self.status_at(now) == Status::Delivering && self.holder() == Some(id);
+        if !is_holder && self.polled(now) != Polled::Completed {
             return None;
         }
-        self.lend(Status::Delivering, id, now + as_ms(lease));
+        self.start_lease(Status::Delivering, id, now + as_ms(lease));
         self.grant.clone()
     }
 
-    /// The client has the token: it is forgotten here. False: the delivery is not `id`'s any more.
+    /// The client has the token, which is deleted here. False: `id` does not hold the delivery any more.
     pub fn delivered(&mut self, id: &LeaseId) -> bool {
         self.end_delivery(id, Status::Redeemed)
     }
 
-    /// The client has not got the token: the next poll will. False: the delivery is not `id`'s any more.
+    /// The client has not received the token, so the next poll gets it. False: `id` does not hold the delivery any more.
     pub fn not_delivered(&mut self, id: &LeaseId) -> bool {
         self.end_delivery(id, Status::Completed)
     }
@@ -458,13 +458,13 @@ impl Login {
         self.status = status;
         self.lease = None;
         if status == Status::Redeemed {
-            // The row stays until it expires, so that the browser's page can be reloaded.
+            // The record is kept until it expires, so that the browser can reload its page.
             self.grant = None;
         }
         true
     }
 
-    fn lend(&mut self, status: Status, id: &LeaseId, until: UnixMs) {
+    fn start_lease(&mut self, status: Status, id: &LeaseId, until: UnixMs) {
         self.status = status;
         self.lease = Some(Lease {
             holder: id.clone(),
@@ -477,7 +477,7 @@ impl Login {
         self.lease = None;
     }
 
-    fn lease_ended(&self, now: UnixMs) -> bool {
+    fn has_lease_ended(&self, now: UnixMs) -> bool {
         self.lease.as_ref().is_none_or(|lease| now >= lease.until)
     }
 
@@ -485,12 +485,12 @@ impl Login {
         self.lease.as_ref().map(|lease| &lease.holder)
     }
 
-    fn is_of(&self, browser: &BrowserKeyHash) -> bool {
+    fn is_bound_to(&self, browser: &BrowserKeyHash) -> bool {
         self.browser.as_ref() == Some(browser)
     }
 
-    /// Was `code` not seen before? So many are exchanged, and no more.
-    fn is_newer(&self, code: &CodeDigest) -> bool {
+    /// Whether `code` was not exchanged before, and the limit on exchanges is not reached.
+    fn is_new_code(&self, code: &CodeDigest) -> bool {
         let exchanged = || self.exchanged_codes.split_ascii_whitespace();
         exchanged().count() < REFUSED_CODES_MAX && !exchanged().any(|seen| seen == code.0)
     }
@@ -527,7 +527,7 @@ mod tests {
         holder: LeaseId,
     }
 
-    /// A login that was brought as far as `status`.
+    /// A login in this status.
     fn case(status: Status) -> Case {
         let (key, user_code) = (DeviceCode::generate().hash(), UserCode::generate());
         let browser = BrowserKey::generate().hash();
@@ -579,7 +579,7 @@ mod tests {
         }
     }
 
-    /// The lease of this status, counted from [`START`], is over.
+    /// When the lease of this status ends, if it began at [`START`].
     fn lease_over(status: Status) -> UnixMs {
         START
             + as_ms(match status {
@@ -597,7 +597,7 @@ mod tests {
         Status::Denied,
     ];
 
-    /// What each transition makes of a login in each status, in time and when its lease is over.
+    /// Each transition from each status, during the lease and after it.
     #[test]
     fn transitions_are_as_the_table_says() {
         use Status::*;
@@ -616,7 +616,7 @@ mod tests {
                 .begin_delivery(&LeaseId::generate(), now, DELIVERY_LEASE)
                 .is_some()
         };
-        // For each status, what it becomes; `None`: refused, and nothing changed.
+        // The next status for each status in `ALL`; `None`: the transition fails, and changes nothing.
         let in_time: [(&str, Act, [Option<Status>; 6]); 5] = [
             (
                 "confirm",
@@ -684,7 +684,7 @@ mod tests {
     }
 
     #[test]
-    fn polls_are_told_as_the_table_says() {
+    fn poll_answers_are_as_the_table_says() {
         use Polled as P;
         let in_time = [
             P::Pending,
@@ -742,7 +742,7 @@ mod tests {
     }
 
     #[test]
-    fn expired_login_takes_nothing() {
+    fn expired_login_rejects_all_transitions() {
         let mut case = case(Status::Pending);
         let before = case.login.clone();
         assert!(!case.login.confirm(&case.state, &case.browser, EXPIRED));
@@ -754,7 +754,7 @@ mod tests {
     }
 
     #[test]
-    fn only_its_holder_ends_a_lease() {
+    fn lease_is_ended_only_by_its_holder() {
         let (mut exchange, other) = (case(Status::Exchanging), LeaseId::generate());
         assert!(!exchange.login.release(&other, &Failure::Unanswered));
         assert!(
@@ -796,9 +796,9 @@ mod tests {
         assert!(delivery.login.delivered(&other) && delivery.login.grant.is_none());
     }
 
-    /// What is asked again after a lost connection finds its own work.
+    /// A caller retries when the connection broke before it learned of the commit.
     #[test]
-    fn retried_transitions_find_their_own_work() {
+    fn retried_transitions_of_one_holder_succeed() {
         let mut case = case(Status::Exchanging);
         let again = case
             .login
@@ -830,7 +830,7 @@ mod tests {
     }
 
     #[test]
-    fn first_client_stays() {
+    fn set_client_keeps_the_first_client() {
         let client = |id: &str| SealedClient {
             id: id.to_owned(),
             verifier: SealedToken::from_store("v".to_owned()),
@@ -838,19 +838,19 @@ mod tests {
         };
         let (first, late, unreadable) = (client("1"), client("2"), client("0"));
         let mut login = case(Status::Pending).login;
-        login.adopt(&first, None);
-        login.adopt(&late, None);
+        login.set_client(&first, None);
+        login.set_client(&late, None);
         assert_eq!(login.client.as_ref(), Some(&first));
-        login.adopt(&first, None);
-        login.adopt(&late, Some(&unreadable));
+        login.set_client(&first, None);
+        login.set_client(&late, Some(&unreadable));
         assert_eq!(login.client.as_ref(), Some(&first));
-        login.adopt(&late, Some(&first));
+        login.set_client(&late, Some(&first));
         assert_eq!(login.client, Some(late));
     }
 
-    /// A second tab was authorised as well, which may have ended the first one's token.
+    /// An authorization in a second tab may have revoked the first one's token.
     #[test]
-    fn newer_code_replaces_a_token_that_nobody_has() {
+    fn newer_code_replaces_an_undelivered_token() {
         let mut case = case(Status::Completed);
         let claim = |case: &mut Case, text: &str| {
             let id = LeaseId::generate();
@@ -875,7 +875,7 @@ mod tests {
     }
 
     #[test]
-    fn another_browser_gets_nothing() {
+    fn other_browser_is_rejected() {
         for status in ALL {
             let mut case = case(status);
             let other = BrowserKey::generate().hash();
@@ -890,7 +890,7 @@ mod tests {
     }
 
     #[test]
-    fn fifth_refused_code_ends_the_login() {
+    fn fifth_refused_code_denies_the_login() {
         let mut case = case(Status::Pending);
         for n in 0..REFUSED_CODES_MAX {
             assert_eq!(case.login.polled(START), Polled::Pending);

@@ -1,16 +1,14 @@
-//! The server: hands out codes, sends the browser to Postiz, takes the token and hands it over once.
+//! The server: issues codes, sends the browser to Postiz, exchanges its code for a token, and delivers that once.
 //!
-//! Data flows one way, each layer knowing only the next:
+//! A request passes these layers in the thread of its connection. Each layer calls only the next:
 //!
-//! - [`config`]: the environment, checked;
 //! - `front`: the public socket; admits connections, reads whole requests, writes answers;
-//! - [`http`]: routes requests to handlers, which show [`pages`];
-//! - [`flow`]: the device flow, over [`postiz`] and the store; what a login may become is [`login`];
-//! - [`store`]: the one place that keeps state, of hashed [`codes`] and [sealed](seal) tokens.
+//! - [`http`]: routes requests to handlers, which render [`pages`];
+//! - [`flow`]: the device flow, over [`postiz`] and the store; the states of a login are in [`login`];
+//! - [`store`]: keeps the logins, with hashed [`codes`] and [sealed](seal) tokens.
 //!
-//! Each request goes this way in the thread of its connection, and its answer back.
-//!
-//! Beside it, [`healthcheck()`] asks a running server from outside, and [`check()`] says what a start would meet.
+//! [`config`] parses the environment, `janitor` and `metrics` have threads of their own, [`healthcheck()`] requests `/ready`
+//! of a running server, and [`check()`] reports what a start would find.
 
 pub mod config;
 pub(crate) mod front;
@@ -38,6 +36,7 @@ mod live_logins;
 pub mod log;
 pub(crate) mod metrics;
 pub mod notify;
+mod retry;
 mod x509;
 
 pub use check::{Findings, check};
@@ -51,7 +50,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::server::config::{Config, StoreLocation};
 use crate::server::flow::Flow;
-use crate::server::front::tls::Certificate;
+use crate::server::front::certificate::Certificate;
 use crate::server::front::{Front, FrontSettings, listener, process_limits};
 use crate::server::http::App;
 use crate::server::keys::Keys;
@@ -65,7 +64,7 @@ use crate::shared::base_url::BaseUrl;
 use crate::shared::http_client::{self, Proxies};
 use crate::shared::secret::Secret;
 
-/// A server that is running.
+/// A running server.
 pub struct Server {
     local_url: String,
     front: Arc<Front>,
@@ -75,7 +74,7 @@ pub struct Server {
     log: Arc<Log>,
 }
 
-/// Why a server cannot start, in words for its operator.
+/// Why a server cannot start, for its operator.
 #[derive(Debug)]
 pub struct StartupError(String);
 
@@ -86,7 +85,7 @@ impl fmt::Display for StartupError {
 }
 
 impl Server {
-    /// Opens the store, listens, and serves in threads of its own.
+    /// Opens the store, listens, and starts the threads that serve.
     pub fn start(config: Config, log: Arc<Log>) -> Result<Server, StartupError> {
         let proxies = Proxies::from_vars(&http_client::environment);
         if let Some(notice) = proxies.notice(config.api_url.is_https()) {
@@ -100,13 +99,13 @@ impl Server {
         let max_connections = process_limits::affordable_connections(connections, pool_size, &log)
             .map_err(StartupError)?;
         let (store, keys) = open_store(&config)?;
-        let asked = Arc::clone(&store);
-        match in_time(config.times.ping, move || asked.ping()) {
+        let pinged = Arc::clone(&store);
+        match with_timeout(config.times.ping, move || pinged.ping()) {
             Ok(()) => log.info("store_ready", &[("store", config.store.kind())]),
             Err(StoreError::Unusable(cause)) => {
                 return Err(StartupError(format!("the store cannot be used: {cause}")));
             }
-            // A database that is away comes back; until then programs and people are told to wait.
+            // The database may come back. Until then requests get 503.
             Err(error) => log.warn("store_unavailable", &[("error", &error.to_string())]),
         }
         let open = |files| Certificate::open(files, Arc::clone(&log)).map(Arc::new);
@@ -160,7 +159,7 @@ impl Server {
         })
     }
 
-    /// Reads the certificate's files again. Everything else is read at a start alone.
+    /// Reads the certificate's files again. Everything else needs a restart.
     pub fn reload(&self) {
         match &self.certificate {
             Some(certificate) => certificate.reload(SystemTime::now()),
@@ -171,13 +170,7 @@ impl Server {
         }
     }
 
-    /// When its certificate expires; `None`: it does not serve https itself.
-    pub fn certificate_expires_at(&self) -> Option<SystemTime> {
-        let certificate = self.certificate.as_ref();
-        certificate.map(|certificate| certificate.expires_at())
-    }
-
-    /// Takes no more connections and answers the requests that are open or come on open connections, within 10 s.
+    /// Stops accepting, answers the requests in flight and those that arrive on open connections, for up to 10 s.
     pub fn stop(self) {
         self.log.info("stopping", &[]);
         if self.front.stop(self.listening_at, self.stop_delay) {
@@ -187,14 +180,14 @@ impl Server {
         }
     }
 
-    /// Where this machine reaches it.
+    /// The URL of the server on this machine.
     pub fn local_url(&self) -> &str {
         &self.local_url
     }
 }
 
 impl StoreLocation {
-    /// What kind of store it is, for people.
+    /// The kind of store, for the log.
     fn kind(&self) -> &'static str {
         match self {
             StoreLocation::Postgres(_) => "PostgreSQL",
@@ -203,27 +196,30 @@ impl StoreLocation {
     }
 }
 
-/// Asks the store, and does not wait for long: a database can accept a connection and then fall silent.
-fn in_time<T: Send + 'static>(
+/// Runs an operation of the store in its own thread, for up to `timeout`: a database can accept a connection and then not
+/// respond.
+fn with_timeout<T: Send + 'static>(
     timeout: Duration,
-    ask: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    operation: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let (answer, answered) = mpsc::channel();
-    // Nobody may wait for it any more.
-    let ask = move || drop(answer.send(ask()));
-    let silent = || {
+    let (sender, receiver) = mpsc::channel();
+    // After the timeout nothing receives the result.
+    let run = move || drop(sender.send(operation()));
+    let timed_out = || {
         Err(StoreError::Unavailable(format!(
             "no answer within {} s",
             timeout.as_secs()
         )))
     };
-    match thread::Builder::new().name("ping".to_owned()).spawn(ask) {
-        Ok(_) => answered.recv_timeout(timeout).unwrap_or_else(|_| silent()),
+    match thread::Builder::new().name("ping".to_owned()).spawn(run) {
+        Ok(_) => receiver
+            .recv_timeout(timeout)
+            .unwrap_or_else(|_| timed_out()),
         Err(error) => Err(StoreError::Unavailable(error.to_string())),
     }
 }
 
-/// Opens the store, and derives the keys: without a secret of its own, an embedded store's server keeps one beside the file.
+/// Opens the store, and derives the keys. If no secret is configured, the embedded store keeps one beside its file.
 fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Arc<Keys>), StartupError> {
     let failed = |error: StoreError| StartupError(error.to_string());
     let keys = |secret: &Secret<String>| Arc::new(Keys::new(secret));
@@ -243,7 +239,7 @@ fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Arc<Keys>), StartupErr
         }
         StoreLocation::File(path) => {
             let store = Arc::new(Embedded::open(path, &config.times).map_err(failed)?);
-            // The file is this server's alone from here on.
+            // The file is locked from here on, so no other server creates a secret.
             let own_secret = || secret_file::read_or_make(path).map_err(failed);
             let keys = configured.map_or_else(|| own_secret().map(|secret| keys(&secret)), Ok)?;
             Ok((store, keys))
@@ -251,7 +247,7 @@ fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Arc<Keys>), StartupErr
     }
 }
 
-/// The handlers of a server, with all that is below them.
+/// Assembles the handlers with the layers below them.
 pub(crate) fn app(
     config: &Config,
     store: Arc<dyn Store>,
@@ -269,7 +265,7 @@ pub(crate) fn app(
     App::new(flow, keys, server_url, config, Arc::clone(log))
 }
 
-/// Where this machine reaches the server.
+/// The URL of the server on this machine.
 fn local_url(listening_at: SocketAddr, tls: bool) -> String {
     let scheme = if tls { "https" } else { "http" };
     match listening_at.ip() {
@@ -278,7 +274,7 @@ fn local_url(listening_at: SocketAddr, tls: bool) -> String {
     }
 }
 
-/// Where the server is to the world, if it listens there.
+/// SERVER_URL; if it is not set, localhost and the port.
 fn server_url(config: &Config, listening_at: SocketAddr) -> BaseUrl {
     let scheme = if config.tls.is_some() {
         "https"

@@ -1,4 +1,4 @@
-//! Tells systemd where the server stands (`sd_notify(3)`): one datagram to the socket that `NOTIFY_SOCKET` names.
+//! Reports readiness and stopping to systemd (`sd_notify(3)`): a datagram to the socket in `NOTIFY_SOCKET`.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -8,26 +8,26 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use crate::server::log::Log;
 
-/// The service manager, if there is one that waits for messages.
+/// The service manager's socket, if there is one.
 pub struct Notify(Option<OsString>);
 
 impl Notify {
-    /// With the value of `NOTIFY_SOCKET`: a path, or `@name` for an abstract socket.
+    /// From the value of `NOTIFY_SOCKET`: a path, or `@name` for an abstract socket.
     pub fn new(notify_socket: Option<OsString>) -> Notify {
         Notify(notify_socket.filter(|name| !name.is_empty()))
     }
 
-    /// The server listens: with `Type=notify` the unit is active from now on.
+    /// Reports that the server listens. With `Type=notify` the unit is active from then on.
     pub fn ready(&self, local_url: &str, log: &Log) {
         self.send(&format!("READY=1\nSTATUS=listening on {local_url}"), log);
     }
 
-    /// The server finishes its last requests.
+    /// Reports that the server is stopping.
     pub fn stopping(&self, log: &Log) {
         self.send("STOPPING=1\nSTATUS=finishing the requests in flight", log);
     }
 
-    /// Serving goes on where systemd cannot be reached: it ends the server if it waits for the message.
+    /// A failure is only logged: systemd stops the server itself if it waits for the message.
     fn send(&self, message: &str, log: &Log) {
         let Some(name) = &self.0 else { return };
         let sent = address(name).and_then(|address| {
@@ -39,7 +39,7 @@ impl Notify {
     }
 }
 
-/// The address of a path, or of `@name`, an abstract socket, which Linux alone has.
+/// The address of a path or, on Linux, of the abstract socket `@name`.
 fn address(name: &OsStr) -> io::Result<SocketAddr> {
     #[cfg(target_os = "linux")]
     if let Some(name) = name.as_bytes().strip_prefix(b"@") {

@@ -1,5 +1,4 @@
-//! Postiz, as this server meets it: the registration of a client, the page where the user authorises, and the exchange of a
-//! code for a token.
+//! The client of Postiz: registers OAuth clients, builds the authorize URL, and exchanges codes for tokens.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,81 +19,83 @@ use crate::shared::percent;
 use crate::shared::pkce;
 use crate::shared::secret::Secret;
 
-/// Most bytes of an answer that are read.
+/// Most bytes of an answer.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
-/// Longest token that is taken.
+/// Longest token that is accepted.
 const TOKEN_CHARACTERS_MAX: usize = 4_096;
 
-/// The Postiz that this server logs people in to.
+/// The Postiz that users log in to.
 pub struct Postiz {
     agent: Agent,
     timeout: Duration,
     proxies: Arc<Proxies>,
     frontend_url: BaseUrl,
     api_url: BaseUrl,
-    /// `None`: each login registers a client of its own.
+    /// `None`: each login registers its own client.
     app: Option<OAuthApp>,
-    /// Where Postiz sends browsers back to.
+    /// This server's callback.
     redirect_uri: String,
-    /// How many requests it was sent, and how they ended.
+    /// Counts of requests to Postiz.
     pub(crate) requests: RequestCounts,
 }
 
-/// A client that was registered at Postiz for one login (RFC 7591): a public one, bound to this server by its verifier.
+/// An OAuth client that was registered at Postiz for one login (RFC 7591): a public client with PKCE.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Client {
-    /// Its public name.
+pub struct OAuthClient {
+    /// The client ID.
     pub id: String,
-    /// Proves that a code was asked for here (RFC 7636).
+    /// The PKCE verifier (RFC 7636).
     pub verifier: Secret<String>,
-    /// The callback that it was registered with, which Postiz compares as a whole.
+    /// The registered callback. The exchange must send exactly this one.
     pub redirect_uri: String,
 }
 
-/// The name that people read under Settings > Approved Apps; the machine's follows.
+/// The name under Settings > Approved Apps, where the machine's name follows.
 const CLIENT_NAME: &str = "Postiz CLI";
 
-/// How the codes and tokens begin that Postiz' cloud gives for a self-hosted instance: they work for MCP alone.
-const RELAYED: [&str; 2] = ["psc_", "psh_"];
+/// How codes begin that Postiz' cloud issues for a self-hosted instance. They work for MCP only.
+const RELAYED_CODE_PREFIX: &str = "psc_";
+/// How tokens begin that it issues for such a code.
+const RELAYED_TOKEN_PREFIX: &str = "psh_";
 
-/// What an exchange yields.
+/// The result of an exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// The token: 1 to 4,096 visible ASCII characters.
     pub access_token: Secret<String>,
-    /// The organisation that it belongs to.
+    /// The token's organisation.
     pub organization_id: Option<String>,
-    /// What it may do.
+    /// The token's scope.
     pub scope: Option<String>,
 }
 
-/// Why Postiz gave nothing. The texts are for the log: no browser ever sees them.
+/// Why a request to Postiz failed. The texts are for the log only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PostizError {
-    /// Postiz refused the authorization code (`invalid_grant`): it was used, or is too old.
+    /// Postiz refused the authorization code (`invalid_grant`): it was used before, or has expired.
     InvalidGrant,
     /// Postiz refused this server (`invalid_client`): its client ID or secret is wrong.
     InvalidClient,
-    /// Postiz registers no clients, or not this one.
+    /// Postiz refused to register the client.
     Unregistered(String),
     /// What answers at POSTIZ_API_URL is not Postiz' API.
     NotPostiz(String),
     /// The certificate of POSTIZ_API_URL is not trusted.
     Untrusted(String),
-    /// The user chose a self-hosted instance on the consent page of Postiz' cloud: what that gives works for MCP alone.
+    /// The user chose a self-hosted instance on the consent page of Postiz' cloud. Its code and token work for MCP only.
     Relayed,
     /// Postiz did not answer within this time.
     TimedOut(Duration),
-    /// Postiz could not be reached, or its answer makes no sense.
+    /// Postiz could not be reached, or its answer is invalid.
     Failed(String),
 }
 
-/// Why [`Postiz::probe`] found no Postiz that people can sign in to from this server.
+/// Why [`Postiz::probe`] failed.
 pub enum ProbeError {
-    /// What answers is something else.
+    /// POSTIZ_API_URL is something else.
     NotPostiz(String),
-    /// It does not answer, or refuses this server.
+    /// Postiz does not respond, or refuses this server.
     Postiz(PostizError),
 }
 
@@ -105,7 +106,7 @@ impl From<PostizError> for ProbeError {
 }
 
 impl PostizError {
-    /// Its word for the log and the metrics.
+    /// The reason in the log and the metrics.
     pub fn reason(&self) -> &'static str {
         match self {
             PostizError::InvalidGrant => "invalid_grant",
@@ -119,7 +120,7 @@ impl PostizError {
         }
     }
 
-    /// Whether only this server's operator can mend the cause.
+    /// Whether only this server's operator can fix the cause.
     pub fn is_misconfiguration(&self) -> bool {
         matches!(
             self,
@@ -154,7 +155,7 @@ impl fmt::Display for PostizError {
     }
 }
 
-/// The body of the exchange, in the order Postiz documents it.
+/// The body of the exchange.
 #[derive(Serialize)]
 struct ExchangeRequest<'a> {
     grant_type: &'static str,
@@ -169,14 +170,14 @@ struct ExchangeRequest<'a> {
 }
 
 impl Postiz {
-    /// The Postiz of a configuration, for the server at `server_url`.
+    /// The client with this configuration, for the server at `server_url`.
     pub fn new(config: &Config, server_url: &BaseUrl) -> Postiz {
         let settings = ClientSettings {
             user_agent: concat!("postiz-auth-server/", env!("CARGO_PKG_VERSION")),
             connect_timeout: config.times.postiz,
             total_timeout: Some(config.times.postiz),
         };
-        // A server with problems there has not started.
+        // Config::from_vars has checked these variables.
         let outbound = Outbound::new(&http_client::environment, config.api_url.is_https());
         Postiz {
             proxies: Arc::clone(&outbound.proxies),
@@ -190,35 +191,35 @@ impl Postiz {
         }
     }
 
-    /// Is there an OAuth app, so that logins need no clients of their own?
+    /// Whether there is an OAuth app, so that logins need no registered clients.
     pub fn has_app(&self) -> bool {
         self.app.is_some()
     }
 
-    /// Registers a client for one login that was started on `machine`, if that is known (RFC 7591 §3.1).
-    pub fn register(&self, machine: &str) -> Result<Client, PostizError> {
+    /// Registers a client for one login (RFC 7591 §3.1). `machine` may be empty.
+    pub fn register(&self, machine: &str) -> Result<OAuthClient, PostizError> {
         let name = match machine {
             "" => CLIENT_NAME.to_owned(),
             machine => format!("{CLIENT_NAME} on {machine}"),
         };
-        self.counted("registration", || self.register_as(&name))
+        self.count_result("registration", || self.register_as(&name))
     }
 
-    fn register_as(&self, name: &str) -> Result<Client, PostizError> {
-        let (status, answer) = self.ask_to_register(&json!({
+    fn register_as(&self, name: &str) -> Result<OAuthClient, PostizError> {
+        let (status, answer) = self.post_registration(&json!({
             "redirect_uris": [self.redirect_uri],
             "client_name": name,
             "token_endpoint_auth_method": "none",
         }))?;
         match answer["client_id"].as_str() {
-            Some(id) if (200..300).contains(&status) && is_token(id) => Ok(Client {
+            Some(id) if (200..300).contains(&status) && is_token_or_id(id) => Ok(OAuthClient {
                 id: id.to_owned(),
                 verifier: pkce::verifier(),
                 redirect_uri: self.redirect_uri.clone(),
             }),
             _ => {
-                let what = mask_what_looks_secret(&format!("{status} {answer}"));
-                let what = format!("POST {}/oauth/register is answered {what}", self.api_url);
+                let what = mask_long_tokens(&format!("{status} {answer}"));
+                let what = format!("POST {}/oauth/register answered {what}", self.api_url);
                 Err(match status {
                     400 | 404 => PostizError::Unregistered(what),
                     _ => PostizError::Failed(what),
@@ -227,15 +228,14 @@ impl Postiz {
         }
     }
 
-    fn ask_to_register(&self, client: &Value) -> Result<(u16, Value), PostizError> {
+    fn post_registration(&self, client: &Value) -> Result<(u16, Value), PostizError> {
         let (status, body) = self.post("/oauth/register", client)?;
         Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
     }
 
-    /// Where the browser goes to authorise (RFC 6749 §4.1.1) the login's own client, or the app. A person who is signed out
-    /// loses Postiz' consent page unless `returnUrl` leads back to it: Postiz keeps the query, drops the path, and goes there
-    /// after the sign-in.
-    pub fn authorize_url(&self, state: &State, client: Option<&Client>) -> String {
+    /// The authorize URL (RFC 6749 §4.1.1) for `client`, or else for the app. After a sign-in Postiz returns to its consent page
+    /// only by `returnUrl`: without that it keeps the query, but drops the path.
+    pub fn authorize_url(&self, state: &State, client: Option<&OAuthClient>) -> String {
         let encoded = percent::encode;
         let app_id = self.app.as_ref().map_or("", |app| &app.id);
         let mut url = format!(
@@ -255,9 +255,9 @@ impl Postiz {
         format!("{url}&returnUrl={return_url}")
     }
 
-    /// Exchanges an authorization code of the login's own client, or of the app, for a token (RFC 6749 §4.1.3).
-    pub fn exchange(&self, code: &str, client: Option<&Client>) -> Result<Grant, PostizError> {
-        if code.starts_with(RELAYED[0]) {
+    /// Exchanges an authorization code of `client`, or else of the app, for a token (RFC 6749 §4.1.3).
+    pub fn exchange(&self, code: &str, client: Option<&OAuthClient>) -> Result<Grant, PostizError> {
+        if code.starts_with(RELAYED_CODE_PREFIX) {
             return Err(PostizError::Relayed);
         }
         let mut request = ExchangeRequest {
@@ -278,20 +278,20 @@ impl Postiz {
                 request.client_id = &app.id;
                 request.client_secret = Some(app.secret.expose());
             }
-            // Another instance, which has an app, has confirmed the login.
+            // The login was confirmed by an instance that has an app.
             (None, None) => return Err(PostizError::InvalidClient),
         }
         let exchange = || {
             let (status, body) = self.post("/oauth/token", &request)?;
-            understand(status, &body)
+            parse_grant(status, &body)
         };
         let secrets = [Some(code), request.client_secret, request.code_verifier];
-        self.counted("exchange", exchange)
-            .map_err(|error| without(&secrets, error))
+        self.count_result("exchange", exchange)
+            .map_err(|error| mask_secrets(&secrets, error))
     }
 
-    /// Counts a request by its result.
-    fn counted<T>(
+    /// Sends a request, and counts it by its result.
+    fn count_result<T>(
         &self,
         request: &'static str,
         send: impl FnOnce() -> Result<T, PostizError>,
@@ -304,19 +304,19 @@ impl Postiz {
         answer
     }
 
-    /// Is it a Postiz, does it know the OAuth app, and does it register clients? Without an app it must. It is asked in a way
-    /// that changes nothing: for a code that was never given, and for a client whose only grant type no Postiz registers.
+    /// Checks that this is a Postiz which knows the OAuth app or, without one, registers clients. Returns whether it registers
+    /// clients. Changes nothing: it exchanges an invalid code, and registers a client with an invalid grant type.
     pub fn probe(&self) -> Result<bool, ProbeError> {
-        let nobody = Client {
+        let unknown_client = OAuthClient {
             id: "none".to_owned(),
             verifier: pkce::verifier(),
             redirect_uri: self.redirect_uri.clone(),
         };
-        let client = Some(&nobody).filter(|_| !self.has_app());
+        let client = Some(&unknown_client).filter(|_| !self.has_app());
         match (self.exchange("no-code", client), client) {
             (Ok(_) | Err(PostizError::InvalidGrant), _) => {}
             (Err(PostizError::InvalidClient), Some(_)) => {}
-            // One that is too old to register clients wants a client_secret first.
+            // A Postiz that is too old to register clients requires a client_secret.
             (Err(PostizError::Failed(what)), Some(_))
                 if what.starts_with("Postiz answered 400 {") => {}
             (Err(PostizError::NotPostiz(what)), _) => return Err(ProbeError::NotPostiz(what)),
@@ -328,7 +328,7 @@ impl Postiz {
             }
             (Err(error), _) => return Err(error.into()),
         }
-        let (status, answer) = self.ask_to_register(&json!({
+        let (status, answer) = self.post_registration(&json!({
             "redirect_uris": [self.redirect_uri],
             "grant_types": ["none"],
             "token_endpoint_auth_method": "none",
@@ -346,7 +346,7 @@ impl Postiz {
             (400, _) => return Ok(true),
             _ => {
                 return Err(PostizError::Failed(format!(
-                    "POST {}/oauth/register is answered {status}",
+                    "POST {}/oauth/register answered {status}",
                     self.api_url
                 ))
                 .into());
@@ -355,12 +355,12 @@ impl Postiz {
         Err(PostizError::Unregistered(refused).into())
     }
 
-    /// Status and body of the answer to a request below the API's URL.
+    /// Posts JSON to a path below POSTIZ_API_URL. Returns status and body of the answer.
     fn post(&self, path: &str, body: &impl Serialize) -> Result<(u16, Vec<u8>), PostizError> {
         let url = format!("{}{path}", self.api_url);
         let body =
             serde_json::to_vec(body).map_err(|error| PostizError::Failed(error.to_string()))?;
-        // The HTTP client looks names up in a thread, and panics where it gets none.
+        // The HTTP client resolves names in a thread, and panics if it cannot start one.
         let posted = catch_unwind(AssertUnwindSafe(|| self.send(&url, &body)));
         let no_thread = |_| Err(PostizError::Failed("no answer: out of threads".to_owned()));
         posted.unwrap_or_else(no_thread)
@@ -372,7 +372,7 @@ impl Postiz {
             .post(url)
             .header("content-type", "application/json")
             .send(body);
-        let failed = |error| no_answer(url, error, self.timeout);
+        let failed = |error| request_error(url, error, self.timeout);
         let mut answer = sent.map_err(failed)?;
         let status = answer.status().as_u16();
         if let Some(target) = redirect_target(&answer) {
@@ -390,7 +390,7 @@ impl Postiz {
         Ok((status, body))
     }
 
-    /// An error where the answer is that of a proxy that refuses.
+    /// An error if the answer is a refusal by an HTTP proxy.
     fn check_proxy(&self, url: &str, status: u16, body: &[u8]) -> Result<(), PostizError> {
         let Ok(uri) = url.parse::<Uri>() else {
             return Ok(());
@@ -405,11 +405,11 @@ impl Postiz {
     }
 }
 
-/// An upstream that is broken may echo what it was sent, and its words end up in the log.
-fn without(secrets: &[Option<&str>], error: PostizError) -> PostizError {
+/// Masks secrets in an error's text, which goes to the log: a broken upstream may echo the request.
+fn mask_secrets(secrets: &[Option<&str>], error: PostizError) -> PostizError {
     let masked = |text: String| {
         let mask = |text: String, secret: &&str| text.replace(secret, MASK);
-        mask_what_looks_secret(&secrets.iter().flatten().fold(text, mask))
+        mask_long_tokens(&secrets.iter().flatten().fold(text, mask))
     };
     match error {
         PostizError::Failed(text) => PostizError::Failed(masked(text)),
@@ -418,11 +418,11 @@ fn without(secrets: &[Option<&str>], error: PostizError) -> PostizError {
     }
 }
 
-/// What stands for a secret in a log.
+/// Replaces a secret in the log.
 const MASK: &str = "[secret]";
 
-/// Masks what may be a code, a key or a token: 20 characters and more in a row, with digits among them.
-fn mask_what_looks_secret(text: &str) -> String {
+/// Masks what may be a code, a key or a token: words of at least 20 characters with a digit.
+fn mask_long_tokens(text: &str) -> String {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     let mask = |word: &str| {
         if word.len() >= 20 && word.contains(|c: char| c.is_ascii_digit()) {
@@ -446,8 +446,8 @@ fn mask_what_looks_secret(text: &str) -> String {
     masked
 }
 
-/// The grant in Postiz' answer, if it is one.
-fn understand(status: u16, body: &[u8]) -> Result<Grant, PostizError> {
+/// Parses the answer to an exchange.
+fn parse_grant(status: u16, body: &[u8]) -> Result<Grant, PostizError> {
     let text = |what: &str| format!("Postiz answered {status} {what}");
     let failed = |what: &str| match status {
         404 | 405 => PostizError::NotPostiz(text(what)),
@@ -465,13 +465,13 @@ fn understand(status: u16, body: &[u8]) -> Result<Grant, PostizError> {
         return Err(match answer["error"].as_str() {
             Some("invalid_grant") => PostizError::InvalidGrant,
             Some("invalid_client") => PostizError::InvalidClient,
-            // An error's body holds no token.
+            // The body of an error contains no token.
             _ => failed(&format!("{answer}")),
         });
     }
     match answer["access_token"].as_str() {
-        Some(token) if token.starts_with(RELAYED[1]) => Err(PostizError::Relayed),
-        Some(token) if is_token(token) => Ok(Grant {
+        Some(token) if token.starts_with(RELAYED_TOKEN_PREFIX) => Err(PostizError::Relayed),
+        Some(token) if is_token_or_id(token) => Ok(Grant {
             access_token: Secret::new(token.to_owned()),
             organization_id: answer["id"].as_str().map(str::to_owned),
             scope: answer["scope"].as_str().map(str::to_owned),
@@ -483,20 +483,31 @@ fn understand(status: u16, body: &[u8]) -> Result<Grant, PostizError> {
     }
 }
 
-fn is_token(text: &str) -> bool {
+/// Whether `text` has the form of a token or a client ID: 1 to 4,096 visible ASCII characters.
+fn is_token_or_id(text: &str) -> bool {
     (1..=TOKEN_CHARACTERS_MAX).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Where a redirect leads, without the query: scheme, host and path.
+/// Where a redirect leads: scheme, host and path. A user's password and the query are left out.
 fn redirect_target(answer: &ureq::http::Response<ureq::Body>) -> Option<String> {
     let location = answer.headers().get("location")?;
-    let location = location.to_str().unwrap_or("an address that is no text");
-    let end = location.find(['?', '#']).unwrap_or(location.len());
-    (answer.status().is_redirection()).then(|| location[..end].to_owned())
+    let target = match Uri::try_from(location.as_bytes()) {
+        Err(_) => "a Location that is not a URL".to_owned(),
+        Ok(uri) => {
+            let scheme = uri.scheme_str().map(|scheme| format!("{scheme}://"));
+            let port = uri.port_u16().map(|port| format!(":{port}"));
+            let (host, path) = (uri.host().unwrap_or_default(), uri.path());
+            [scheme.as_deref(), Some(host), port.as_deref(), Some(path)]
+                .into_iter()
+                .flatten()
+                .collect()
+        }
+    };
+    answer.status().is_redirection().then_some(target)
 }
 
-fn no_answer(url: &str, error: ureq::Error, timeout: Duration) -> PostizError {
+fn request_error(url: &str, error: ureq::Error, timeout: Duration) -> PostizError {
     let why = match &error {
         ureq::Error::Timeout(_) => return PostizError::TimedOut(timeout),
         ureq::Error::BodyExceedsLimit(limit) => format!("more than {limit} bytes"),
@@ -522,7 +533,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_return_url_is_the_whole_url_once() {
+    fn authorize_url_has_itself_as_return_url() {
         let config = Config::from_vars([
             ("POSTIZ_FRONTEND_URL", "https://p.example/x"),
             ("POSTIZ_OAUTH_CLIENT_ID", "a b&c"),
@@ -530,7 +541,7 @@ mod tests {
         ]);
         let server_url = BaseUrl::parse("https://auth.example").unwrap();
         let postiz = Postiz::new(&config.unwrap(), &server_url);
-        let client = Client {
+        let client = OAuthClient {
             id: "pcd_1".to_owned(),
             verifier: Secret::new("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".to_owned()),
             redirect_uri: "https://auth.example/device/callback".to_owned(),
@@ -558,19 +569,19 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_secret_is_masked() {
+    fn long_tokens_are_masked() {
         let state = State::from_mac("0123456789abcdef".repeat(4));
         let text = format!(
             "<p>code=abc&state={} invalid_redirect_uri_mismatch at 10:20:30</p>",
             state.expose()
         );
         let masked = "<p>code=abc&state=[secret] invalid_redirect_uri_mismatch at 10:20:30</p>";
-        assert_eq!(mask_what_looks_secret(&text), masked);
+        assert_eq!(mask_long_tokens(&text), masked);
     }
 
     #[test]
-    fn answers_are_understood() {
-        let grant = understand(
+    fn parse_grant_accepts_only_tokens() {
+        let grant = parse_grant(
             201,
             br#"{"id":"org","cus":"c","access_token":"pos_x","token_type":"bearer"}"#,
         )
@@ -578,7 +589,7 @@ mod tests {
         assert_eq!(grant.access_token.expose(), "pos_x");
         assert_eq!(grant.organization_id.as_deref(), Some("org"));
         assert_eq!(grant.scope, None);
-        let error = |status, body: &str| understand(status, body.as_bytes()).unwrap_err();
+        let error = |status, body: &str| parse_grant(status, body.as_bytes()).unwrap_err();
         assert_eq!(
             error(400, r#"{"error":"invalid_grant"}"#),
             PostizError::InvalidGrant

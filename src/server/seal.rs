@@ -1,5 +1,5 @@
-//! Tokens and PKCE verifiers at rest: encrypted, so that a stolen database or backup holds none that can be used. (The secret
-//! that an embedded store keeps beside its file does not protect against whoever takes both.)
+//! Encrypts tokens and PKCE verifiers at rest, so that a stolen database or backup does not reveal them. (The secret that an
+//! embedded store keeps beside its file does not protect if both are stolen.)
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub struct SealedToken(String);
 impl SealedToken {
     const PREFIX: &str = "s1:";
 
-    /// What the store gave back.
+    /// From the store.
     pub fn from_store(text: String) -> SealedToken {
         SealedToken(text)
     }
@@ -33,19 +33,19 @@ impl SealedToken {
         &self.0
     }
 
-    /// Does stored text look sealed? (The reference server stored tokens in clear.)
+    /// Whether stored text is sealed. (The reference server stored tokens in clear.)
     pub fn is_sealed(text: &str) -> bool {
         text.starts_with(Self::PREFIX)
     }
 }
 
 impl Seal {
-    /// The seal of a server with these keys.
+    /// A seal with these keys.
     pub fn new(keys: Arc<Keys>) -> Seal {
         Seal(keys)
     }
 
-    /// Encrypts `token` for the row of `login`: it opens in no other row.
+    /// Encrypts `token` for `login`. It cannot be decrypted for another login.
     pub fn seal(&self, login: &DeviceCodeHash, token: &Secret<String>) -> SealedToken {
         let nonce: [u8; NONCE_LEN] = random::bytes();
         let mut sealed = token.expose().as_bytes().to_vec();
@@ -65,7 +65,7 @@ impl Seal {
         ))
     }
 
-    /// The token, or `None` when it was sealed under another secret, for another row, or was tampered with.
+    /// Decrypts a token; `None` if it was sealed with another secret or for another login, or was changed.
     pub fn open(&self, login: &DeviceCodeHash, sealed: &SealedToken) -> Option<Secret<String>> {
         let bytes = unhex(sealed.0.strip_prefix(SealedToken::PREFIX)?)?;
         let (nonce, sealed) = bytes.split_at_checked(NONCE_LEN)?;
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn opens_only_in_its_own_row_under_its_own_secret() {
+    fn seal_opens_only_with_its_login_and_secret() {
         let (login, other) = (DeviceCode::generate().hash(), DeviceCode::generate().hash());
         let token = Secret::new("pos_secret".to_owned());
         let sealed = seal("a").seal(&login, &token);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_noticed() {
+    fn damaged_seal_does_not_open() {
         let login = DeviceCode::generate().hash();
         let sealed = seal("a").seal(&login, &Secret::new("pos_secret".to_owned()));
         for damaged in [

@@ -1,5 +1,5 @@
-//! How long the server waits for what: every timeout, pause and period that is longer than a moment. The lifetime of a
-//! login and the leases in its record are in `login.rs`; IDLE_TIMEOUT and STOP_DELAY are settings.
+//! The server's timeouts, pauses and periods, except short ones. The lifetime of a login and the leases in its record are in
+//! `login.rs`; IDLE_TIMEOUT and STOP_DELAY are settings.
 
 use std::time::Duration;
 
@@ -7,72 +7,71 @@ use serde::{Deserialize, Serialize};
 
 use crate::server::login;
 
-/// The environment variable that tests put shortened times in, as JSON. Only builds with debug assertions read it.
+/// The environment variable by which tests shorten the times, as JSON. Only builds with debug assertions read it.
 pub const TEST_VARIABLE: &str = "POSTIZ_TEST_TIMES";
 
-/// The server's times.
+/// Timeouts, pauses and periods. Each is a timeout unless its comment says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Times {
-    /// For a client to send one whole request, from its first byte; or to make a TLS handshake.
+    /// For receiving one request, from its first byte; also for a TLS handshake.
     pub request: Duration,
-    /// For a client to take one answer.
+    /// For writing one answer.
     pub write: Duration,
-    /// To see whether a client takes its token: long enough for the answer's way there and the end of the connection's way
-    /// back.
+    /// How long a connection is watched after a token was written to it: a round trip.
     pub delivery: Duration,
-    /// The lease of a token's delivery: more than `write` and `delivery` together.
+    /// The lease of a token's delivery. Longer than `write` and `delivery` together.
     pub delivery_lease: Duration,
-    /// For a client with a bad request to go on sending, before its connection is closed.
+    /// For discarding what a client sends after a bad request.
     pub unread: Duration,
-    /// For Prometheus to ask, to send its request, and to take the answer, each: short, since others wait meanwhile.
+    /// For each step of a metrics request. Short, since such requests are served one after the other.
     pub metrics: Duration,
-    /// Failures to accept are not logged more often than this.
+    /// Pause between two log lines about failures to accept.
     pub failure_log_pause: Duration,
-    /// How long a stopping server keeps idle connections for a last request.
+    /// How long a stopping server keeps idle connections open for a last request.
     pub last_request: Duration,
-    /// How long a stopping server waits for the requests that are open.
+    /// How long a stopping server waits for requests in flight.
     pub stop: Duration,
 
-    /// For a handler, unless it is one of the three below. It may have to wait for its turn to write to a busy disk.
+    /// For a handler, except for the next three. It may have to wait for its turn to write to a busy disk.
     pub handler: Duration,
-    /// For the handlers of `/health` and `/ready`, which are promised within 2 s.
+    /// For `/health` and `/ready`, which are documented to answer within 2 s.
     pub monitor_handler: Duration,
-    /// For the callback's handler, which waits for Postiz, and for a store that was away.
+    /// For the callback, which waits for Postiz, and retries a failing store.
     pub callback_handler: Duration,
-    /// How much longer a confirmation may take that registers a client at Postiz: more than `postiz`.
+    /// Added to `handler` for a confirmation that registers a client at Postiz. Longer than `postiz`.
     pub registration: Duration,
 
-    /// For one request to Postiz, from its connection to the end of the answer.
+    /// For one request to Postiz, from connecting to the end of the answer.
     pub postiz: Duration,
-    /// For a token to be stored, counted from the callback: not longer than the exchange's lease.
+    /// For storing a token, from the start of the callback. Not longer than the exchange's lease.
     pub store_token: Duration,
-    /// Between two tries to store a token.
+    /// Pause between two tries to store a token.
     pub store_retry_pause: Duration,
 
-    /// How long a starting server, or a check, waits for the store.
+    /// For the store, at a start and in a check.
     pub ping: Duration,
-    /// Between two purges, and two looks at the certificate's files: a minute at most. Of purges, any instance may do it for all: a batch that another one holds is skipped.
+    /// Period of purges and of reading the certificate's files; a minute at most. Instances skip what another one is purging.
     pub purge_period: Duration,
-    /// For `healthcheck` to get an answer: less than container engines wait for a check.
+    /// For the request of `healthcheck`. Shorter than the timeouts of container engines.
     pub healthcheck: Duration,
 
-    /// For one writer of the embedded store to hold up the others: less than `handler`.
+    /// For waiting for another writer of the embedded store. Shorter than `handler`.
     pub writer: Duration,
-    /// For the leader of a batch; then it hangs in a silent database, and another caller leads in its stead.
+    /// For the leader of a batch. After it another caller leads, since the database may not respond to this one.
     pub leader: Duration,
-    /// For a follower to wait for its result: less than `handler`, so that the log names the cause.
+    /// For a follower's result. Shorter than `handler`, so that the log names the cause.
     pub follower: Duration,
-    /// For a request to wait for a connection to PostgreSQL while the pool stands still: less than `monitor_handler`, so that
-    /// the log names the cause.
+    /// For getting a connection to PostgreSQL while the pool returns none. Shorter than `monitor_handler`, so that the log names
+    /// the cause.
     pub checkout: Duration,
-    /// How long no further connection is tried when the database has none left for us, and others of ours are open.
+    /// Pause before trying another connection after PostgreSQL refused one because it had too many, if others are open.
     pub crowded_pause: Duration,
-    /// A connection to PostgreSQL that is in use for longer hangs: a new one takes its slot. Longer than `handler`.
+    /// A connection to PostgreSQL that is in use for longer counts as hung, and is replaced. Longer than `handler`.
     pub hung: Duration,
 }
 
 impl Times {
-    /// What holds outside tests.
+    /// The times outside tests.
     pub const DEFAULT: Times = Times {
         request: Duration::from_secs(10),
         write: Duration::from_secs(10),

@@ -65,6 +65,11 @@ fn refused_callbacks_name_reason_and_login(store: Store) {
             &headers,
             "unknown_state",
         ),
+        (
+            "/device/callback?code=x&state=old",
+            &headers,
+            "unknown_state",
+        ),
     ] {
         let page = server.send("GET", query, headers, b"");
         assert_eq!(page.status, 400, "{reason}");
@@ -118,8 +123,9 @@ fn exhausted_rate_limits_are_named() {
         .var("LIMIT_CALLBACKS_PER_MINUTE", "1");
     let server = setup.start();
     let form = VerifyForm::open(&server);
+    let mut started = Vec::new();
     for _ in 0..2 {
-        server.post_json("/device/code", &json!({}));
+        started.push(server.post_json("/device/code", &json!({})));
         form.confirm(&server, "WDJB-MJHT");
         let state = "0".repeat(64);
         let target = format!("/device/callback?code=x&state={state}");
@@ -132,6 +138,11 @@ fn exhausted_rate_limits_are_named() {
     ] {
         expect_line(&server, &["warn request", "status=429", reason]);
     }
+    // A client that has no login yet finds the request's id in a header.
+    assert_eq!(started[0].header("x-request-id"), None);
+    let id = started[1].header("x-request-id").expect("the header");
+    let request_id = format!("request_id={id}");
+    expect_line(&server, &[&request_id, "reason=too_many_logins"]);
 }
 
 #[test]
@@ -142,7 +153,7 @@ fn misconfiguration_is_logged_as_an_error_with_a_remedy() {
     let mut redirect = Response::json(301, &json!({}));
     redirect.headers.push((
         "Location".to_owned(),
-        "https://www.example.com/api/oauth/token?code=x".to_owned(),
+        "https://ada:hunter2@www.example.com/api/oauth/token?code=x".to_owned(),
     ));
     for (answer, words) in [
         (not_found, "answered 404"),

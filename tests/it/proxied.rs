@@ -1,11 +1,13 @@
 //! HTTP as proxies and old clients send it: bodies of unknown length, which reach the proxy over HTTP/2 and the server in
 //! chunks, and persistent HTTP/1.0 connections.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
 use crate::support::proxies::Proxy;
-use crate::support::{Login, Store, TestServer, run};
+use crate::support::sockets::connect_from;
+use crate::support::{Login, Store, TestServer, eventually, http, run};
 
 /// Polls with curl over HTTP/2. The body comes from a pipe, so its length is unknown until its end.
 fn poll_over_http_2(proxy: &Proxy, body: &str) -> String {
@@ -60,4 +62,43 @@ fn ab_reuses_its_connections() {
     };
     assert_eq!(number("Failed requests:"), 0, "{report}");
     assert_eq!(number("Keep-Alive requests:"), 500, "{report}");
+}
+
+const METADATA: &str = "/.well-known/oauth-authorization-server/cli-auth";
+
+#[test]
+fn examples_of_the_handbook_work_under_a_path() {
+    let setup = TestServer::setup(Store::Embedded);
+    let server = setup
+        .var("SERVER_URL", "https://example.com/cli-auth")
+        .var("TRUSTED_PROXIES", "127.0.0.1")
+        .start();
+    let client = Ipv4Addr::new(127, 0, 0, 9).into();
+    for (name, proxy) in Proxy::handbook(server.address.port()) {
+        // haproxy sends nobody to an instance that it has not checked yet.
+        eventually(name, || proxy.get("/cli-auth/health").status == 200);
+        let home = proxy.get("/cli-auth/");
+        assert_eq!(
+            home.header("location"),
+            Some("/cli-auth/device/verify"),
+            "{name}"
+        );
+        let metadata = proxy.get(METADATA);
+        assert_eq!(
+            metadata.json()["issuer"],
+            "https://example.com/cli-auth",
+            "{name}"
+        );
+        // What a client says of itself does not count.
+        for target in ["/cli-auth/nothing", METADATA] {
+            let mut socket = connect_from(client, proxy.address).expect("the proxy listens");
+            let headers = [("X-Forwarded-For", "203.0.113.9")];
+            let request = http::request("GET", target, &headers, b"");
+            socket.write_all(&request).expect("the proxy reads it");
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).expect("it answers");
+        }
+    }
+    let log = server.log();
+    assert_eq!(log.matches("client=127.0.0.9").count(), 6, "{log}");
 }

@@ -235,7 +235,7 @@ impl Reader {
                 self.problem(name, format!("names {path}, which cannot be read: {error}"));
             }
         }
-        if let Err(error) = tls::Pair::read(&files) {
+        if let Err(error) = tls::ChainAndKey::read(&files) {
             // The error begins with the variable's name.
             let name = TLS[usize::from(error.starts_with(TLS[1]))];
             self.problem(name, error.trim_start_matches(name).trim_start());

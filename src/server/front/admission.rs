@@ -1,5 +1,5 @@
-//! Which connections are open: so many in all, so many from one address. When there is no room, one that waits for a request
-//! is closed (eviction): of the network that holds most, the one that has waited longest.
+//! Limits the open connections, in all and from one address. At a limit, a connection without a whole request is closed to
+//! make room (eviction): in the network with the most connections, the one that has waited longest.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -21,13 +21,13 @@ pub(super) struct Admission {
     start: Instant,
 }
 
-/// Numbers of connections, for the metrics.
+/// Counts of connections, for the metrics.
 pub(crate) struct ConnectionCounts {
     pub(crate) open: u64,
     pub(crate) max: u64,
-    /// For which there was no room.
+    /// Closed at once, since no other could be evicted.
     pub(crate) refused: u64,
-    /// Which made room for others.
+    /// Closed to make room for others.
     pub(crate) evicted: u64,
 }
 
@@ -46,20 +46,20 @@ struct Connection {
     phase: Arc<Phase>,
 }
 
-/// What a connection does: the microseconds since the start at which it began to wait for a whole request (idle, in a TLS
-/// handshake, sending bit by bit, or not taking its answer), or one of the two below.
+/// What a connection does. [`ANSWERING`], [`EVICTED`], or else waiting: for a whole request, a TLS handshake or the client to
+/// read its answer. The number is the microseconds from the start to the beginning of the wait.
 struct Phase(AtomicU64);
 
-/// How long a newcomer waits until the connection that made room has ended: its descriptor and its thread are needed.
+/// How long a new connection waits for the evicted one to end, whose descriptor and thread it needs.
 const EVICTED_END_TIMEOUT: Duration = Duration::from_millis(100);
-/// See [`Admission::evict_any`].
+/// [`Admission::evict_any`] spares connections that have waited for less.
 const EVICTION_GRACE_US: u64 = 200_000;
 /// A request is being answered.
 const ANSWERING: u64 = u64::MAX;
 /// The connection was closed to make room.
 const EVICTED: u64 = u64::MAX - 1;
 
-/// A connection that was admitted, until it is dropped.
+/// An admitted connection. It counts until this is dropped.
 pub(super) struct Admitted {
     admission: Arc<Admission>,
     id: u64,
@@ -77,8 +77,8 @@ impl Admission {
         })
     }
 
-    /// Admits a connection from `peer`, if there is room or another one makes room. A trusted proxy has no limit of its own:
-    /// all its clients come from there.
+    /// Admits a connection from `peer`, after an eviction if need be. The limit for one address does not hold for a trusted
+    /// proxy, since its connections are of many clients.
     pub(super) fn admit(
         self: &Arc<Admission>,
         socket: &Arc<TcpStream>,
@@ -88,13 +88,15 @@ impl Admission {
         let same_address = |other: &Connection| network(other.peer) == network(peer);
         let mut connections = self.connections();
         if self.max_per_address != 0 && !is_proxy {
-            let here = connections.kept().filter(|other| same_address(other));
+            let here = connections
+                .not_evicted()
+                .filter(|other| same_address(other));
             if here.count() >= self.max_per_address as usize {
                 connections.evict(same_address)?;
             }
         }
         let is_full = |connections: &mut Connections| connections.by_id.len() >= self.max as usize;
-        if connections.kept().count() >= self.max as usize {
+        if connections.not_evicted().count() >= self.max as usize {
             connections.evict(|_| true)?;
         }
         let waited = self
@@ -118,21 +120,20 @@ impl Admission {
         })
     }
 
-    /// Closes one connection that waits, where there is one: the system has no descriptor or thread for another. One that has
-    /// just come may have its request on the way.
+    /// Closes one waiting connection, if there is one. The newest are spared, since their requests may be on the way.
     pub(super) fn evict_any(&self) {
         let before = self.now_us().saturating_sub(EVICTION_GRACE_US);
         let waits = |connection: &Connection| connection.phase.0.load(Ordering::Acquire) < before;
         let _ = self.connections().evict(waits);
     }
 
-    /// Closes all connections that wait.
+    /// Closes all waiting connections.
     pub(super) fn evict_all(&self) {
         let mut connections = self.connections();
         while connections.evict(|_| true).is_some() {}
     }
 
-    /// A connection was closed because there was no room.
+    /// Counts a connection that was refused.
     pub(super) fn count_refused(&self) {
         self.connections().refused += 1;
     }
@@ -147,7 +148,7 @@ impl Admission {
         }
     }
 
-    /// Is no connection open?
+    /// Whether no connection is open.
     pub(super) fn is_empty(&self) -> bool {
         self.connections().by_id.is_empty()
     }
@@ -164,17 +165,17 @@ impl Admission {
 }
 
 impl Connections {
-    /// Those that were not closed to make room.
-    fn kept(&self) -> impl Iterator<Item = &Connection> {
+    /// The connections that were not evicted.
+    fn not_evicted(&self) -> impl Iterator<Item = &Connection> {
         let is_kept = |connection: &&Connection| !connection.phase.is(EVICTED);
         self.by_id.values().filter(is_kept)
     }
 
-    /// Closes, of those that wait and `may_go`, one of the network that holds most: the one that has waited longest. A trusted
-    /// proxy's connections are of many clients, so each counts as a network of its own.
+    /// Closes one waiting connection that `may_go`, as the first lines of this file say. Each connection of a trusted proxy
+    /// counts as a network of its own, since they are of many clients. `None`: there is none to close.
     fn evict(&mut self, may_go: impl Fn(&Connection) -> bool) -> Option<()> {
         let mut held: HashMap<IpAddr, u32> = HashMap::new();
-        for connection in self.kept().filter(|connection| !connection.is_proxy) {
+        for connection in self.not_evicted().filter(|connection| !connection.is_proxy) {
             *held.entry(wide_network(connection.peer)).or_default() += 1;
         }
         loop {
@@ -187,8 +188,8 @@ impl Connections {
             });
             let (_, Reverse(since), id) = waiting.max()?;
             let connection = self.by_id.get(&id)?;
-            // Unless its request has come just now.
-            if connection.phase.change(since, EVICTED) {
+            // Fails if its request has just arrived.
+            if connection.phase.try_change(since, EVICTED) {
                 self.evicted += 1;
                 // Its thread reads the end of the connection, and ends.
                 let _ = connection.socket.shutdown(Shutdown::Both);
@@ -203,7 +204,7 @@ impl Phase {
         self.0.load(Ordering::Acquire) == phase
     }
 
-    fn change(&self, from: u64, to: u64) -> bool {
+    fn try_change(&self, from: u64, to: u64) -> bool {
         self.0
             .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
@@ -211,13 +212,13 @@ impl Phase {
 }
 
 impl Admitted {
-    /// A whole request has come. False: the connection was closed before, to make room.
+    /// A whole request has arrived. False: the connection was evicted before.
     pub(super) fn begin_request(&self) -> bool {
         let since = self.phase.0.load(Ordering::Acquire);
-        since != EVICTED && self.phase.change(since, ANSWERING)
+        since != EVICTED && self.phase.try_change(since, ANSWERING)
     }
 
-    /// The request is answered: the connection waits until its answer is taken, and then for the next request.
+    /// The answer is ready: the connection waits for the client to read it, and then for the next request.
     pub(super) fn wait_again(&self) {
         self.phase
             .0
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn address_makes_room_for_itself() {
+    fn address_at_its_limit_evicts_its_own_connections() {
         let admission = Admission::new(10, 2);
         let sockets: Vec<_> = (0..4).map(|_| socket()).collect();
         let admit = |n: usize, address: &str| admission.admit(&sockets[n].0, ip(address), false);
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn largest_network_makes_room_for_others() {
+    fn eviction_takes_from_the_largest_network() {
         let admission = Admission::new(5, 0);
         let sockets: Vec<_> = (0..6).map(|_| socket()).collect();
         let admit = |n: usize, address: &str| admission.admit(&sockets[n].0, ip(address), false);
@@ -291,7 +292,7 @@ mod tests {
 
     /// Threads that end late would otherwise hold more descriptors than there are.
     #[test]
-    fn newcomer_waits_until_the_evicted_connection_has_ended() {
+    fn admission_waits_until_the_evicted_connection_has_ended() {
         let admission = Admission::new(1, 0);
         let sockets = [socket(), socket()];
         let admit = |n: usize| admission.admit(&sockets[n].0, ip("192.0.2.1"), false);
@@ -308,9 +309,9 @@ mod tests {
         });
     }
 
-    /// Its port is open to the world as well: strangers from many networks do not push the proxy's clients out.
+    /// Clients that connect from many networks must not evict the proxy's connections.
     #[test]
-    fn proxy_does_not_count_as_one_network() {
+    fn proxy_connections_do_not_count_as_one_network() {
         let admission = Admission::new(4, 0);
         let sockets: Vec<_> = (0..6).map(|_| socket()).collect();
         let proxy: Vec<_> = (0..2)
@@ -320,17 +321,17 @@ mod tests {
                     .unwrap()
             })
             .collect();
-        let stranger = |n: usize| {
+        let direct = |n: usize| {
             let address = format!("192.0.2.{n}");
             admission.admit(&sockets[n].0, ip(&address), false).unwrap()
         };
-        let _strangers = [stranger(2), stranger(3), stranger(4), stranger(5)];
+        let _direct = [direct(2), direct(3), direct(4), direct(5)];
         assert!(proxy.iter().all(Admitted::begin_request));
         assert!(is_closed(&sockets[2].1) && is_closed(&sockets[3].1));
     }
 
     #[test]
-    fn proxy_brings_many() {
+    fn proxy_exceeds_the_limit_for_one_address() {
         let admission = Admission::new(10, 1);
         let admitted: Vec<_> = (0..10)
             .map(|_| admission.admit(&socket().0, ip("127.0.0.1"), true).unwrap())

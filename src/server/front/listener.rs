@@ -6,11 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener
 use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr};
 use rustix::net::{AddressFamily, SocketType, bind, listen as start_listening, socket};
 
-/// Connections that wait to be accepted, as the standard library has it.
+/// Most connections that wait to be accepted: the standard library's value.
 const BACKLOG: i32 = 128;
 
-/// Listens on `host`; on all IPv4 addresses where "all addresses" was meant and the machine has no IPv6. The error is for
-/// the operator.
+/// Listens on `host` and `port`. If `host` is `::` and the machine has no IPv6, listens on 0.0.0.0. The error is for the
+/// operator.
 pub(crate) fn listen(host: IpAddr, port: u16) -> Result<TcpListener, String> {
     let everywhere = host.is_unspecified() && host.is_ipv6();
     let listener = match everywhere {
@@ -24,8 +24,8 @@ pub(crate) fn listen(host: IpAddr, port: u16) -> Result<TcpListener, String> {
         let address = SocketAddr::new(host, port);
         let hint = match error.kind() {
             ErrorKind::PermissionDenied if port < 1024 => {
-                "ports below 1024 are for root and for who has CAP_NET_BIND_SERVICE \
-                 (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE), or set PORT to a higher one"
+                "ports below 1024 need root or CAP_NET_BIND_SERVICE \
+                 (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE); or set PORT to a higher one"
             }
             _ => "HOST and PORT say where to listen",
         };
@@ -33,7 +33,7 @@ pub(crate) fn listen(host: IpAddr, port: u16) -> Result<TcpListener, String> {
     })
 }
 
-/// Listens on all addresses, those of IPv4 too, whatever the system's default is (`net.ipv6.bindv6only`).
+/// Listens on all IPv6 and IPv4 addresses, whatever the system's default is (`net.ipv6.bindv6only`).
 fn listen_everywhere(port: u16) -> io::Result<TcpListener> {
     let socket = socket(AddressFamily::INET6, SocketType::STREAM, None)?;
     set_socket_reuseaddr(&socket, true)?;

@@ -1,19 +1,21 @@
-//! The public socket. It admits a bounded number of connections, reads one whole, bounded request after the other from each,
-//! has it answered in the same thread, and writes the answer.
+//! The public socket: admits a bounded number of connections, each with a thread of its own, which reads bounded requests one
+//! after the other, calls the handler, and writes the answer.
 //!
-//! It alone knows the client's socket, so it also sees to it that a token counts as delivered only when its client has it.
+//! Only this layer sees the client's socket, so it also decides whether a client has received its token.
 //!
-//! tiny_http prints the answers (writer.rs), but its `Server` does not run. Measured on tiny_http 0.12: one endless header line
-//! made it grow by 427 MB in 4 s, a client that dribbles holds a thread for ever, and its accept loop ends for good on any
-//! error of accept and panics when it gets no thread (behind a front of ours, 11 of 12 requests then got 503 until a
-//! restart). There is no other way in, so requests are read here (request_reader.rs, with httparse).
+//! tiny_http formats the answers (writer.rs), but its `Server` is not used. Measured on tiny_http 0.12: one endless header line
+//! made it grow by 427 MB in 4 s; a slow client holds a thread for ever; its accept loop ends on any error of `accept`, and
+//! panics when it cannot start a thread (with a proxy of ours before it, 11 of 12 requests then got 503 until a restart).
+//! tiny_http parses requests in its `Server` only, so request_reader.rs does it here, with httparse.
 
 mod admission;
+mod head;
 pub(crate) mod one_request;
 mod stream;
 mod watchdog;
 mod writer;
 
+pub(crate) mod certificate;
 pub(crate) mod listener;
 pub(crate) mod process_limits;
 pub(crate) mod request_reader;
@@ -28,53 +30,54 @@ use std::time::{Duration, Instant};
 
 use crate::server::client_address::TrustedProxies;
 use crate::server::front::admission::{Admission, Admitted, ConnectionCounts};
-use crate::server::front::request_reader::{End, Framing, Rejection, RequestReader};
+use crate::server::front::certificate::Certificate;
+use crate::server::front::head::{Framing, Rejection};
+use crate::server::front::request_reader::{ReadError, RequestReader};
 use crate::server::front::stream::Stream;
-use crate::server::front::tls::Certificate;
 use crate::server::front::watchdog::{OpenRequest, Watchdog};
 use crate::server::http::{App, Reply, Request, RequestId};
 use crate::server::log::Log;
 use crate::server::times::Times;
 use crate::shared::random;
 
-/// What a client with a bad request may still send before its connection is closed.
+/// Most bytes that are read and discarded after a bad request before its connection is closed.
 const UNREAD_BYTES_MAX: usize = 1024 * 1024;
-/// How long to wait when the system has no descriptors, threads or memory for another connection.
+/// How long to wait when the system has no descriptor, thread or memory for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
-/// So often is a thread for a new connection tried for, while connections that wait make room.
+/// How often starting a thread for a new connection is tried; each failure evicts a waiting connection.
 const SPAWN_TRIES_MAX: u32 = 25;
-/// A connection's thread, in which handlers, TLS and the database's client run: 128 levels of JSON fit without optimization,
-/// too. What is not used takes no memory.
+/// Stack of a connection's thread, which runs TLS, handlers and the database client. 128 levels of JSON fit, also in a debug
+/// build. Unused stack takes no memory.
 const STACK_BYTES: usize = 1024 * 1024;
 
-/// What the front is to do.
+/// The settings of a [`Front`].
 pub(crate) struct FrontSettings {
     pub(crate) max_connections: u32,
     pub(crate) max_connections_per_address: u32,
     pub(crate) trusted_proxies: TrustedProxies,
     pub(crate) idle_timeout: Duration,
     pub(crate) times: Times,
-    /// https, with this certificate.
+    /// Serves https with this certificate; `None`: http.
     pub(crate) certificate: Option<Arc<Certificate>>,
 }
 
-/// The front of a running server.
+/// The public socket of a running server.
 pub(crate) struct Front {
     settings: FrontSettings,
     app: Arc<App>,
     admission: Arc<Admission>,
     watchdog: Arc<Watchdog>,
     next_request_id: AtomicU32,
-    /// No more connections are accepted.
+    /// The accept loop is to end.
     closing: AtomicBool,
-    /// The one warning about a proxy that is not trusted was written.
-    warned_of_proxy: AtomicBool,
-    failure_logged: Mutex<Option<Instant>>,
+    /// The warning about an untrusted proxy is logged once.
+    proxy_warning_logged: AtomicBool,
+    failure_logged_at: Mutex<Option<Instant>>,
     log: Arc<Log>,
 }
 
 impl Front {
-    /// A front for `app`, and its watchdog's thread.
+    /// Makes the front for `app`, and starts the watchdog.
     pub(crate) fn start(settings: FrontSettings, app: Arc<App>) -> io::Result<Arc<Front>> {
         let watchdog = Arc::<Watchdog>::default();
         watchdog.start(Arc::clone(&app))?;
@@ -90,13 +93,13 @@ impl Front {
             watchdog,
             next_request_id: AtomicU32::new(u32::from_le_bytes(random::bytes())),
             closing: AtomicBool::new(false),
-            warned_of_proxy: AtomicBool::new(false),
-            failure_logged: Mutex::new(None),
+            proxy_warning_logged: AtomicBool::new(false),
+            failure_logged_at: Mutex::new(None),
             log,
         }))
     }
 
-    /// Accepts connections from `listener` until the front is stopped, those included that have connected by then.
+    /// Accepts connections until the front is stopped; then also those that are in the backlog already.
     pub(crate) fn run(self: &Arc<Front>, listener: &TcpListener) {
         loop {
             let closing = self.closing.load(Ordering::Acquire);
@@ -113,10 +116,10 @@ impl Front {
         }
     }
 
-    /// The system has no descriptor or no thread for another connection: one that waits makes room.
+    /// Evicts a waiting connection, since the system has no descriptor or thread for another one.
     fn make_room(&self, event: &'static str, error: &io::Error) {
         let mut logged = self
-            .failure_logged
+            .failure_logged_at
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if logged.is_none_or(|at| at.elapsed() >= self.settings.times.failure_log_pause) {
@@ -127,8 +130,8 @@ impl Front {
         thread::sleep(ACCEPT_PAUSE);
     }
 
-    /// Says that the server stops, goes on for `delay`, accepts no more, and gives open connections time for their last
-    /// requests. True: all requests are answered.
+    /// Lets `/ready` say that the server stops, waits for `delay`, stops accepting, and gives open connections time for a last
+    /// request. Returns whether all requests were answered.
     pub(crate) fn stop(&self, listening_at: SocketAddr, delay: Duration) -> bool {
         self.app.stop();
         thread::sleep(delay);
@@ -141,12 +144,12 @@ impl Front {
         self.wait_for_connections(stopped_at + self.settings.times.stop)
     }
 
-    /// How many connections there are.
+    /// Counts of connections, for the metrics.
     pub(crate) fn connections(&self) -> ConnectionCounts {
         self.admission.counts()
     }
 
-    /// Waits until no connection is open, at most until `deadline`. True: none is.
+    /// Waits until no connection is open, at most until `deadline`. Returns whether none is.
     fn wait_for_connections(&self, deadline: Instant) -> bool {
         while !self.admission.is_empty() {
             if Instant::now() >= deadline {
@@ -159,13 +162,16 @@ impl Front {
 
     /// Serves a new connection in a thread of its own, if there is room.
     fn admit(self: &Arc<Front>, socket: TcpStream, peer: IpAddr) {
-        // What the listener was told meanwhile, its sockets inherit on some systems.
+        // On some systems an accepted socket inherits non-blocking mode from its listener.
         if socket.set_nonblocking(false).is_err() {
             return;
         }
-        let (socket, is_proxy) = (Arc::new(socket), self.settings.trusted_proxies.trusts(peer));
+        let (socket, is_proxy) = (
+            Arc::new(socket),
+            self.settings.trusted_proxies.is_trusted(peer),
+        );
         let Some(admitted) = self.admission.admit(&socket, peer, is_proxy) else {
-            // Closed at once: who opens too many is owed no answer.
+            // Dropping the socket closes it without an answer.
             self.admission.count_refused();
             return;
         };
@@ -184,7 +190,7 @@ impl Front {
         }
     }
 
-    /// One client's connection, from its first request to its end.
+    /// Serves a connection until it ends.
     fn serve(&self, socket: Arc<TcpStream>, peer: IpAddr, admitted: &Admitted) {
         let certificate = self.settings.certificate.as_ref();
         let tls = certificate.map(|certificate| certificate.server_config());
@@ -201,7 +207,7 @@ impl Front {
         }
     }
 
-    /// Reads one request and answers it. `None`: the connection is over.
+    /// Reads one request and answers it. `None`: the connection has ended.
     fn serve_request(
         &self,
         mut stream: Stream,
@@ -210,9 +216,9 @@ impl Front {
     ) -> Option<Stream> {
         let (mut request, framing) = match reader.next(&mut stream) {
             Ok(read) => read,
-            Err(End::Closed) => return None,
-            Err(End::Bad(problem)) => {
-                self.reject(&mut stream, reader.peer(), problem);
+            Err(ReadError::Closed) => return None,
+            Err(ReadError::Rejected(rejection)) => {
+                self.reject(&mut stream, reader.peer(), rejection);
                 return None;
             }
         };
@@ -220,41 +226,42 @@ impl Front {
             return None;
         }
         request.id = RequestId(self.next_request_id.fetch_add(1, Ordering::Relaxed));
-        self.find_client(&mut request);
+        self.set_client_address(&mut request);
         let (routed, started) = (self.app.route(&request), Instant::now());
         let deadline = started + routed.timeout(&self.app);
-        let open = self.watchdog.open(
+        let watched = self.watchdog.watch(
             request.id,
             OpenRequest {
                 stream,
+                client: request.client,
                 deadline,
                 routed,
                 framing,
             },
         );
         let mut reply = self.app.answer_routed(&routed, &request);
-        let token = reply.token.take();
-        let Some(mut stream) = open.close() else {
-            // The watchdog has answered: a token that comes too late is there for the next poll.
-            if let Some(token) = token {
-                self.app.end_delivery(token, false);
+        let delivery = reply.delivery.take();
+        let Some(mut stream) = watched.take_stream() else {
+            // The watchdog has answered. A token that came too late is kept for the next poll.
+            if let Some(delivery) = delivery {
+                self.app.end_delivery(&delivery, false);
             }
             return None;
         };
         self.app.log_answer(&request, &routed, &reply, started);
-        let keep_alive = framing.keep_alive && token.is_none() && !self.app.is_stopping();
-        if token.is_none() {
-            // A client that does not take its answer may have to make room.
+        let keep_alive = framing.keep_alive && delivery.is_none() && !self.app.is_stopping();
+        if delivery.is_none() {
+            // From here on a slow reader may be evicted.
             admitted.wait_again();
         }
-        let written = self.write(&mut stream, reply, framing, keep_alive, token.is_some());
-        if let Some(token) = token {
-            self.app.end_delivery(token, written.is_ok());
+        let written = self.write(&mut stream, reply, framing, keep_alive, delivery.is_some());
+        if let Some(delivery) = delivery {
+            self.app.end_delivery(&delivery, written.is_ok());
         }
         written.is_ok_and(|()| keep_alive).then_some(stream)
     }
 
-    /// Writes an answer. One that only one client gets (`delivers`) is an error unless this client has it.
+    /// Writes an answer. If it `delivers` a token, a client that seems not to have received it is an error.
     fn write(
         &self,
         stream: &mut Stream,
@@ -267,13 +274,13 @@ impl Front {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         stream.send(&writer::print(reply, framing, keep_alive)?)?;
-        if delivers && stream.breaks_within(self.settings.times.delivery) {
+        if delivers && stream.is_reset_within(self.settings.times.delivery) {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         Ok(())
     }
 
-    /// Answers what cannot be read as a request, and closes.
+    /// Answers a request that could not be read, and closes.
     fn reject(&self, stream: &mut Stream, client: IpAddr, (status, error): Rejection) {
         let fields = [
             ("status", &*status.to_string()),
@@ -289,13 +296,14 @@ impl Front {
         }
     }
 
-    /// Finds out who asks. A peer that sends `X-Forwarded-For` and is not trusted is probably a proxy that nobody has set.
-    fn find_client(&self, request: &mut Request) {
+    /// Replaces a trusted proxy's address by its client's. An untrusted peer that sends `X-Forwarded-For` is probably a proxy
+    /// that is missing in TRUSTED_PROXIES.
+    fn set_client_address(&self, request: &mut Request) {
         let peer = request.client;
         let proxies = &self.settings.trusted_proxies;
         let client = proxies.client(peer, request.headers("x-forwarded-for"));
-        let ignored = request.header("x-forwarded-for").is_some() && !proxies.trusts(peer);
-        if ignored && !self.warned_of_proxy.swap(true, Ordering::Relaxed) {
+        let ignored = request.header("x-forwarded-for").is_some() && !proxies.is_trusted(peer);
+        if ignored && !self.proxy_warning_logged.swap(true, Ordering::Relaxed) {
             let hint = "if this is your proxy, set TRUSTED_PROXIES: until then all its clients count as one";
             let fields = [("peer", &*peer.to_string()), ("hint", hint)];
             self.log.warn("forwarded_for_ignored", &fields);
@@ -304,7 +312,7 @@ impl Front {
     }
 }
 
-/// Where a listener on all addresses can be reached from here.
+/// The address at which this process can connect to its own listener.
 fn reachable(listening_at: SocketAddr) -> SocketAddr {
     let ip: IpAddr = match listening_at.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -1,16 +1,17 @@
-//! Serves one request on a connection and closes it, beside the public socket: without admission, watchdog and TLS.
+//! Serves one request on a connection of the metrics listener, and closes it. No admission, no watchdog, no TLS.
 
 use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::server::front::request_reader::{End, Framing, RequestReader};
+use crate::server::front::head::Framing;
+use crate::server::front::request_reader::{ReadError, RequestReader};
 use crate::server::front::stream::Stream;
 use crate::server::front::{UNREAD_BYTES_MAX, writer};
 use crate::server::http::{Reply, Request};
 use crate::server::times::Times;
 
-/// Reads a request, within the public socket's limits on size, and answers it. Each step may take `timeout`.
+/// Reads a request, within the size limits of the public socket, and answers it. `timeout` limits each step.
 pub(crate) fn serve(
     socket: TcpStream,
     peer: IpAddr,
@@ -28,13 +29,13 @@ pub(crate) fn serve(
         Ok((request, framing)) => {
             send(&mut stream, answer(&request), framing);
         }
-        Err(End::Bad((status, error))) => {
+        Err(ReadError::Rejected((status, error))) => {
             let reply = Reply::plain_error(status, error);
             if send(&mut stream, reply, Framing::CLOSE) {
                 stream.close_gently(UNREAD_BYTES_MAX, timeout);
             }
         }
-        Err(End::Closed) => {}
+        Err(ReadError::Closed) => {}
     }
 }
 

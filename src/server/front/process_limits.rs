@@ -1,5 +1,4 @@
-//! How many connections this process can afford: each costs file descriptors and a thread, and the operating system gives out
-//! only so many of both.
+//! How many connections fit into the operating system's limits for this process: each needs file descriptors and a thread.
 
 use std::fs;
 
@@ -9,21 +8,21 @@ use crate::server::log::Log;
 
 /// Descriptors for one client: its socket, and one to Postiz or a file.
 const DESCRIPTORS_PER_CLIENT: u64 = 2;
-/// Descriptors for one connection to PostgreSQL: its socket, and what its client library waits with.
+/// Descriptors for one connection to PostgreSQL: its socket, and those of its client library's event loop.
 const DESCRIPTORS_PER_DATABASE_CONNECTION: u64 = 4;
-/// For all else: the listener, the log, the store's file, looking up names.
+/// Descriptors for the rest: the listener, the log, the store's file, name resolution.
 const DESCRIPTORS_FOR_THE_SERVER: u64 = 24;
-/// Threads beside those of the connections: main, signals, accepting, watchdog, janitor, and those of looking up names.
+/// Threads beside those of connections: main, signals, accepting, watchdog, janitor, name resolution.
 const THREADS_FOR_THE_SERVER: u64 = 16;
 
-/// For how many of `wanted` connections descriptors and threads suffice, beside so many connections to a database: with
-/// more, and none left, nobody would be served. The error says that not even one can be served.
+/// How many of `wanted` client connections fit, beside `database_connections`. Logs a warning if fewer do. An error if not even
+/// one does.
 pub(crate) fn affordable_connections(
     wanted: u32,
     database_connections: usize,
     log: &Log,
 ) -> Result<u32, String> {
-    // Twice, since those that hang are replaced.
+    // Twice: a connection that hangs is kept beside its replacement.
     let for_database = 2 * DESCRIPTORS_PER_DATABASE_CONNECTION * database_connections as u64;
     let descriptors = sufficient_descriptors(database_connections)?.map(|limit| {
         let spare = limit.saturating_sub(DESCRIPTORS_FOR_THE_SERVER + for_database);
@@ -63,8 +62,8 @@ pub(crate) fn affordable_connections(
     Ok(affordable)
 }
 
-/// Raises the soft limit on descriptors to the hard one, and returns it. `None`: there is none. The error says how many are
-/// needed for one client.
+/// Raises the soft limit on descriptors to the hard one, and returns it; `None`: unlimited. An error if it is too low for one
+/// client.
 pub(crate) fn sufficient_descriptors(database_connections: usize) -> Result<Option<u64>, String> {
     let limit = raised_descriptor_limit();
     let for_database = DESCRIPTORS_PER_DATABASE_CONNECTION * database_connections as u64;
@@ -86,21 +85,21 @@ pub(crate) fn sufficient_descriptors(database_connections: usize) -> Result<Opti
     }
 }
 
-/// The limit as high as it goes without asking anybody; `None`: there is none.
+/// Raises the soft limit to the hard one, and returns what holds; `None`: unlimited.
 fn raised_descriptor_limit() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: maximum,
         maximum,
     };
-    // Some systems have no hard limit and yet refuse so high a soft one: then it stays as it was.
+    // macOS has no hard limit, but refuses an unlimited soft one.
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => maximum,
         Err(_) => current,
     }
 }
 
-/// How many threads this process may have: by its user's limit, which root has not, and by its control group's.
+/// How many threads this process may have: the lower of its user's limit (none for root) and its control groups'.
 fn thread_limit() -> Option<u64> {
     let of_user = getrlimit(Resource::Nproc)
         .current
@@ -113,8 +112,8 @@ fn thread_limit() -> Option<u64> {
     of_groups.chain(of_user).min()
 }
 
-/// The files that may hold a limit for the control groups in the text of `/proc/self/cgroup`, with version 2 or 1, in a
-/// container (whose own group is at the root) or not.
+/// The `pids.max` files of the control groups that `/proc/self/cgroup` lists, of version 2 and 1. In a container the file is at
+/// the root, whatever the list says.
 fn pids_max_files(own_groups: &str) -> impl Iterator<Item = String> {
     own_groups.lines().flat_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);
@@ -137,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_of_control_groups_are_looked_for_in_both_versions() {
+    fn pids_max_files_cover_both_cgroup_versions() {
         let files = |text| pids_max_files(text).collect::<Vec<_>>();
         assert_eq!(
             files("0::/system.slice/auth.service\n"),

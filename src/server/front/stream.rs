@@ -1,4 +1,4 @@
-//! A client's connection, in clear or in TLS, on which every wait ends at a deadline.
+//! A client's connection, http or https. Every read and write ends at a deadline.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -7,31 +7,31 @@ use std::time::{Duration, Instant};
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::server::front::request_reader::Client;
+use crate::server::front::request_reader::DeadlineStream;
 use crate::server::times::Times;
 
-/// How much a client may send ahead while the end of its connection is waited for.
+/// Most bytes that are discarded while waiting for a client to close.
 const AHEAD_BYTES_MAX: u64 = 64 * 1024;
 
 /// The connection.
 pub(super) enum Stream {
     /// http.
-    Plain(Deadlined),
+    Plain(DeadlineSocket),
     /// https.
-    Tls(Box<StreamOwned<ServerConnection, Deadlined>>),
+    Tls(Box<StreamOwned<ServerConnection, DeadlineSocket>>),
 }
 
 impl Stream {
-    /// Takes a client's socket; with `tls`, makes the handshake, in no more time than a request may take.
+    /// Wraps a client's socket. With `tls`, makes the handshake, within the timeout of a request.
     pub(super) fn new(
         socket: Arc<TcpStream>,
         tls: Option<Arc<ServerConfig>>,
         times: &Times,
     ) -> io::Result<Stream> {
-        // Answers are written whole: waiting for more to send would only add delay.
+        // Answers are written whole, so Nagle's algorithm would only delay them.
         socket.set_nodelay(true)?;
-        let mut socket = Deadlined {
-            socket,
+        let mut socket = DeadlineSocket {
+            tcp: socket,
             deadline: Instant::now() + times.request,
             answer_timeout: times.write,
             read_timeout: None,
@@ -51,59 +51,58 @@ impl Stream {
 
     /// Sends one whole answer.
     pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let deadline = Instant::now() + self.deadlined().answer_timeout;
+        let deadline = Instant::now() + self.socket().answer_timeout;
         self.set_deadline(deadline);
         self.write_all(bytes)?;
         self.flush()
     }
 
-    /// Sends as much of an answer as the client's side of the connection takes at once, and closes.
-    pub(super) fn send_without_waiting(mut self, bytes: &[u8]) {
-        // A client that takes no more misses the rest.
-        if self.deadlined().socket.set_nonblocking(true).is_ok() {
+    /// Sends as much of an answer as the socket's buffer takes, and closes.
+    pub(super) fn send_without_blocking(mut self, bytes: &[u8]) {
+        // If the buffer is full, the client does not get the rest.
+        if self.socket().tcp.set_nonblocking(true).is_ok() {
             let _ = self.send(bytes);
         }
-        self.say_goodbye();
-        let _ = self.deadlined().socket.shutdown(Shutdown::Both);
+        self.send_close_notify_now();
+        let _ = self.socket().tcp.shutdown(Shutdown::Both);
     }
 
-    /// Has the client closed its side, or is it gone altogether? Looks, and waits for nothing. What the client may have
-    /// sent ahead says that it is there.
+    /// Whether the client has closed or reset the connection, as far as this side knows by now. Unread bytes before the end
+    /// hide it.
     pub(super) fn is_client_gone(&mut self) -> bool {
         if let Stream::Tls(tls) = self {
-            // The end of TLS is a message in the stream: take in what is there.
-            let socket = &mut tls.sock.socket;
-            let taken_in = without_waiting(socket, |socket| {
+            // The end of TLS is a message in the stream, so what has arrived must be decrypted.
+            let socket = &mut tls.sock.tcp;
+            let is_gone = nonblocking(socket, |socket| {
                 let read = tls.conn.read_tls(&mut &*socket)?;
                 let state = tls.conn.process_new_packets().map_err(io::Error::other)?;
                 Ok(read == 0 || state.peer_has_closed())
             });
-            return taken_in.unwrap_or(true);
+            return is_gone.unwrap_or(true);
         }
-        let socket = &self.deadlined().socket;
-        without_waiting(socket, |socket| Ok(socket.peek(&mut [0])? == 0)).unwrap_or(true)
+        let socket = &self.socket().tcp;
+        nonblocking(socket, |socket| Ok(socket.peek(&mut [0])? == 0)).unwrap_or(true)
     }
 
-    /// Waits for the client to close the connection, which it does after an answer that ends it. True: it broke the connection
-    /// instead, as a client's system does that went away with bytes unread or still to come. A client that keeps it open
-    /// for all of `time` has its answer.
-    pub(super) fn breaks_within(&mut self, time: Duration) -> bool {
+    /// Waits up to `time` for the client to close the connection, as it does after a last answer. True: it was reset instead,
+    /// since the client ended before it had read all. A client that neither closes nor resets counts as having the answer.
+    pub(super) fn is_reset_within(&mut self, time: Duration) -> bool {
         self.set_deadline(Instant::now() + time);
-        // What it may have sent ahead is not answered any more; in TLS its goodbye comes first.
-        let ended = io::copy(&mut self.deadlined().take(AHEAD_BYTES_MAX), &mut io::sink());
+        // Pipelined requests are discarded, and so is TLS's close_notify.
+        let ended = io::copy(&mut self.socket().take(AHEAD_BYTES_MAX), &mut io::sink());
         ended.is_err_and(|error| error.kind() != ErrorKind::TimedOut)
     }
 
-    /// Says that no more will come, and takes what the client is still sending, so that it gets to read the answer:
-    /// closing with bytes unread would reset the connection (RFC 9112 §9.6).
+    /// Closes the write side, and discards what the client is still sending. Closing with unread bytes would reset the
+    /// connection, and the client might not read its answer (RFC 9112 §9.6).
     pub(super) fn close_gently(&mut self, bytes_max: usize, time_max: Duration) {
         self.set_deadline(Instant::now() + time_max);
-        self.say_goodbye();
-        let socket = self.deadlined();
+        self.send_close_notify_now();
+        let socket = self.socket();
         let mut left = bytes_max;
         let mut discarded = [0; 4096];
-        // Whatever fails here, the connection is closed right after.
-        if socket.socket.shutdown(Shutdown::Write).is_err() {
+        // The caller closes the connection next, whatever fails here.
+        if socket.tcp.shutdown(Shutdown::Write).is_err() {
             return;
         }
         while let Ok(read) = socket.read(&mut discarded) {
@@ -114,18 +113,18 @@ impl Stream {
         }
     }
 
-    /// TLS wants its end told apart from a connection that was cut (RFC 8446 §6.1). Waits for nothing.
-    fn say_goodbye(&mut self) {
+    /// Sends TLS's close_notify, by which clients know that the data is complete (RFC 8446 §6.1). Does not block.
+    fn send_close_notify_now(&mut self) {
         if let Stream::Tls(tls) = self {
             tls.conn.send_close_notify();
-            // A client that takes no more bytes misses nothing.
-            let _ = without_waiting(&tls.sock.socket, |socket| {
+            // If the socket's buffer is full, there is none.
+            let _ = nonblocking(&tls.sock.tcp, |socket| {
                 tls.conn.write_tls(&mut &*socket).map(|_| true)
             });
         }
     }
 
-    fn deadlined(&mut self) -> &mut Deadlined {
+    fn socket(&mut self) -> &mut DeadlineSocket {
         match self {
             Stream::Plain(socket) => socket,
             Stream::Tls(tls) => &mut tls.sock,
@@ -135,13 +134,13 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.say_goodbye();
+        self.send_close_notify_now();
     }
 }
 
-impl Client for Stream {
+impl DeadlineStream for Stream {
     fn set_deadline(&mut self, deadline: Instant) {
-        self.deadlined().deadline = deadline;
+        self.socket().deadline = deadline;
     }
 }
 
@@ -170,52 +169,52 @@ impl Write for Stream {
     }
 }
 
-/// Runs `look` on a socket that answers at once. `WouldBlock` means that nothing has happened: false.
-fn without_waiting(
+/// Runs `operation` while the socket is non-blocking; false if it would block.
+fn nonblocking(
     socket: &TcpStream,
-    look: impl FnOnce(&TcpStream) -> io::Result<bool>,
+    operation: impl FnOnce(&TcpStream) -> io::Result<bool>,
 ) -> io::Result<bool> {
     socket.set_nonblocking(true)?;
-    let looked = look(socket);
+    let result = operation(socket);
     socket.set_nonblocking(false)?;
-    match looked {
+    match result {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
         other => other,
     }
 }
 
-/// A socket whose every read and write waits no longer than until the deadline.
-pub(super) struct Deadlined {
-    /// Shared with the list of open connections, which may shut it down to make room.
-    socket: Arc<TcpStream>,
+/// A socket whose reads and writes end at a deadline.
+pub(super) struct DeadlineSocket {
+    /// Shared with [`Admission`](super::admission::Admission), which may shut it down.
+    tcp: Arc<TcpStream>,
     deadline: Instant,
-    /// For the client to take one answer.
+    /// For writing one answer.
     answer_timeout: Duration,
-    /// What the socket was told last, since telling it is a system call.
+    /// The timeouts that are set on the socket, since setting them is a system call.
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
 }
 
-impl Deadlined {
-    /// What is left until the deadline, or an error when nothing is.
+impl DeadlineSocket {
+    /// The time until the deadline; an error if it has passed.
     fn left(&self) -> io::Result<Duration> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             Err(ErrorKind::TimedOut.into())
         } else {
-            Ok(coarse(left))
+            Ok(in_tenths(left))
         }
     }
 }
 
-/// Whole tenths of a second, so that many waits in a row can share one setting.
-fn coarse(duration: Duration) -> Duration {
+/// Rounded up to tenths of a second, so that successive reads rarely need another socket timeout.
+fn in_tenths(duration: Duration) -> Duration {
     Duration::from_millis((duration.as_millis() as u64).div_ceil(100) * 100)
 }
 
-/// Tries again when a signal interrupts: Linux ends a read with a timeout when the process goes on after a stop. A socket's
-/// timeout comes as `WouldBlock`, which rustls would take for a reason to try again.
-fn uninterrupted(mut act: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+/// Retries when a signal interrupts (on Linux also SIGCONT, if the socket has a timeout). A socket's timeout comes as
+/// `WouldBlock`, on which rustls would retry, so it becomes `TimedOut`.
+fn retry_interrupted(mut act: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     loop {
         match act() {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -227,28 +226,28 @@ fn uninterrupted(mut act: impl FnMut() -> io::Result<usize>) -> io::Result<usize
     }
 }
 
-impl Read for Deadlined {
+impl Read for DeadlineSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = Some(self.left()?);
         if self.read_timeout != left {
-            self.socket.set_read_timeout(left)?;
+            self.tcp.set_read_timeout(left)?;
             self.read_timeout = left;
         }
-        uninterrupted(|| (&*self.socket).read(buffer))
+        retry_interrupted(|| (&*self.tcp).read(buffer))
     }
 }
 
-impl Write for Deadlined {
+impl Write for DeadlineSocket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let left = Some(self.left()?);
         if self.write_timeout != left {
-            self.socket.set_write_timeout(left)?;
+            self.tcp.set_write_timeout(left)?;
             self.write_timeout = left;
         }
-        uninterrupted(|| (&*self.socket).write(bytes))
+        retry_interrupted(|| (&*self.tcp).write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        (&*self.socket).flush()
+        (&*self.tcp).flush()
     }
 }

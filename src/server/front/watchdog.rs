@@ -1,48 +1,49 @@
-//! Answers for handlers that take too long. PostgreSQL can fall silent in the middle of a statement (a frozen machine), and its
-//! client library then waits for ever. The thread may wait; the client must not.
+//! Answers 503 for handlers that exceed their timeout. PostgreSQL can stop responding in the middle of a statement (a frozen
+//! machine), and its client library then blocks for ever. The handler's thread stays blocked, but the client gets an answer.
 //!
-//! While a request is open, its connection is kept here. The handler's thread or the watchdog takes it out, and then answers.
-//! The watchdog sleeps until the next open request is late, and while none is open.
+//! While a handler runs, the watchdog keeps the client's stream. Whichever of the two takes it out writes the answer. The
+//! watchdog's thread sleeps until the earliest deadline.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use crate::server::front::request_reader::Framing;
+use crate::server::front::head::Framing;
 use crate::server::front::stream::Stream;
 use crate::server::front::writer;
 use crate::server::http::{App, RequestId, Routed};
 
-/// The open requests.
+/// The requests whose handlers run.
 #[derive(Default)]
 pub(super) struct Watchdog {
     open: Mutex<Open>,
-    sooner: Condvar,
+    /// A request came whose deadline is earlier than `wakes_at`.
+    earlier_deadline: Condvar,
 }
 
 #[derive(Default)]
 struct Open {
     requests: HashMap<RequestId, OpenRequest>,
-    /// When the watchdog looks again; `None`: not before it is woken.
+    /// Until when the watchdog's thread sleeps; `None`: until it is woken.
     wakes_at: Option<Instant>,
 }
 
 /// A request whose handler runs.
 pub(super) struct OpenRequest {
-    /// The client.
     pub(super) stream: Stream,
-    /// When the client is answered at the latest.
+    /// The client's address, for the log.
+    pub(super) client: IpAddr,
     pub(super) deadline: Instant,
-    /// The route, which says how.
     pub(super) routed: Routed,
     pub(super) framing: Framing,
 }
 
-/// The handler's way to take its client back.
-pub(super) struct OpenHandle<'a> {
+/// By which the handler's thread gets the stream back.
+pub(super) struct WatchedRequest<'a> {
     watchdog: &'a Watchdog,
     id: RequestId,
 }
@@ -53,9 +54,9 @@ impl Watchdog {
         let watchdog = Arc::clone(self);
         let watch = move || {
             loop {
-                for (id, late) in watchdog.wait_for_late() {
-                    // No client's fault may end the watchdog.
-                    let _ = catch_unwind(AssertUnwindSafe(|| answer(&app, id, late)));
+                for (id, request) in watchdog.take_timed_out() {
+                    // A panic must not end the watchdog.
+                    let _ = catch_unwind(AssertUnwindSafe(|| answer(&app, id, request)));
                 }
             }
         };
@@ -65,38 +66,39 @@ impl Watchdog {
             .map(drop)
     }
 
-    /// Takes a request into its care.
-    pub(super) fn open(&self, id: RequestId, request: OpenRequest) -> OpenHandle<'_> {
+    /// Keeps the stream of a request whose handler is about to run.
+    pub(super) fn watch(&self, id: RequestId, request: OpenRequest) -> WatchedRequest<'_> {
         let mut open = self.lock();
         let deadline = request.deadline;
         open.requests.insert(id, request);
-        // A wake-up is a system call, and only a watchdog that would sleep too long needs one.
+        // A wake-up is a system call, so it is left out when the thread wakes early enough anyway.
         if open.wakes_at.is_none_or(|wakes_at| deadline < wakes_at) {
             open.wakes_at = Some(deadline);
-            self.sooner.notify_one();
+            self.earlier_deadline.notify_one();
         }
-        OpenHandle { watchdog: self, id }
+        WatchedRequest { watchdog: self, id }
     }
 
-    /// Sleeps until requests are late, and takes them out.
-    fn wait_for_late(&self) -> Vec<(RequestId, OpenRequest)> {
+    /// Sleeps until at least one request is past its deadline, and takes such requests out.
+    fn take_timed_out(&self) -> Vec<(RequestId, OpenRequest)> {
         let mut open = self.lock();
         loop {
             let now = Instant::now();
-            let is_late = |_: &RequestId, request: &mut OpenRequest| request.deadline <= now;
-            let late: Vec<_> = open.requests.extract_if(is_late).collect();
-            if !late.is_empty() {
-                return late;
+            let is_past_deadline =
+                |_: &RequestId, request: &mut OpenRequest| request.deadline <= now;
+            let timed_out: Vec<_> = open.requests.extract_if(is_past_deadline).collect();
+            if !timed_out.is_empty() {
+                return timed_out;
             }
             open.wakes_at = open.requests.values().map(|request| request.deadline).min();
             open = match open.wakes_at {
                 None => self
-                    .sooner
+                    .earlier_deadline
                     .wait(open)
                     .unwrap_or_else(PoisonError::into_inner),
                 Some(wakes_at) => {
                     let left = wakes_at.saturating_duration_since(now);
-                    let waited = self.sooner.wait_timeout(open, left);
+                    let waited = self.earlier_deadline.wait_timeout(open, left);
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
             };
@@ -108,10 +110,10 @@ impl Watchdog {
     }
 }
 
-impl OpenHandle<'_> {
-    /// The client, to be answered by the handler; `None`: the watchdog has answered, or is about to. (After the deadline
-    /// nothing of the handler's may be sent: a token's lease may have ended.)
-    pub(super) fn close(self) -> Option<Stream> {
+impl WatchedRequest<'_> {
+    /// The stream, for the handler's answer; `None`: the watchdog has answered, or is about to. After the deadline the handler's
+    /// answer must not be sent, since the lease of its token may have ended.
+    pub(super) fn take_stream(self) -> Option<Stream> {
         match self.watchdog.lock().requests.entry(self.id) {
             Entry::Occupied(open) if Instant::now() < open.get().deadline => {
                 Some(open.remove().stream)
@@ -121,15 +123,16 @@ impl OpenHandle<'_> {
     }
 }
 
-/// Answers a client without waiting for it, and closes.
-fn answer(app: &App, id: RequestId, late: OpenRequest) {
+/// Answers a client without blocking, and closes.
+fn answer(app: &App, id: RequestId, request: OpenRequest) {
     let OpenRequest {
         stream,
+        client,
         routed,
         framing,
         ..
-    } = late;
-    if let Ok(bytes) = writer::print(app.timed_out(id, &routed), framing, false) {
-        stream.send_without_waiting(&bytes);
+    } = request;
+    if let Ok(bytes) = writer::print(app.timed_out(id, client, &routed), framing, false) {
+        stream.send_without_blocking(&bytes);
     }
 }

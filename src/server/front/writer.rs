@@ -1,10 +1,10 @@
-//! Prints an answer as the bytes for its client, by tiny_http.
+//! Formats an answer as the bytes for its client, with tiny_http.
 
 use std::io::{self, Cursor};
 
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
-use crate::server::front::request_reader::Framing;
+use crate::server::front::head::Framing;
 use crate::server::http::Reply;
 
 /// The whole answer. `keep_alive`: the connection stays open after it.
@@ -29,7 +29,7 @@ pub(super) fn print(reply: Reply, framing: Framing, keep_alive: bool) -> io::Res
         None,
     );
     let mut bytes = Vec::with_capacity(length + 512);
-    // Chunks would begin at 32 KiB: clients of HTTP/1.0 do not know them, and the length is known.
+    // tiny_http would chunk bodies from 32 KiB on, which HTTP/1.0 does not know. The length is known, so no chunks are needed.
     response.with_chunked_threshold(usize::MAX).raw_print(
         &mut bytes,
         HTTPVersion(1, 1),
@@ -38,11 +38,11 @@ pub(super) fn print(reply: Reply, framing: Framing, keep_alive: bool) -> io::Res
         None,
     )?;
     if status == 204 {
-        // RFC 9110 §8.6: no length here.
+        // RFC 9110 §8.6: a 204 has no Content-Length.
         remove(&mut bytes, b"Content-Length: 0\r\n");
     }
     if let Some(connection) = connection(framing, keep_alive) {
-        // tiny_http takes this header from nobody.
+        // tiny_http ignores a Connection header that is set on its response.
         let line_end = bytes.iter().position(|byte| *byte == b'\n');
         let line_end = line_end.map_or(0, |at| at + 1);
         bytes.splice(line_end..line_end, connection.bytes());
@@ -56,7 +56,7 @@ fn remove(bytes: &mut Vec<u8>, part: &[u8]) {
     }
 }
 
-/// The header that says what becomes of the connection, where that is not its version's default (RFC 9112 §9.3).
+/// The `Connection` header, unless the version's default is right (RFC 9112 §9.3).
 fn connection(framing: Framing, keep_alive: bool) -> Option<&'static str> {
     match (keep_alive, framing.is_http_1_1) {
         (true, true) => None,
@@ -79,7 +79,7 @@ mod tests {
     };
 
     #[test]
-    fn answers_say_their_length_and_what_becomes_of_the_connection() {
+    fn answers_have_content_length_and_connection() {
         let kept = text(Reply::plain_error(404, "not_found"), HTTP_1_1, true);
         assert!(kept.starts_with("HTTP/1.1 404 Not Found\r\n"), "{kept}");
         assert!(kept.contains("\r\nContent-Length: 21\r\n") && !kept.contains("Connection:"));
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn no_content_says_no_length() {
+    fn no_content_has_no_length() {
         let empty = text(Reply::no_content(), HTTP_1_1, true);
         assert!(empty.starts_with("HTTP/1.1 204 No Content\r\n"));
         assert!(

@@ -1,11 +1,12 @@
-//! The one way from a request to its answer: the route's handler, what stands in for it where it fails, the counts for
-//! the metrics, and the line of the log.
+//! Answers a request: calls the route's handler, turns a failure, a panic or a timeout into a 503, counts the answer for the
+//! metrics, and logs it.
 
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crate::server::counts::Outcome;
-use crate::server::http::app::{App, Why};
+use crate::server::http::app::{App, Cause};
 use crate::server::http::reply::{RETRY_AFTER_S, Reply};
 use crate::server::http::request::{Request, RequestId};
 use crate::server::http::routes::{Audience, Routed};
@@ -16,22 +17,23 @@ use crate::server::store::StoreError;
 use crate::shared::wire::error;
 
 impl App {
-    /// Which route a request takes.
+    /// The route of a request.
     pub(crate) fn route(&self, request: &Request) -> Routed {
         Routed::of(self, request)
     }
 
-    /// Answers one request, whatever it is, and logs it.
-    pub fn answer(&self, request: &Request) -> Reply {
+    /// Answers a request, and logs it.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn answer(&self, request: &Request) -> Reply {
         let (routed, started) = (self.route(request), Instant::now());
         let reply = self.answer_routed(&routed, request);
         self.log_answer(request, &routed, &reply, started);
         reply
     }
 
-    /// Answers a request whose route is known. A panic in a handler costs nothing else.
+    /// Answers a request whose route is known. A panic ends this request only.
     pub(crate) fn answer_routed(&self, routed: &Routed, request: &Request) -> Reply {
-        // Nothing that a handler shares is left half-changed by a panic: locks are held for single steps alone.
+        // Unwind safe: no lock is held while shared state is half-changed.
         let handle = || match routed.handle(self, request) {
             Ok(reply) => reply,
             Err(error) => self.store_failed(request, routed, &error),
@@ -43,26 +45,28 @@ impl App {
                 ("client", &request.client.to_string()),
             ];
             self.log.error("panic", &fields);
-            self.unanswered(request.id, routed, &Page::InternalError, "panic")
+            self.unavailable(request.id, routed, &Page::InternalError, "panic")
         });
-        self.with_hsts(reply)
+        self.with_common_headers(request.id, reply)
     }
 
-    /// The answer to a request whose handler does not answer in time.
-    pub(crate) fn timed_out(&self, id: RequestId, routed: &Routed) -> Reply {
+    /// The answer to a request whose handler exceeded its timeout.
+    pub(crate) fn timed_out(&self, id: RequestId, client: IpAddr, routed: &Routed) -> Reply {
         let fields = [
             ("request_id", &*id.to_string()),
             ("route", routed.name()),
             ("timeout_s", &routed.timeout(self).as_secs().to_string()),
+            ("client", &client.to_string()),
+            ("reason", "timeout"),
         ];
         self.log.error("request_timed_out", &fields);
-        let reply = self.unanswered(id, routed, &Page::Unavailable, "timeout");
+        let reply = self.unavailable(id, routed, &Page::Unavailable, "timeout");
         self.count(routed, &reply, routed.timeout(self));
-        self.with_hsts(reply)
+        self.with_common_headers(id, reply)
     }
 
-    /// 503 in the form that this route's clients understand.
-    fn unanswered(
+    /// 503 in the form that suits the route's audience.
+    fn unavailable(
         &self,
         id: RequestId,
         routed: &Routed,
@@ -70,11 +74,10 @@ impl App {
         reason: &'static str,
     ) -> Reply {
         match routed.audience() {
-            // In plain text: the npm CLI ends a login at any JSON error, and polls on after any other answer.
             Audience::Program => Reply::unavailable(RETRY_AFTER_S).because(reason),
             Audience::Monitor => service::status(503, "unavailable").because(reason),
             Audience::Person => self
-                .refuse(id, 503, page, Why::of_request(reason))
+                .error_page(id, 503, page, Cause::of_request(reason))
                 .with("Retry-After", RETRY_AFTER_S),
         }
     }
@@ -90,10 +93,10 @@ impl App {
         let duration = started.elapsed();
         self.count(routed, reply, duration);
         let level = level_of(routed, reply);
-        if !self.log.writes(level) {
+        if !self.log.is_written(level) {
             return;
         }
-        // In whole numbers: the code that prints others is larger than this file.
+        // In whole numbers: formatting floating-point numbers adds more code than this file has.
         let tenths = duration.as_micros() / 100;
         let fields = [
             ("method", request.method.as_str()),
@@ -120,16 +123,20 @@ impl App {
         self.requests.add(routed.name(), outcome, duration);
     }
 
-    fn with_hsts(&self, reply: Reply) -> Reply {
+    fn with_common_headers(&self, id: RequestId, mut reply: Reply) -> Reply {
         if self.server_url.is_https() {
-            // A year, for this host alone (RFC 6797): a browser that was here once does not come back in clear.
-            reply.with("Strict-Transport-Security", "max-age=31536000")
-        } else {
-            reply
+            // For a year, and for this host alone, browsers use https (RFC 6797).
+            reply = reply.with("Strict-Transport-Security", "max-age=31536000");
         }
+        let is_refusal = reply.status >= 400 && reply.reason != Some(error::AUTHORIZATION_PENDING);
+        if is_refusal {
+            // The reference that our CLI shows where no login was started.
+            reply = reply.with("X-Request-Id", id);
+        }
+        reply
     }
 
-    /// The store failed under a request.
+    /// Logs that the store failed, and answers 503.
     fn store_failed(&self, request: &Request, routed: &Routed, error: &StoreError) -> Reply {
         let fields = [
             ("request_id", &*request.id.to_string()),
@@ -137,11 +144,11 @@ impl App {
             ("error", &error.to_string()),
         ];
         self.log.error("store_failed", &fields);
-        self.unanswered(request.id, routed, &Page::Unavailable, "store_failed")
+        self.unavailable(request.id, routed, &Page::Unavailable, "store_failed")
     }
 }
 
-/// How much the line of an answer matters. Pending polls and health checks are most of a quiet server's requests.
+/// The log level of an answer. Pending polls and health checks are frequent and normal.
 fn level_of(routed: &Routed, reply: &Reply) -> Level {
     let is_routine = reply.reason == Some(error::AUTHORIZATION_PENDING)
         || routed.audience() == Audience::Monitor && reply.status == 200;
@@ -164,11 +171,11 @@ mod tests {
     use crate::shared::secret::Secret;
     use std::sync::{Arc, Mutex};
 
-    /// What was logged, for the test to read.
+    /// The lines of the log.
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
 
-    /// A server whose store's clock has a bug at one time of the day.
+    /// A server whose store panics at one time.
     fn app_that_panics_at(bad_time: u64, time: Arc<Mutex<u64>>, log: Lines) -> App {
         let clock = move || {
             let now = *time.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -186,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn panic_costs_one_request() {
+    fn panic_ends_one_request() {
         let (time, lines) = (Arc::new(Mutex::new(1)), Lines::default());
         let app = app_that_panics_at(2, Arc::clone(&time), lines.clone());
         let mut start = Request::new("POST", "/device/code");
@@ -212,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn https_stays_https() {
+    fn answers_over_https_have_hsts() {
         let time = Arc::new(Mutex::new(1));
         let app = app_that_panics_at(0, time, Lines::default());
         for target in ["/health", "/device/verify", "/nothing"] {

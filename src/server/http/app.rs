@@ -1,4 +1,4 @@
-//! What the handlers work with, and the refusals that several of them share.
+//! The state that the handlers share, and the error answers that several of them give.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use std::time::Duration;
 use crate::server::codes::DeviceCodeHash;
 use crate::server::config::Config;
 use crate::server::counts::RequestCounts;
-use crate::server::flow::Flow;
+use crate::server::flow::{Delivery, Flow};
 use crate::server::http::browser::CookieNames;
-use crate::server::http::reply::{Reply, Token, whole_seconds};
+use crate::server::http::reply::{Reply, whole_seconds};
 use crate::server::http::request::{Request, RequestId};
 use crate::server::keys::Keys;
 use crate::server::limits::{Budget, Guesses, PollIntervals};
@@ -21,22 +21,22 @@ use crate::server::store::StoreError;
 use crate::server::times::Times;
 use crate::shared::base_url::BaseUrl;
 
-/// Requests at once that wait for Postiz, each in its connection's thread: there must be room for others.
-const WAITING_MAX: u32 = 128;
+/// Most requests at once that wait for Postiz, each in its connection's thread: others need threads too.
+const POSTIZ_REQUESTS_MAX: u32 = 128;
 
-/// The parameter of the link, and the form's field, that carries the MAC of the code.
+/// The name of the link's parameter, and of the form's field, that holds the MAC of the user code.
 pub(super) const LINK_MAC: &str = "mac";
 
-/// What a handler makes of a request. If the store failed, the route's audience decides what the answer looks like.
+/// A handler's answer. `answer.rs` turns an error of the store into one.
 pub(super) type Handled = Result<Reply, StoreError>;
 
-/// What the handlers work with.
+/// The state that the handlers share.
 pub struct App {
     /// The device flow.
     pub flow: Flow,
-    /// Where this server is, to the world.
+    /// SERVER_URL.
     pub server_url: BaseUrl,
-    /// What the pages name.
+    /// The addresses that the pages name.
     pub site: Site,
     /// The log.
     pub log: Arc<Log>,
@@ -44,12 +44,12 @@ pub struct App {
     pub(super) logins: Budget,
     pub(super) guesses: Guesses,
     pub(super) callbacks: Budget,
-    /// Clients that are registered at Postiz; as many as logins may be started.
+    /// For registering clients at Postiz: as many as logins may be started.
     pub(super) registrations: Budget,
-    /// How many requests wait for Postiz at this moment.
-    pub(super) waiting: AtomicU32,
+    /// How many requests wait for Postiz.
+    postiz_requests: AtomicU32,
     pub(super) polls: PollIntervals,
-    /// How many requests were answered, and how.
+    /// Counts of answered requests.
     pub(crate) requests: RequestCounts,
     pub(super) cookies: CookieNames,
     pub(crate) times: Times,
@@ -57,7 +57,7 @@ pub struct App {
 }
 
 impl App {
-    /// The handlers' common ground.
+    /// The state for a server with this configuration.
     pub fn new(
         flow: Flow,
         keys: Arc<Keys>,
@@ -78,14 +78,14 @@ impl App {
             site,
             log,
             keys,
-            logins: Budget::per_network(limits.logins_per_minute),
+            logins: Budget::per_minute(limits.logins_per_minute),
             guesses: Guesses::new(
                 limits.wrong_codes_per_minute,
                 limits.wrong_codes_per_minute_total,
             ),
-            callbacks: Budget::per_network(limits.callbacks_per_minute),
-            registrations: Budget::per_network(limits.logins_per_minute),
-            waiting: AtomicU32::new(0),
+            callbacks: Budget::per_minute(limits.callbacks_per_minute),
+            registrations: Budget::per_minute(limits.logins_per_minute),
+            postiz_requests: AtomicU32::new(0),
             polls: PollIntervals::default(),
             requests: RequestCounts::default(),
             cookies: CookieNames::of(&server_url),
@@ -95,40 +95,40 @@ impl App {
         }
     }
 
-    /// `/ready` says from now on that the server stops.
+    /// From now on `/ready` answers 503, and no connection is kept alive.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
     }
 
-    /// Does the server stop?
+    /// Whether the server is stopping.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// The client has the token of its answer, or has not.
-    pub(crate) fn end_delivery(&self, token: Token, delivered: bool) {
-        // Only the store's client could panic here, and the lease ends by itself.
+    /// Records whether the client has received the token of its answer.
+    pub(crate) fn end_delivery(&self, delivery: &Delivery, delivered: bool) {
+        // After a panic of the database client, the lease ends by itself.
         let end = || match delivered {
-            true => self.flow.delivered(&token),
-            false => self.flow.not_delivered(&token),
+            true => self.flow.delivered(delivery),
+            false => self.flow.not_delivered(delivery),
         };
         let _ = catch_unwind(AssertUnwindSafe(end));
     }
 
-    /// 429 for requests that were right, but too many.
+    /// 429 for requests that were well-formed, but too many.
     pub(super) fn too_many_sign_ins(
         &self,
         request: &Request,
         wait: Duration,
-        reason: &'static str,
+        cause: Cause,
     ) -> Reply {
         let retry_after_s = whole_seconds(wait);
         let page = Page::TooManyCallbacks { retry_after_s };
-        self.refuse(request.id, 429, &page, Why::of_request(reason))
+        self.error_page(request.id, 429, &page, cause)
             .with("Retry-After", retry_after_s)
     }
 
-    /// What a person is told when Postiz did not do its part for a login.
+    /// The answer to a person when a request to Postiz for this login failed.
     pub(super) fn postiz_failed(
         &self,
         request: &Request,
@@ -136,70 +136,76 @@ impl App {
         login: &DeviceCodeHash,
     ) -> Reply {
         let (status, page, reason) = postiz_failure(error);
-        self.refuse(request.id, status, &page, Why::of_login(reason, login))
+        self.error_page(request.id, status, &page, Cause::of_login(reason, login))
     }
 
-    /// One of the [`WAITING_MAX`] requests that may wait for Postiz, until it is dropped; `None` when there are as many.
-    pub(super) fn wait_for_postiz(&self) -> Option<WaitsForPostiz<'_>> {
-        let before = self.waiting.fetch_add(1, Ordering::AcqRel);
-        let waits = WaitsForPostiz(&self.waiting);
-        (before < WAITING_MAX).then_some(waits)
+    /// A slot for a request to Postiz; `None` if all [`POSTIZ_REQUESTS_MAX`] are taken.
+    pub(super) fn take_postiz_slot(&self) -> Option<PostizSlot<'_>> {
+        let before = self.postiz_requests.fetch_add(1, Ordering::AcqRel);
+        let slot = PostizSlot(&self.postiz_requests);
+        (before < POSTIZ_REQUESTS_MAX).then_some(slot)
     }
 
-    /// How many requests wait for Postiz at this moment.
-    pub(crate) fn waiting_for_postiz(&self) -> u32 {
-        self.waiting.load(Ordering::Relaxed)
+    /// How many requests wait for Postiz.
+    pub(crate) fn postiz_requests(&self) -> u32 {
+        self.postiz_requests.load(Ordering::Relaxed)
     }
 
-    /// `page`, with this status.
+    /// An answer with this status and page.
     pub(super) fn page(&self, status: u16, page: &Page) -> Reply {
         Reply::page(status, page.render(&self.site, None))
     }
 
-    /// `page`, which refuses what the request asked for. It shows the reference that finds the reason in the log: the
-    /// login's id, or else the request's.
-    pub(super) fn refuse(&self, id: RequestId, status: u16, page: &Page, why: Why) -> Reply {
-        let reference = match why.login {
+    /// An answer with an error page. The page shows a reference, by which the cause is found in the log: the login's id, or
+    /// else the request's.
+    pub(super) fn error_page(
+        &self,
+        id: RequestId,
+        status: u16,
+        page: &Page,
+        cause: Cause,
+    ) -> Reply {
+        let reference = match cause.login {
             Some(login) => login.login_id().to_owned(),
             None => id.to_string(),
         };
         let reply = Reply::page(status, page.render(&self.site, Some(&reference)));
-        let reply = reply.because(why.reason);
-        match why.login {
+        let reply = reply.because(cause.reason);
+        match cause.login {
             Some(login) => reply.about(login),
             None => reply,
         }
     }
 }
 
-/// Why a page refuses.
+/// Why a request is answered with an error page.
 #[derive(Clone, Copy)]
-pub(super) struct Why<'a> {
-    /// In a word for the log.
+pub(super) struct Cause<'a> {
+    /// The reason in the log and the metrics.
     pub(super) reason: &'static str,
-    /// The login that the request was about, where one was found.
+    /// The request's login, if one was found.
     pub(super) login: Option<&'a DeviceCodeHash>,
 }
 
-impl<'a> Why<'a> {
-    /// A reason where no login was found.
-    pub(super) fn of_request(reason: &'static str) -> Why<'a> {
-        Why {
+impl<'a> Cause<'a> {
+    /// A cause without a login.
+    pub(super) fn of_request(reason: &'static str) -> Cause<'a> {
+        Cause {
             reason,
             login: None,
         }
     }
 
-    /// A reason about this login.
-    pub(super) fn of_login(reason: &'static str, login: &'a DeviceCodeHash) -> Why<'a> {
-        Why {
+    /// A cause about this login.
+    pub(super) fn of_login(reason: &'static str, login: &'a DeviceCodeHash) -> Cause<'a> {
+        Cause {
             reason,
             login: Some(login),
         }
     }
 }
 
-/// What a person is told when Postiz did not do its part, and the log's word for it.
+/// Status, page and reason for a failed request to Postiz.
 pub(super) fn postiz_failure(error: &PostizError) -> (u16, Page<'static>, &'static str) {
     let (status, page) = match error {
         PostizError::InvalidGrant => (502, Page::ExchangeRefused),
@@ -213,10 +219,10 @@ pub(super) fn postiz_failure(error: &PostizError) -> (u16, Page<'static>, &'stat
     (status, page, error.reason())
 }
 
-/// A request that waits for Postiz.
-pub(super) struct WaitsForPostiz<'a>(&'a AtomicU32);
+/// One of the [`POSTIZ_REQUESTS_MAX`] slots; free again when dropped.
+pub(super) struct PostizSlot<'a>(&'a AtomicU32);
 
-impl Drop for WaitsForPostiz<'_> {
+impl Drop for PostizSlot<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }

@@ -1,4 +1,4 @@
-//! What a browser's headers say: the cookie that binds it to a login, and which site's page sent the request.
+//! A browser's headers: the cookie that binds a login to the browser, and the site that sent the request.
 
 use crate::server::codes::BrowserKey;
 use crate::server::http::request::Request;
@@ -6,17 +6,17 @@ use crate::server::login::LIFETIME;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::hash::sha256_hex;
 
-/// The cookie that binds a browser.
+/// The cookie that binds a login to a browser.
 pub(super) struct CookieNames {
     name: String,
-    /// What it was called before.
+    /// Its name in the version before.
     old_name: &'static str,
     secure: &'static str,
 }
 
 impl CookieNames {
-    /// With https, a prefix that keeps plain-http pages and sibling domains from setting it (RFC 6265bis §4.1.3). The path is
-    /// in the name, so that two servers on a host do not meet; it cannot be the cookie's, by that prefix' rules.
+    /// With https, the prefix `__Host-` keeps plain-http pages and sibling domains from setting the cookie (RFC 6265bis
+    /// §4.1.3). It requires `Path=/`, so a hash of SERVER_URL's path in the name keeps two servers on one host apart.
     pub(super) fn of(server_url: &BaseUrl) -> CookieNames {
         let path = &sha256_hex(server_url.path().as_bytes())[..8];
         let (prefix, old_name, secure) = match server_url.is_https() {
@@ -30,17 +30,17 @@ impl CookieNames {
         }
     }
 
-    /// The key in the browser's cookie. Two cookies of the name count as none: a sibling domain has set one of them.
+    /// The key in the browser's cookie. Two cookies of the name count as none, since one may be a sibling domain's.
     pub(super) fn browser_key(&self, request: &Request) -> Option<BrowserKey> {
         single_cookie(request, &self.name)
     }
 
-    /// The key in the cookie of the version before `__Host-` cookies.
+    /// The key in the cookie of the version before.
     pub(super) fn old_browser_key(&self, request: &Request) -> Option<BrowserKey> {
         single_cookie(request, self.old_name)
     }
 
-    /// The `Set-Cookie` that gives a browser its key.
+    /// The value of `Set-Cookie` for this key.
     pub(super) fn set(&self, browser: &BrowserKey) -> String {
         let (name, key, secure) = (&self.name, browser.expose(), self.secure);
         let seconds = LIFETIME.as_secs();
@@ -54,18 +54,18 @@ fn single_cookie(request: &Request, name: &str) -> Option<BrowserKey> {
     first.and_then(BrowserKey::parse)
 }
 
-/// Whose page sent a form.
-pub(super) enum PageOf {
+/// Which page a form was sent from.
+pub(super) enum FormOrigin {
     ThisServer,
-    /// This server's, which the browser knows by another name (an IP address, an alias).
+    /// This server's, opened under another name than SERVER_URL's (an IP address, an alias).
     OtherName,
     OtherSite,
 }
 
-/// Whose page sent this form?
-pub(super) fn page_of(server_url: &BaseUrl, request: &Request) -> PageOf {
+/// Which page this form was sent from.
+pub(super) fn form_origin(server_url: &BaseUrl, request: &Request) -> FormOrigin {
     if !is_cross_site(server_url, request) {
-        return PageOf::ThisServer;
+        return FormOrigin::ThisServer;
     }
     let origin = request.header("origin").unwrap_or_default();
     let host = origin.split_once("://").map(|(_, host)| host);
@@ -74,13 +74,13 @@ pub(super) fn page_of(server_url: &BaseUrl, request: &Request) -> PageOf {
         None => host.is_some() && host == request.header("host"),
     };
     match same_origin && origin != "null" {
-        true => PageOf::OtherName,
-        false => PageOf::OtherSite,
+        true => FormOrigin::OtherName,
+        false => FormOrigin::OtherSite,
     }
 }
 
-/// Did a page of another site send this? An `Origin` that is there must be SERVER_URL's (`null` is not), and `Sec-Fetch-Site`
-/// must say that nobody or this very site sent it (Fetch Metadata §2.4). Programs send neither.
+/// Whether another site's page sent the request: an `Origin` other than SERVER_URL's (`null` too), or a `Sec-Fetch-Site` other
+/// than `same-origin` and `none` (Fetch Metadata §2.4). Programs send neither header.
 pub(super) fn is_cross_site(server_url: &BaseUrl, request: &Request) -> bool {
     let own_origin = |origin: &str| origin.eq_ignore_ascii_case(&server_url.origin());
     let own_site = |site| matches!(site, "same-origin" | "none");

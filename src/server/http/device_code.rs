@@ -15,10 +15,10 @@ use crate::server::login::{LIFETIME, Starter};
 use crate::shared::text::printable;
 use crate::shared::wire::{DEFAULT_INTERVAL_S, error};
 
-/// What is kept of a client's user agent, in characters.
+/// Most characters of a user agent that are stored.
 const AGENT_CHARACTERS_MAX: usize = 120;
 
-/// Starts a login.
+/// Handles the request: starts a login.
 pub(super) fn start(app: &App, request: &Request) -> Handled {
     if is_cross_site(&app.server_url, request) {
         return Ok(Reply::plain_error(403, "cross_site_request"));
@@ -51,7 +51,7 @@ fn starter(request: &Request, machine: String) -> Starter {
     Starter {
         address: request.client.to_string(),
         network: wide_network(request.client).to_string(),
-        // Cut without a mark, which a database of another encoding than UTF-8 might refuse, for all that start at this moment.
+        // Cut without "…": a database whose encoding lacks it would refuse the whole batch of logins.
         agent: printable(agent)
             .chars()
             .take(AGENT_CHARACTERS_MAX)
@@ -75,7 +75,7 @@ fn codes(app: &App, started: &Started) -> DeviceAuthorization {
     }
 }
 
-/// What the client calls its machine; nothing else in the body matters here, but a client that sends a broken one is told now.
+/// The machine's name in the body, or else an empty string. The rest of the body is ignored, but a malformed body is an error.
 fn machine_in_body(request: &Request) -> Result<String, Malformed> {
     if request.body.trim_ascii().is_empty() {
         return Ok(String::new());
@@ -92,16 +92,16 @@ fn machine_in_body(request: &Request) -> Result<String, Malformed> {
         if params.has_repeated() {
             return Err(Malformed("A parameter is repeated."));
         }
-        params.given(MACHINE).map(machine_name)
+        params.get(MACHINE).map(machine_name)
     };
     Ok(machine.unwrap_or_default())
 }
 
-/// The member of the body that names the client's machine.
+/// The body's member with the machine's name.
 const MACHINE: &str = "machine";
 
-/// `text` if it looks like a machine's name, without its domain: up to three words of ASCII letters and digits. Whatever else a
-/// stranger's program calls its machine could be a message to the user, and is not kept.
+/// `text` without its domain, if it looks like a machine's name: up to three words of ASCII letters and digits. Else an empty
+/// string, since an attacker could put a message to the user into it.
 fn machine_name(text: &str) -> String {
     let name = text.split('.').next().unwrap_or_default().trim();
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | ' ');
@@ -111,7 +111,7 @@ fn machine_name(text: &str) -> String {
     if is_name { name } else { "" }.to_owned()
 }
 
-/// As long as one part of a host's name may be (RFC 1035 §2.3.4).
+/// Longest label of a host name (RFC 1035 §2.3.4).
 const MACHINE_CHARACTERS_MAX: usize = 63;
 
 #[cfg(test)]
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_looks_like_a_machine_is_kept() {
+    fn machine_name_keeps_only_what_looks_like_one() {
         let long = "a".repeat(63);
         for (text, kept) in [
             ("ada-laptop", "ada-laptop"),

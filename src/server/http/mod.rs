@@ -1,6 +1,4 @@
-//! HTTP: which request goes to which handler, and what the answers are.
-//!
-//! A handler is a function from a [`Request`] to a [`Reply`], and needs no socket.
+//! HTTP: routes each request to its handler, a function from a [`Request`] to a [`Reply`] that needs no socket.
 
 mod routes;
 

@@ -1,15 +1,15 @@
-//! An answer as the handlers make it: status, headers and body, with the headers that every answer of its kind carries.
+//! An answer as the handlers make it: status, headers and body, with the headers that every answer of its kind has.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::server::codes::DeviceCodeHash;
-use crate::server::flow::Handover;
+use crate::server::flow::Delivery;
 use crate::server::http::wire::OAuthError;
 use crate::server::pages;
 
-/// One answer. What else goes on the wire (`Content-Length`, `Date`, `Connection`) is the layers' below.
+/// One answer. The front adds `Content-Length`, `Date` and `Connection`.
 pub struct Reply {
     /// The status code.
     pub status: u16,
@@ -17,16 +17,13 @@ pub struct Reply {
     pub headers: Vec<(&'static str, String)>,
     /// The body.
     pub body: Vec<u8>,
-    /// The token in the body, which one client alone gets: its delivery is watched.
-    pub token: Option<Token>,
-    /// Why the client did not get what it asked for (`unknown_state`), for the log and the metrics. `None`: it did.
+    /// The delivery of the token in the body, to be ended when the client has received it or not.
+    pub delivery: Option<Box<Delivery>>,
+    /// Why the client did not get what it requested (`unknown_state`), for the log and the metrics. `None`: it did.
     pub reason: Option<&'static str>,
-    /// The login that the request was about, as the log calls it.
+    /// The log's id of the request's login.
     pub login: Option<String>,
 }
-
-/// A token on its way.
-pub type Token = Box<Handover>;
 
 impl Reply {
     /// A JSON object; never cached (RFC 6749 §5.1).
@@ -42,7 +39,7 @@ impl Reply {
         Reply::oauth_error(status, error, Some(description))
     }
 
-    /// A bare `{"error":…}`, for what is not of OAuth.
+    /// `{"error":…}` for errors that OAuth does not define.
     pub fn plain_error(status: u16, error: &'static str) -> Reply {
         Reply::oauth_error(status, error, None)
     }
@@ -65,7 +62,7 @@ impl Reply {
         .with("Retry-After", retry_after_s)
     }
 
-    /// Text of this type, for programs.
+    /// 200 with text of this type, for programs.
     pub fn text(content_type: &str, body: String) -> Reply {
         Reply::new(200, content_type, body.into_bytes())
     }
@@ -78,8 +75,7 @@ impl Reply {
             .with("Cross-Origin-Opener-Policy", "same-origin")
     }
 
-    /// The same page, which has a form: browsers must be let name their origin to it, for with `no-referrer` they send
-    /// `Origin: null` on our own form's POST.
+    /// The same page, with a form in it: under `no-referrer` browsers would send `Origin: null` with the form.
     pub fn with_form(mut self) -> Reply {
         self.headers.retain(|(name, _)| *name != "Referrer-Policy");
         self.with("Referrer-Policy", "same-origin")
@@ -90,14 +86,14 @@ impl Reply {
         Reply::new(status, "text/plain; charset=utf-8", Vec::new()).with("Location", location)
     }
 
-    /// 204: all there is to say stands in its headers.
+    /// 204, an answer of headers only.
     pub fn no_content() -> Reply {
         let mut reply = Reply::new(204, "", Vec::new());
         reply.headers.remove(0);
         reply
     }
 
-    /// The same reply, with the reason why the client did not get what it asked for.
+    /// The same reply, with the reason why the client did not get what it requested.
     pub fn because(mut self, reason: &'static str) -> Reply {
         self.reason = Some(reason);
         self
@@ -126,14 +122,14 @@ impl Reply {
             status,
             headers,
             body,
-            token: None,
+            delivery: None,
             reason: None,
             login: None,
         }
     }
 }
 
-/// Seconds after which a client may ask again when the store is away: one poll interval.
+/// `Retry-After` when the store is unavailable: one poll interval.
 pub(super) const RETRY_AFTER_S: u64 = 5;
 
 /// Whole seconds to wait, at least one (RFC 9110 §10.2.3).

@@ -1,12 +1,12 @@
-//! A request as the handlers see it, and the two ways a client writes parameters: queries and forms, and JSON.
+//! A request as the handlers see it, and the parameters of queries and forms.
 
 use std::collections::HashSet;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use percent_encoding::percent_decode;
 
-/// The headers that handlers read; the reader keeps no other.
+/// The headers that handlers read. The reader drops all others.
 pub(crate) const HEADERS: [&str; 10] = [
     "accept",
     "content-type",
@@ -20,8 +20,8 @@ pub(crate) const HEADERS: [&str; 10] = [
     "x-forwarded-for",
 ];
 
-/// A request's id for the log, and the reference that pages show where there is no login to name. A server counts from a
-/// random start, so that ids of two instances, or of two starts, rarely meet.
+/// A request's id in the log, which error pages show when no login was found. A server counts up from a random number, so that
+/// ids of two instances, or of two runs, rarely coincide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestId(pub u32);
 
@@ -34,7 +34,7 @@ impl fmt::Display for RequestId {
 /// One whole request. Header names are lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Its id, for the log.
+    /// The id in the log.
     pub id: RequestId,
     /// `GET`, `POST`, …
     pub method: String,
@@ -42,21 +42,22 @@ pub struct Request {
     pub path: String,
     /// The query as it was sent, without `?`.
     pub query: String,
-    /// The headers that handlers read ([`HEADERS`]).
+    /// The headers that handlers read: `HEADERS`.
     pub headers: Vec<(&'static str, String)>,
     /// The body, within the front's limit.
     pub body: Vec<u8>,
-    /// Who asks: the peer, or what a trusted proxy says of it.
+    /// The client's address: the peer's, or the one that a trusted proxy names.
     pub client: IpAddr,
 }
 
-/// Parameters that could not be read, and why, in words for a client.
+/// Parameters that could not be parsed, with the error's description for the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
 
 impl Request {
-    /// A request to `target` from a client on this machine, for tests.
-    pub fn new(method: &str, target: &str) -> Request {
+    /// A request to `target` from a client on this machine.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn new(method: &str, target: &str) -> Request {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         Request {
             id: RequestId(0),
@@ -65,7 +66,7 @@ impl Request {
             query: query.to_owned(),
             headers: Vec::new(),
             body: Vec::new(),
-            client: Ipv4Addr::LOCALHOST.into(),
+            client: std::net::Ipv4Addr::LOCALHOST.into(),
         }
     }
 
@@ -94,15 +95,14 @@ impl Request {
             .map(|(_, value)| value)
     }
 
-    /// Does the client want a page?
+    /// Whether the client accepts a page.
     pub fn accepts_html(&self) -> bool {
         self.header("accept")
             .is_some_and(|accept| accept.contains("text/html"))
     }
 
-    /// Is it a person who goes to this address, rather than a part of a page (an image, a script's request)? Fetch Metadata
-    /// §2.1 tells; without it, `Accept` does: browsers always send one. What a page has its browser prefetch or prerender is
-    /// none, though it looks like one.
+    /// Whether a person opens this address, rather than a page that loads it (an image, a script's request, a prefetch).
+    /// Fetch Metadata §2.1 says so; browsers without it always send `Accept`.
     pub fn is_navigation(&self) -> bool {
         if self
             .header("sec-purpose")
@@ -118,7 +118,7 @@ impl Request {
     }
 
     /// The media type, without parameters, in lower case; empty when the client named none.
-    pub fn media_type(&self) -> String {
+    fn media_type(&self) -> String {
         let value = self.header("content-type").unwrap_or_default();
         value
             .split(';')
@@ -128,7 +128,7 @@ impl Request {
             .to_ascii_lowercase()
     }
 
-    /// Was the body written as JSON? Its type decides; where that says nothing, the first non-blank byte (`{` is JSON).
+    /// Whether the body is JSON, by its media type; for other types, whether it begins with `{`.
     pub fn is_json(&self) -> bool {
         match self.media_type().as_str() {
             "application/json" => true,
@@ -138,7 +138,7 @@ impl Request {
     }
 }
 
-/// The parameters of a query or a form, decoded (WHATWG URL §5.1, but strictly: what is not UTF-8 is refused, not replaced).
+/// The decoded parameters of a query or a form (WHATWG URL §5.1, but invalid UTF-8 is an error).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Params(Vec<(String, String)>);
 
@@ -156,7 +156,7 @@ impl Params {
         params.collect::<Result<_, _>>().map(Params)
     }
 
-    /// The value of `name`; an empty one counts as absent (RFC 6749 §3.1), more than one is an error (there too).
+    /// The value of `name`. An empty one counts as absent, and a repeated one is an error (RFC 6749 §3.1).
     pub fn single(&self, name: &str) -> Result<Option<&str>, Malformed> {
         let mut values = self
             .0
@@ -170,14 +170,14 @@ impl Params {
         Ok(value.filter(|value| !value.is_empty()))
     }
 
-    /// The same where one that is repeated is as good as none.
-    pub fn given(&self, name: &str) -> Option<&str> {
+    /// The value of `name`; `None` also if it is empty or repeated.
+    pub fn get(&self, name: &str) -> Option<&str> {
         self.single(name).ok().flatten()
     }
 
-    /// Is any parameter there more than once?
+    /// Whether any parameter is repeated.
     pub fn has_repeated(&self) -> bool {
-        // A set, since a body holds thousands of names: comparing each with each would be a cheap denial of service.
+        // A set, since a body can hold thousands of names: comparing all pairs would be a cheap denial of service.
         let mut names = HashSet::new();
         !self.0.iter().all(|(name, _)| names.insert(name))
     }
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_parameters_are_seen() {
+    fn repeated_parameters_are_found() {
         let params = Params::parse(b"a=1&b=2&a=1").unwrap();
         assert!(params.has_repeated() && params.single("a").is_err());
         assert!(!Params::parse(b"a=1&b=1").unwrap().has_repeated());

@@ -1,8 +1,8 @@
-//! The table of routes: one row each, from which 404, 405, OPTIONS, timeouts and the form of errors follow.
+//! The table of routes. 404, 405, OPTIONS, timeouts and the form of errors follow from it.
 
 use std::time::Duration;
 
-use crate::server::http::app::{App, Handled, Why};
+use crate::server::http::app::{App, Cause, Handled};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::Request;
 use crate::server::http::{callback, device_code, service, token, verify};
@@ -18,10 +18,10 @@ struct Route {
     audience: Audience,
 }
 
-/// How long a handler may take, with these times.
+/// A route's timeout, as one of the server's times.
 type Timeout = fn(&Times) -> Duration;
 
-/// Who asks, which decides what an error looks like.
+/// Who sends requests to a route, which decides the form of its errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Audience {
     /// A client of the device flow.
@@ -39,7 +39,7 @@ const HANDLER: Timeout = |times| times.handler;
 const MONITOR: Timeout = |times| times.monitor_handler;
 const CALLBACK: Timeout = |times| times.callback_handler;
 
-/// The table. When a handler takes longer than its timeout, the watchdog answers.
+/// The table. The watchdog answers for a handler that exceeds its timeout.
 const ROUTES: [Route; 9] = {
     use Audience::{Monitor, Person, Program};
     [
@@ -77,7 +77,7 @@ const fn row(
     }
 }
 
-/// Where a request goes.
+/// A request's route.
 #[derive(Clone, Copy)]
 pub(crate) struct Routed(Target);
 
@@ -88,14 +88,14 @@ enum Target {
     Options(&'static str),
     /// Another method than this path's.
     WrongMethod(&'static str),
-    /// This path with surplus slashes.
-    Misspelled(&'static str),
+    /// This path, with surplus slashes.
+    SurplusSlashes(&'static str),
     Nothing,
 }
 
 impl Routed {
     pub(super) fn of(app: &App, request: &Request) -> Routed {
-        // HEAD is GET without the body (RFC 9110 §9.3.2), which is left away when the answer is printed.
+        // HEAD is GET without the body (RFC 9110 §9.3.2), which the writer leaves out.
         let method = match request.method.as_str() {
             "HEAD" => "GET",
             method => method,
@@ -112,14 +112,14 @@ impl Routed {
             Some(row) if method == "OPTIONS" => Target::Options(row.path),
             Some(row) => Target::WrongMethod(row.path),
             None if method == "GET" => match known_without_slashes(app, &request.path) {
-                Some(path) => Target::Misspelled(path),
+                Some(path) => Target::SurplusSlashes(path),
                 None => Target::Nothing,
             },
             None => Target::Nothing,
         })
     }
 
-    /// The answer.
+    /// Answers the request.
     pub(super) fn handle(&self, app: &App, request: &Request) -> Handled {
         Ok(match self.0 {
             Target::Row(row) => return (row.handler)(app, request),
@@ -127,7 +127,7 @@ impl Routed {
             Target::WrongMethod(path) => {
                 Reply::plain_error(405, "method_not_allowed").with("Allow", allow(path))
             }
-            Target::Misspelled(path) => {
+            Target::SurplusSlashes(path) => {
                 let query = match request.query.as_str() {
                     "" => String::new(),
                     query => format!("?{query}"),
@@ -138,16 +138,18 @@ impl Routed {
         })
     }
 
-    /// Its name for the log: never the path itself, which may hold anything.
+    /// The route's name for the log and the metrics: a path of the table, not the request's, which may hold anything.
     pub(super) fn name(&self) -> &'static str {
         match self.0 {
             Target::Row(row) => row.path,
-            Target::Options(path) | Target::WrongMethod(path) | Target::Misspelled(path) => path,
+            Target::Options(path) | Target::WrongMethod(path) | Target::SurplusSlashes(path) => {
+                path
+            }
             Target::Nothing => "none",
         }
     }
 
-    /// How long its handler may take.
+    /// The handler's timeout.
     pub(crate) fn timeout(&self, app: &App) -> Duration {
         let Target::Row(row) = self.0 else {
             return app.times.handler;
@@ -167,7 +169,7 @@ impl Routed {
     }
 }
 
-/// `path` without SERVER_URL's own: a proxy in front may strip it or not.
+/// `path` without SERVER_URL's path, which a proxy may have stripped already.
 fn local_path<'a>(app: &App, path: &'a str) -> &'a str {
     let base = app.server_url.path();
     if base.is_empty() {
@@ -184,7 +186,7 @@ fn local_path<'a>(app: &App, path: &'a str) -> &'a str {
     }
 }
 
-/// The known path that `path` is but for a slash at its end or doubled ones.
+/// The path in the table that `path` is without doubled and trailing slashes.
 fn known_without_slashes(app: &App, path: &str) -> Option<&'static str> {
     let segments = path.split('/').filter(|segment| !segment.is_empty());
     let single: String = segments.flat_map(|segment| ["/", segment]).collect();
@@ -206,14 +208,14 @@ fn allow(path: &str) -> String {
     methods.collect::<Vec<_>>().join(", ")
 }
 
-/// JSON for programs, as the contract says; a browser that got lost gets a page.
+/// 404: a page for browsers, JSON for others.
 fn not_found(app: &App, request: &Request) -> Reply {
     match request.accepts_html() {
-        true => app.refuse(
+        true => app.error_page(
             request.id,
             404,
             &Page::NotFound,
-            Why::of_request("not_found"),
+            Cause::of_request("not_found"),
         ),
         false => Reply::plain_error(404, "not_found"),
     }

@@ -1,4 +1,4 @@
-//! What operators and programs ask about the server itself: health, readiness, metadata.
+//! Routes about the server itself: health, readiness, metadata.
 
 use serde::Serialize;
 
@@ -17,12 +17,12 @@ pub(super) fn status(code: u16, status: &'static str) -> Reply {
     Reply::json(code, &StatusBody { status })
 }
 
-/// The process serves, whatever the store does.
+/// The process answers requests. Says nothing of the store.
 pub(super) fn health(_: &App, _: &Request) -> Handled {
     Ok(status(200, "ok"))
 }
 
-/// The store answers, and the server goes on.
+/// The store responds, and the server is not stopping.
 pub(super) fn ready(app: &App, _: &Request) -> Handled {
     if app.is_stopping() {
         return Ok(status(503, "stopping"));
@@ -31,12 +31,12 @@ pub(super) fn ready(app: &App, _: &Request) -> Handled {
     Ok(status(200, "ready"))
 }
 
-/// The server's own address leads to the form.
+/// Redirects SERVER_URL itself to the form.
 pub(super) fn home(app: &App, _: &Request) -> Handled {
     Ok(Reply::redirect(302, &app.site.verify_path))
 }
 
-/// RFC 8414 §2. Only what is there is listed: empty arrays are not allowed (§3.2).
+/// RFC 8414 §2. Members without a value are left out, since §3.2 forbids empty arrays.
 #[derive(Serialize)]
 struct Metadata {
     issuer: String,

@@ -15,44 +15,44 @@ use crate::server::login::Polled;
 use crate::server::store::StoreError;
 use crate::shared::wire::error;
 
-/// How the client speaks, and so how it is answered.
+/// The dialect of the request, which decides the errors of the answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Dialect {
-    /// The npm CLI's: takes every error but `authorization_pending` for final.
+    /// The npm CLI's JSON. It ends the login at any error other than `authorization_pending`.
     Json,
-    /// RFC 8628's own.
+    /// The form of RFC 8628.
     Form,
 }
 
-/// An error to answer with: its word and a sentence.
-type Refusal = (&'static str, &'static str);
+/// An OAuth error and its description.
+type PollError = (&'static str, &'static str);
 
-/// A poll that was understood.
-struct Asked {
+/// A parsed poll.
+struct PollRequest {
     login: DeviceCodeHash,
     dialect: Dialect,
 }
 
-/// Answers one poll, with the token if it is there.
+/// Handles one poll.
 pub(super) fn poll(app: &App, request: &Request) -> Handled {
     if is_cross_site(&app.server_url, request) {
         return Ok(Reply::plain_error(403, "cross_site_request"));
     }
-    let asked = match read(request) {
-        Ok(asked) => asked,
+    let poll = match read(request) {
+        Ok(poll) => poll,
         Err(reply) => return Ok(reply),
     };
-    let reply = match app.flow.poll(&asked.login)? {
-        Polled::Completed => hand_over(app, &asked)?,
-        polled => answer(app, &asked, polled),
+    let reply = match app.flow.poll(&poll.login)? {
+        Polled::Completed => deliver(app, &poll)?,
+        polled => reply_to(app, &poll, polled),
     };
-    Ok(reply.about(&asked.login))
+    Ok(reply.about(&poll.login))
 }
 
-fn answer(app: &App, asked: &Asked, polled: Polled) -> Reply {
-    match (polled, asked.dialect) {
-        // Completed: another poll is handed the token at this moment.
-        (Polled::Pending | Polled::Completed, _) => pending(app, asked),
+fn reply_to(app: &App, poll: &PollRequest, polled: Polled) -> Reply {
+    match (polled, poll.dialect) {
+        // Completed: the token is being delivered to another poll.
+        (Polled::Pending | Polled::Completed, _) => pending(app, poll),
         (Polled::Denied, _) => Reply::error(400, error::ACCESS_DENIED, "The user refused."),
         (Polled::Expired, _) => expired(),
         (Polled::Unknown, Dialect::Json) => Reply::error(400, error::INVALID_DEVICE_CODE, UNKNOWN),
@@ -70,9 +70,9 @@ fn expired() -> Reply {
     )
 }
 
-fn pending(app: &App, asked: &Asked) -> Reply {
-    // `slow_down` would end the npm CLI's login, so it is sent only to clients that know it.
-    if asked.dialect == Dialect::Form && app.polls.is_too_soon(&asked.login, Instant::now()) {
+fn pending(app: &App, poll: &PollRequest) -> Reply {
+    // `slow_down` would end the npm CLI's login, so the JSON dialect leaves it out.
+    if poll.dialect == Dialect::Form && app.polls.is_too_soon(&poll.login, Instant::now()) {
         return Reply::error(
             400,
             error::SLOW_DOWN,
@@ -86,35 +86,35 @@ fn pending(app: &App, asked: &Asked) -> Reply {
     )
 }
 
-/// The token goes to this client, if it takes it.
-fn hand_over(app: &App, asked: &Asked) -> Result<Reply, StoreError> {
-    let handover = match app.flow.redeem(&asked.login)? {
-        Redeemed::Granted(handover) => handover,
-        Redeemed::Elsewhere => return Ok(pending(app, asked)),
+/// Answers with the token, under a lease that the front ends.
+fn deliver(app: &App, poll: &PollRequest) -> Result<Reply, StoreError> {
+    let delivery = match app.flow.redeem(&poll.login)? {
+        Redeemed::Granted(delivery) => delivery,
+        Redeemed::Busy => return Ok(pending(app, poll)),
         Redeemed::Unreadable => return Ok(expired().because("token_unreadable")),
     };
-    app.polls.forget(&asked.login);
+    app.polls.forget(&poll.login);
     let grant = TokenGrant {
-        access_token: handover.access_token.expose(),
+        access_token: delivery.access_token.expose(),
         token_type: "bearer",
-        api_url: &handover.api_url,
-        organization_id: handover.organization_id.as_deref(),
-        scope: handover.scope.as_deref(),
+        api_url: &delivery.api_url,
+        organization_id: delivery.organization_id.as_deref(),
+        scope: delivery.scope.as_deref(),
     };
     let mut reply = Reply::json(200, &grant);
-    reply.token = Some(handover);
+    reply.delivery = Some(delivery);
     Ok(reply)
 }
 
-/// What a client asks, or why it cannot be understood.
-fn read(request: &Request) -> Result<Asked, Reply> {
+/// Parses the poll, or answers why it cannot be parsed.
+fn read(request: &Request) -> Result<PollRequest, Reply> {
     let (dialect, device_code) = if request.is_json() {
         (Dialect::Json, from_json(&request.body))
     } else {
         (Dialect::Form, from_form(&request.body))
     };
     match device_code {
-        Ok(device_code) => Ok(Asked {
+        Ok(device_code) => Ok(PollRequest {
             login: device_code.hash(),
             dialect,
         }),
@@ -122,14 +122,14 @@ fn read(request: &Request) -> Result<Asked, Reply> {
     }
 }
 
-/// The JSON dialect's body. Serde refuses a repeated `device_code`, and other members are not looked at.
+/// The JSON dialect's body. Serde rejects a repeated `device_code`, and ignores other members.
 #[derive(Deserialize)]
 struct JsonPoll {
     device_code: Option<String>,
 }
 
-fn from_json(body: &[u8]) -> Result<DeviceCode, Refusal> {
-    // Serde would read an array as the members in order.
+fn from_json(body: &[u8]) -> Result<DeviceCode, PollError> {
+    // Serde would read an array as the struct's members in order.
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err((error::INVALID_REQUEST, "The body is not a JSON object."));
     }
@@ -142,7 +142,7 @@ fn from_json(body: &[u8]) -> Result<DeviceCode, Refusal> {
     device_code(poll.device_code.as_deref())
 }
 
-fn from_form(body: &[u8]) -> Result<DeviceCode, Refusal> {
+fn from_form(body: &[u8]) -> Result<DeviceCode, PollError> {
     let invalid = |Malformed(description)| (error::INVALID_REQUEST, description);
     let params = Params::parse(body).map_err(invalid)?;
     if params.has_repeated() {
@@ -158,7 +158,7 @@ fn from_form(body: &[u8]) -> Result<DeviceCode, Refusal> {
     }
 }
 
-fn device_code(text: Option<&str>) -> Result<DeviceCode, Refusal> {
+fn device_code(text: Option<&str>) -> Result<DeviceCode, PollError> {
     match text {
         None | Some("") => Err((error::INVALID_REQUEST, "The device_code is missing.")),
         Some(text) if text.contains('\0') => {
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_bodies() {
+    fn json_body_needs_one_device_code() {
         let ok = |body: &str| from_json(body.as_bytes()).map(|code| code.expose().to_owned());
         assert_eq!(
             ok(r#" {"device_code":"abc","client_id":1}"#),
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn form_bodies() {
+    fn form_body_needs_grant_type_and_one_device_code() {
         let read = |body: &str| {
             from_form(body.as_bytes())
                 .map(|code| code.expose().to_owned())

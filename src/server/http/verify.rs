@@ -5,82 +5,92 @@ use std::time::{Duration, Instant};
 use crate::server::client_address::wide_network;
 use crate::server::codes::{BrowserKey, DeviceCodeHash, UserCode};
 use crate::server::flow::Confirmed;
-use crate::server::http::app::{App, Handled, LINK_MAC, Why};
-use crate::server::http::browser::{PageOf, page_of};
+use crate::server::http::app::{App, Cause, Handled, LINK_MAC};
+use crate::server::http::browser::{FormOrigin, form_origin};
 use crate::server::http::reply::{RETRY_AFTER_S, Reply, whole_seconds};
 use crate::server::http::request::{Params, Request};
 use crate::server::login::{Login, UnixMs};
 use crate::server::pages::{CodeProblem, Form, Page};
 use crate::server::store::StoreError;
 
+/// The values of the form's `action`.
+const CONTINUE: &str = "continue";
+const DENY: &str = "deny";
+
 /// The form's field that carries its token.
 const FORM_TOKEN: &str = "form_token";
 
-/// `GET`: the form, and who asked where the query names a live login.
+/// `GET`: the confirm page if the query names an open login, else the form to enter a code.
 pub(super) fn show(app: &App, request: &Request) -> Handled {
-    // What cannot be read is as good as not there: the user can still type the code.
+    // A malformed query counts as empty: the user can still type the code.
     let params = Params::parse(request.query.as_bytes()).unwrap_or_default();
-    let typed = Typed::from(&params);
-    // An image or a script's request on another page looks nothing up, so that it uses up nothing of its visitor's.
+    let typed = TypedCode::from(&params);
+    // Another site's page can load this address as an image or by a script. That must not use up the visitor's budget.
     if typed.text.is_empty() || !request.is_navigation() {
         return Ok(enter_code(app, request, 200, &typed, None));
     }
-    Ok(match look_up(app, request, &typed) {
-        Ok(found) => confirm_page(app, request, &typed, &found),
-        // A person who comes with a code has done nothing wrong yet, so this is a form like any other.
-        Err(miss) => return missed(app, request, 200, &typed, miss),
-    })
+    match look_up(app, request, &typed) {
+        Ok(found) => Ok(confirm_page(app, request, &typed, &found)),
+        // With 200: a link with an old code is no error of the person who opens it.
+        Err(error) => look_up_failed(app, request, 200, &typed, error),
+    }
 }
 
-/// `POST`: go on to Postiz, or refuse. Without an action, as the form to type the code into sends it: the page that shows
-/// who asks.
+/// `POST`: confirms and redirects to Postiz, or denies. Without an action, as from the form to enter a code: the confirm page.
 pub(super) fn submit(app: &App, request: &Request) -> Handled {
     let params = Params::parse(&request.body).unwrap_or_default();
-    let typed = Typed::from(&params);
-    match page_of(&app.server_url, request) {
-        PageOf::ThisServer => {}
-        PageOf::OtherName => {
-            let why = Why::of_request("other_server_name");
-            return Ok(app.refuse(request.id, 400, &Page::OtherName, why));
+    let typed = TypedCode::from(&params);
+    match form_origin(&app.server_url, request) {
+        FormOrigin::ThisServer => {}
+        FormOrigin::OtherName => {
+            let cause = Cause::of_request("other_server_name");
+            return Ok(app.error_page(request.id, 400, &Page::OtherName, cause));
         }
-        PageOf::OtherSite => {
-            let why = Why::of_request("cross_site_request");
-            return Ok(app.refuse(request.id, 403, &Page::CrossSite, why));
+        FormOrigin::OtherSite => {
+            let cause = Cause::of_request("cross_site_request");
+            return Ok(app.error_page(request.id, 403, &Page::CrossSite, cause));
         }
     }
     if typed.text.is_empty() {
-        let problem = (CodeProblem::Missing, Why::of_request("missing_code"));
+        let problem = (CodeProblem::Missing, Cause::of_request("missing_code"));
         return Ok(enter_code(app, request, 400, &typed, Some(problem)));
     }
     let found = match look_up(app, request, &typed) {
         Ok(found) => found,
-        Err(miss) => return missed(app, request, 400, &typed, miss),
+        Err(error) => return look_up_failed(app, request, 400, &typed, error),
     };
     let login = &found.0;
-    let (token, action) = (params.given(FORM_TOKEN), params.given("action"));
+    let (token, action) = (params.get(FORM_TOKEN), params.get("action"));
     let decided = match (token, action, app.cookies.browser_key(request)) {
         (Some(_), _, None) => {
             let problem = (
                 CodeProblem::NoCookie,
-                Why::of_login("missing_cookie", &login.key),
+                Cause::of_login("missing_cookie", &login.key),
             );
             return Ok(enter_code(app, request, 400, &typed, Some(problem)));
         }
-        (Some(token), Some(action), Some(browser)) if app.keys.is_form_token(&browser, token) => {
+        (Some(token), Some(action @ (CONTINUE | DENY)), Some(browser))
+            if app.keys.is_form_token(&browser, token) =>
+        {
             decide(app, request, action, login, &browser)?
         }
-        // Of two tabs that had no cookie, the first one's form has the token of a cookie that the second one replaced.
+        // If two tabs were opened without a cookie, the second replaced the cookie of the first one's form.
         (Some(_), Some(_), _) => {
             return Ok(confirm_page(app, request, &typed, &found).because("stale_form_token"));
         }
         _ => return Ok(confirm_page(app, request, &typed, &found)),
     };
-    // It was open a moment ago: decided elsewhere, or expired.
-    let gone = || missed(app, request, 400, &typed, Miss::Over(login.key.clone()));
-    decided.map_or_else(gone, |reply| Ok(reply.about(&login.key)))
+    match decided {
+        Some(reply) => Ok(reply.about(&login.key)),
+        // The login was open a moment ago. It was decided in another tab, or has expired.
+        None => {
+            let error = LookUpError::NotOpen(login.key.clone());
+            look_up_failed(app, request, 400, &typed, error)
+        }
+    }
 }
 
-/// The user goes on, or refuses. `None`: the login does not wait for its user any more.
+/// Confirms or denies the login. `None`: it is not open any more.
 fn decide(
     app: &App,
     request: &Request,
@@ -88,69 +98,75 @@ fn decide(
     login: &Login,
     browser: &BrowserKey,
 ) -> Result<Option<Reply>, StoreError> {
-    if action == "deny" {
-        let refused = app.flow.refuse(&login.user_code)?;
+    if action == DENY {
+        let denied = app.flow.deny(&login.user_code)?;
         let page = || app.page(200, &Page::Refused).because("access_denied");
-        return Ok(refused.then(page));
+        return Ok(denied.then(page));
     }
-    let mut waits = None;
-    if app.flow.must_register(login) {
-        // A stranger can start logins and confirm them: as many clients are registered as logins may be started.
+    let mut slot = None;
+    if app.flow.needs_registration(login) {
+        // Anybody can start and confirm logins, so registrations have the same limit as starts.
         if let Err(wait) = app.registrations.take(request.client, Instant::now()) {
-            let reply = app.too_many_sign_ins(request, wait, "too_many_registrations");
-            return Ok(Some(reply));
+            let cause = Cause::of_login("too_many_registrations", &login.key);
+            return Ok(Some(app.too_many_sign_ins(request, wait, cause)));
         }
-        waits = app.wait_for_postiz();
-        if waits.is_none() {
-            let why = Why::of_login("too_many_requests_to_postiz", &login.key);
-            let page = app.refuse(request.id, 503, &Page::Unavailable, why);
+        slot = app.take_postiz_slot();
+        if slot.is_none() {
+            let cause = Cause::of_login("too_many_requests_to_postiz", &login.key);
+            let page = app.error_page(request.id, 503, &Page::Unavailable, cause);
             return Ok(Some(page.with("Retry-After", RETRY_AFTER_S)));
         }
     }
     let confirmed = app.flow.confirm(login, browser)?;
-    drop(waits);
+    drop(slot);
     Ok(match confirmed {
-        Confirmed::GoOn(url) => {
+        Confirmed::Redirect(url) => {
             Some(Reply::redirect(302, &url).with("Set-Cookie", app.cookies.set(browser)))
         }
-        Confirmed::Gone => None,
+        Confirmed::NotOpen => None,
         Confirmed::RegistrationFailed(error) => {
             Some(app.postiz_failed(request, &error, &login.key))
         }
     })
 }
 
-/// A code as somebody typed it, or as a link brought it.
-struct Typed<'a> {
+/// A code from the form or the link, not parsed yet.
+struct TypedCode<'a> {
     text: &'a str,
     mac: &'a str,
 }
 
-impl<'a> From<&'a Params> for Typed<'a> {
-    fn from(params: &'a Params) -> Typed<'a> {
-        // The npm CLI opens `?code=`.
-        let text = params.given("user_code").or_else(|| params.given("code"));
-        Typed {
+impl<'a> From<&'a Params> for TypedCode<'a> {
+    fn from(params: &'a Params) -> TypedCode<'a> {
+        // The npm CLI's link has `?code=`.
+        let text = params.get("user_code").or_else(|| params.get("code"));
+        TypedCode {
             text: text.unwrap_or_default(),
-            mac: params.given(LINK_MAC).unwrap_or_default(),
+            mac: params.get(LINK_MAC).unwrap_or_default(),
         }
     }
 }
 
-/// Why a typed code leads nowhere.
-enum Miss {
-    /// No login has it, or its login was decided.
+/// Why a code names no open login.
+enum LookUpError {
+    /// No undecided login has it.
     Unknown,
-    /// This login was decided a moment ago, or has expired.
-    Over(DeviceCodeHash),
-    /// How long to wait, and the log's word for the budget that is spent.
+    /// This login has expired.
+    Expired(DeviceCodeHash),
+    /// This login was just decided, or its code is being exchanged.
+    NotOpen(DeviceCodeHash),
+    /// A budget is spent: how long to wait, and the reason for the log.
     TooManyTries(Duration, &'static str),
     Failed(StoreError),
 }
 
-/// The live login that a code names, within the budget for wrong codes. This server's own link is no guess. At
-/// the ceiling for all addresses the right code still counts from the network that started its login.
-fn look_up(app: &App, request: &Request, typed: &Typed) -> Result<(Login, UnixMs), Miss> {
+/// The open login that a code names, within the budget for wrong codes. A link with a valid MAC is no guess. At the ceiling for
+/// all addresses, the right code is still accepted from the network that started the login.
+fn look_up(
+    app: &App,
+    request: &Request,
+    typed: &TypedCode,
+) -> Result<(Login, UnixMs), LookUpError> {
     let (client, now) = (request.client, Instant::now());
     let user_code = UserCode::parse(typed.text);
     let is_link = |code: &UserCode| app.keys.is_link_mac(code, typed.mac);
@@ -160,57 +176,68 @@ fn look_up(app: &App, request: &Request, typed: &Typed) -> Result<(Login, UnixMs
         false => app
             .guesses
             .check(client, now)
-            .map_err(|wait| Miss::TooManyTries(wait, "too_many_wrong_codes"))?,
+            .map_err(|wait| LookUpError::TooManyTries(wait, "too_many_wrong_codes"))?,
     };
     let found = match user_code {
-        Some(code) => app.flow.find(&code).map_err(Miss::Failed)?,
+        Some(code) => app.flow.find(&code).map_err(LookUpError::Failed)?,
         None => None,
     };
-    let (found, miss) = match found {
-        Some((login, now)) if login.is_open(now) => (Some((login, now)), Miss::Unknown),
-        Some((login, _)) => (None, Miss::Over(login.key)),
-        None => (None, Miss::Unknown),
+    let (found, error) = match found {
+        Some((login, now)) if login.is_open(now) => (Some((login, now)), LookUpError::Unknown),
+        Some((login, now)) if now >= login.expires_at => (None, LookUpError::Expired(login.key)),
+        Some((login, _)) => (None, LookUpError::NotOpen(login.key)),
+        None => (None, LookUpError::Unknown),
     };
     let network = wide_network(client).to_string();
     match (found, ceiling) {
         (Some(found), None) => Ok(found),
         (Some(found), Some(_)) if found.0.starter.network == network => Ok(found),
         (_, Some(wait)) => {
-            app.guesses.wrong_at_ceiling(client, now);
-            Err(Miss::TooManyTries(wait, "too_many_wrong_codes_total"))
+            app.guesses.charge_at_ceiling(client, now);
+            Err(LookUpError::TooManyTries(
+                wait,
+                "too_many_wrong_codes_total",
+            ))
         }
-        // A link of ours whose login is over is no guess, however often it comes.
-        (None, None) if by_link => Err(miss),
+        // A link with a valid MAC is not charged, even after its login is over.
+        (None, None) if by_link => Err(error),
         (None, None) => {
-            app.guesses.wrong(client, now);
-            Err(miss)
+            app.guesses.charge(client, now);
+            Err(error)
         }
     }
 }
 
-/// The answer to a code that leads nowhere: the form again, with this status, or a pause.
-fn missed(app: &App, request: &Request, status: u16, typed: &Typed, miss: Miss) -> Handled {
-    let unknown = |why| {
-        let problem = Some((CodeProblem::Unknown, why));
+/// The answer to a code that names no open login: the form with this status, or 429.
+fn look_up_failed(
+    app: &App,
+    request: &Request,
+    status: u16,
+    typed: &TypedCode,
+    error: LookUpError,
+) -> Handled {
+    let unknown = |cause| {
+        let problem = Some((CodeProblem::Unknown, cause));
         enter_code(app, request, status, typed, problem)
     };
-    Ok(match miss {
-        Miss::Unknown => unknown(Why::of_request("unknown_code")),
-        Miss::Over(login) => unknown(Why::of_login("login_over", &login)),
-        Miss::TooManyTries(wait, reason) => {
+    Ok(match error {
+        LookUpError::Unknown => unknown(Cause::of_request("unknown_code")),
+        LookUpError::Expired(login) => unknown(Cause::of_login("login_expired", &login)),
+        LookUpError::NotOpen(login) => unknown(Cause::of_login("login_not_open", &login)),
+        LookUpError::TooManyTries(wait, reason) => {
             let retry_after_s = whole_seconds(wait);
             let page = Page::TooManyTries { retry_after_s };
-            app.refuse(request.id, 429, &page, Why::of_request(reason))
+            app.error_page(request.id, 429, &page, Cause::of_request(reason))
                 .with("Retry-After", retry_after_s)
         }
-        Miss::Failed(error) => return Err(error),
+        LookUpError::Failed(error) => return Err(error),
     })
 }
 
 fn confirm_page(
     app: &App,
     request: &Request,
-    typed: &Typed,
+    typed: &TypedCode,
     (login, now): &(Login, UnixMs),
 ) -> Reply {
     let who = &login.starter;
@@ -229,25 +256,27 @@ fn enter_code(
     app: &App,
     request: &Request,
     status: u16,
-    typed: &Typed,
-    problem: Option<(CodeProblem, Why)>,
+    typed: &TypedCode,
+    problem: Option<(CodeProblem, Cause)>,
 ) -> Reply {
-    // What cannot be a code is not shown again: it may be any text, which a stranger's link put there.
+    // Only a possible code is shown again: a link can hold any text.
     let code = UserCode::parse(typed.text);
-    let (problem, why) = problem.unzip();
-    form_page(app, request, typed, (status, why), |form| Page::EnterCode {
-        form,
-        typed: code.as_ref().map_or("", UserCode::as_str),
-        problem,
+    let (problem, cause) = problem.unzip();
+    form_page(app, request, typed, (status, cause), |form| {
+        Page::EnterCode {
+            form,
+            typed: code.as_ref().map_or("", UserCode::as_str),
+            problem,
+        }
     })
 }
 
-/// A page with a form, and the cookie that the form's token is tied to.
+/// A page with a form, and the cookie to which the form's token is bound.
 fn form_page<'a>(
     app: &App,
     request: &Request,
-    typed: &'a Typed,
-    (status, why): (u16, Option<Why>),
+    typed: &'a TypedCode,
+    (status, cause): (u16, Option<Cause>),
     page: impl FnOnce(Form<'a>) -> Page<'a>,
 ) -> Reply {
     let browser = app
@@ -259,8 +288,8 @@ fn form_page<'a>(
         link_mac: typed.mac,
     };
     let page = page(form);
-    let reply = match why {
-        Some(why) => app.refuse(request.id, status, &page, why),
+    let reply = match cause {
+        Some(cause) => app.error_page(request.id, status, &page, cause),
         None => app.page(status, &page),
     };
     reply

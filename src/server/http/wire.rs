@@ -1,4 +1,4 @@
-//! The JSON answers of the device flow (RFC 8628), with the names of the RFC.
+//! The JSON answers of the device flow, with the names of RFC 8628.
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ pub(super) const DEVICE_CODE_GRANT: &str = "urn:ietf:params:oauth:grant-type:dev
 /// The answer to `POST /device/code` (RFC 8628 §3.2).
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct DeviceAuthorization {
-    /// 64 hex digits; the CLI's secret, never shown to anyone.
+    /// 64 hex digits: the client's secret.
     pub(super) device_code: String,
     /// `WDJB-MJHT`: what the user compares or types.
     pub(super) user_code: String,
@@ -22,18 +22,18 @@ pub(super) struct DeviceAuthorization {
     pub(super) interval: u64,
 }
 
-/// The answer to a successful `POST /device/token` (RFC 6749 §5.1), with what the Postiz CLI needs to know besides.
+/// The answer to a successful `POST /device/token` (RFC 6749 §5.1), with what the Postiz CLI needs besides.
 #[derive(Clone, Serialize)]
 pub(super) struct TokenGrant<'a> {
     /// The Postiz token, `pos_…`.
     pub(super) access_token: &'a str,
     /// Always `bearer`.
     pub(super) token_type: &'static str,
-    /// Where the CLI finds the Postiz API.
+    /// The URL of the Postiz API.
     pub(super) api_url: &'a str,
     /// The organisation that the token belongs to; null when Postiz named none.
     pub(super) organization_id: Option<&'a str>,
-    /// What the token may do, where Postiz said so.
+    /// The token's scope, if Postiz named one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) scope: Option<&'a str>,
 }

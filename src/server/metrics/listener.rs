@@ -1,5 +1,5 @@
-//! The listener of the metrics: one thread, which answers one connection after the other and sleeps in between. It shares
-//! nothing with the public socket, so it answers while that one is full.
+//! The listener of the metrics: one thread, which serves one connection after the other. It shares no limit with the public
+//! socket, so it also answers while that has no room.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -13,7 +13,7 @@ use crate::server::http::{Reply, Request};
 use crate::server::metrics::Sources;
 use crate::server::metrics::text::CONTENT_TYPE;
 
-/// How long to wait when the system has no descriptor for a connection.
+/// How long to wait when the system has no descriptor for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Listens on `METRICS_LISTEN`.
@@ -23,7 +23,7 @@ pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     })
 }
 
-/// Serves metrics in a thread of its own, until the process ends.
+/// Starts the thread that serves metrics until the process ends.
 pub(crate) fn start(listener: TcpListener, sources: Sources) -> io::Result<()> {
     let url = format!("http://{}/metrics", listener.local_addr()?);
     let log = Arc::clone(&sources.app.log);
@@ -33,12 +33,12 @@ pub(crate) fn start(listener: TcpListener, sources: Sources) -> io::Result<()> {
             Ok((socket, peer)) => {
                 let answer = |request: &Request| answer(&sources, request);
                 let serve = || one_request::serve(socket, peer.ip(), timeout, answer);
-                // A bug costs one answer; the log has the panic.
+                // A panic ends one request, and is logged.
                 let _ = catch_unwind(AssertUnwindSafe(serve));
             }
             // The client gave up before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            // The public socket has the same trouble, and logs it.
+            // Not logged here, since the public socket fails in the same way.
             Err(_) => thread::sleep(ACCEPT_PAUSE),
         }
     };

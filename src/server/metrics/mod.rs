@@ -1,6 +1,5 @@
-//! Metrics for Prometheus, on a listener of their own (`METRICS_LISTEN`). Events are counted by the log, requests by
-//! `counts.rs`; gauges are read when the metrics are asked for. All labels are known when the program is compiled, so
-//! nothing of a client or a user is in the text.
+//! Metrics for Prometheus, on their own listener (`METRICS_LISTEN`). The log counts events, `counts.rs` counts requests, and
+//! gauges are read for each request. All labels are known at compile time, so no data of clients or users is in the text.
 
 mod listener;
 mod process;
@@ -12,7 +11,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::server::front::Front;
-use crate::server::front::tls::Certificate;
+use crate::server::front::certificate::Certificate;
 use crate::server::http::App;
 use crate::server::metrics::requests::Names;
 use crate::server::metrics::text::{Labels, Text};
@@ -20,7 +19,7 @@ use crate::shared::version::{COMMIT, VERSION};
 
 pub(crate) use listener::{bind, start};
 
-/// What the metrics of a running server are read from.
+/// The parts of a running server from which its metrics are read.
 pub(crate) struct Sources {
     app: Arc<App>,
     front: Arc<Front>,
@@ -28,12 +27,12 @@ pub(crate) struct Sources {
     started: SystemTime,
 }
 
-/// A counter's name and help, and its series: labels, and the events of the log that each counts.
+/// A counter's name and help, and its series: labels, and the log events that are counted.
 type EventCounter = (&'static str, &'static str, &'static [Series]);
 type Series = (Labels<'static>, &'static [&'static str]);
 
-/// They begin at 0, so that `increase()` sees the first event.
-#[rustfmt::skip] // A table is read row by row.
+/// Counters of log events. They start at 0, so that `increase()` includes the first event.
+#[rustfmt::skip] // One row a line.
 const EVENT_COUNTERS: [EventCounter; 13] = [
     ("postiz_auth_logins_started_total", "Logins started.", &[(&[], &["login_started"])]),
     ("postiz_auth_logins_confirmed_total", "Confirmations on the verify page; a login may be confirmed more than once.", &[(&[], &["login_confirmed"])]),
@@ -75,7 +74,7 @@ const POSTIZ: Names = Names {
 };
 
 impl Sources {
-    /// Those of a server that starts now.
+    /// The sources of a server that starts now.
     pub(crate) fn new(
         app: Arc<App>,
         front: Arc<Front>,
@@ -89,7 +88,7 @@ impl Sources {
         }
     }
 
-    /// All metrics.
+    /// All metrics as text.
     fn print(&self) -> String {
         let mut text = Text::default();
         print_build(&mut text);
@@ -144,11 +143,11 @@ impl Sources {
         text.gauge(
             "postiz_auth_postiz_requests_waiting",
             "Requests that wait for Postiz.",
-            self.app.waiting_for_postiz().into(),
+            self.app.postiz_requests().into(),
         );
     }
 
-    /// Where the server serves https itself.
+    /// Only if the server serves https itself.
     fn print_certificate(&self, text: &mut Text) {
         let Some(certificate) = &self.certificate else {
             return;
@@ -167,7 +166,7 @@ impl Sources {
         );
     }
 
-    /// Of PostgreSQL alone.
+    /// Only with PostgreSQL.
     fn print_pool(&self, text: &mut Text) {
         let Some(pool) = self.app.flow.pool() else {
             return;

@@ -1,4 +1,5 @@
-//! The process itself, by the names that Prometheus' own libraries use. What this system does not tell is left out.
+//! Metrics of the process, by the names that Prometheus' client libraries use. Values that the system does not provide are left
+//! out.
 
 use std::fs;
 
@@ -16,7 +17,7 @@ pub(super) fn print(text: &mut Text) {
         text.gauge("process_threads", "Number of threads.", threads);
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
-        // One of them lists the others.
+        // One of them is open for this listing.
         let open = open.count().saturating_sub(1) as u64;
         text.gauge("process_open_fds", "Number of open file descriptors.", open);
     }
@@ -37,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_found_by_their_field() {
+    fn number_is_found_by_its_field() {
         let status = "Name:\tx\nVmRSS:\t    2048 kB\nThreads:\t7\n";
         assert_eq!(number(status, "VmRSS:"), Some(2048));
         assert_eq!(number(status, "Threads:"), Some(7));

@@ -1,4 +1,4 @@
-//! Counts of requests as a counter by outcome, and a histogram of durations by route.
+//! Prints counts of requests: a counter by outcome, and a histogram of durations by route.
 
 use crate::server::counts::{BUCKETS, Counts, Histogram, Outcome};
 use crate::server::metrics::text::Text;
@@ -33,7 +33,7 @@ pub(super) fn print(text: &mut Text, counts: &Counts, names: &Names) {
     }
 }
 
-/// In the text, each bucket includes those below it.
+/// Buckets are cumulative in the text.
 fn print_histogram(text: &mut Text, histogram: &Histogram, name: &str, label: (&str, &str)) {
     let (bucket, mut total) = (format!("{name}_bucket"), 0);
     let bounds = BUCKETS.iter().map(|(_, seconds)| *seconds);
@@ -41,7 +41,7 @@ fn print_histogram(text: &mut Text, histogram: &Histogram, name: &str, label: (&
         total += count;
         text.sample(&bucket, &[label, ("le", bound)], &total);
     }
-    // In whole numbers: the code that prints others is large.
+    // In whole numbers: formatting floating-point numbers adds much code.
     let us = histogram.sum_us;
     let sum = format!("{}.{:06}", us / 1_000_000, us % 1_000_000);
     text.sample(&format!("{name}_sum"), &[label], &sum);

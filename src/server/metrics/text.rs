@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-/// The type of what [`Text`] holds, for the `Content-Type` header.
+/// The `Content-Type` of [`Text`].
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Names and values of a sample's labels.
@@ -19,7 +19,7 @@ impl Text {
         self.0 += &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
-    /// One sample of the metric that was begun last. A label without a value is left out: to Prometheus that is the same.
+    /// Adds a sample to the last metric. Labels without a value are left out, which means the same to Prometheus.
     pub(super) fn sample(&mut self, name: &str, labels: Labels, value: &dyn Display) {
         self.0 += name;
         let mut before = "{";

@@ -1,4 +1,4 @@
-//! Text becomes HTML here and nowhere else: whatever is no literal of ours gets escaped, because the types allow nothing else.
+//! Escaped HTML. [`Html`] is made of literals and of escaped text, so no other text can become markup.
 
 use crate::shared::text::printable_cut;
 
@@ -7,7 +7,7 @@ use crate::shared::text::printable_cut;
 pub(super) struct Html(String);
 
 impl Html {
-    /// Text from anywhere, as text: escaped, without control characters and marks that reorder it, and no longer than a page can bear.
+    /// Text from outside: escaped, cut, and without control characters and marks of text direction.
     pub(super) fn text(raw: &str) -> Html {
         let mut html = String::with_capacity(raw.len());
         for c in printable_cut(raw, TEXT_CHARS_MAX).chars() {
@@ -23,13 +23,12 @@ impl Html {
         Html(html)
     }
 
-    /// Markup of our own, as it stands.
+    /// Markup from a literal.
     pub(super) fn markup(literal: &'static str) -> Html {
         Html(literal.to_owned())
     }
 
-    /// Markup of our own, with each `{name}` replaced by the slot of that name. What a slot holds is not looked at again,
-    /// so braces in it mean nothing.
+    /// Markup from a literal, with each `{name}` replaced by the slot of that name. Braces in a slot's value are not replaced.
     pub(super) fn fill(template: &'static str, slots: &[(&str, Html)]) -> Html {
         let mut html = String::with_capacity(template.len());
         let mut rest = template;
@@ -56,7 +55,7 @@ impl Html {
     }
 }
 
-/// A user agent may be kilobytes long, and a page is to stay under 6 kB; what tells one program from another stands at the front.
+/// Most characters of a text from outside: a user agent may have kilobytes, and pages are to stay under 6 kB.
 const TEXT_CHARS_MAX: usize = 80;
 
 #[cfg(test)]
@@ -71,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_filled_once() {
+    fn slot_values_are_not_filled_again() {
         let slots = [("a", Html::text("{b}")), ("b", Html::markup("<br>"))];
         assert_eq!(Html::fill("{a}-{b}.", &slots).into_string(), "{b}-<br>.");
     }

@@ -1,5 +1,5 @@
-//! What the user sees in the browser: every page, whole and in one answer, needing no script. When a page is shown is
-//! http's business. The words are in texts.rs, the layout in *.html and shared/style.css.
+//! Renders the pages for the browser, each complete in one answer and without scripts. The texts are in texts.rs, the layout is
+//! in *.html and shared/style.css.
 
 mod html;
 mod policy;
@@ -10,75 +10,75 @@ use std::time::Duration;
 use html::Html;
 use texts::{Mark, Notice};
 
-/// Where the pages are served, which each of them names or links to.
+/// The addresses that pages name or link to.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// Path of the form that takes the code, with SERVER_URL's own path: `/cli-auth/device/verify`.
+    /// The path of the form to enter a code, with SERVER_URL's path: `/cli-auth/device/verify`.
     pub verify_path: String,
-    /// The same form's whole address.
+    /// The URL of that form.
     pub verify_url: String,
-    /// This server's host, as the user knows it from the terminal.
+    /// The host of SERVER_URL.
     pub server_host: String,
-    /// The host of the Postiz that the user is sent to.
+    /// The host of POSTIZ_FRONTEND_URL.
     pub postiz_host: String,
-    /// Is there an OAuth app? Postiz keeps one token for each account in it, so that a login ends an earlier one.
+    /// Whether there is an OAuth app. In an app Postiz keeps one token for each account, so a login ends an earlier one.
     pub has_app: bool,
 }
 
-/// One page, with all that varies in it. Texts from outside (`typed`, `client_agent`) are escaped when rendered.
+/// A page with its variable parts. Rendering escapes them.
 #[derive(Clone, Debug)]
 pub enum Page<'a> {
-    /// The form, empty or with what was typed, perhaps with what is wrong with it.
+    /// The form to enter a code.
     EnterCode {
-        /// What the form sends besides.
+        /// The form's hidden fields.
         form: Form<'a>,
-        /// What the field holds: nothing, or the code as it was typed.
+        /// The content of the field: empty, or the code that was sent.
         typed: &'a str,
-        /// Why the last try failed.
+        /// The problem with the code that was sent.
         problem: Option<CodeProblem>,
     },
-    /// The code names a live request: who asked, and whether to go on or refuse.
+    /// The confirm page: who started the login, with buttons to continue and to refuse.
     Confirm {
-        /// What the form sends besides.
+        /// The form's hidden fields.
         form: Form<'a>,
         /// The code, `WDJB-MJHT`.
         user_code: &'a str,
-        /// Address of the client that started the login, where known.
+        /// The address of the client that started the login; may be empty.
         client_address: &'a str,
-        /// That client's user agent, where it sent one.
+        /// The client's user agent; may be empty.
         client_agent: &'a str,
-        /// What that client calls its machine, where it said so.
+        /// The machine's name, as the client gave it; may be empty.
         machine: &'a str,
-        /// How long ago it started.
+        /// How long ago the login was started.
         age: Duration,
     },
-    /// The login is done.
+    /// The login is complete.
     SignedIn,
-    /// Another callback of this login exchanges the code: this page reloads itself.
+    /// Another callback of the login is exchanging the code. The page reloads itself.
     Finishing,
     /// The user refused, here or at Postiz.
     Refused,
     /// Postiz has refused so many codes that the login is over.
     LoginOver,
-    /// The callback names no login of this browser: its state is missing, unknown or expired, or its cookie is not here.
+    /// The callback names no login of this browser: its `state` is missing, unknown or expired, or the cookie is missing.
     SessionLost,
     /// The form was sent from another site.
     CrossSite,
     /// The form was sent from this server's own page under another name than SERVER_URL's.
     OtherName,
-    /// Postiz refused the authorization code; trying again may help.
+    /// Postiz refused the authorization code. Trying again may help.
     ExchangeRefused,
     /// Postiz ended the authorization with an error other than a refusal.
     AuthorizationFailed,
-    /// Postiz does not know this server's client ID or secret: a case for its administrator.
+    /// Postiz refused this server's client ID or secret.
     ServerMisconfigured,
-    /// Postiz registers no client for this server: a case for its administrator.
+    /// Postiz refused to register a client.
     Unregistered,
-    /// POSTIZ_API_URL leads elsewhere, or its certificate is not trusted: a case for its administrator.
+    /// POSTIZ_API_URL is not Postiz' API, or its certificate is not trusted.
     PostizMisconfigured,
     /// The user chose a self-hosted instance on the consent page of Postiz' cloud.
     Relayed,
-    /// Postiz did not answer, or not sensibly.
+    /// Postiz did not respond, or its answer is invalid.
     PostizUnreachable,
     /// Too many wrong codes.
     TooManyTries {
@@ -90,36 +90,36 @@ pub enum Page<'a> {
         /// Seconds until the next one is allowed.
         retry_after_s: u64,
     },
-    /// The store cannot be reached for the moment.
+    /// The store is unavailable.
     Unavailable,
     /// No such page.
     NotFound,
-    /// Something went wrong in this server.
+    /// A handler panicked.
     InternalError,
 }
 
-/// What a form sends beside what the user sees.
+/// The hidden fields of a form.
 #[derive(Clone, Debug)]
 pub struct Form<'a> {
-    /// The token that is tied to the browser's cookie.
+    /// The form token, which is bound to the browser's cookie.
     pub token: String,
-    /// The MAC of the code, where this server's own link led here.
+    /// The MAC from this server's link; may be empty.
     pub link_mac: &'a str,
 }
 
-/// What is wrong with a code that was entered.
+/// The problem with a code that was entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CodeProblem {
     /// Nothing was entered.
     Missing,
-    /// No live request has this code: mistyped, expired, or already used.
+    /// No open login has this code: it is mistyped, expired, or already used.
     Unknown,
     /// The browser did not send the cookie that the form came with.
     NoCookie,
 }
 
 impl Page<'_> {
-    /// The page as HTML. A page that refuses shows a `reference`, by which its operator finds the reason in the log.
+    /// The page as HTML. Error pages show a `reference`, by which the operator finds the cause in the log.
     pub fn render(&self, site: &Site, reference: Option<&str>) -> String {
         let (title, content) = match self {
             Page::EnterCode {
@@ -182,7 +182,7 @@ impl Page<'_> {
         page.into_string()
     }
 
-    /// What makes the page reload itself, without a script.
+    /// The element that makes the page reload itself.
     fn refresh(&self) -> &'static str {
         match self {
             Page::Finishing => "<meta http-equiv=\"refresh\" content=\"2\">\n",
@@ -196,7 +196,7 @@ pub fn content_security_policy() -> &'static str {
     &policy::POLICY
 }
 
-/// A page's title and what stands in its main part.
+/// A page's title and main content.
 type Parts = (&'static str, Html);
 
 fn enter_code(form: &Form, typed: &str, problem: Option<CodeProblem>, site: &Site) -> Parts {
@@ -262,7 +262,7 @@ fn confirm(form: &Form, user_code: &str, who: Html, site: &Site) -> Parts {
     (text::TITLE, content)
 }
 
-/// The form's fields that nobody sees.
+/// The form's hidden fields.
 fn hidden(form: &Form) -> Html {
     let field = |name, value: &str| {
         let slots = [("name", Html::markup(name)), ("value", Html::text(value))];
@@ -279,7 +279,7 @@ fn hidden(form: &Form) -> Html {
     )
 }
 
-/// The rows that let a person tell their own terminal from a stranger's; what is not known has no row.
+/// The rows about who started the login. Unknown values have no row.
 fn who_asks(client_address: &str, client_agent: &str, machine: &str, age: Duration) -> Html {
     use texts::confirm as text;
     let started = texts::ago(age.as_secs());
@@ -305,8 +305,8 @@ fn who_asks(client_address: &str, client_agent: &str, machine: &str, age: Durati
     }))
 }
 
-/// Is it `name/version`, perhaps with `(system)`? Whatever else a stranger's program calls itself could be a message to the
-/// user, and is not shown.
+/// Whether `agent` is `name/version`, with or without `(system)`. Others are not shown, since an attacker could put a message to
+/// the user into it.
 fn is_program_name(agent: &str) -> bool {
     let (program, system) = match agent.split_once(" (") {
         Some((program, system)) => (program, system.strip_suffix(')')),
@@ -327,7 +327,7 @@ fn is_program_name(agent: &str) -> bool {
         && system.split(' ').count() <= 3
 }
 
-/// The code for the eye, which may break into lines only between its groups.
+/// The code as it is shown: a line break is possible only between its groups.
 fn groups(user_code: &str) -> Html {
     let groups = user_code.split('-').map(Html::text);
     Html::concat(groups.enumerate().map(|(i, group)| match i {
@@ -336,7 +336,7 @@ fn groups(user_code: &str) -> Html {
     }))
 }
 
-/// The code for the ear: a screen reader would take `WDJB` for a word.
+/// The code for screen readers, which would pronounce `WDJB` as a word.
 fn spelled(user_code: &str) -> Html {
     let letters: Vec<String> = user_code.chars().map(String::from).collect();
     Html::text(&letters.join(" ").replace(" - ", ", "))
@@ -357,7 +357,7 @@ fn pause(notice: Notice, retry_after_s: u64, site: &Site) -> Parts {
     notice_with(notice, text, &site.verify_path)
 }
 
-/// Links to the form under the name that its cookie and Postiz' redirect are for.
+/// A notice that links to the form under SERVER_URL.
 fn other_name(site: &Site) -> Parts {
     let notice = texts::OTHER_NAME;
     let text = with_hosts(notice.text, site);
@@ -375,7 +375,7 @@ fn notice_with(notice: Notice, text: Html, form_url: &str) -> Parts {
     let content = Html::fill(
         include_str!("notice.html"),
         &[
-            ("mark", Html::markup(drawing(&notice.mark))),
+            ("mark", Html::markup(icon(&notice.mark))),
             ("title", Html::markup(notice.title)),
             ("text", text),
             ("link", link),
@@ -384,7 +384,7 @@ fn notice_with(notice: Notice, text: Html, form_url: &str) -> Parts {
     (notice.title, content)
 }
 
-/// A text of ours with the names of the two hosts in it.
+/// A text with its slots for the two hosts filled.
 fn with_hosts(text: &'static str, site: &Site) -> Html {
     let slots = [
         ("server", Html::text(&site.server_host)),
@@ -393,8 +393,8 @@ fn with_hosts(text: &'static str, site: &Site) -> Html {
     Html::fill(text, &slots)
 }
 
-/// A mark as a drawing: which fonts have signs for these is not known.
-fn drawing(mark: &Mark) -> &'static str {
+/// A mark as SVG, since fonts may lack characters for them.
+fn icon(mark: &Mark) -> &'static str {
     match mark {
         Mark::Done => {
             r#"<svg class="good" viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" r="10"/><path d="m7.5 12.5 3 3 6-6.5"/></svg>"#
@@ -411,17 +411,17 @@ fn drawing(mark: &Mark) -> &'static str {
     }
 }
 
-/// A terminal's prompt, for the head of the page.
+/// A drawing of a terminal's prompt, for the page's header.
 const PROMPT: &str = r#"<svg viewBox="0 0 24 24" aria-hidden="true"><rect x="2" y="4" width="20" height="16" rx="4"/><path d="m7 9 3 3-3 3m6 0h4"/></svg>"#;
 
-/// The same for the browser's tab. As part of the page it saves the browser the request for `/favicon.ico`.
+/// The same as an icon for the browser's tab. Inline, so that the browser does not request `/favicon.ico`.
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Crect width='16' height='16' rx='4' fill='%234a21a8'/%3E%3Cpath d='m4 5 3 3-3 3m5 0h3' fill='none' stroke='%23fff' stroke-width='1.5'/%3E%3C/svg%3E";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// As hostile as a text from outside can be, and too long.
+    /// Text from an attacker: markup, control characters, and too long.
     fn hostile() -> String {
         "\"'><script>{style}\u{1b}[31m\u{202e}".to_owned() + &"\"".repeat(500)
     }
@@ -511,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn each_page_is_whole_and_small() {
+    fn pages_are_complete_and_small() {
         let hostile = hostile();
         for (name, page) in every_page(&hostile) {
             let html = page.render(&site(), Some("4f2a9c1e"));
@@ -566,7 +566,7 @@ mod tests {
     }
 
     #[test]
-    fn earlier_logins_end_where_there_is_an_app_alone() {
+    fn confirm_page_warns_of_earlier_logins_if_there_is_an_app() {
         for has_app in [true, false] {
             let site = Site { has_app, ..site() };
             let page = confirm(&form(), "WDJB-MJHT", Html::default(), &site);
@@ -576,7 +576,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_has_no_row() {
+    fn unknown_values_have_no_row() {
         let html = confirm(
             &form(),
             "WDJB-MJHT",
@@ -588,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_announced_where_the_code_is_typed() {
+    fn code_problem_is_announced_to_screen_readers() {
         let page = Page::EnterCode {
             form: form(),
             typed: "WDJB",
@@ -604,7 +604,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_looks_like_a_program_is_shown() {
+    fn program_name_has_name_and_version() {
         for agent in [
             "postiz/0.1.0",
             "postiz-rust/0.1.0 (linux x86_64)",

@@ -1,14 +1,14 @@
-//! The Content-Security-Policy of all pages: they may use their own style and icon, and nothing else from anywhere.
+//! The Content-Security-Policy of all pages: it allows their inline style and icon, and nothing else.
 
 use std::sync::LazyLock;
 
 use ring::digest::{SHA256, digest};
 
-/// The style sheet, as it stands between `<style>` and `</style>`: the hash below is over these very bytes.
+/// The style sheet, exactly as it is between `<style>` and `</style>`, since the policy has a hash of it.
 pub(super) const STYLE: &str = include_str!("../../shared/style.css");
 
-/// No `form-action`: Chromium applies it to every redirect that follows a form, and Postiz may well stand behind a
-/// sign-on at a third host that we cannot name. Nothing needs it while no foreign text can become markup (html.rs).
+/// The policy. It has no `form-action`: Chromium applies that to every redirect after a form, and Postiz may redirect to a
+/// single sign-on at an unknown host. It is not needed, since no text from outside can become markup (html.rs).
 pub(super) static POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = base64(digest(&SHA256, STYLE.as_bytes()).as_ref());
     format!(
@@ -16,7 +16,7 @@ pub(super) static POLICY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Standard base64 with padding (RFC 4648 §4), in which the policy wants its hash.
+/// Standard base64 with padding (RFC 4648 §4).
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64_as_the_rfc_has_it() {
+    fn base64_encodes_the_vectors_of_the_rfc() {
         let known = [
             ("", ""),
             ("f", "Zg=="),

@@ -1,16 +1,16 @@
-//! Every word that the pages say, in plain English for a person who has never heard of OAuth: first what happened, then what
-//! to do next, in a sentence or two. `{server}` and `{postiz}` stand for the two hosts; mod.rs puts them in.
+//! The texts of all pages, for people who do not know OAuth: first what happened, then what to do next. mod.rs replaces
+//! `{server}` and `{postiz}` by the two hosts.
 
-/// A page that says one thing and perhaps leads on.
+/// A page without a form.
 pub(super) struct Notice {
     pub(super) mark: Mark,
     pub(super) title: &'static str,
     pub(super) text: &'static str,
-    /// What the link to the form is called, where there is a point in going there.
+    /// The label of the link to the form; `None`: no link.
     pub(super) link: Option<&'static str>,
 }
 
-/// The sign above a notice.
+/// The icon above a notice.
 pub(super) enum Mark {
     Done,
     Waiting,
@@ -18,14 +18,14 @@ pub(super) enum Mark {
     Problem,
 }
 
-/// What all this belongs to: at the head of every page and in its title.
+/// The product's name, in the header and the title of every page.
 pub(super) const NAME: &str = "Postiz command line";
 
-/// The foot of every page: where the user is, and what for.
+/// The footer of every page.
 pub(super) const ABOUT_THIS_SERVER: &str =
     "You are at <b>{server}</b>. It signs the Postiz command line in to <b>{postiz}</b>.";
 
-/// Below a page that refuses: the id that the log has for it.
+/// The reference on error pages.
 pub(super) const REFERENCE: &str = "<p>Reference: <b>{reference}</b></p>";
 
 pub(super) mod enter_code {
@@ -196,12 +196,12 @@ pub(super) const INTERNAL_ERROR: Notice = Notice {
 const ENTER: &str = "Enter the code";
 const ENTER_AGAIN: &str = "Enter the code again";
 
-/// What a program says of itself, which nobody has checked.
+/// A name that the client gave, which is not verified.
 pub(super) fn calls_itself(program: &str) -> String {
     format!("calls itself {program}")
 }
 
-/// How long ago a login was started: nobody compares seconds.
+/// How long ago a login was started, in minutes.
 pub(super) fn ago(seconds: u64) -> String {
     match seconds / 60 {
         0 => "less than a minute ago".to_owned(),
@@ -209,7 +209,7 @@ pub(super) fn ago(seconds: u64) -> String {
     }
 }
 
-/// How long to wait, never too short.
+/// How long to wait, rounded up.
 pub(super) fn wait(seconds: u64) -> String {
     match seconds {
         0..=90 => counted(seconds.max(1), "second"),
@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_read_like_speech() {
+    fn durations_are_in_seconds_or_minutes() {
         assert_eq!(ago(59), "less than a minute ago");
         assert_eq!(ago(60), "1 minute ago");
         assert_eq!(ago(899), "14 minutes ago");

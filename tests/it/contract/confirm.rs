@@ -299,6 +299,14 @@ fn form_without_its_token_changes_nothing() {
         cookie: form.cookie.clone(),
         token: String::new(),
     };
+    // Only the two buttons' actions decide.
+    for action in ["", "xx", "Deny", "deny%20", "Continue"] {
+        let fields = format!("action={action}&user_code={}", login.user_code());
+        let answer = form.send(&server, &fields, &[]);
+        expect::page(&answer, 200);
+        assert!(answer.text().contains("value=\"deny\""), "{action}");
+        expect::error(&login.poll(&server), 400, "authorization_pending");
+    }
     for action in ["continue", "deny"] {
         let fields = format!("action={action}&user_code={}", login.user_code());
         for form in [&crossed, &no_token] {

@@ -68,6 +68,35 @@ impl Proxy {
         [("nginx", nginx), ("haproxy", haproxy), ("caddy", caddy)]
     }
 
+    /// The three examples of the operator's handbook in front of one instance, changed in nothing but their addresses; each
+    /// with its name.
+    pub fn handbook(instance: u16) -> [(&'static str, Proxy); 3] {
+        let example = |language: &str| {
+            let handbook = include_str!("../../../scripts/README.md");
+            let (_, rest) = handbook
+                .split_once(&format!("```{language}\n"))
+                .expect("the handbook has an example");
+            let (example, _) = rest.split_once("```").expect("the example ends");
+            example.replace("127.0.0.1:3111", &format!("127.0.0.1:{instance}"))
+        };
+        let ports = [free_port(), free_port(), free_port()];
+        let nginx = run(NGINX, ports[0], |folder| {
+            let usual = nginx(ports[0], [instance; 2], folder);
+            let (before, _) = usual.split_once("location / {").expect("it has one");
+            format!("{before}{}}}}}", example("nginx"))
+        });
+        let haproxy = run(HAPROXY, ports[1], |_| {
+            let bind = format!("bind 127.0.0.1:{}", ports[1]);
+            example("haproxy").replace("bind :443 ssl crt /etc/haproxy/example.com.pem", &bind)
+        });
+        let caddy = run(CADDY, ports[2], |_| {
+            let site = format!("http://:{} {{\n    bind 127.0.0.1", ports[2]);
+            let example = example("caddy").replace("example.com {", &site);
+            format!("{{\n    admin off\n}}\n{example}")
+        });
+        [("nginx", nginx), ("haproxy", haproxy), ("caddy", caddy)]
+    }
+
     /// `GET`.
     pub fn get(&self, target: &str) -> Answer {
         http::exchange(self.address, http::request("GET", target, &[], b""))

@@ -143,14 +143,14 @@ for (const [kind, planted] of Object.entries(PLANTED)) {
   test(`over https, sibling domain's cookie ${kind} is rejected`, async (t) => {
     const server = await startAt(t, 'https');
     const login = await startLogin(server.url, ca());
-    const stranger = await confirmAlone(login, ca());
-    const sibling = await startSibling(t, 'https', [Buffer.from(planted(stranger)).toString('latin1')]);
+    const attacker = await confirmAlone(login, ca());
+    const sibling = await startSibling(t, 'https', [Buffer.from(planted(attacker)).toString('latin1')]);
     for (const hasOwn of [false, true]) {
       const context = await open(t, browser, { signedInTo: server.postiz.url });
       const page = await context.newPage();
       if (hasOwn) await page.goto(`${server.url}/device/verify`);
       await page.goto(sibling);
-      await page.goto(stranger.location);
+      await page.goto(attacker.location);
       await authorize(page);
       await page.waitForURL(`${server.url}/device/callback?**`);
       assert.equal(await login.poll(), 'authorization_pending');
@@ -166,9 +166,9 @@ for (const [kind, planted] of Object.entries(PLANTED)) {
     }
     // The attacker's own callback works, so only the cookie was the reason.
     const own = await open(t, browser, { signedInTo: server.postiz.url });
-    await own.addCookies([{ name: stranger.name, value: stranger.key, url: server.url, secure: true }]);
+    await own.addCookies([{ name: attacker.name, value: attacker.key, url: server.url, secure: true }]);
     const page = await own.newPage();
-    await page.goto(stranger.location);
+    await page.goto(attacker.location);
     await authorize(page);
     await expectPage(page, SIGNED_IN);
     assert.equal(await login.outcome(), 'signed in');
@@ -180,14 +180,14 @@ for (const path of ['/', '/device']) {
   test(`in clear, sibling domain's cookie with the path ${path} beside the browser's own is rejected`, async (t) => {
     const server = await startAt(t, 'http');
     const login = await startLogin(server.url);
-    const stranger = await confirmAlone(login);
-    const sibling = await startSibling(t, 'http', [`${stranger.name}=${stranger.key}; Domain=example.test; Path=${path}`]);
+    const attacker = await confirmAlone(login);
+    const sibling = await startSibling(t, 'http', [`${attacker.name}=${attacker.key}; Domain=example.test; Path=${path}`]);
     const context = await open(t, browser, { signedInTo: server.postiz.url });
     const page = await context.newPage();
     await page.goto(`${server.url}/device/verify`);
     await page.goto(sibling);
     assert.equal((await loginCookies(context, `${server.url}/device/callback`)).length, 2);
-    await page.goto(stranger.location);
+    await page.goto(attacker.location);
     await authorize(page);
     await page.waitForURL(`${server.url}/device/callback?**`);
     assert.equal(await login.poll(), 'authorization_pending');

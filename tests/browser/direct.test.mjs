@@ -115,17 +115,17 @@ test('self-hosted instance chosen in the cloud is refused with an explanation', 
 test('other sites in the same browser neither end nor delay a login', async (t) => {
   const postiz = await startPostiz(t);
   const context = await open(t, browser, { signedInTo: postiz.url });
-  const [page, stranger] = [await context.newPage(), await context.newPage()];
+  const [page, attacker] = [await context.newPage(), await context.newPage()];
   const login = (await machine(t, 'ada-laptop', { postiz })).login();
   const { url } = await login.next();
   const callback = new URL(url).searchParams.get('redirect_uri');
   for (const query of ['', '?code=stolen&state=guessed', '?error=access_denied&state=guessed', '?code=stolen']) {
-    const answer = await stranger.goto(callback + query);
+    const answer = await attacker.goto(callback + query);
     assert.equal(answer.status(), 404);
   }
   // Many simultaneous requests that a page may send across origins, with a long header.
-  await stranger.goto(`${postiz.url}/auth`);
-  await stranger.evaluate(async (callback) => {
+  await attacker.goto(`${postiz.url}/auth`);
+  await attacker.evaluate(async (callback) => {
     const send = (n) => fetch(`${callback}?n=${n}&x=${'x'.repeat(5_000)}`, { mode: 'no-cors', method: n % 2 ? 'POST' : 'GET', body: n % 2 ? 'code=stolen' : undefined });
     await Promise.allSettled(Array.from({ length: 30 }, (_, n) => send(n)));
   }, callback);

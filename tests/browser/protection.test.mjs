@@ -36,10 +36,10 @@ for (const [kind, host] of [['site', '127.0.0.1'], ['origin', 'localhost']]) {
   for (const action of ['', 'continue', 'deny']) {
     test(`form of another ${kind} is rejected, with action "${action}"`, async (t) => {
       const { server, context, page, login } = await begin(t);
-      const stranger = await startSite(t, () =>
+      const attacker = await startSite(t, () =>
         `<form method="post" action="${login.page}"><input name="user_code" value="${login.code}">
          <input name="action" value="${action}"><button>Win a prize</button></form>`);
-      await page.goto(stranger.url(host));
+      await page.goto(attacker.url(host));
       const answered = page.waitForResponse(login.page);
       await page.getByRole('button', { name: 'Win a prize' }).click();
       assert.equal((await answered).status(), 403);
@@ -57,9 +57,9 @@ for (const [kind, host] of [['site', '127.0.0.1'], ['origin', 'localhost']]) {
 test('pages cannot be framed', async (t) => {
   const { page, login } = await begin(t);
   for (const framed of [login.page, login.link, login.page.replace('verify', 'callback')]) {
-    const stranger = await startSite(t, () => `<iframe src="${framed}"></iframe>`);
+    const attacker = await startSite(t, () => `<iframe src="${framed}"></iframe>`);
     const refused = page.waitForEvent('console', (message) => /frame-ancestors|X-Frame-Options/i.test(message.text()));
-    await page.goto(stranger.url());
+    await page.goto(attacker.url());
     await refused;
     await page.frames()[1].waitForURL('chrome-error://chromewebdata/');
   }
@@ -158,14 +158,14 @@ for (const host of ['localhost', 'auth.example.test']) {
   test(`images and scripts on another site do not use up the visitor's rate limits, at ${host}`, async (t) => {
     const server = await startServer(t, { publicUrl: (port) => `http://${host}:${port}`, env: LIMITS });
     const page = await (await open(t, browser, { signedInTo: server.postiz.url })).newPage();
-    const stranger = await startSite(t, () => {
+    const attacker = await startSite(t, () => {
       const images = wrongLinks(server).map((link) => `<img src="${link}">`);
       return `${images.join('')}<script type="module">
         const codes = Array.from({ length: 35 }, () => fetch('${server.url}/device/code', { method: 'POST', mode: 'no-cors' }));
         document.title = (await Promise.allSettled(codes)).filter(({ status }) => status === 'fulfilled').length;
       </script>`;
     });
-    await page.goto(stranger.url('stranger.test'));
+    await page.goto(attacker.url('attacker.test'));
     await page.waitForFunction(() => document.title === '35');
     assert.equal(countRequests(server, 'GET', '/device/verify', 200), 12);
     assert.equal(countRequests(server, 'POST', '/device/code', 403), 35);
@@ -189,8 +189,8 @@ for (const [kind, html] of Object.entries(LOADERS)) {
   test(`${kind} on another site do not use up the visitor's rate limits`, async (t) => {
     const server = await startServer(t, { env: LIMITS });
     const context = await open(t, browser, { signedInTo: server.postiz.url });
-    const stranger = await startSite(t, () => html(wrongLinks(server)));
-    await (await context.newPage()).goto(stranger.url('stranger.test'));
+    const attacker = await startSite(t, () => html(wrongLinks(server)));
+    await (await context.newPage()).goto(attacker.url('attacker.test'));
     const asked = () => [200, 429, 503].reduce((sum, status) => sum + countRequests(server, 'GET', '/device/verify', status), 0);
     await waitUntil(() => asked() === 12);
     context.violations.length = 0;

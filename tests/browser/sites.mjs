@@ -9,7 +9,7 @@ import { buffer } from 'node:stream/consumers';
 export async function startSite(t, html, { tls, headers = () => ({}) } = {}) {
   const answer = (_, response) => {
     response.writeHead(200, { 'Content-Type': 'text/html; charset=utf-8', ...headers() });
-    response.end(`<!doctype html><title>A stranger's site</title>${html()}`);
+    response.end(`<!doctype html><title>An attacker's site</title>${html()}`);
   };
   const port = await listen(t, tls ? createTlsServer(tls, answer) : createServer(answer));
   return { url: (host = '127.0.0.1') => `${tls ? 'https' : 'http'}://${host}:${port}/` };

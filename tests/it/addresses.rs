@@ -12,8 +12,8 @@ use crate::support::{program, run};
 /// Sets up the network: an interface without a peer, a firewall's rule, and a hosts file.
 const NETWORK: &str = "
     ip link set lo up
-    ip link add out type veth peer name nobody
-    ip link set nobody up
+    ip link add out type veth peer name peer
+    ip link set peer up
     ip link set out up
     ip addr add 2001:db8::1/64 dev out nodad
     ip -6 neigh add 2001:db8::2 lladdr 02:00:00:00:00:02 dev out nud permanent

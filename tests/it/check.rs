@@ -278,8 +278,8 @@ fn check_reports_what_postiz_answers() {
         postiz.misbehave_times(1, "/oauth/token", Fault::Answer(answer));
         assert_finds(&setup, code, &[word]);
     }
-    let nobody = setup.clone().var("POSTIZ_API_URL", "http://127.0.0.1:1");
-    assert_finds(&nobody, 1, &["no answer from http://127.0.0.1:1"]);
+    let unreachable = setup.clone().var("POSTIZ_API_URL", "http://127.0.0.1:1");
+    assert_finds(&unreachable, 1, &["no answer from http://127.0.0.1:1"]);
     // All problems are reported together, and the exit code is that of the configuration.
     let both = wrong.var(
         "DATABASE_URL",

@@ -68,7 +68,7 @@ fn cluster_with_public_roles() -> Cluster {
 #[track_caller]
 fn assert_public_roles_have_no_rights(database: &Database) {
     for role in ["anon", "authenticated"] {
-        let mut stranger = client(database, role);
+        let mut public_role = client(database, role);
         for statement in [
             "UPDATE device_requests SET device_code = 'mine'",
             "SELECT 1 FROM device_requests",
@@ -78,7 +78,7 @@ fn assert_public_roles_have_no_rights(database: &Database) {
             "SELECT 1 FROM device_requests_schema",
             "INSERT INTO device_requests_schema VALUES (99)",
         ] {
-            let error = stranger.batch_execute(statement).expect_err(statement);
+            let error = public_role.batch_execute(statement).expect_err(statement);
             let code = error.code().map(|code| code.code());
             assert_eq!(code, Some("42501"), "{statement}: {error}");
         }

@@ -335,7 +335,7 @@ fn listener_answers_get_and_head_despite_idle_connections() {
 #[test]
 fn wrong_addresses_end_the_start() {
     let postiz = FakePostiz::start();
-    let told = |address: &str| {
+    let start_with = |address: &str| {
         let setup = setup(Store::Embedded, &postiz).var("METRICS_LISTEN", address);
         let output = setup.run(&[]);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -348,14 +348,14 @@ fn wrong_addresses_end_the_start() {
         "127.0.0.1:99999",
         "http://127.0.0.1:9464",
     ] {
-        let (code, stderr) = told(wrong);
+        let (code, stderr) = start_with(wrong);
         assert_eq!(code, Some(2), "{stderr}");
         let words = format!("METRICS_LISTEN is {wrong:?}, which must be an IP address and a port");
         assert!(stderr.contains(&words), "{stderr}");
     }
     let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let (code, stderr) = told(&address);
+    let (code, stderr) = start_with(&address);
     assert_eq!(code, Some(1), "{stderr}");
     let words = format!("cannot listen on {address}: ");
     assert!(

@@ -82,20 +82,20 @@ pub fn log_in(instances: &[Arc<dyn Store>], first: usize) {
 const KINDS: [&str; 2] = ["", "ignore_startup_parameters = options"];
 
 /// Another application that shares sessions with the server. It must find its own defaults in them.
-struct Neighbour {
+struct OtherApplication {
     database: Database,
     expected: Vec<String>,
 }
 
-impl Neighbour {
-    fn new(direct: &Database, pooler: &Pooler) -> Neighbour {
-        Neighbour {
+impl OtherApplication {
+    fn new(direct: &Database, pooler: &Pooler) -> OtherApplication {
+        OtherApplication {
             expected: session(&mut direct.connect()),
             database: pooler.database(direct),
         }
     }
 
-    fn look(&self) {
+    fn assert_unchanged(&self) {
         let mut client = self.database.connect();
         for _ in 0..20 {
             assert_eq!(session(&mut client), self.expected);
@@ -138,20 +138,22 @@ fn fifty_logins_of_two_instances_leave_sessions_unchanged() {
             let database = Cluster::shared().database();
             let pooler = Pooler::start(&database, settings);
             let url = database_url(&pooler, &database, parameters);
-            let neighbour = Neighbour::new(&database, &pooler);
-            neighbour.look();
+            let other = OtherApplication::new(&database, &pooler);
+            other.assert_unchanged();
             let instances = [store(&url, 8), store(&url, 8)];
             thread::scope(|scope| {
-                let neighbours: Vec<_> = (0..5).map(|_| scope.spawn(|| neighbour.look())).collect();
+                let others: Vec<_> = (0..5)
+                    .map(|_| scope.spawn(|| other.assert_unchanged()))
+                    .collect();
                 // Longer than the statement timeout that the server sets on direct connections.
-                let slow = scope.spawn(|| neighbour.database.run("SELECT pg_sleep(2.5)"));
+                let slow = scope.spawn(|| other.database.run("SELECT pg_sleep(2.5)"));
                 at_once(50, |first| log_in(&instances, first));
-                neighbours
+                others
                     .into_iter()
                     .for_each(|one| one.join().expect("it sees its own"));
                 slow.join().expect("it is not cancelled");
             });
-            at_once(5, |_| neighbour.look());
+            at_once(5, |_| other.assert_unchanged());
         }
     }
 }

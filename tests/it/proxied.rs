@@ -67,7 +67,7 @@ fn ab_reuses_its_connections() {
 const METADATA: &str = "/.well-known/oauth-authorization-server/cli-auth";
 
 #[test]
-fn examples_of_the_handbook_work_under_a_path() {
+fn handbook_examples_work_under_a_path() {
     let setup = TestServer::setup(Store::Embedded);
     let server = setup
         .var("SERVER_URL", "https://example.com/cli-auth")
@@ -75,7 +75,7 @@ fn examples_of_the_handbook_work_under_a_path() {
         .start();
     let client = Ipv4Addr::new(127, 0, 0, 9).into();
     for (name, proxy) in Proxy::handbook(server.address.port()) {
-        // haproxy sends nobody to an instance that it has not checked yet.
+        // haproxy sends no client to an instance before its first health check.
         eventually(name, || proxy.get("/cli-auth/health").status == 200);
         let home = proxy.get("/cli-auth/");
         assert_eq!(
@@ -89,7 +89,7 @@ fn examples_of_the_handbook_work_under_a_path() {
             "https://example.com/cli-auth",
             "{name}"
         );
-        // What a client says of itself does not count.
+        // The address that the client forwards itself is ignored.
         for target in ["/cli-auth/nothing", METADATA] {
             let mut socket = connect_from(client, proxy.address).expect("the proxy listens");
             let headers = [("X-Forwarded-For", "203.0.113.9")];

@@ -488,15 +488,15 @@ fn unreachable_postiz_is_reported(store: Store) {
     postiz.behave();
     assert_logs_in(&server, &login, &postiz);
 
-    let nobody = setup(store, &postiz)
+    let unreachable = setup(store, &postiz)
         .var("POSTIZ_API_URL", "http://127.0.0.1:1")
         .start();
-    let login = Login::start(&nobody);
+    let login = Login::start(&unreachable);
     expect::page(
-        &try_to_confirm(&mut browser_at(&nobody), &login).answer,
+        &try_to_confirm(&mut browser_at(&unreachable), &login).answer,
         502,
     );
-    expect::error(&login.poll(&nobody), 400, "authorization_pending");
+    expect::error(&login.poll(&unreachable), 400, "authorization_pending");
 }
 
 /// Postiz' cloud can issue codes (`psc_`) and tokens (`psh_`) of a self-hosted instance.

@@ -42,7 +42,7 @@ fn server_on(store: Store, postiz: &FakePostiz, variables: &[(&str, &str)]) -> T
 /// Resident memory of the process in KiB: now (`VmRSS`), or at its peak (`VmHWM`).
 fn memory_kib(server: &TestServer, which: &str) -> u64 {
     let path = format!("/proc/{}/status", server.child.id());
-    let status = fs::read_to_string(path).expect("Linux tells of its processes");
+    let status = fs::read_to_string(path).expect("the process is running");
     let line = status.lines().find(|line| line.starts_with(which));
     let digits = line.unwrap_or_default().split_whitespace().nth(1);
     digits.unwrap_or_default().parse().expect("a number")

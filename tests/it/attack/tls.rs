@@ -225,9 +225,9 @@ fn slow_handshake_times_out() {
         .time(|times| times.request = Duration::from_secs(2))
         .start();
     let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
-    let dribbled = [hello.as_slice(), &[0; 20]].concat();
+    let sent_slowly = [hello.as_slice(), &[0; 20]].concat();
     thread::scope(|scope| {
-        for bytes in [&b""[..], b"\x16", &dribbled] {
+        for bytes in [&b""[..], b"\x16", &sent_slowly] {
             let server = &server;
             scope.spawn(move || {
                 let mut connection = Connection::open(server.address);

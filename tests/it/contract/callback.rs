@@ -224,18 +224,18 @@ fn callback_rejects_foreign_state(store: Store) {
     let (mut ours, mut other) = (Browser::new(), Browser::new());
     let redirect = login.consent(&mut ours, "ada");
     Login::start(&server).confirm(&mut other);
-    let (state, nobody) = (state_of(&redirect), Browser::new());
+    let (state, new_browser) = (state_of(&redirect), Browser::new());
     let good = query_of(&redirect);
     let unknown = "0".repeat(64);
     for (query, browser) in [
-        (good.clone(), &nobody),
+        (good.clone(), &new_browser),
         (good.clone(), &other),
-        (format!("error=access_denied&state={state}"), &nobody),
+        (format!("error=access_denied&state={state}"), &new_browser),
         (format!("error=access_denied&state={state}"), &other),
         (String::new(), &ours),
         ("code=x".to_owned(), &ours),
         ("code=x&state=".to_owned(), &ours),
-        ("code=x&state=".to_owned(), &nobody),
+        ("code=x&state=".to_owned(), &new_browser),
         (format!("code=x&state={unknown}"), &ours),
         ("code=x&state=%00".to_owned(), &ours),
         ("code=x&state=%ff".to_owned(), &ours),
@@ -244,7 +244,7 @@ fn callback_rejects_foreign_state(store: Store) {
         (format!("code=&state={state}"), &ours),
         (format!("code=x&state={state}&state={unknown}"), &ours),
         ("error=access_denied".to_owned(), &ours),
-        ("error=call+1-900-EVIL".to_owned(), &nobody),
+        ("error=call+1-900-EVIL".to_owned(), &new_browser),
         (format!("error=access_denied&state={unknown}"), &ours),
     ] {
         let answer = call_back(&server, &query, browser);

@@ -85,7 +85,7 @@ impl Fixture {
         let (mut locker, mut observer) = (self.database.connect(), self.database.connect());
         let mut lock = locker.transaction().expect("a transaction");
         lock.batch_execute("LOCK TABLE device_requests IN ACCESS EXCLUSIVE MODE")
-            .expect("nobody else holds it for long");
+            .expect("no other client holds the lock for long");
         let mut most = 0;
         thread::scope(|scope| {
             for _ in 0..2 * POOL_SIZE {

@@ -68,7 +68,7 @@ impl Proxy {
         [("nginx", nginx), ("haproxy", haproxy), ("caddy", caddy)]
     }
 
-    /// The three examples of the operator's handbook in front of one instance, changed in nothing but their addresses; each
+    /// The three example configurations of the handbook with other addresses, in front of one instance, each
     /// with its name.
     pub fn handbook(instance: u16) -> [(&'static str, Proxy); 3] {
         let example = |language: &str| {

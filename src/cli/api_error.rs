@@ -52,12 +52,11 @@ pub(crate) fn of(
         }
         _ => {}
     }
-    error.answered = Some(Box::new(Answered {
+    error.answered(Some(Answered {
         status: answer.status,
         channel,
         body: answer.body.clone(),
-    }));
-    error
+    }))
 }
 
 fn in_words(

@@ -37,13 +37,13 @@ pub(crate) struct CliError {
     /// Empty when nothing is to be printed, since the reader of stdout has gone.
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
-    /// What the auth server's log calls the login that failed.
+    /// What the auth server's log calls the login that failed or, where none has started, the request.
     pub(crate) reference: Option<String>,
-    /// Postiz' answer, for `--json-errors`.
+    /// The answer of Postiz or the auth server, for `--json-errors`.
     pub(crate) answered: Option<Box<Answered>>,
 }
 
-/// An answer of Postiz that is not a success.
+/// An answer that is not a success.
 #[derive(Debug)]
 pub(crate) struct Answered {
     pub(crate) status: u16,
@@ -118,10 +118,18 @@ impl CliError {
         self
     }
 
-    /// Names the login by which the auth server's operator finds it in the log; not for a login that its user interrupted.
+    /// Names what the auth server's operator looks for in the log; not for a login that its user interrupted.
     pub(crate) fn reference(mut self, reference: String) -> CliError {
         if self.exit != Exit::Interrupted {
             self.reference = Some(reference);
+        }
+        self
+    }
+
+    /// Adds the answer that caused the failure; none caused an interruption.
+    pub(crate) fn answered(mut self, answered: Option<Answered>) -> CliError {
+        if self.exit != Exit::Interrupted {
+            self.answered = answered.map(Box::new);
         }
         self
     }

@@ -489,12 +489,22 @@ fn is_token_or_id(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// The target of a redirect without query and fragment.
+/// Where a redirect leads: scheme, host and path. A user's password and the query are left out.
 fn redirect_target(answer: &ureq::http::Response<ureq::Body>) -> Option<String> {
     let location = answer.headers().get("location")?;
-    let location = location.to_str().unwrap_or("an address that is no text");
-    let end = location.find(['?', '#']).unwrap_or(location.len());
-    (answer.status().is_redirection()).then(|| location[..end].to_owned())
+    let target = match Uri::try_from(location.as_bytes()) {
+        Err(_) => "a Location that is not a URL".to_owned(),
+        Ok(uri) => {
+            let scheme = uri.scheme_str().map(|scheme| format!("{scheme}://"));
+            let port = uri.port_u16().map(|port| format!(":{port}"));
+            let (host, path) = (uri.host().unwrap_or_default(), uri.path());
+            [scheme.as_deref(), Some(host), port.as_deref(), Some(path)]
+                .into_iter()
+                .flatten()
+                .collect()
+        }
+    };
+    answer.status().is_redirection().then_some(target)
 }
 
 fn request_error(url: &str, error: ureq::Error, timeout: Duration) -> PostizError {

@@ -9,7 +9,7 @@ import { temporaryFolder } from './processes.mjs';
 
 const tool = promisify(execFile);
 
-/** The authority, a certificate of it for `localhost` and `*.example.test`, and a home folder whose browser trusts it. */
+/** The authority, a certificate that it signed for `localhost` and `*.example.test`, and a home folder whose browser trusts it. */
 export async function makeAuthority() {
   const dir = await temporaryFolder();
   const file = (name) => path.join(dir, name);
@@ -19,7 +19,7 @@ export async function makeAuthority() {
   await openssl('req', '-x509', ...newKey, '-keyout', 'key.pem', '-out', 'cert.pem', '-subj', '/CN=localhost',
     '-CA', 'ca.pem', '-CAkey', 'ca.key', '-addext', 'subjectAltName=DNS:localhost,DNS:*.example.test', '-addext', 'basicConstraints=critical,CA:FALSE');
 
-  // Chromium on Linux keeps the user's own authorities here.
+  // Chromium on Linux reads the user's authorities from here.
   const trusted = file('.pki/nssdb');
   await mkdir(trusted, { recursive: true });
   await tool('certutil', ['-N', '-d', `sql:${trusted}`, '--empty-password']);

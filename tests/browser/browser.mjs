@@ -1,4 +1,4 @@
-// Chromium as the system has it, watched: what a page breaks of its own policy, what it asks for, what axe says of it.
+// The system's Chromium. Checks each page for violations of its Content-Security-Policy and, with axe, for accessibility.
 
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
@@ -8,8 +8,8 @@ import { chromium } from 'playwright-core';
 
 const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
-// Without the first ones Chromium talks to its maker at every start. Names under .test are this machine's, as in terminal.mjs.
-// Root, as in a container, gets no sandbox.
+// Without the first ones Chromium connects to Google at every start. Names under .test resolve to this machine, as in
+// terminal.mjs. Root, as in a container, cannot use the sandbox.
 const FLAGS = [
   '--disable-background-networking',
   '--disable-component-update',
@@ -23,19 +23,19 @@ const FLAGS = [
 
 const LAUNCH = { executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: FLAGS, timeout: 30_000 };
 
-/** One browser for a test file; `open` gives each test a fresh profile in it. `env` is its environment. */
+/** One browser for a test file, with the environment `env`; `open` gives each test a new profile in it. */
 export async function launch(options = {}) {
   return chromium.launch({ ...LAUNCH, ...options });
 }
 
-/** A browser with a profile folder of its own, for what only a profile can say; `env` is its environment. */
+/** A browser with its own profile folder, for tests that need one, and with the environment `env`. */
 export async function launchProfile(t, folder, options = {}) {
   const context = await chromium.launchPersistentContext(folder, { ...LAUNCH, ...options });
   t.after(() => context.close());
   return watch(context);
 }
 
-/** A fresh, watched profile, signed in to the Postiz at `signedInTo` as `ada`. */
+/** A new profile that records violations, signed in to the Postiz at `signedInTo` as `ada`. */
 export async function open(t, browser, { signedInTo, ...options } = {}) {
   const context = await browser.newContext(options);
   t.after(() => context.close());
@@ -48,9 +48,9 @@ export async function signIn(context, postiz) {
 }
 
 function watch(context) {
-  // Machines that run tests are busy.
+  // Long, since machines that run tests are busy.
   context.setDefaultTimeout(20_000);
-  /** Everything that was refused by a Content-Security-Policy so far. */
+  /** The console messages about violations of a Content-Security-Policy so far. */
   context.violations = [];
   context.on('console', (message) => {
     if (/content security policy/i.test(message.text())) context.violations.push(message.text());
@@ -58,10 +58,10 @@ function watch(context) {
   return context;
 }
 
-/** The heading of the page that says who asks. */
+/** The heading of the confirm page. */
 export const CONFIRM = 'Does your terminal show this code?';
 
-/** Waits for the page with this heading; it is one of ours, and has all that each of ours must have. */
+/** Waits for the page with this heading, and checks what each page of the server must have. */
 export async function expectPage(page, heading) {
   await page.getByRole('heading', { level: 1, name: heading }).waitFor();
   assert.equal(await page.getByRole('main').count(), 1);
@@ -69,26 +69,26 @@ export async function expectPage(page, heading) {
   assert.deepEqual(page.context().violations, []);
 }
 
-/** Types the code and sends it, on the page that asks for it. */
+/** Types the code into the form and submits it. */
 export async function enterCode(page, code) {
   await page.getByLabel('Code').fill(code);
   await page.getByRole('button', { name: 'Continue' }).click();
 }
 
-/** Goes on to Postiz, on the page that says who asks. */
+/** Presses "Continue" on the confirm page. */
 export async function confirm(page) {
   await expectPage(page, CONFIRM);
   await page.getByRole('button', { name: 'Continue' }).click();
 }
 
-/** Allows the login on the page of Postiz. */
+/** Allows the login on Postiz' consent page. */
 export async function authorize(page) {
   await page.getByRole('button', { name: 'Authorize' }).click();
 }
 
 /**
- * No rule of WCAG 2.2, A to AAA, and no best practice is broken. A page that `reloads` itself breaks the two that forbid just
- * that: it works without a script, nothing can be typed or read halfway on it, and it says that it does so.
+ * Checks all rules of WCAG 2.2, A to AAA, and axe's best practices. A page that `reloads` itself may break the two rules
+ * against that: it works without scripts, has no input and little text, and says that it reloads.
  */
 export async function expectAccessible(page, { reloads = false } = {}) {
   await page.evaluate(AXE);

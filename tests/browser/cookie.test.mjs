@@ -1,5 +1,5 @@
-// What binds a browser to its login: the cookie, which comes with the form's page, and the form's token, which is tied to it. And
-// who cannot get around them: a sibling domain that plants a cookie, a page that hides where it is.
+// A login is bound to its browser by the cookie, which the form's page sets, and by the form's token, which is bound to the cookie.
+// Attacks on both: a sibling domain that sets a cookie, and a page that hides its origin.
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
@@ -20,7 +20,7 @@ before(async () => {
 });
 after(() => browser.close());
 
-/** A server at auth.example.test, over https by a certificate of its own or in clear. */
+/** A server at auth.example.test, over https with its own certificate or over plain http. */
 function startAt(t, scheme) {
   const tls = { TLS_CERT_FILE: authority.certFile, TLS_KEY_FILE: authority.keyFile };
   return startServer(t, {
@@ -29,7 +29,7 @@ function startAt(t, scheme) {
   });
 }
 
-/** A site at evil.example.test that sets these cookies. */
+/** A site at evil.example.test that sets these cookies for its parent domain. */
 async function startSibling(t, scheme, cookies) {
   const tls = scheme === 'https' ? await authority.tls() : undefined;
   const site = await startSite(t, () => 'Win a prize', { tls, headers: () => ({ 'Set-Cookie': cookies }) });
@@ -40,7 +40,7 @@ const ca = () => ({ ca: authority.certificate });
 const loginCookies = async (context, url) => (await context.cookies(url)).filter(({ name }) => name.includes('postiz_login'));
 
 for (const scheme of ['http', 'https']) {
-  test(`over ${scheme}, the cookie is set with the form's page, stays the same, and is all that a login needs`, async (t) => {
+  test(`over ${scheme}, cookie is set by the form's page, stays the same, and suffices for a login`, async (t) => {
     const server = await startAt(t, scheme);
     const login = await startLogin(server.url, ca());
     for (const first of [login.page, login.link]) {
@@ -70,11 +70,11 @@ for (const scheme of ['http', 'https']) {
     assert.equal(await login.outcome(), 'signed in');
   });
 
-  test(`over ${scheme}, two tabs that had no cookie both end well`, async (t) => {
+  test(`over ${scheme}, two tabs without a cookie both succeed`, async (t) => {
     const port = await freePort();
     let server;
-    // Both ask before either is answered.
-    const bothAsk = gathering(2);
+    // Both requests arrive before either is answered.
+    const bothAsk = barrier(2);
     await startProxy(t, {
       port,
       to: () => server.port,
@@ -95,7 +95,7 @@ for (const scheme of ['http', 'https']) {
       await confirm(page);
       const status = (await answered).status();
       statuses.push(status);
-      // Its form has the token of a cookie that the other one replaced.
+      // Its form's token belongs to a cookie that the other tab has replaced.
       if (status === 200) {
         assert.equal(await login.poll(), 'authorization_pending');
         await confirm(page);
@@ -108,7 +108,7 @@ for (const scheme of ['http', 'https']) {
   });
 }
 
-test('a form whose cookie is gone is shown again with a fresh one', async (t) => {
+test('form whose cookie was deleted is shown again with a new one', async (t) => {
   const server = await startAt(t, 'https');
   const context = await open(t, browser, { signedInTo: server.postiz.url });
   const page = await context.newPage();
@@ -126,8 +126,8 @@ test('a form whose cookie is gone is shown again with a fresh one', async (t) =>
   assert.equal(await login.outcome(), 'signed in');
 });
 
-// A stranger confirms his own login, plants the cookie that he got for it in somebody else's browser, and sends them to Postiz
-// to allow it. What he needs is that this cookie counts on the way back.
+// An attacker confirms his own login, sets its cookie in the victim's browser, and sends the victim to Postiz to allow it. The
+// attack succeeds if the callback accepts this cookie.
 const sentBySibling = 'Domain=example.test; Path=/; Secure';
 const PLANTED = {
   'of its name': ({ name, key }) => `${name}=${key}; ${sentBySibling}`,
@@ -140,23 +140,23 @@ const PLANTED = {
   'of the version before': ({ key }) => `__Secure-postiz_login=${key}; ${sentBySibling}`,
 };
 for (const [kind, planted] of Object.entries(PLANTED)) {
-  test(`over https, a sibling domain's cookie ${kind} gives a stranger nothing`, async (t) => {
+  test(`over https, sibling domain's cookie ${kind} is rejected`, async (t) => {
     const server = await startAt(t, 'https');
     const login = await startLogin(server.url, ca());
-    const stranger = await confirmAlone(login, ca());
-    const sibling = await startSibling(t, 'https', [Buffer.from(planted(stranger)).toString('latin1')]);
+    const attacker = await confirmAlone(login, ca());
+    const sibling = await startSibling(t, 'https', [Buffer.from(planted(attacker)).toString('latin1')]);
     for (const hasOwn of [false, true]) {
       const context = await open(t, browser, { signedInTo: server.postiz.url });
       const page = await context.newPage();
       if (hasOwn) await page.goto(`${server.url}/device/verify`);
       await page.goto(sibling);
-      await page.goto(stranger.location);
+      await page.goto(attacker.location);
       await authorize(page);
       await page.waitForURL(`${server.url}/device/callback?**`);
       assert.equal(await login.poll(), 'authorization_pending');
       await expectPage(page, LOST);
       if (!hasOwn) continue;
-      // And its owner still gets in, with a login of their own.
+      // The victim's own login still works.
       const own = await startLogin(server.url, ca());
       await page.goto(own.link);
       await confirm(page);
@@ -164,30 +164,30 @@ for (const [kind, planted] of Object.entries(PLANTED)) {
       await expectPage(page, SIGNED_IN);
       assert.equal(await own.outcome(), 'signed in');
     }
-    // The same cookie where it counts: nothing else was in the way.
+    // The attacker's own callback works, so only the cookie was the reason.
     const own = await open(t, browser, { signedInTo: server.postiz.url });
-    await own.addCookies([{ name: stranger.name, value: stranger.key, url: server.url, secure: true }]);
+    await own.addCookies([{ name: attacker.name, value: attacker.key, url: server.url, secure: true }]);
     const page = await own.newPage();
-    await page.goto(stranger.location);
+    await page.goto(attacker.location);
     await authorize(page);
     await expectPage(page, SIGNED_IN);
     assert.equal(await login.outcome(), 'signed in');
   });
 }
 
-// Without https nothing keeps a sibling from setting a cookie of the name; two of them are noticed.
+// Without https a sibling domain can set a cookie of the same name; the server detects two of them.
 for (const path of ['/', '/device']) {
-  test(`in clear, a sibling domain's cookie with the path ${path} beside the browser's own gives a stranger nothing`, async (t) => {
+  test(`in clear, sibling domain's cookie with the path ${path} beside the browser's own is rejected`, async (t) => {
     const server = await startAt(t, 'http');
     const login = await startLogin(server.url);
-    const stranger = await confirmAlone(login);
-    const sibling = await startSibling(t, 'http', [`${stranger.name}=${stranger.key}; Domain=example.test; Path=${path}`]);
+    const attacker = await confirmAlone(login);
+    const sibling = await startSibling(t, 'http', [`${attacker.name}=${attacker.key}; Domain=example.test; Path=${path}`]);
     const context = await open(t, browser, { signedInTo: server.postiz.url });
     const page = await context.newPage();
     await page.goto(`${server.url}/device/verify`);
     await page.goto(sibling);
     assert.equal((await loginCookies(context, `${server.url}/device/callback`)).length, 2);
-    await page.goto(stranger.location);
+    await page.goto(attacker.location);
     await authorize(page);
     await page.waitForURL(`${server.url}/device/callback?**`);
     assert.equal(await login.poll(), 'authorization_pending');
@@ -195,7 +195,7 @@ for (const path of ['/', '/device']) {
   });
 }
 
-// With a cookie of the name and the token that is tied to it, a sibling's form has all that ours has, but for its origin.
+// With a cookie of the same name and its token, a sibling's form differs from the server's only by its origin.
 const FORMS = {
   'a page without referrer': (form) => `<meta name="referrer" content="no-referrer">${form}`,
   'a sandboxed frame': (form) => `<iframe sandbox="allow-forms allow-top-navigation-by-user-activation" srcdoc='${form}'></iframe>`,
@@ -204,7 +204,7 @@ const FORMS = {
 for (const scheme of ['http', 'https']) {
   for (const [kind, html] of Object.entries(FORMS)) {
     const [isFramed, isKnown] = [kind.includes('frame'), kind.includes('says')];
-    test(`over ${scheme}, a sibling domain's form on ${kind} does nothing, and ours passes`, async (t) => {
+    test(`over ${scheme}, sibling domain's form on ${kind} is rejected, and the server's is accepted`, async (t) => {
       const server = await startAt(t, scheme);
       const login = await startLogin(server.url, ca());
       const { name, key, token } = await confirmAlone(await startLogin(server.url, ca()), ca());
@@ -228,7 +228,7 @@ for (const scheme of ['http', 'https']) {
         const headers = await (await sent).allHeaders();
         assert.equal(headers.origin, isKnown ? new URL(sibling).origin : 'null');
         assert.equal('sec-fetch-site' in headers, scheme === 'https');
-        // The sibling is of the same site, so its page's form has the cookie with it; a sandboxed frame is of none.
+        // The sibling is the same site, so its form sends the cookie; a sandboxed frame has an opaque origin.
         assert.equal(headers.cookie?.includes(key) ?? false, !isFramed);
         assert.equal((await answered).status(), 403);
         await expectPage(page, 'Another website sent you here');
@@ -243,8 +243,8 @@ for (const scheme of ['http', 'https']) {
   }
 }
 
-/** Who calls it waits until so many have called. */
-function gathering(count) {
+/** A barrier: each caller waits until `count` have called. */
+function barrier(count) {
   let allCame;
   const all = new Promise((resolve) => (allCame = resolve));
   return () => {

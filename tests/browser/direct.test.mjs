@@ -1,4 +1,4 @@
-// Signs in at Postiz itself, with the CLI and no auth server; and beside it, by an auth server that has no OAuth app.
+// Logins of the CLI at Postiz directly, without an auth server, and beside it by an auth server without an OAuth app.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
@@ -17,12 +17,12 @@ before(async () => {
 });
 after(() => browser.close());
 
-/** A machine called `name`: its CLI signs in to `postiz`, which is its `POSTIZ_API_URL`, or as `args` say. */
+/** A machine called `name`, whose CLI logs in at `postiz` (its `POSTIZ_API_URL`), or as `args` say. */
 async function machine(t, name, { postiz, args = [] }) {
   const HOME = await temporaryFolder();
   const environment = { HOME, ...(postiz && { POSTIZ_API_URL: `${postiz.url}/api` }) };
   return {
-    /** Begins a login. */
+    /** Starts a login. */
     login: () => startCli(t, ['auth:login', '--json', '--no-browser', '--machine', name, ...args], environment),
     async token() {
       return JSON.parse(await readFile(path.join(HOME, '.postiz/credentials.json'), 'utf8')).accessToken;
@@ -30,7 +30,7 @@ async function machine(t, name, { postiz, args = [] }) {
   };
 }
 
-test('two machines, one direct and one by an auth server without an app, are signed in together; each is ended by its name', async (t) => {
+test('direct login and login by an auth server are independent, and each is revoked by its name', async (t) => {
   const server = await startServer(t, { env: NO_APP });
   const { postiz } = server;
   const page = await (await open(t, browser, { signedInTo: postiz.url })).newPage();
@@ -69,7 +69,7 @@ test('two machines, one direct and one by an auth server without an app, are sig
   }
 });
 
-test('a person who is signed out of Postiz signs in on the way, and uses the same entry for the next login', async (t) => {
+test('signed-out person signs in first, and the next login reuses the client', async (t) => {
   const postiz = await startPostiz(t);
   const page = await (await open(t, browser)).newPage();
   const laptop = await machine(t, 'ada-laptop', { postiz });
@@ -89,7 +89,7 @@ test('a person who is signed out of Postiz signs in on the way, and uses the sam
   assert.equal(await page.getByRole('button', { name: 'Revoke Postiz CLI on ada-laptop' }).count(), 1);
 });
 
-test('a refusal is told in the browser and in the terminal', async (t) => {
+test('refusal is shown in the browser and in the terminal', async (t) => {
   const postiz = await startPostiz(t);
   const page = await (await open(t, browser, { signedInTo: postiz.url })).newPage();
   const login = (await machine(t, 'ada-laptop', { postiz })).login();
@@ -101,7 +101,7 @@ test('a refusal is told in the browser and in the terminal', async (t) => {
   assert.equal(await login.exitCode(), 1);
 });
 
-test('a self-hosted instance that is chosen in the cloud is refused in words', async (t) => {
+test('self-hosted instance chosen in the cloud is refused with an explanation', async (t) => {
   const postiz = await startPostiz(t, { relay: true });
   const page = await (await open(t, browser, { signedInTo: postiz.url })).newPage();
   const login = (await machine(t, 'ada-laptop', { postiz })).login();
@@ -112,20 +112,20 @@ test('a self-hosted instance that is chosen in the cloud is refused in words', a
   assert.equal((await login.next()).error, 'self_hosted_relay');
 });
 
-test('pages of strangers in the same browser neither end nor delay a login', async (t) => {
+test('other sites in the same browser neither end nor delay a login', async (t) => {
   const postiz = await startPostiz(t);
   const context = await open(t, browser, { signedInTo: postiz.url });
-  const [page, stranger] = [await context.newPage(), await context.newPage()];
+  const [page, attacker] = [await context.newPage(), await context.newPage()];
   const login = (await machine(t, 'ada-laptop', { postiz })).login();
   const { url } = await login.next();
   const callback = new URL(url).searchParams.get('redirect_uri');
   for (const query of ['', '?code=stolen&state=guessed', '?error=access_denied&state=guessed', '?code=stolen']) {
-    const answer = await stranger.goto(callback + query);
+    const answer = await attacker.goto(callback + query);
     assert.equal(answer.status(), 404);
   }
-  // Whatever a page may send across origins, many at once, with a header of some length.
-  await stranger.goto(`${postiz.url}/auth`);
-  await stranger.evaluate(async (callback) => {
+  // Many simultaneous requests that a page may send across origins, with a long header.
+  await attacker.goto(`${postiz.url}/auth`);
+  await attacker.evaluate(async (callback) => {
     const send = (n) => fetch(`${callback}?n=${n}&x=${'x'.repeat(5_000)}`, { mode: 'no-cors', method: n % 2 ? 'POST' : 'GET', body: n % 2 ? 'code=stolen' : undefined });
     await Promise.allSettled(Array.from({ length: 30 }, (_, n) => send(n)));
   }, callback);

@@ -1,5 +1,5 @@
-// How every page looks and reads, at every width and in both colour schemes, from the renderings that a unit test leaves
-// in target/pages. Leaves screenshots in target/screenshots.
+// Layout and accessibility of every page, at every width and in both colour schemes. A unit test has rendered the pages into
+// target/pages. Screenshots are left in target/screenshots.
 
 import assert from 'node:assert/strict';
 import { mkdir, readdir, readFile } from 'node:fs/promises';
@@ -14,7 +14,7 @@ const SCREENSHOTS = path.join(ROOT, 'target/screenshots');
 const ORIGIN = 'http://cli-auth.example.com/';
 const POLICY = await readFile(path.join(FOLDER, 'content-security-policy'), 'utf8');
 const NAMES = (await readdir(FOLDER)).filter((name) => name.endsWith('.html')).map((name) => path.basename(name, '.html'));
-/** The one page that reloads itself. */
+/** The only page that reloads itself. */
 const RELOADING = ['finishing'];
 
 let browser;
@@ -25,8 +25,8 @@ before(async () => {
 after(() => browser.close());
 
 /**
- * A page in which each rendering stands at `ORIGIN`, with the policy that the server sends; `requests` counts what it asks for. One
- * that reloads itself stays as it is (204), so that it can be looked at in peace.
+ * A browser page to which each rendered page is served at `ORIGIN`, with the server's policy; `requests` counts its requests. The
+ * reload of the page that reloads itself is answered 204, so that it stays.
  */
 async function gallery(t, options) {
   const context = await open(t, browser, options);
@@ -48,13 +48,13 @@ async function gallery(t, options) {
 
 for (const colorScheme of ['light', 'dark']) {
   for (const width of [320, 768, 1280]) {
-    test(`every page is in order, ${colorScheme}, ${width} px wide`, async (t) => {
+    test(`every page has the right layout, ${colorScheme}, ${width} px wide`, async (t) => {
       const page = await gallery(t, { colorScheme, viewport: { width, height: width < 400 ? 640 : 800 } });
       for (const name of NAMES) {
         await page.goto(ORIGIN + name);
         await page.screenshot({ path: path.join(SCREENSHOTS, `${name}-${width}-${colorScheme}.png`), fullPage: true });
         await expectFits(page, name);
-        // It takes a third of a second, and colours and structure are the same at every width.
+        // At one width only: the check takes a third of a second, and colours and structure are the same at every width.
         if (width === 320) await expectAccessible(page, { reloads: RELOADING.includes(name) });
       }
       assert.deepEqual(page.context().violations, []);
@@ -62,13 +62,13 @@ for (const colorScheme of ['light', 'dark']) {
   }
 }
 
-test('each page is one request', async (t) => {
+test('every page needs only one request', async (t) => {
   const page = await gallery(t);
   for (const name of NAMES) await page.goto(ORIGIN + name);
   assert.deepEqual(page.requests.filter((url) => !url.startsWith('data:')), NAMES.map((name) => ORIGIN + name));
 });
 
-test('nothing is cut off at 280 px, nor at 1280 px enlarged to 400 %', async (t) => {
+test('text is not cut off at 280 px, nor at 1280 px with zoom 400 %', async (t) => {
   for (const viewport of [{ width: 280, height: 653 }, { width: 320, height: 256 }]) {
     const page = await gallery(t, { viewport });
     for (const name of NAMES) {
@@ -78,8 +78,8 @@ test('nothing is cut off at 280 px, nor at 1280 px enlarged to 400 %', async (t)
   }
 });
 
-test('nothing is cut off with the text spacing that readers may choose', async (t) => {
-  // WCAG 1.4.12. A reader's own style is not bound by the page's policy.
+test('text is not cut off with larger text spacing', async (t) => {
+  // WCAG 1.4.12. A user style sheet is not subject to the page's policy.
   const page = await gallery(t, { viewport: { width: 320, height: 640 }, bypassCSP: true });
   const content = '* { line-height: 1.5 !important; letter-spacing: .12em !important; word-spacing: .16em !important } p { margin-bottom: 2em !important }';
   for (const name of NAMES) {
@@ -89,7 +89,7 @@ test('nothing is cut off with the text spacing that readers may choose', async (
   }
 });
 
-test('nothing moves once it is there', async (t) => {
+test('layout does not shift', async (t) => {
   const page = await gallery(t, { viewport: { width: 320, height: 640 } });
   for (const name of NAMES) {
     await page.goto(ORIGIN + name);
@@ -104,7 +104,7 @@ test('nothing moves once it is there', async (t) => {
   }
 });
 
-test('who wants no motion gets none', async (t) => {
+test('animations are off with prefers-reduced-motion', async (t) => {
   for (const [reducedMotion, duration] of [['reduce', '0s'], ['no-preference', '0.15s']]) {
     const page = await gallery(t, { reducedMotion });
     await page.goto(`${ORIGIN}confirm`);
@@ -113,7 +113,7 @@ test('who wants no motion gets none', async (t) => {
   }
 });
 
-test('refusing is as prominent as going on', async (t) => {
+test('refuse button is as prominent as the continue button', async (t) => {
   for (const width of [320, 1280]) {
     const page = await gallery(t, { viewport: { width, height: 800 } });
     await page.goto(`${ORIGIN}confirm`);
@@ -125,7 +125,7 @@ test('refusing is as prominent as going on', async (t) => {
   }
 });
 
-test('a double click on the page that asks for the code presses nothing on the page that follows', async (t) => {
+test('double click on the code form presses no button of the next page', async (t) => {
   for (const viewport of [{ width: 320, height: 640 }, { width: 1280, height: 800 }]) {
     const page = await gallery(t, { viewport });
     const boxes = async (name) => {
@@ -141,7 +141,7 @@ test('a double click on the page that asks for the code presses nothing on the p
   }
 });
 
-test('an error is announced: focus on the field, which is invalid and says why', async (t) => {
+test('error moves the focus to the field, which is invalid and has a description', async (t) => {
   const page = await gallery(t);
   for (const [name, why] of [['enter-code-missing', 'The field was empty'], ['enter-code-unknown', 'This code is mistyped']]) {
     await page.goto(ORIGIN + name);
@@ -153,7 +153,7 @@ test('an error is announced: focus on the field, which is invalid and says why',
   }
 });
 
-test('the code is read out letter by letter', async (t) => {
+test('code is read out letter by letter', async (t) => {
   const page = await gallery(t);
   await page.goto(`${ORIGIN}confirm`);
   const client = await page.context().newCDPSession(page);
@@ -163,7 +163,7 @@ test('the code is read out letter by letter', async (t) => {
   assert.ok(!said.some((text) => text.includes('WDJB')), said.join('|'));
 });
 
-/** What a screen reader learns of an element. */
+/** The accessibility node of an element. */
 async function heard(page, selector) {
   const client = await page.context().newCDPSession(page);
   const { root } = await client.send('DOM.getDocument');
@@ -172,7 +172,7 @@ async function heard(page, selector) {
   return nodes[0];
 }
 
-/** Nobody has to scroll sideways, and no text is wider than its box. */
+/** The page must not scroll sideways, and no text may be wider than its box. */
 async function expectFits(page, name) {
   const wider = await page.evaluate(() =>
     [document.documentElement, ...document.querySelectorAll('main *, footer *')]

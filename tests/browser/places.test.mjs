@@ -1,4 +1,4 @@
-// The same login where servers are put: under a path behind a proxy, and over https, by a proxy's certificate or their own.
+// The same login in different deployments: under a path behind a proxy, and over https, at a proxy or at the server itself.
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
@@ -16,7 +16,7 @@ before(async () => {
 after(() => browser.close());
 
 for (const strip of [true, false]) {
-  test(`under a path, which the proxy ${strip ? 'takes away' : 'leaves there'}`, async (t) => {
+  test(`login under a path, which the proxy ${strip ? 'strips' : 'keeps'}`, async (t) => {
     const port = await freePort();
     let server;
     await startProxy(t, { port, to: () => server.port, prefix: '/cli-auth', strip });
@@ -31,7 +31,7 @@ for (const strip of [true, false]) {
   });
 }
 
-test('two servers on one host, a login on each, one in the middle of the other', async (t) => {
+test('two interleaved logins on two servers of one host', async (t) => {
   const paths = ['/one', '/two'];
   const port = await freePort();
   const [one, two] = [{}, {}];
@@ -61,7 +61,7 @@ test('two servers on one host, a login on each, one in the middle of the other',
 });
 
 for (const [kind, from, sendsMetadata] of [['its number', '127.0.0.1', true], ['an alias', 'alias.test', false]]) {
-  test(`by another name, ${kind}, the server says where it is`, async (t) => {
+  test(`server at another name, ${kind}, links to its own URL`, async (t) => {
     const server = await startServer(t);
     const page = await (await open(t, browser, { signedInTo: server.postiz.url })).newPage();
     const login = await startLogin(server.url);
@@ -96,7 +96,7 @@ for (const [kind, from, sendsMetadata] of [['its number', '127.0.0.1', true], ['
   });
 }
 
-test('over https, at a proxy with the certificate of a private authority', async (t) => {
+test('login over https at a proxy with a certificate of a private authority', async (t) => {
   const authority = await makeAuthority();
   const port = await freePort();
   let server;
@@ -105,7 +105,7 @@ test('over https, at a proxy with the certificate of a private authority', async
   await expectSecureLogin(t, server, authority);
 });
 
-test('over https, with a certificate of its own', async (t) => {
+test('login over https with the server\'s own certificate', async (t) => {
   const { stdout } = await run('postiz-auth-server', ['--help']);
   if (!stdout.includes('TLS_CERT_FILE')) return t.skip('this server does not speak https itself');
   const authority = await makeAuthority();
@@ -117,7 +117,7 @@ test('over https, with a certificate of its own', async (t) => {
   await expectSecureLogin(t, server, authority);
 });
 
-/** A login whose cookie only ever travels over https; a browser that does not know the authority does not get that far. */
+/** Logs in and checks that the cookie is sent only over https. A browser that does not trust the authority shows no page. */
 async function expectSecureLogin(t, server, authority) {
   const context = await launchProfile(t, await temporaryFolder(), { env: { ...process.env, HOME: authority.home } });
   await signIn(context, server.postiz.url);

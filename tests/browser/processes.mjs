@@ -1,5 +1,5 @@
-// Starts the real programs that a login needs: the server, the stand-in for Postiz, a private PostgreSQL. Each ends with
-// the test that started it, or at the latest with this process.
+// Starts the real programs that a login needs: the server, the fake Postiz, a private PostgreSQL. Each ends with the test that
+// started it, or at the latest with this process.
 
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -22,9 +22,9 @@ export const CLIENT = { id: 'pca_fake0client0id', secret: 'pcs_fake0client0secre
 /**
  * A server in front of a fake Postiz of its own.
  *
- * `database` is a URL, without which the store is the embedded file. `publicUrl` makes the address that people know from
- * the server's port, for a proxy or for https. `env` adds to the server's environment and overrides it. `registration` says who may
- * register clients at Postiz, as fake-postiz takes it. `log` is what the server has said so far, line by line.
+ * `database` is a URL; without it the store is the embedded file. `publicUrl` makes SERVER_URL from the server's port, for a proxy
+ * or for https. `env` is added to the server's environment. `registration` is fake-postiz' option of that name. The result's `log`
+ * has the lines of the server's log so far.
  */
 export async function startServer(t, { database, publicUrl = (port) => `http://localhost:${port}`, env = {}, registration = 'open' } = {}) {
   const port = await freePort();
@@ -46,29 +46,29 @@ export async function startServer(t, { database, publicUrl = (port) => `http://l
   return { url, port, postiz, log };
 }
 
-/** How many requests of this kind the server has answered with this status. */
+/** The number of requests of this method and route that the server has answered with this status. */
 export function countRequests(server, method, route, status) {
   const request = new RegExp(` method=${method} .* route=${route} status=${status} `);
   return server.log.filter((line) => request.test(line)).length;
 }
 
-/** Waits until something is so, for 10 s at most. */
-export async function waitUntil(isSo) {
-  for (let tries = 0; tries < 200 && !isSo(); tries++) await sleep(50);
-  if (!isSo()) throw new Error(`it did not come to this: ${isSo}`);
+/** Waits until `condition` is true, for 10 s at most. */
+export async function waitUntil(condition) {
+for (let tries = 0; tries < 200 && !condition(); tries++) await sleep(50);
+if (!condition()) throw new Error(`timed out, not true yet: ${condition}`);
 }
 
-/** A fake Postiz. `callback` is that of its hand-made app; with `relay`, consent pages offer a self-hosted instance instead. */
+/** A fake Postiz. `callback` is that of its hand-made app; with `relay`, consent pages also offer a self-hosted instance. */
 export async function startPostiz(t, { callback = '', registration = 'open', relay = false } = {}) {
   const args = ['--port', '0', '--callback', callback, '--registration', registration, ...(relay ? ['--relay'] : [])];
   const { line } = await start(t, 'examples/fake-postiz', args, {}, ROOT);
   return { url: line.match(/http:\/\/[\w.:]+/)[0] };
 }
 
-/** A PostgreSQL for one test file; `url` is its database. It goes when this process does: the guard watches its standard input. */
+/** A PostgreSQL for one test file; `url` is its database. It ends with this process, since the guard watches its standard input. */
 export async function startPostgres() {
   const [port, password] = [await freePort(), 'browser0tests'];
-  const guard = spawn('sh', [path.join(ROOT, 'tests/it/support/postgres_guard.sh'), port, password], {
+  const guard = spawn('sh', [path.join(ROOT, 'tests/it/support/postgres_guard.sh'), port, password, ''], {
     stdio: ['pipe', 'pipe', 'inherit'],
     detached: true,
   });
@@ -90,12 +90,12 @@ export async function startPostgres() {
   };
 }
 
-/** Runs a program of ours to its end, which must be a good one, with a promise of what it prints and its `child`. */
+/** Runs one of the built programs, which must succeed. The promise of its output also has the process as `child`. */
 export function run(program, args, env = {}) {
   return promisify(execFile)(path.join(BUILT, program), args, { env });
 }
 
-/** Starts the CLI, whose stdout is one JSON object a line. */
+/** Starts the CLI, which prints one JSON object a line. */
 export function startCli(t, args, env) {
   const child = spawn(path.join(BUILT, 'postiz'), args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
   running.add(child);
@@ -120,7 +120,7 @@ export function startCli(t, args, env) {
   };
 }
 
-/** Starts a program of ours and waits for the line in which it says that it listens. */
+/** Starts one of the built programs and waits for its log line about listening. */
 async function start(t, program, args, env, cwd) {
   const child = spawn(path.join(BUILT, program), args, { env, cwd, stdio: ['ignore', 'ignore', 'pipe'] });
   running.add(child);
@@ -153,7 +153,7 @@ export function temporaryFolder() {
   return mkdtemp(path.join(scratch, 'folder-'));
 }
 
-/** Free a moment ago, and none of those that connections take by themselves. */
+/** A port on which no process listens, outside the range of ephemeral ports. */
 export async function freePort() {
   for (;;) {
     const port = 12_000 + Math.floor(Math.random() * 20_000);

@@ -1,5 +1,5 @@
-// What strangers' sites and unusual browsers do: forms from elsewhere, frames, no scripts, no cookies, stolen links.
-// And what the user sees when Postiz or the store fails.
+// Attacks by other sites (forms, frames, images, stolen links), browsers without scripts or cookies, and the pages that users see
+// when Postiz or the store fails.
 
 import assert from 'node:assert/strict';
 import { mkdir, writeFile } from 'node:fs/promises';
@@ -23,7 +23,7 @@ async function begin(t, { env, database, ...options } = {}) {
   return { server, context, page: await context.newPage(), login: await startLogin(server.url) };
 }
 
-/** On the page of Postiz that asks for consent. */
+/** Postiz' consent page. */
 async function goToPostiz(page, login) {
   await page.goto(login.page);
   await enterCode(page, login.code);
@@ -31,15 +31,15 @@ async function goToPostiz(page, login) {
   await page.getByRole('button', { name: 'Authorize' }).waitFor();
 }
 
-// `localhost` on another port is another origin of the same site; by its number it is another site.
+// `localhost` on another port is another origin of the same site; 127.0.0.1 is another site.
 for (const [kind, host] of [['site', '127.0.0.1'], ['origin', 'localhost']]) {
   for (const action of ['', 'continue', 'deny']) {
-    test(`a form of another ${kind} does nothing, with action "${action}"`, async (t) => {
+    test(`form of another ${kind} is rejected, with action "${action}"`, async (t) => {
       const { server, context, page, login } = await begin(t);
-      const stranger = await startSite(t, () =>
+      const attacker = await startSite(t, () =>
         `<form method="post" action="${login.page}"><input name="user_code" value="${login.code}">
          <input name="action" value="${action}"><button>Win a prize</button></form>`);
-      await page.goto(stranger.url(host));
+      await page.goto(attacker.url(host));
       const answered = page.waitForResponse(login.page);
       await page.getByRole('button', { name: 'Win a prize' }).click();
       assert.equal((await answered).status(), 403);
@@ -47,25 +47,25 @@ for (const [kind, host] of [['site', '127.0.0.1'], ['origin', 'localhost']]) {
       await expectAccessible(page);
       assert.deepEqual(await context.cookies(server.url), []);
       assert.equal(await login.poll(), 'authorization_pending');
-      // The page leads to where one can go on.
+      // The page links to the form.
       await page.getByRole('link', { name: 'Enter the code' }).click();
       await expectPage(page, 'Enter the code from your terminal');
     });
   }
 }
 
-test('no page shows in a frame', async (t) => {
+test('pages cannot be framed', async (t) => {
   const { page, login } = await begin(t);
   for (const framed of [login.page, login.link, login.page.replace('verify', 'callback')]) {
-    const stranger = await startSite(t, () => `<iframe src="${framed}"></iframe>`);
+    const attacker = await startSite(t, () => `<iframe src="${framed}"></iframe>`);
     const refused = page.waitForEvent('console', (message) => /frame-ancestors|X-Frame-Options/i.test(message.text()));
-    await page.goto(stranger.url());
+    await page.goto(attacker.url());
     await refused;
     await page.frames()[1].waitForURL('chrome-error://chromewebdata/');
   }
 });
 
-test('the policy lets nothing in, and the count of what it refused would tell', async (t) => {
+test('Content-Security-Policy blocks everything, and violations are recorded', async (t) => {
   const { context, page, login } = await begin(t);
   await page.goto(login.page);
   await expectPage(page, 'Enter the code from your terminal');
@@ -86,7 +86,7 @@ test('the policy lets nothing in, and the count of what it refused would tell', 
   assert.equal(await page.evaluate(() => typeof globalThis.stolen), 'undefined');
 });
 
-test('text in the address stays text', async (t) => {
+test('text in the URL is escaped', async (t) => {
   const { context, page, login } = await begin(t);
   for (const text of ['"><script>stolen=1</script>', '</title><img src=x onerror=stolen=1>', "' autofocus onfocus=stolen=1 '"]) {
     for (const name of ['user_code', 'code']) {
@@ -99,13 +99,13 @@ test('text in the address stays text', async (t) => {
   assert.deepEqual(context.violations, []);
 });
 
-test('a stranger’s words in the address are not put into the field', async (t) => {
+test('free text in the URL is not put into the field', async (t) => {
   const { page, login } = await begin(t);
   for (const words of ['Call 555-0100 now', 'Your account is locked', '555', 'code: call 555-0100']) {
     await page.goto(`${login.page}?user_code=${encodeURIComponent(words)}`);
     await expectPage(page, 'That did not work');
     assert.equal(await page.getByLabel('Code').inputValue(), '');
-    // Not by number: the form's token may hold any digits.
+    // Not `555`: the form's token may have any digits.
     assert.doesNotMatch(await page.content(), /call 555|555-|locked/i, words);
     await enterCode(page, words);
     await expectPage(page, 'That did not work');
@@ -113,7 +113,7 @@ test('a stranger’s words in the address are not put into the field', async (t)
   }
 });
 
-test('of what a program calls itself, only what looks like a program is shown', async (t) => {
+test('user agent is shown only if it looks like one of a program', async (t) => {
   const { server, page } = await begin(t);
   const rows = async (agent) => {
     const login = await startLogin(server.url, { agent });
@@ -132,11 +132,11 @@ test('of what a program calls itself, only what looks like a program is shown', 
 
 const LIMITS = { LIMIT_WRONG_CODES_PER_MINUTE: '10', LIMIT_LOGINS_PER_MINUTE: '30' };
 
-/** The links of twelve wrong codes. */
+/** Links with twelve wrong codes. */
 const wrongLinks = (server) => [...'BCDFGHJKLMNP'].map((letter) => `${server.url}/device/verify?user_code=BCDF-GHJ${letter}`);
 
-/** All that `LIMITS` grants is there: 30 logins, and 9 wrong codes before the right one. */
-async function expectWholeBudgets(server, page) {
+/** All of `LIMITS` must be left: 30 logins, and 9 wrong codes before the right one. */
+async function expectUnusedLimits(server, page) {
   const logins = [];
   for (let i = 0; i < 30; i++) logins.push(await startLogin(server.url));
   await page.goto(logins[0].page);
@@ -153,24 +153,24 @@ async function expectWholeBudgets(server, page) {
   assert.equal(await logins[0].outcome(), 'signed in');
 }
 
-// At a name for which browsers say where a request comes from, and at one for which they do not (in clear, not this machine's).
+// At a host for which browsers send `Sec-Fetch-*`, and at one for which they do not (plain http, not loopback).
 for (const host of ['localhost', 'auth.example.test']) {
-  test(`images and scripts of another site use up nothing of their visitor's, at ${host}`, async (t) => {
+  test(`images and scripts on another site do not use up the visitor's rate limits, at ${host}`, async (t) => {
     const server = await startServer(t, { publicUrl: (port) => `http://${host}:${port}`, env: LIMITS });
     const page = await (await open(t, browser, { signedInTo: server.postiz.url })).newPage();
-    const stranger = await startSite(t, () => {
+    const attacker = await startSite(t, () => {
       const images = wrongLinks(server).map((link) => `<img src="${link}">`);
       return `${images.join('')}<script type="module">
         const codes = Array.from({ length: 35 }, () => fetch('${server.url}/device/code', { method: 'POST', mode: 'no-cors' }));
         document.title = (await Promise.allSettled(codes)).filter(({ status }) => status === 'fulfilled').length;
       </script>`;
     });
-    await page.goto(stranger.url('stranger.test'));
+    await page.goto(attacker.url('attacker.test'));
     await page.waitForFunction(() => document.title === '35');
     assert.equal(countRequests(server, 'GET', '/device/verify', 200), 12);
     assert.equal(countRequests(server, 'POST', '/device/code', 403), 35);
     assert.ok(!server.log.some((line) => line.includes(' login started ')));
-    await expectWholeBudgets(server, page);
+    await expectUnusedLimits(server, page);
   });
 }
 
@@ -186,19 +186,19 @@ const LOADERS = {
   'rules to prerender': (links) => speculation('prerender', links),
 };
 for (const [kind, html] of Object.entries(LOADERS)) {
-  test(`${kind} on another site use up nothing of their visitor's`, async (t) => {
+  test(`${kind} on another site do not use up the visitor's rate limits`, async (t) => {
     const server = await startServer(t, { env: LIMITS });
     const context = await open(t, browser, { signedInTo: server.postiz.url });
-    const stranger = await startSite(t, () => html(wrongLinks(server)));
-    await (await context.newPage()).goto(stranger.url('stranger.test'));
+    const attacker = await startSite(t, () => html(wrongLinks(server)));
+    await (await context.newPage()).goto(attacker.url('attacker.test'));
     const asked = () => [200, 429, 503].reduce((sum, status) => sum + countRequests(server, 'GET', '/device/verify', status), 0);
     await waitUntil(() => asked() === 12);
     context.violations.length = 0;
-    await expectWholeBudgets(server, await context.newPage());
+    await expectUnusedLimits(server, await context.newPage());
   });
 }
 
-test('a whole login without scripts', async (t) => {
+test('login without scripts', async (t) => {
   const { page, login } = await begin(t, { javaScriptEnabled: false });
   await page.goto(login.link);
   await page.getByRole('button', { name: 'Continue' }).click();
@@ -207,7 +207,7 @@ test('a whole login without scripts', async (t) => {
   assert.equal(await login.outcome(), 'signed in');
 });
 
-test('without cookies the user is told to allow them', async (t) => {
+test('browser without cookies gets a page about cookies', async (t) => {
   const server = await startServer(t);
   const profile = await temporaryFolder();
   await mkdir(path.join(profile, 'Default'));
@@ -237,7 +237,7 @@ test('without cookies the user is told to allow them', async (t) => {
     assert.equal(await page.getByLabel('Code').inputValue(), login.code);
     assert.equal(await login.poll(), 'authorization_pending');
   }
-  // A person who blocks them only after that is told so on the way back.
+  // If cookies are blocked only after that, the callback says so.
   const { location } = await confirmAlone(login);
   await page.goto(location);
   await authorize(page);
@@ -249,10 +249,10 @@ test('without cookies the user is told to allow them', async (t) => {
   await expectPage(page, 'Enter the code from your terminal');
 });
 
-test('the way back from Postiz works in no other browser', async (t) => {
+test('callback works in no other browser', async (t) => {
   const { server, context, page, login } = await begin(t);
   await goToPostiz(page, login);
-  // A stranger allows his own login and sends the way back to somebody else, who would be signed in as him.
+  // An attacker consents to his own login and sends the callback's URL to a victim, whose terminal would be signed in as him.
   const state = new URL(page.url()).searchParams.get('state');
   const consent = await context.request.post(`${server.postiz.url}/oauth/authorize`, {
     form: { client_id: CLIENT.id, state, action: 'approve' },
@@ -267,7 +267,7 @@ test('the way back from Postiz works in no other browser', async (t) => {
   assert.equal(await login.poll(), 'authorization_pending');
 });
 
-test('the way back from Postiz with nothing, or with words of a stranger', async (t) => {
+test('callback without parameters or with foreign ones is rejected', async (t) => {
   const { page, login } = await begin(t);
   const callback = login.page.replace('verify', 'callback');
   for (const query of ['', '?code=x', '?state=x', `?code=x&state=${'0'.repeat(64)}`, '?error=<b>Call+555</b>&error_description=Call+555']) {
@@ -277,7 +277,7 @@ test('the way back from Postiz with nothing, or with words of a stranger', async
   }
 });
 
-test('Postiz ends it with an error of its own, or does not take its own code', async (t) => {
+test('error of Postiz, or a code that it rejects, is reported', async (t) => {
   const { page, login } = await begin(t);
   const cases = [
     ['error=server_error&error_description=Call+555', 'Postiz did not complete the login'],
@@ -297,9 +297,9 @@ test('Postiz ends it with an error of its own, or does not take its own code', a
   await expectPage(page, 'You are signed in');
 });
 
-test('Postiz cannot be reached', async (t) => {
-  const nobody = `http://127.0.0.1:${await freePort()}`;
-  const { page, login } = await begin(t, { env: { POSTIZ_API_URL: nobody } });
+test('unreachable Postiz is reported', async (t) => {
+  const unreachable = `http://127.0.0.1:${await freePort()}`;
+  const { page, login } = await begin(t, { env: { POSTIZ_API_URL: unreachable } });
   await goToPostiz(page, login);
   await authorize(page);
   await expectPage(page, 'Postiz could not be reached');
@@ -307,7 +307,7 @@ test('Postiz cannot be reached', async (t) => {
   assert.equal(await login.poll(), 'authorization_pending');
 });
 
-test('this server has the wrong secret', async (t) => {
+test('wrong client secret is reported', async (t) => {
   const { page, login } = await begin(t, { env: { POSTIZ_OAUTH_CLIENT_SECRET: 'not the secret' } });
   await goToPostiz(page, login);
   await authorize(page);
@@ -315,7 +315,7 @@ test('this server has the wrong secret', async (t) => {
   await expectAccessible(page);
 });
 
-test('whoever guesses codes has to wait', async (t) => {
+test('guessing codes is rate-limited', async (t) => {
   const { page, login } = await begin(t);
   await page.goto(login.page);
   for (let tries = 0; tries < 30; tries++) {
@@ -328,7 +328,7 @@ test('whoever guesses codes has to wait', async (t) => {
   assert.match(await page.getByRole('main').innerText(), /Wait \d+ (second|minute)s?, then enter/);
 });
 
-test('the store is away for a while, and back again', async (t) => {
+test('store that fails and recovers', async (t) => {
   const postgres = await startPostgres();
   t.after(() => postgres.end());
   const { page, login } = await begin(t, { database: postgres.url });

@@ -1,24 +1,24 @@
-// Sites around the server: a stranger's, and a reverse proxy in front of it, which may be slow.
+// Other HTTP servers of a test: an attacker's site, and a reverse proxy in front of the server, which may be slow.
 
 import { once } from 'node:events';
 import { createServer, request } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import { buffer } from 'node:stream/consumers';
 
-/** A stranger's site, with this page at every address of it, and these `headers`; with `tls` it speaks https. */
+/** An attacker's site, which answers every request with this page and these `headers`; with `tls` it speaks https. */
 export async function startSite(t, html, { tls, headers = () => ({}) } = {}) {
   const answer = (_, response) => {
     response.writeHead(200, { 'Content-Type': 'text/html; charset=utf-8', ...headers() });
-    response.end(`<!doctype html><title>A stranger's site</title>${html()}`);
+    response.end(`<!doctype html><title>An attacker's site</title>${html()}`);
   };
   const port = await listen(t, tls ? createTlsServer(tls, answer) : createServer(answer));
   return { url: (host = '127.0.0.1') => `${tls ? 'https' : 'http'}://${host}:${port}/` };
 }
 
 /**
- * A reverse proxy on `port` in front of the server that listens on `to(url)`. It takes what lies under `prefix`, and hands it on
- * without that prefix when `strip`; with `tls` (`key` and `cert`) it speaks https. It waits for `before` the whole of a request
- * before it hands it on, whether or not its sender still waits, and for `after` before it hands the answer back.
+ * A reverse proxy on `port` in front of the server on the port `to(url)`. It forwards requests under `prefix`, without that prefix
+ * if `strip` is set; with `tls` (`key` and `cert`) it speaks https. It reads a whole request, waits for `before`, and forwards the
+ * request even if the client has left. It waits for `after` before it forwards the answer.
  */
 export async function startProxy(t, { port, to, prefix = '', strip = false, tls, before = () => {}, after = () => {} }) {
   const relay = async (incoming, outgoing) => {

@@ -1,5 +1,5 @@
-// Plays the terminal's part of a login: asks for a code, and polls for the token as the CLI does. And a stranger's part, who
-// does with a program what others do in a browser.
+// The terminal's part of a login: starts it and polls for the token, as the CLI does. Also an attacker's part, who confirms a login
+// by a program instead of a browser.
 
 import dns from 'node:dns';
 import { request } from 'node:http';
@@ -7,28 +7,28 @@ import { request as requestTls } from 'node:https';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /**
- * Starts a login at the server at `url`; `ca` is the certificate of a private authority, `agent` what the program calls itself, and
- * `machine` what it calls its machine.
+ * Starts a login at the server at `url`. `ca` is the certificate of a private authority, `agent` the user agent, and `machine` the
+ * machine's name.
  */
 export async function startLogin(url, { ca, agent = 'postiz/0.0.0 (browser tests)', machine } = {}) {
   const { body } = await post(`${url}/device/code`, { machine }, { ca, agent });
   let token;
   return {
-    /** As it stands in the terminal: `WDJB-MJHT`. */
+    /** The user code as the terminal shows it: `WDJB-MJHT`. */
     code: body.user_code,
-    /** Where the user is sent who types the code. */
+    /** The `verification_uri`. */
     page: body.verification_uri,
-    /** Where the user is sent who follows a link. */
+    /** The `verification_uri_complete`. */
     link: body.verification_uri_complete,
-    /** What one poll brings: the error, or `signed in`. */
+    /** The result of one poll: the error, or `signed in`. */
     async poll() {
       const answer = await post(`${url}/device/token`, { device_code: body.device_code }, { ca, agent });
       token = answer.body.access_token;
       return token?.startsWith('pos_') ? 'signed in' : answer.body.error;
     },
-    /** Does Postiz take the token that the last poll brought? */
+    /** Does Postiz accept the token of the last poll? */
     tokenWorksAt: (postiz) => tokenWorks(postiz, token),
-    /** What polling ends with. A token that is just being handed over, or exchanged, counts as pending. */
+    /** Polls until the result is final. A token that is being delivered or exchanged counts as pending. */
     async outcome() {
       for (let tries = 0; tries < 50; tries++) {
         const answer = await this.poll();
@@ -40,15 +40,15 @@ export async function startLogin(url, { ca, agent = 'postiz/0.0.0 (browser tests
   };
 }
 
-/** Does the Postiz at `url` take this token? */
+/** Does the Postiz at `url` accept this token? */
 export async function tokenWorks(url, token) {
   const { status } = await send(`${url}/public/v1/is-connected`, { headers: { Authorization: token } });
   return status === 200;
 }
 
 /**
- * Confirms a login with a program, as a stranger does who wants somebody else to allow his: the cookie's name and the key in it,
- * the form's token, and the address at Postiz where it is to be allowed.
+ * Confirms a login by a program, as an attacker does who wants another person to allow it. Returns the cookie's name and key, the
+ * form's token, and the authorize URL.
  */
 export async function confirmAlone(login, { ca } = {}) {
   const page = await send(login.link, { ca, headers: { Accept: 'text/html' } });
@@ -70,7 +70,7 @@ async function post(url, body, { ca, agent }) {
   }
 }
 
-/** Names under .test are this machine's, as in browser.mjs. */
+/** Names under .test resolve to this machine, as in browser.mjs. */
 function lookup(host, options, callback) {
   dns.lookup(host.endsWith('.test') ? '127.0.0.1' : host, options, callback);
 }

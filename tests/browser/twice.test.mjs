@@ -1,4 +1,4 @@
-// What happens twice, at once or too late: double clicks, two tabs of one login, a way back while another one is being finished.
+// Repeated and late requests: double clicks, two tabs of one login, a second callback during the exchange of the first.
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
@@ -18,7 +18,7 @@ before(async () => {
 });
 after(() => browser.close());
 
-/** A server behind a proxy to which `before` is done with every POST of the form, and a login on it; `posts` counts them. */
+/** A login on a server behind a proxy that waits for `before(nth)` at each POST of the form; `posts` has one entry for each. */
 async function beginBehindProxy(t, before) {
   const port = await freePort();
   let server;
@@ -33,20 +33,20 @@ async function beginBehindProxy(t, before) {
   return { server, posts, page: await context.newPage(), login: await startLogin(server.url) };
 }
 
-test('a double click on Continue, the first of which takes 600 ms to arrive', async (t) => {
+test('double click on Continue whose first request is 600 ms late', async (t) => {
   const { posts, page, login } = await beginBehindProxy(t, (nth) => nth === 1 && sleep(600));
   await page.goto(login.link);
   await doubleClick(page, 'Continue');
   await page.getByRole('button', { name: 'Authorize' }).waitFor();
   assert.ok(posts.length >= 2, 'the second click has sent the form, too');
-  // Not before the late one is there, too.
+  // Wait until the late request has arrived, too.
   await sleep(800);
   await authorize(page);
   await expectPage(page, SIGNED_IN);
   assert.equal(await login.outcome(), 'signed in');
 });
 
-test('a double click on Continue, the first of which arrives when all is over', async (t) => {
+test('double click on Continue whose first request arrives after the login', async (t) => {
   let arrive;
   const isOver = new Promise((resolve) => (arrive = resolve));
   const { server, posts, page, login } = await beginBehindProxy(t, (nth) => nth === 1 && isOver);
@@ -62,7 +62,7 @@ test('a double click on Continue, the first of which arrives when all is over', 
   assert.equal(await login.outcome(), 'signed in');
 });
 
-test('a double click on Refuse, the first of which arrives when all is over', async (t) => {
+test('double click on Refuse whose first request arrives after the refusal', async (t) => {
   let arrive;
   const isOver = new Promise((resolve) => (arrive = resolve));
   const { server, posts, page, login } = await beginBehindProxy(t, (nth) => nth === 1 && isOver);
@@ -75,7 +75,7 @@ test('a double click on Refuse, the first of which arrives when all is over', as
   assert.equal(await login.poll(), 'access_denied');
 });
 
-/** Two tabs on the page that says who asks, for the same login. */
+/** Two tabs with the confirm page of the same login. */
 async function beginInTwoTabs(t) {
   const server = await startServer(t);
   const context = await open(t, browser, { signedInTo: server.postiz.url });
@@ -85,7 +85,7 @@ async function beginInTwoTabs(t) {
   return { server, login, tabs };
 }
 
-/** Both allow it, one after the other. */
+/** Completes the login in both tabs, one after the other. */
 async function finishInBoth(tabs) {
   for (const page of tabs) {
     await confirm(page);
@@ -97,39 +97,39 @@ async function finishInBoth(tabs) {
   }
 }
 
-test('two tabs on the same code, and both go on to the end', async (t) => {
+test('two tabs with the same code both succeed', async (t) => {
   const { login, tabs } = await beginInTwoTabs(t);
   await finishInBoth(tabs);
   assert.equal(await login.outcome(), 'signed in');
 });
 
-// Postiz ends the token of an earlier consent when the same person consents again, so the later one's is to be handed over.
-test('two tabs on the same code, and the token that the terminal gets works', async (t) => {
+// A second consent of the same person makes Postiz revoke the first token, so the second one must be delivered.
+test('two tabs with the same code yield a valid token', async (t) => {
   const { server, login, tabs } = await beginInTwoTabs(t);
   await finishInBoth(tabs);
   assert.equal(await login.outcome(), 'signed in');
   assert.equal(await login.tokenWorksAt(server.postiz.url), true);
 });
 
-test('two tabs on the same code, one of which is left behind', async (t) => {
+test('second of two tabs with the same code is confirmed after the login', async (t) => {
   const { server, login, tabs: [first, second] } = await beginInTwoTabs(t);
   await confirm(first);
   await authorize(first);
   await expectPage(first, SIGNED_IN);
   await confirm(second);
-  // The code is used up, which does not undo anything.
+  // The code is used; the login stays completed.
   await expectPage(second, 'That did not work');
   assert.equal(await login.outcome(), 'signed in');
   assert.equal(await login.tokenWorksAt(server.postiz.url), true);
 });
 
 for (const javaScriptEnabled of [true, false]) {
-  test(`a second way back while the first is being finished, scripts ${javaScriptEnabled ? 'on' : 'off'}`, async (t) => {
+  test(`second callback during the exchange of the first, scripts ${javaScriptEnabled ? 'on' : 'off'}`, async (t) => {
     const port = await freePort();
     let server, finish;
     const isFinished = new Promise((resolve) => (finish = resolve));
     const exchanges = [];
-    // Postiz takes its time for the answer.
+    // Postiz answers slowly.
     await startProxy(t, {
       port,
       to: () => new URL(server.postiz.url).port,
@@ -152,7 +152,7 @@ for (const javaScriptEnabled of [true, false]) {
     await expectPage(second, FINISHING);
     if (javaScriptEnabled) await expectAccessible(second, { reloads: true });
     assert.equal(await login.poll(), 'authorization_pending');
-    // It goes on reloading itself for as long as that takes.
+    // The page reloads itself until the exchange is finished.
     await waitUntil(() => loads.length >= 2);
     assert.ok(loads[1] - loads[0] >= 1900, `${loads[1] - loads[0]} ms`);
     await expectPage(second, FINISHING);
@@ -162,14 +162,14 @@ for (const javaScriptEnabled of [true, false]) {
     assert.equal(second.url(), wayBack);
     assert.deepEqual(exchanges, ['/oauth/token']);
     assert.equal(await login.outcome(), 'signed in');
-    // And the last page stays.
+    // The last page stays.
     const seen = loads.length;
     await sleep(2500);
     assert.equal(loads.length, seen);
   });
 }
 
-/** As people do it: the first click has sent its request when the second one comes. */
+/** Two clicks; the first one has sent its request when the second one follows. */
 async function doubleClick(page, name) {
   const { x, y, width, height } = await page.getByRole('button', { name }).boundingBox();
   const at = [x + width / 2, y + height / 2];

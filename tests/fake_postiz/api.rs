@@ -1,5 +1,5 @@
-//! Postiz' public API, as far as the CLI uses it, over a few channels and an in-memory list of posts.
-//! POST answers 201, everything else 200, errors come in Postiz' several shapes.
+//! The part of Postiz' public API that the CLI uses, with a few channels and an in-memory list of posts.
+//! POST answers 201, all other methods 200, and errors have Postiz' several formats.
 
 use std::sync::Mutex;
 
@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use super::http::{Request, Response};
 use super::media::{self, Clippings};
 
-/// What the organisation has.
+/// The organisation's data.
 pub struct Api {
     posts: Mutex<Vec<Value>>,
     clippings: Clippings,
 }
 
 impl Api {
-    /// With one published post whose platform lost it, for `posts:missing`, and one that waits, for `posts:update`.
+    /// It has one published post without a link, for `posts:missing`, and one scheduled post, for `posts:update`.
     pub fn new() -> Api {
         let lost = json!({
             "id": "post-lost", "content": "Hello", "publishDate": "2026-01-15T09:00:00.000Z",
@@ -36,7 +36,7 @@ impl Api {
         }
     }
 
-    /// Answers a request whose credentials are good; `path` is what stands after `/public/v1/`, `person` whose token it is.
+    /// Answers a request with valid credentials. `path` is the path after `/public/v1/`, and `person` the owner of the token.
     pub fn answer(&self, request: &Request, path: &str, person: Option<&str>) -> Response {
         let decode = |s: &str| percent_decode_str(s).decode_utf8_lossy().into_owned();
         let segments: Vec<String> = path.split('/').map(decode).collect();
@@ -94,7 +94,7 @@ impl Api {
         let mut posts = self.posts.lock().expect("no handler panics");
         let mut answer = Vec::new();
         for part in parts {
-            // Like Postiz, it takes the whole of a part that it knows in place of the old one.
+            // Like Postiz, it replaces each known part as a whole.
             let known = posts.iter().position(|p| p["id"] == part["value"][0]["id"]);
             let place = known.unwrap_or(posts.len());
             let id = format!("post-{place}");
@@ -123,7 +123,7 @@ impl Api {
             .lock()
             .expect("no handler panics")
             .retain(|p| p["group"] != group);
-        // Its word for success.
+        // Postiz' answer for success.
         ok(json!({"error": true}))
     }
 
@@ -134,7 +134,7 @@ impl Api {
         if posts.len() == before {
             return crash();
         }
-        // Its word for success.
+        // Postiz' answer for success.
         ok(json!({"error": true}))
     }
 
@@ -215,14 +215,14 @@ fn channels() -> Vec<Value> {
     channels
 }
 
-/// As the list of posts shows them.
+/// The tags as they are in the list of posts.
 fn tags(sent: &Value) -> Vec<Value> {
     let tags = sent.as_array().into_iter().flatten();
     tags.map(|tag| json!({"tag": {"name": tag["label"]}}))
         .collect()
 }
 
-/// The most characters that a channel takes.
+/// The most characters that a channel accepts.
 fn max_length(id: &str) -> usize {
     match id {
         "ch-x" => 280,
@@ -304,7 +304,7 @@ fn figures() -> Value {
     json!([{"label": "Impressions", "data": data, "percentageChange": 150}])
 }
 
-/// The file's name is all that is looked at.
+/// Only the file's name is read.
 fn upload(request: &Request) -> Response {
     let text = request.text();
     let name = text
@@ -331,7 +331,7 @@ fn bad_request(message: Value) -> Response {
     )
 }
 
-/// What Postiz answers to many an unknown id.
+/// Postiz' answer to many unknown ids.
 fn crash() -> Response {
     Response::json(
         500,
@@ -339,7 +339,7 @@ fn crash() -> Response {
     )
 }
 
-/// What Postiz' framework answers to an unknown address.
+/// The answer of Postiz' framework to an unknown path.
 pub fn not_found(request: &Request) -> Response {
     let message = format!("Cannot {} {}", request.method, request.path());
     Response::json(

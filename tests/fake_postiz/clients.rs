@@ -1,5 +1,5 @@
-//! The OAuth clients of the stand-in: one app that was made by hand, and those that register themselves (RFC 7591), with the
-//! checks and errors of Postiz.
+//! The OAuth clients: one app that was made by hand, and those that register themselves (RFC 7591), with the checks and errors of
+//! Postiz.
 
 use std::sync::Mutex;
 use std::time::SystemTime;
@@ -11,34 +11,34 @@ use super::api;
 use super::http::{Request, Response};
 use super::oauth::secure_id;
 
-/// Longest `client_name`.
+/// Longest `client_name` in characters.
 const NAME_CHARACTERS_MAX: usize = 100;
 
-/// A client as the consent page and the token endpoint know it.
+/// An OAuth client.
 #[derive(Clone)]
 pub struct Client {
-    /// `pca_…` made by hand, `pcd_…` registered.
+    /// `pca_…` of the hand-made app, `pcd_…` of a registered client.
     pub id: String,
-    /// What people read.
+    /// The name on the consent page.
     pub name: String,
-    /// None for a public client, which uses PKCE instead.
+    /// `None` for a public client, which uses PKCE instead.
     pub secret: Option<String>,
-    /// Where browsers may be sent, compared as whole strings.
+    /// The allowed callbacks, compared as whole strings.
     pub redirect_uris: Vec<String>,
-    /// Did it register itself? Then `redirect_uri` and PKCE are checked.
+    /// Has it registered itself? Then `redirect_uri` and PKCE are checked.
     pub registered: bool,
 }
 
 /// Who may register.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Registration {
-    /// Everybody, with any https or loopback callback: a self-hosted Postiz as it comes.
+    /// Everyone, with any https or loopback callback: the default of a self-hosted Postiz.
     Open,
-    /// `DCR_VERIFIED_DOMAINS`: https callbacks on these domains and below, and loopback.
+    /// `DCR_VERIFIED_DOMAINS`: https callbacks on these domains and their subdomains, and loopback.
     VerifiedDomains(Vec<String>),
-    /// The same in the first versions that had it, which took no loopback.
+    /// The same in the first versions with this setting, which refused loopback.
     VerifiedDomainsAlone(Vec<String>),
-    /// Nobody: a version that does not know registration.
+    /// No one: a version without registration.
     TooOld,
 }
 
@@ -49,7 +49,7 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// The hand-made app alone, without a callback yet.
+    /// Only the hand-made app, without a callback.
     pub fn new(id: &str, secret: &str) -> Clients {
         let app = Client {
             id: id.to_owned(),
@@ -76,19 +76,19 @@ impl Clients {
         all[0].redirect_uris = vec![url.to_owned()];
     }
 
-    /// Those that registered themselves, in their order.
+    /// The registered clients, oldest first.
     pub fn registered(&self) -> Vec<Client> {
         let all = self.all.lock().expect("no handler panics");
         all.iter().filter(|c| c.registered).cloned().collect()
     }
 
-    /// Deletes a registered client, as Postiz does with those that nobody authorised for 30 days.
+    /// Deletes a registered client, as Postiz does after 30 days without an authorization.
     pub fn forget(&self, id: &str) {
         let mut all = self.all.lock().expect("no handler panics");
         all.retain(|c| !c.registered || c.id != id);
     }
 
-    /// Who may register now.
+    /// Who may register.
     pub fn registration(&self) -> Registration {
         self.registration.lock().expect("no handler panics").clone()
     }
@@ -113,7 +113,7 @@ impl Clients {
         let redirect_uris: Vec<&str> = texts(&body["redirect_uris"]).map(str::trim).collect();
         let refused = redirect_uris
             .iter()
-            .find_map(|uri| registration.refusal(uri));
+            .find_map(|uri| registration.refusal_reason(uri));
         if let Some(why) = refused {
             return oauth_error("invalid_redirect_uri", &why);
         }
@@ -143,7 +143,7 @@ impl Clients {
 }
 
 impl Client {
-    /// The answer to its registration.
+    /// The answer to the registration.
     fn registered_as(&self, method: &str) -> Value {
         let mut answer = json!({ "client_id": self.id });
         if let Some(secret) = &self.secret {
@@ -163,8 +163,8 @@ impl Client {
 }
 
 impl Registration {
-    /// Why this callback is refused, if it is.
-    fn refusal(&self, uri: &str) -> Option<String> {
+    /// The reason to refuse this callback, if there is one.
+    fn refusal_reason(&self, uri: &str) -> Option<String> {
         let Some((scheme, rest)) = uri.split_once("://") else {
             return Some(format!("Invalid redirect_uri: {uri}"));
         };
@@ -186,7 +186,7 @@ impl Registration {
     }
 }
 
-/// What Postiz' framework says about a body whose fields have the wrong types.
+/// The messages of Postiz' framework about a body whose fields have wrong types.
 fn wrong_types(body: &Value) -> Vec<String> {
     let mut wrong = Vec::new();
     match &body["redirect_uris"] {
@@ -224,7 +224,7 @@ fn texts(list: &Value) -> impl Iterator<Item = &str> {
         .filter_map(Value::as_str)
 }
 
-/// The host in what follows a URL's `://`.
+/// The host of a URL, given the text after its `://`.
 fn host_of(rest: &str) -> String {
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let authority = authority.rsplit('@').next().unwrap_or_default();
@@ -240,7 +240,7 @@ fn oauth_error(error: &str, description: &str) -> Response {
     Response::json(400, &body)
 }
 
-/// The challenge that belongs to a verifier (RFC 7636 §4.2).
+/// The challenge of a verifier (RFC 7636 §4.2).
 pub fn s256(verifier: &str) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let hash = digest::digest(&digest::SHA256, verifier.as_bytes());
@@ -256,7 +256,7 @@ pub fn s256(verifier: &str) -> String {
     text
 }
 
-/// What a `Basic` credential says.
+/// The text of a `Basic` credential.
 pub fn base64_decode(text: &str) -> Option<String> {
     const LETTERS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let (mut bytes, mut bits, mut count) = (Vec::new(), 0_u32, 0);

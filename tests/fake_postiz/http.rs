@@ -1,5 +1,5 @@
-//! A small HTTP/1.1 server for tests: on loopback, a thread a connection, one request a connection. It can also answer
-//! badly on purpose. What it answers is its user's business: `mod.rs` plays Postiz with it.
+//! A small HTTP/1.1 server for tests on loopback, with one thread and one request for each connection. It can also deliver
+//! answers slowly, partly or not at all. A handler makes the answers: that of Postiz is in `mod.rs`.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -11,23 +11,23 @@ use std::time::{Duration, Instant};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-/// Largest request head; a client that sends more is cut off.
+/// Largest request head; the connection of a client that sends more is closed.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// How much of a body is kept for the log; the rest is only counted, so that uploads of any size can be tested.
+/// How many bytes of a body are kept. The rest is only counted, so that uploads of any size can be tested.
 const BODY_BYTES_KEPT: usize = 1024 * 1024;
-/// Connections end when their client is silent for this long, so that no thread outlives its test for long.
+/// Read timeout, so that no thread outlives its test for long.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// What [`Delivery::Endless`] sends at most: endless enough for a client that has a limit, bounded for one that has none.
+/// The most that [`Delivery::Endless`] sends: more than the limit of any client, but bounded for a client without one.
 const ENDLESS_BYTES: usize = 64 * 1024 * 1024;
 
-/// Serves until dropped.
+/// A running server; stops when dropped.
 pub struct HttpServer {
     address: SocketAddr,
     stopping: Arc<AtomicBool>,
 }
 
 impl HttpServer {
-    /// Listens on 127.0.0.1, on `port` or, when that is 0, on a free one; `handler` runs on the connections' threads.
+    /// Listens on `port` of 127.0.0.1, or on a free port if it is 0. `handler` runs on the connections' threads.
     pub fn start<H, R>(port: u16, handler: H) -> io::Result<HttpServer>
     where
         H: Fn(&Request) -> R + Send + Sync + 'static,
@@ -46,7 +46,7 @@ impl HttpServer {
                     return;
                 }
                 let (handler, stopping) = (Arc::clone(&handler), Arc::clone(&stopping));
-                // A client that leaves early is no failure of the server's.
+                // A client may close its connection early.
                 thread::spawn(move || serve(stream, &stopping, |r| handler(r).into()).ok());
             }
         });
@@ -62,15 +62,15 @@ impl HttpServer {
 impl Drop for HttpServer {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::SeqCst);
-        // Wakes the accept loop; when even that fails, the thread ends with the process.
+        // Wakes the accept loop. If that fails, the thread ends with the process.
         TcpStream::connect(self.address).ok();
     }
 }
 
-/// A request as it came, for the handler and for the log.
+/// A request, for the handler and for the record.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// When it had come in whole.
+    /// When it was received completely.
     pub at: Instant,
     /// `GET`, `POST` …
     pub method: String,
@@ -100,7 +100,7 @@ impl Request {
         form_field(&self.text(), name)
     }
 
-    /// A header's value; names compare without case.
+    /// A header's value; names are case-insensitive.
     pub fn header(&self, name: &str) -> Option<&str> {
         let same = |(n, _): &&(String, String)| n.eq_ignore_ascii_case(name);
         self.headers.iter().find(same).map(|(_, v)| v.as_str())
@@ -122,18 +122,18 @@ impl Request {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON; null when it is none.
+    /// The body as JSON; null if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 }
 
-/// What to answer.
+/// An answer.
 #[derive(Clone, Debug)]
 pub struct Response {
     /// The status code.
     pub status: u16,
-    /// Besides `Content-Length` and `Connection`.
+    /// All headers but `Content-Length` and `Connection`.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
@@ -159,24 +159,24 @@ impl Response {
         Response::new(status, "text/html; charset=utf-8", body)
     }
 
-    /// Sends the client elsewhere.
+    /// A redirect.
     pub fn redirect(status: u16, url: &str) -> Response {
         Response::html(status, "").with_header("Location", url)
     }
 
-    /// The same with one header more.
+    /// The same with one more header.
     pub fn with_header(mut self, name: &str, value: &str) -> Response {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 }
 
-/// An answer, and how it travels.
+/// An answer, and how it is delivered.
 #[derive(Clone, Debug)]
 pub struct Reply {
-    /// What is said.
+    /// The answer.
     pub response: Response,
-    /// How well it arrives.
+    /// Its delivery.
     pub delivery: Delivery,
 }
 
@@ -189,35 +189,35 @@ impl From<Response> for Reply {
     }
 }
 
-/// How an answer travels.
+/// How an answer is delivered.
 #[derive(Clone, Debug)]
 pub enum Delivery {
-    /// At once and whole.
+    /// Completely and at once.
     Prompt,
-    /// Whole, but only after so long.
+    /// Completely, after this time.
     Late(Duration),
-    /// Whole, but only once the gate is open.
+    /// Completely, once the gate is open.
     Held(Gate),
-    /// Not at all: the connection stays open and silent until the client leaves.
+    /// Not at all: the connection stays open until the client closes it.
     Hang,
     /// Not at all: the connection is closed.
     Cut,
-    /// These very bytes instead, then the connection is closed.
+    /// These bytes instead of the answer, then the connection is closed.
     Raw(Vec<u8>),
     /// The head and half of the body, then the connection is closed.
     CutShort,
-    /// The head, then a byte of the body every tenth of a second.
+    /// The head, then one byte of the body every 0.1 s.
     Trickle,
-    /// The head without a length, then blanks for as long as the client reads (up to a limit).
+    /// The head without a length, then blanks while the client reads (up to a limit).
     Endless,
 }
 
-/// Holds answers back until it is opened; clones are the same gate.
+/// Delays answers until it is opened. Clones are the same gate.
 #[derive(Clone, Debug, Default)]
 pub struct Gate(Arc<AtomicBool>);
 
 impl Gate {
-    /// Lets everything through, now and later.
+    /// Opens it for good.
     pub fn open(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
@@ -237,7 +237,7 @@ fn serve(
     stream.set_nodelay(true)?;
     let request = read_request(&mut stream)?;
     let Reply { response, delivery } = handler(&request);
-    // The answer to HEAD has the length of a body, and none (RFC 9110 §9.3.2).
+    // The answer to HEAD has the length of the body, but no body (RFC 9110 §9.3.2).
     let body = match request.method.as_str() {
         "HEAD" => &[][..],
         _ => &response.body,
@@ -301,7 +301,7 @@ fn reason(status: u16) -> &'static str {
     }
 }
 
-/// Waits for `done`; an error when the client leaves before that or the server stops.
+/// Waits for `done`. It is an error if the client disconnects before that, or the server stops.
 fn pause_until(
     stream: &mut TcpStream,
     stopping: &AtomicBool,
@@ -341,7 +341,7 @@ fn read_request(stream: &mut TcpStream) -> io::Result<Request> {
     }
 }
 
-/// The request without its body and the length of its head, once that is complete.
+/// The request without its body, and the length of its head; `None` until the head is complete.
 fn parse_head(bytes: &[u8]) -> io::Result<Option<(Request, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut parsed = httparse::Request::new(&mut headers);

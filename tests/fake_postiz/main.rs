@@ -1,8 +1,8 @@
-//! Runs the stand-in for Postiz alone, for the demo and the browser tests, until it is ended:
+//! Runs the fake Postiz as a program, for the demo and the browser tests, until it is killed:
 //! `fake-postiz [--port PORT] [--callback URL] [--registration open|too-old|DOMAIN,…] [--relay]`. The callback is that of the
 //! hand-made app.
 
-// The tests link the same modules, and a program may say where it listens.
+// The tests include the same modules, and a program may print where it listens.
 #![allow(unreachable_pub, clippy::print_stderr)]
 
 #[path = "mod.rs"]

@@ -1,5 +1,5 @@
-//! What newer Postiz offers beside posts: the media library, clips of long videos, the page that connects a channel,
-//! free slots, notifications, and who is signed in.
+//! Parts of the public API of newer Postiz versions: the media library, clips of long videos, the page that connects a channel,
+//! free slots, notifications, and the signed-in person.
 
 use std::sync::Mutex;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::http::{Request, Response};
 
-/// The clipping jobs, in the order in which they were made.
+/// The clipping jobs, oldest first.
 #[derive(Default)]
 pub struct Clippings {
     jobs: Mutex<Vec<Value>>,
@@ -29,7 +29,7 @@ impl Clippings {
         Response::json(201, &json!({ "id": id }))
     }
 
-    /// `GET /clipping/:id`: a job is one state further each time somebody asks.
+    /// `GET /clipping/:id`: each request moves the job to its next state.
     pub fn status(&self, id: &str) -> Response {
         let mut jobs = self.jobs.lock().expect("no handler panics");
         let Some(job) = jobs.iter_mut().find(|job| job["id"] == id) else {
@@ -75,7 +75,7 @@ pub fn library(request: &Request) -> Response {
     Response::json(200, &json!({"pages": 2, "results": found}))
 }
 
-/// `GET /social/:provider`: the page that connects a channel.
+/// `GET /social/:provider`: the URL of the page that connects a channel.
 pub fn connect_page(provider: &str) -> Response {
     match provider {
         "x" | "linkedin" | "youtube" => {
@@ -86,12 +86,12 @@ pub fn connect_page(provider: &str) -> Response {
     }
 }
 
-/// `GET /find-slot/:id`: UTC, without a zone.
+/// `GET /find-slot/:id`: a time in UTC, without a zone.
 pub fn free_slot() -> Response {
     Response::json(200, &json!({"date": "2030-01-17T09:00:00"}))
 }
 
-/// `GET /notifications`: why a post failed.
+/// `GET /notifications`: one about a failed post.
 pub fn notifications(request: &Request) -> Response {
     let page: u64 = request
         .query("page")
@@ -107,7 +107,7 @@ pub fn notifications(request: &Request) -> Response {
     Response::json(200, &body)
 }
 
-/// `GET /me`: an API key has no person.
+/// `GET /me`: an API key belongs to no person.
 pub fn me(person: Option<&str>) -> Response {
     let organization = super::oauth::organization_of(person.unwrap_or("key"));
     let user = person
@@ -120,7 +120,7 @@ fn bad_request(message: Value) -> Response {
     Response::json(400, &json!({"statusCode": 400, "message": message}))
 }
 
-/// What becomes of a clipping job, in this order; instead of the last one it may be `failed`.
+/// The states of a clipping job, in this order. Instead of the last one it may be `failed`.
 const STATES: [&str; 5] = [
     "analysing",
     "transcribing",

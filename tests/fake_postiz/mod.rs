@@ -1,8 +1,8 @@
-//! A stand-in for Postiz, for the tests and the demo: sign-in, consent page, token endpoint, public API.
-//! It keeps a log of the requests it got, and misbehaves on command. The flow is `oauth.rs`, its clients and how they
-//! register `clients.rs`, the API `api.rs` and `media.rs`.
+//! A fake Postiz for the tests and the demo: sign-in, consent page, token endpoint, public API.
+//! It records its requests, and injects faults on command. The OAuth flow is in `oauth.rs`, clients and their registration in
+//! `clients.rs`, the API in `api.rs` and `media.rs`.
 
-// The demo and the tests use different parts of it.
+// The demo and the tests each use only some of it.
 #![allow(dead_code, unused_imports)]
 
 pub mod api;
@@ -24,18 +24,18 @@ use oauth::OAuth;
 
 /// The app's public name.
 pub const CLIENT_ID: &str = "pca_fake0client0id";
-/// The app's secret, easy to find in a log that should not hold it.
+/// The app's secret. It is unique, so that tests can search logs for it.
 pub const CLIENT_SECRET: &str = "pcs_fake0client0secret0that0must0not0leak";
-/// An API key of the organisation, as people copy it from Postiz' settings.
+/// An API key of the organisation, as in Postiz' settings.
 pub const API_KEY: &str = "0123456789abcdef0123456789abcdef";
 
-/// A running stand-in; stops when dropped.
+/// A running fake Postiz; stops when dropped.
 pub struct FakePostiz {
     server: HttpServer,
     postiz: Arc<Postiz>,
 }
 
-/// What the threads of a stand-in share.
+/// State that the connections' threads share.
 struct Postiz {
     oauth: OAuth,
     api: Api,
@@ -43,19 +43,19 @@ struct Postiz {
     faults: Mutex<Vec<Planned>>,
 }
 
-/// One misbehaviour, for the next `times` requests whose path begins with `path`.
+/// A fault for the next `times` requests whose path begins with `path`.
 struct Planned {
     path: String,
     fault: Fault,
     times: usize,
 }
 
-/// How to misbehave.
+/// A kind of fault.
 #[derive(Clone)]
 pub enum Fault {
-    /// Does what it should, but the answer travels badly.
+    /// The request is handled, but its answer is delivered in this way.
     Deliver(Delivery),
-    /// Says this and does nothing.
+    /// The request is not handled, and this is the answer.
     Answer(Response),
 }
 
@@ -78,28 +78,28 @@ impl FakePostiz {
         Ok(FakePostiz { server, postiz })
     }
 
-    /// Its address, for the browser as for the API.
+    /// Its URL, for browsers and for the API.
     pub fn url(&self) -> String {
         self.server.url()
     }
 
-    /// Sets where browsers go after the consent page of the hand-made app.
+    /// Sets the callback URL of the hand-made app.
     pub fn set_callback_url(&self, url: &str) {
         self.postiz.oauth.clients.set_callback_url(url);
     }
 
-    /// Changes who may register clients; everybody, at first.
+    /// Changes who may register clients. At first everyone may.
     pub fn set_registration(&self, registration: Registration) {
         self.postiz.oauth.clients.set_registration(registration);
     }
 
-    /// Lets the consent page of registered clients offer a self-hosted instance, as the cloud's does.
+    /// Makes the consent page of registered clients offer a self-hosted instance, as the cloud's does.
     pub fn offer_relay(&self) {
         let offers = &self.postiz.oauth.offers_relay;
         *offers.lock().expect("no handler panics") = true;
     }
 
-    /// The ids of the clients that registered so far and were not forgotten.
+    /// The ids of the registered clients that are not deleted.
     pub fn registered_clients(&self) -> Vec<String> {
         let clients = self.postiz.oauth.clients.registered();
         clients.into_iter().map(|client| client.id).collect()
@@ -110,7 +110,7 @@ impl FakePostiz {
         self.postiz.oauth.clients.forget(client_id);
     }
 
-    /// Makes every code that is out now too old.
+    /// Expires all codes that were issued so far.
     pub fn expire_codes(&self) {
         self.postiz.oauth.expire_codes();
     }
@@ -121,28 +121,28 @@ impl FakePostiz {
         apps.into_iter().map(|(_, name)| name).collect()
     }
 
-    /// A code as the consent page gives it to `person`, for tests that need no browser.
+    /// Issues a code as the consent page does for `person`, for tests without a browser.
     pub fn consent(&self, person: &str) -> String {
         self.postiz.oauth.consent(CLIENT_ID, person)
     }
 
-    /// A token of `person`, for tests that need no login.
+    /// Issues a token of `person`, for tests without a login.
     pub fn token_for(&self, person: &str) -> String {
         let code = self.consent(person);
         self.postiz.oauth.token_for_code(CLIENT_ID, &code)
     }
 
-    /// Does the API take this token now?
+    /// Does the API accept this token now?
     pub fn accepts(&self, access_token: &str) -> bool {
         self.postiz.oauth.person_of(access_token).is_some()
     }
 
-    /// From now on, requests whose path begins with `path` meet `fault`.
+    /// Injects `fault` into all further requests whose path begins with `path`.
     pub fn misbehave(&self, path: &str, fault: Fault) {
         self.misbehave_times(usize::MAX, path, fault);
     }
 
-    /// The next `times` requests whose path begins with `path` meet `fault`.
+    /// Injects `fault` into the next `times` requests whose path begins with `path`.
     pub fn misbehave_times(&self, times: usize, path: &str, fault: Fault) {
         let planned = Planned {
             path: path.to_owned(),
@@ -156,7 +156,7 @@ impl FakePostiz {
             .push(planned);
     }
 
-    /// Ends all misbehaviour.
+    /// Removes all faults.
     pub fn behave(&self) {
         self.postiz
             .faults
@@ -204,7 +204,7 @@ impl Postiz {
     }
 
     fn route(&self, request: &Request) -> Response {
-        // The official container serves the backend under /api.
+        // The official container serves the API under /api.
         let path = request.path();
         let path = path.strip_prefix("/api").unwrap_or(path);
         match (request.method.as_str(), path) {
@@ -221,7 +221,7 @@ impl Postiz {
             ("POST", "/settings/approved-apps") => self.oauth.revoke(request),
             ("POST", "/oauth/token") => self.oauth.exchange(request),
             _ => match path.strip_prefix("/public/v1/") {
-                Some(rest) => self.refusal(request).unwrap_or_else(|| {
+                Some(rest) => self.refusal_reason(request).unwrap_or_else(|| {
                     let token = request.header("authorization").unwrap_or_default();
                     let person = self.oauth.person_of(token);
                     self.api.answer(request, rest, person.as_deref())
@@ -231,8 +231,9 @@ impl Postiz {
         }
     }
 
-    /// The credentials stand alone in the `Authorization` header: with `Bearer` before them they are taken for an API key.
-    fn refusal(&self, request: &Request) -> Option<Response> {
+    /// The answer to invalid credentials. Postiz wants the token alone in the `Authorization` header; with `Bearer` in front it is
+    /// an unknown API key.
+    fn refusal_reason(&self, request: &Request) -> Option<Response> {
         let msg = match request.header("authorization").unwrap_or_default() {
             "" => "No API Key found",
             API_KEY => return None,
@@ -244,7 +245,7 @@ impl Postiz {
     }
 }
 
-/// This server's address as the browser knows it.
+/// The server's URL with the host of the request.
 fn own_url(request: &Request) -> String {
     format!("http://{}", request.header("host").unwrap_or_default())
 }

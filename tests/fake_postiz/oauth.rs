@@ -1,6 +1,5 @@
-//! How Postiz signs people in and lets clients act for them: consent page, token endpoint, approved apps, sign-in.
-//! Its codes live 10 minutes and work once, and it keeps one authorization for each client and person. Which clients there
-//! are is clients.rs.
+//! Postiz' OAuth flow: sign-in, consent page, token endpoint, approved apps. A code is valid for 10 minutes and works once. Each
+//! client and person have one authorization. The clients are in `clients.rs`.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -13,11 +12,11 @@ use serde_json::{Value, json};
 use super::clients::{Client, Clients, Registration, base64_decode, s256};
 use super::http::{Request, Response};
 
-/// How long an authorization code can be exchanged.
+/// Lifetime of an authorization code.
 const CODE_LIFETIME: Duration = Duration::from_secs(600);
-/// Holds the name of the person who is signed in.
+/// The cookie with the name of the person who is signed in.
 const COOKIE: &str = "auth";
-/// What the consent page carries from its query to its decision.
+/// Parameters that the consent page copies from its query to its form.
 const CARRIED: [&str; 5] = [
     "client_id",
     "state",
@@ -26,38 +25,38 @@ const CARRIED: [&str; 5] = [
     "code_challenge_method",
 ];
 
-/// The clients of this Postiz, and who lets them act for them.
+/// All clients and authorizations.
 pub struct OAuth {
-    /// Hand-made and registered ones.
+    /// Hand-made and registered clients.
     pub clients: Clients,
-    /// Does the consent page offer to connect a self-hosted instance instead, as the cloud's does?
+    /// Does the consent page also offer to connect a self-hosted instance, as the cloud's does?
     pub offers_relay: Mutex<bool>,
-    /// By client and person: consent overwrites what was there, as Postiz does.
+    /// By client and person: a new consent overwrites the old one, as in Postiz.
     authorizations: Mutex<HashMap<(String, Holder), Authorization>>,
 }
 
-/// For whom a client acts.
+/// On whose behalf a client acts.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Holder {
     Person(String),
-    /// Somebody's self-hosted instance, connected through this Postiz; told apart by its code.
+    /// A self-hosted instance that is connected through this Postiz, identified by its code.
     Instance(String),
 }
 
-/// What somebody has allowed.
+/// A person's consent for one client.
 struct Authorization {
     code: Option<Code>,
     access_token: Option<String>,
 }
 
-/// A code, and what must come with it.
+/// A code, and what its exchange must contain.
 struct Code {
     text: String,
     expires: Instant,
     bound: Bound,
 }
 
-/// What a request for authorization binds its code to; nothing where the client was made by hand.
+/// What the authorization request binds its code to; nothing for the hand-made app.
 #[derive(Clone, Default)]
 struct Bound {
     code_challenge: Option<String>,
@@ -65,7 +64,7 @@ struct Bound {
 }
 
 impl OAuth {
-    /// One hand-made app, which nobody has allowed anything yet.
+    /// One hand-made app, without authorizations.
     pub fn new(client_id: &str, client_secret: &str) -> OAuth {
         OAuth {
             clients: Clients::new(client_id, client_secret),
@@ -74,7 +73,7 @@ impl OAuth {
         }
     }
 
-    /// Who holds this access token? A self-hosted instance's is nobody's here: it works for MCP alone.
+    /// The person of this access token. A self-hosted instance's token has none: it is valid only for MCP.
     pub fn person_of(&self, access_token: &str) -> Option<String> {
         let all = self.authorizations.lock().expect("no handler panics");
         let holds = |a: &Authorization| a.access_token.as_deref() == Some(access_token);
@@ -85,8 +84,8 @@ impl OAuth {
         }
     }
 
-    /// `GET /oauth/authorize`: asks whether the client may act for the person. Somebody who is signed out is sent to the
-    /// sign-in with the query but without the path: this page is lost to them unless `returnUrl` says it again.
+    /// `GET /oauth/authorize`: the consent page. A person who is signed out is redirected to the sign-in with the query but without
+    /// the path, and returns to this page only if `returnUrl` has its path.
     pub fn consent_page(&self, request: &Request) -> Response {
         let Some(person) = request.cookie(COOKIE) else {
             let query = request.target.split_once('?').map_or("", |(_, q)| q);
@@ -118,7 +117,7 @@ impl OAuth {
         Response::html(200, page(&format!("Authorize {name}?"), &body))
     }
 
-    /// `POST /oauth/authorize`: sends the browser back to the client with a code, or with a denial.
+    /// `POST /oauth/authorize`: redirects the browser to the client's callback with a code, or with a denial.
     pub fn decide(&self, request: &Request) -> Response {
         let Some(person) = request.cookie(COOKIE) else {
             return Response::redirect(302, "/auth");
@@ -127,7 +126,7 @@ impl OAuth {
             Ok(found) => found,
             Err(why) => return Response::html(400, page(why, "")),
         };
-        // A hand-made app's browsers go to the callback that it was made with, whatever a request says.
+        // A hand-made app's callback is fixed, and `redirect_uri` in the request is ignored.
         let mut url = bound
             .redirect_uri
             .clone()
@@ -153,8 +152,8 @@ impl OAuth {
         Response::redirect(302, &url)
     }
 
-    /// The client that asks, and what its code is bound to. A registered one must name one of its own callbacks, and a
-    /// public one must use PKCE.
+    /// Returns the requesting client, and what its code is bound to. A registered client must name one of its callbacks, and a public
+    /// one must use PKCE.
     fn check_request(
         &self,
         value: impl Fn(&str) -> Option<String>,
@@ -183,7 +182,7 @@ impl OAuth {
         Ok((client, bound))
     }
 
-    /// A fresh code of the hand-made app `client_id` for `person`, whose earlier code and token for it end here.
+    /// Issues a code of the hand-made app `client_id` for `person`. It invalidates the earlier code and token of both.
     pub fn consent(&self, client_id: &str, person: &str) -> String {
         let code = secure_id(32);
         let holder = Holder::Person(person.to_owned());
@@ -205,14 +204,14 @@ impl OAuth {
         all.insert((client_id.to_owned(), holder), authorization);
     }
 
-    /// Makes every code that is out now too old.
+    /// Expires all codes that were issued so far.
     pub fn expire_codes(&self) {
         let mut all = self.authorizations.lock().expect("no handler panics");
         let codes = all.values_mut().filter_map(|a| a.code.as_mut());
         codes.for_each(|code| code.expires = Instant::now());
     }
 
-    /// The token for a code of the hand-made app, without an app that asks for it.
+    /// Exchanges a code of the hand-made app without a request.
     pub fn token_for_code(&self, client_id: &str, code: &str) -> String {
         let answer = self.redeem(client_id, code, None, None);
         let answer: Value = serde_json::from_slice(&answer.body).expect("it was written as JSON");
@@ -220,7 +219,7 @@ impl OAuth {
         token.expect("the code is fresh").to_owned()
     }
 
-    /// `POST /oauth/token`: a token for a code. Its checks come in Postiz' order.
+    /// `POST /oauth/token`: exchanges a code for a token. The checks are in Postiz' order.
     pub fn exchange(&self, request: &Request) -> Response {
         let body = request.json();
         let field = |name: &str| body[name].as_str();
@@ -266,7 +265,7 @@ impl OAuth {
         let refused = authorization
             .code
             .as_ref()
-            .and_then(|code| code.refusal(verifier, redirect_uri));
+            .and_then(|code| code.refusal_reason(verifier, redirect_uri));
         if let Some(why) = refused {
             let error = json!({"error": "invalid_grant", "error_description": why});
             return Response::json(400, &error);
@@ -287,7 +286,7 @@ impl OAuth {
         Response::json(201, &answer)
     }
 
-    /// The clients that act for `person`, id and name, by name: what Settings > Approved Apps lists.
+    /// Id and name of each client that `person` has authorized, sorted by name, as in Settings > Approved Apps.
     pub fn approved_apps(&self, person: &str) -> Vec<(String, String)> {
         let all = self.authorizations.lock().expect("no handler panics");
         let theirs = |((_, holder), a): &(&(String, Holder), &Authorization)| {
@@ -300,7 +299,7 @@ impl OAuth {
         apps
     }
 
-    /// `GET /settings/approved-apps`: who acts for the person, with a button to end each.
+    /// `GET /settings/approved-apps`: the person's authorized clients, with a button to revoke each.
     pub fn approved_apps_page(&self, request: &Request) -> Response {
         let Some(person) = request.cookie(COOKIE) else {
             return Response::redirect(302, "/auth");
@@ -315,7 +314,7 @@ impl OAuth {
         Response::html(200, page("Approved Apps", &body))
     }
 
-    /// `POST /settings/approved-apps`: ends what one client may do for the person.
+    /// `POST /settings/approved-apps`: revokes the authorization of one client.
     pub fn revoke(&self, request: &Request) -> Response {
         if let (Some(person), Some(client_id)) = (request.cookie(COOKIE), request.form("client_id"))
         {
@@ -327,8 +326,12 @@ impl OAuth {
 }
 
 impl Code {
-    /// Why an exchange with this code is refused, if it is.
-    fn refusal(&self, verifier: Option<&str>, redirect_uri: Option<&str>) -> Option<&'static str> {
+    /// The reason to refuse an exchange with this code, if there is one.
+    fn refusal_reason(
+        &self,
+        verifier: Option<&str>,
+        redirect_uri: Option<&str>,
+    ) -> Option<&'static str> {
         if self.expires <= Instant::now() {
             return Some("Code has expired");
         }
@@ -348,14 +351,14 @@ impl Code {
     }
 }
 
-/// The secret in `Authorization: Basic`, if it is this client's.
+/// The secret in `Authorization: Basic`, if the client id in it is this one.
 fn basic_secret(request: &Request, client_id: &str) -> Option<String> {
     let pair = base64_decode(request.header("authorization")?.strip_prefix("Basic ")?)?;
     let (id, secret) = pair.split_once(':')?;
     (id == client_id).then(|| secret.to_owned())
 }
 
-/// The organisation that a person works for: here everybody has their own.
+/// The organisation of a person. Here each person has one.
 pub fn organization_of(person: &str) -> String {
     format!("org-{person}")
 }
@@ -372,7 +375,7 @@ pub fn sign_in_page(request: &Request) -> Response {
     Response::html(200, page("Sign in to Postiz", &body))
 }
 
-/// `POST /auth`: signs the person in and goes to `returnUrl`, or to the home page.
+/// `POST /auth`: signs the person in and redirects to `returnUrl`, or to the home page.
 pub fn sign_in(request: &Request, own_url: &str) -> Response {
     let person = request.form("person").unwrap_or_default();
     if person.is_empty()
@@ -412,7 +415,7 @@ fn encode(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-/// Random letters and digits, as Postiz makes its codes and tokens.
+/// Random letters and digits, as in Postiz' codes and tokens.
 pub fn secure_id(letters: usize) -> String {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     (0..letters)

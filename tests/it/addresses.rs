@@ -1,4 +1,4 @@
-//! Names of which some addresses lead nowhere, in a network of the test's own: nothing leaves it, and nobody else sees it.
+//! Host names some of whose addresses are unreachable, in a network namespace of the test.
 
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -9,11 +9,11 @@ use crate::fake_postiz::http::HttpServer;
 use crate::fake_postiz::{API_KEY, Request, Response};
 use crate::support::{program, run};
 
-/// Makes the network: an interface behind which nobody answers, a firewall's rule, and a hosts file.
+/// Sets up the network: an interface without a peer, a firewall's rule, and a hosts file.
 const NETWORK: &str = "
     ip link set lo up
-    ip link add out type veth peer name nobody
-    ip link set nobody up
+    ip link add out type veth peer name peer
+    ip link set peer up
     ip link set out up
     ip addr add 2001:db8::1/64 dev out nodad
     ip -6 neigh add 2001:db8::2 lladdr 02:00:00:00:00:02 dev out nud permanent
@@ -27,15 +27,15 @@ const NETWORK: &str = "
     mount --bind \"$HOSTS\" /etc/hosts
 ";
 
-/// Set for the run of the test within its network.
+/// Set when the test runs itself again in its network namespace.
 const INSIDE: &str = "POSTIZ_TEST_INSIDE_NETWORK";
 
 #[test]
 #[allow(
     clippy::disallowed_methods,
-    reason = "nobody hands tests their environment"
+    reason = "tests read their environment directly"
 )]
-fn address_that_leads_nowhere_leaves_time_for_the_others() {
+fn unreachable_address_leaves_time_for_the_others() {
     if std::env::var_os(INSIDE).is_some() {
         inside();
         return;
@@ -53,18 +53,22 @@ fn address_that_leads_nowhere_leaves_time_for_the_others() {
         .as_ref()
         .is_ok_and(|output| output.status.success())
     {
-        println!("skipped: no network of our own can be made here: {possible:?}");
+        println!("SKIPPED: this machine allows no network namespace: {possible:?}");
         return;
     }
     let mut again = network("exec \"$@\"");
     again
         .arg(std::env::current_exe().expect("a test is a program"))
         .args(["--exact", "--nocapture"])
-        .arg("addresses::address_that_leads_nowhere_leaves_time_for_the_others")
+        .arg("addresses::unreachable_address_leaves_time_for_the_others")
         .env(INSIDE, "1");
     let output = again.output().expect("it started a moment ago");
-    assert!(output.status.success(), "{}", told(&output));
-    assert!(told(&output).contains("1 passed"), "{}", told(&output));
+    assert!(output.status.success(), "{}", text_of(&output));
+    assert!(
+        text_of(&output).contains("1 passed"),
+        "{}",
+        text_of(&output)
+    );
 }
 
 fn inside() {
@@ -82,33 +86,33 @@ fn inside() {
     let seconds = Duration::from_secs;
 
     let (output, took) = ask("rejected.test", "integrations:list");
-    assert!(output.status.success(), "{}", told(&output));
+    assert!(output.status.success(), "{}", text_of(&output));
     assert!(took < seconds(2), "{took:?}");
 
-    // Half of the time for each of two.
+    // Each of two addresses gets half of the time.
     let (output, took) = ask("silent.test", "integrations:list");
-    assert!(output.status.success(), "{}", told(&output));
+    assert!(output.status.success(), "{}", text_of(&output));
     assert!(took > seconds(4) && took < seconds(8), "{took:?}");
 
     let (output, took) = ask("both-silent.test", "api POST /x");
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        told(&output).contains("no connection within 10 s"),
+        text_of(&output).contains("no connection within 10 s"),
         "{}",
-        told(&output)
+        text_of(&output)
     );
     assert!(took > seconds(9) && took < seconds(13), "{took:?}");
 
     let (output, _) = ask("all-rejected.test", "api POST /x");
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        told(&output).contains("Permission denied"),
+        text_of(&output).contains("Permission denied"),
         "{}",
-        told(&output)
+        text_of(&output)
     );
 }
 
-fn told(output: &Output) -> String {
+fn text_of(output: &Output) -> String {
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     text(&output.stdout) + &text(&output.stderr)
 }

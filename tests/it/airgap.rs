@@ -1,4 +1,4 @@
-//! Sites of their own: certificates by an authority that no system knows, and networks that are left by a proxy alone.
+//! Company networks: certificates of a private authority, and a proxy as the only way out.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::support::server::ServerSetup;
 use crate::support::tls::{Authority, ConnectProxy, put_tls_before, take_tls_off};
 use crate::support::{Browser, Login, Store, TestServer, eventually, expect, program, run};
 
-/// A Postiz that is reached by https alone.
+/// A Postiz that only https reaches.
 struct Site {
     authority: Authority,
     postiz: FakePostiz,
@@ -37,7 +37,7 @@ impl Site {
         self.authority.file(name).display().to_string()
     }
 
-    /// `integrations:list` from the API at `url`: its exit code, and what stands on stderr.
+    /// Runs `integrations:list` with the API at `url`. Returns its exit code and stderr.
     fn ask(&self, url: &str, vars: &[(&str, &str)]) -> (Option<i32>, String) {
         let mut command = Command::new(program("postiz"));
         command.arg("integrations:list").env_clear();
@@ -51,14 +51,14 @@ impl Site {
         )
     }
 
-    /// A server that exchanges codes at `url`, and knows nothing of the authority.
+    /// A server that exchanges codes at `url` and does not trust the authority.
     fn server(&self, url: &str) -> ServerSetup {
         TestServer::setup(Store::Embedded)
             .postiz(&self.postiz)
             .var("POSTIZ_API_URL", url)
     }
 
-    /// A person logs in at `server`, which speaks plain HTTP: the status of the last page.
+    /// A person logs in at `server`, which speaks plain HTTP. Returns the status of the last page.
     fn log_in(&self, server: &TestServer) -> u16 {
         server.register_at(&self.postiz);
         Login::start(server)
@@ -72,7 +72,7 @@ fn succeeded() -> (Option<i32>, String) {
 }
 
 #[test]
-fn cli_trusts_an_authority_that_it_is_told_of() {
+fn cli_trusts_a_configured_authority() {
     let site = Site::new();
     for (name, file) in [
         ("SSL_CERT_FILE", "ca.crt"),
@@ -85,7 +85,7 @@ fn cli_trusts_an_authority_that_it_is_told_of() {
 }
 
 #[test]
-fn cli_says_whom_it_does_not_trust_and_why_and_what_to_do() {
+fn cli_reports_an_untrusted_certificate_with_a_remedy() {
     let site = Site::new();
     let (code, stderr) = site.ask(&site.url(), &[]);
     assert_eq!(code, Some(1), "{stderr}");
@@ -97,7 +97,7 @@ fn cli_says_whom_it_does_not_trust_and_why_and_what_to_do() {
     ] {
         assert!(stderr.contains(part), "no {part:?} in {stderr}");
     }
-    // The same when it is the auth server.
+    // The same for the auth server.
     let mut command = Command::new(program("postiz"));
     command.args(["auth:login", "--no-browser", "--auth-server", &site.url()]);
     let output = run(command.env_clear().env("HOME", "/nowhere"));
@@ -109,7 +109,7 @@ fn cli_says_whom_it_does_not_trust_and_why_and_what_to_do() {
     ] {
         assert!(stderr.contains(part), "no {part:?} in {stderr}");
     }
-    // Another name than the certificate's: trusting its authority would not help, so that nobody is told to.
+    // The certificate has another name. Trusting its authority would not help, so the message does not suggest it.
     let by_address = site.url().replace("localhost", "127.0.0.1");
     let (_, stderr) = site.ask(&by_address, &[("SSL_CERT_FILE", &site.path("ca.crt"))]);
     assert!(
@@ -120,12 +120,12 @@ fn cli_says_whom_it_does_not_trust_and_why_and_what_to_do() {
 }
 
 #[test]
-fn cli_goes_through_the_proxy_where_it_must_and_only_there() {
+fn cli_uses_the_proxy_except_for_no_proxy() {
     let site = Site::new();
     let proxy = ConnectProxy::start(&[("postiz.test:443", site.https)]);
     let (trust, by_proxy) = (site.path("ca.crt"), proxy.url());
     let vars = [("SSL_CERT_FILE", &*trust), ("HTTPS_PROXY", &*by_proxy)];
-    // A name that only the proxy knows.
+    // A name that only the proxy can resolve.
     assert_eq!(site.ask("https://postiz.test", &vars), succeeded());
     assert_eq!(proxy.asked(), ["postiz.test:443"]);
 
@@ -140,11 +140,11 @@ fn cli_goes_through_the_proxy_where_it_must_and_only_there() {
     let asked = proxy.asked();
     let vars = [vars[0], vars[1], ("NO_PROXY", "other.test,localhost")];
     assert_eq!(site.ask(&site.url(), &vars), succeeded());
-    assert_eq!(proxy.asked(), asked, "localhost was excepted");
+    assert_eq!(proxy.asked(), asked, "localhost is in NO_PROXY");
 }
 
 #[test]
-fn server_trusts_an_authority_that_it_is_told_of() {
+fn server_trusts_a_configured_authority() {
     let site = Site::new();
     for (name, file) in [("SSL_CERT_FILE", "ca.crt"), ("SSL_CERT_DIR", "store")] {
         let server = site.server(&site.url()).var(name, &site.path(file)).start();
@@ -153,18 +153,18 @@ fn server_trusts_an_authority_that_it_is_told_of() {
 }
 
 #[test]
-fn server_says_whom_it_does_not_trust_and_why_and_what_to_do() {
+fn server_reports_an_untrusted_certificate_with_a_remedy() {
     let site = Site::new();
     let server = site.server(&site.url()).start();
     assert!(site.log_in(&server) >= 500);
-    eventually("it is in the log", || {
+    eventually("the error is in the log", || {
         let parts = [&*site.url(), "no authority known here", "SSL_CERT_FILE"];
         parts.iter().all(|part| server.log().contains(part))
     });
 }
 
 #[test]
-fn server_goes_through_the_proxy_where_it_must_and_only_there() {
+fn server_uses_the_proxy_except_for_no_proxy() {
     let site = Site::new();
     let proxy = ConnectProxy::start(&[("postiz.test:443", site.https)]);
     let setup = |url: &str| {
@@ -175,12 +175,12 @@ fn server_goes_through_the_proxy_where_it_must_and_only_there() {
     assert_eq!(proxy.asked(), ["postiz.test:443"]);
     let setup = setup(&site.url()).var("NO_PROXY", "localhost");
     assert_eq!(site.log_in(&setup.start()), 200);
-    assert_eq!(proxy.asked().len(), 1, "localhost was excepted");
+    assert_eq!(proxy.asked().len(), 1, "localhost is in NO_PROXY");
 }
 
-/// Everything by https, and by one private authority: the auth server, Postiz, and the CLI that talks to both.
+/// Auth server and Postiz use https with certificates of one private authority.
 #[test]
-fn whole_login_where_all_is_https() {
+fn login_succeeds_with_https_everywhere() {
     let site = Site::new();
     let trust = site.path("ca.crt");
     let setup = site.server(&site.url()).https(&site.authority);
@@ -204,7 +204,7 @@ fn whole_login_where_all_is_https() {
     let codes: Value = serde_json::from_slice(&start.stdout).unwrap();
     let login = Login { start: codes };
 
-    // The browser of these tests speaks plain HTTP.
+    // The tests' browser speaks plain HTTP.
     let mut browser = Browser::new();
     let authority = server.public_url.replace("https://", "");
     browser.route(&authority, take_tls_off(server.address, &site.authority));

@@ -1,4 +1,4 @@
-//! A certificate is renewed while the server runs: on SIGHUP, or when its files change.
+//! Renewing a certificate while the server runs: on SIGHUP, or when its files change.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -16,18 +16,18 @@ use crate::support::{Store, TestServer, eventually};
 
 type Client = StreamOwned<ClientConnection, TcpStream>;
 
-/// Certificates, of which a copy is in use.
-struct Scene {
+/// A server that uses a copy of one of several certificates.
+struct Fixture {
     files: Files,
     server: TestServer,
 }
 
-impl Scene {
-    fn start() -> Scene {
-        Scene::start_with(&Times::DEFAULT)
+impl Fixture {
+    fn start() -> Fixture {
+        Fixture::start_with(&Times::DEFAULT)
     }
 
-    fn start_with(times: &Times) -> Scene {
+    fn start_with(times: &Times) -> Fixture {
         let files = Files::new();
         files.certificate("old", EC);
         files.certificate("new", EC);
@@ -35,20 +35,20 @@ impl Scene {
         copy(&files, "old.crt", "live.crt");
         copy(&files, "old.key", "live.key");
         let server = files.setup("live.crt", "live.key").times(times).start();
-        Scene { files, server }
+        Fixture { files, server }
     }
 
-    /// Puts these files in the place of those in use, as tools for renewal do: by renaming.
+    /// Replaces the files in use by copies of these, by renaming, as renewal tools do.
     fn replace(&self, certificate: &str, key: &str) {
         copy(&self.files, certificate, "live.crt");
         copy(&self.files, key, "live.key");
     }
 
-    /// Does a new connection get the certificate of this name?
+    /// Does a new connection get the certificate of this file?
     fn serves(&self, name: &str) -> bool {
         let mut client = self.files.connect(&self.server);
         assert!(ask(&mut client).ends_with(r#"{"status":"ok"}"#));
-        // The first of the chain.
+        // The first certificate of the chain.
         let expected = CertificateDer::from_pem_file(self.files.path(&format!("{name}.crt")));
         client.conn.peer_certificates().expect("it has shown one")[0] == expected.unwrap()
     }
@@ -57,7 +57,7 @@ impl Scene {
         self.server.log().matches(words).count()
     }
 
-    /// Sends SIGHUP, and waits for a new line with all of these words. (The janitor may add lines of its own.)
+    /// Sends SIGHUP, and waits for a new log line with all of these words. (The janitor may add lines of its own.)
     fn reload(&self, words: &[&str]) {
         let before = self.server.log().lines().count();
         self.server.signal("HUP");
@@ -74,7 +74,7 @@ fn copy(files: &Files, from: &str, to: &str) {
     fs::rename(files.path("copy"), files.path(to)).unwrap();
 }
 
-/// One request on a connection that is kept.
+/// Sends one request on a connection that stays open.
 fn ask(client: &mut Client) -> String {
     let request = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
     client.write_all(request.as_bytes()).unwrap();
@@ -89,31 +89,31 @@ fn ask(client: &mut Client) -> String {
 }
 
 #[test]
-fn renewed_certificate_is_taken_on_sighup() {
-    let scene = Scene::start();
-    assert!(scene.serves("old"));
+fn renewed_certificate_is_loaded_on_sighup() {
+    let fixture = Fixture::start();
+    assert!(fixture.serves("old"));
     assert_eq!(
-        scene.count("certificate loaded names=localhost not_after=20"),
+        fixture.count("certificate loaded names=localhost not_after=20"),
         1
     );
-    // Two days are less than fourteen.
-    assert_eq!(scene.count("warn certificate expires soon"), 1);
-    let mut kept = scene.files.connect(&scene.server);
+    // The certificate is valid for two days, and the warning begins at fourteen.
+    assert_eq!(fixture.count("warn certificate expires soon"), 1);
+    let mut kept = fixture.files.connect(&fixture.server);
     ask(&mut kept);
-    scene.replace("new.crt", "new.key");
-    scene.reload(&["certificate loaded"]);
-    assert!(scene.serves("new"));
+    fixture.replace("new.crt", "new.key");
+    fixture.reload(&["certificate loaded"]);
+    assert!(fixture.serves("new"));
     ask(&mut kept);
-    // Without a change too, it is answered.
-    scene.reload(&["certificate loaded"]);
+    // SIGHUP without a change is logged, too.
+    fixture.reload(&["certificate loaded"]);
     ask(&mut kept);
 }
 
 #[test]
-fn broken_pairs_keep_the_certificate_that_is_in_use() {
-    let scene = Scene::start();
-    let half = scene.files.read("new.crt").split_at(300).0.to_owned();
-    fs::write(scene.files.path("half"), half).unwrap();
+fn broken_pairs_leave_the_old_certificate_in_use() {
+    let fixture = Fixture::start();
+    let half = fixture.files.read("new.crt").split_at(300).0.to_owned();
+    fs::write(fixture.files.path("half"), half).unwrap();
     for (certificate, key, name, words) in [
         (
             "new.crt",
@@ -131,44 +131,46 @@ fn broken_pairs_keep_the_certificate_that_is_in_use() {
         ),
         ("half", "new.key", "TLS_CERT_FILE", "live.crt"),
     ] {
-        scene.replace(certificate, key);
+        fixture.replace(certificate, key);
         let event = "error certificate rejected";
-        scene.reload(&[event, name, words, "in_use_until=20"]);
-        assert!(scene.serves("old"), "{certificate} {key}");
+        fixture.reload(&[event, name, words, "in_use_until=20"]);
+        assert!(fixture.serves("old"), "{certificate} {key}");
     }
-    fs::remove_file(scene.files.path("live.key")).unwrap();
-    scene.reload(&["No such file"]);
-    assert!(scene.serves("old"));
-    scene.replace("new.crt", "new.key");
-    scene.reload(&["certificate loaded"]);
-    assert!(scene.serves("new"));
-    assert!(!scene.server.log().contains("PRIVATE"));
+    fs::remove_file(fixture.files.path("live.key")).unwrap();
+    fixture.reload(&["No such file"]);
+    assert!(fixture.serves("old"));
+    fixture.replace("new.crt", "new.key");
+    fixture.reload(&["certificate loaded"]);
+    assert!(fixture.serves("new"));
+    assert!(!fixture.server.log().contains("PRIVATE"));
 }
 
-/// The janitor looks at the files.
+/// The janitor checks the files.
 #[test]
 fn changed_files_are_found_without_a_signal() {
-    let scene = Scene::start_with(&Times {
+    let fixture = Fixture::start_with(&Times {
         purge_period: Duration::from_millis(100),
         ..Times::DEFAULT
     });
-    scene.replace("new.crt", "new.key");
-    eventually("it is loaded", || scene.count("certificate loaded") >= 2);
-    assert!(scene.serves("new"));
-    scene.replace("empty", "new.key");
-    eventually("it is rejected", || {
-        scene.count("holds no certificate") == 1
+    fixture.replace("new.crt", "new.key");
+    eventually("the certificate is loaded", || {
+        fixture.count("certificate loaded") >= 2
     });
-    assert!(scene.serves("new"));
-    scene.replace("old.crt", "old.key");
-    eventually("it is loaded", || scene.serves("old"));
-    // What stayed the same over many rounds was logged once.
-    assert_eq!(scene.count("holds no certificate"), 1);
+    assert!(fixture.serves("new"));
+    fixture.replace("empty", "new.key");
+    eventually("the certificate is rejected", || {
+        fixture.count("holds no certificate") == 1
+    });
+    assert!(fixture.serves("new"));
+    fixture.replace("old.crt", "old.key");
+    eventually("the certificate is loaded", || fixture.serves("old"));
+    // A problem that lasts over many rounds is logged once.
+    assert_eq!(fixture.count("holds no certificate"), 1);
 }
 
-/// Its operator is told, and its clients are the ones to refuse it.
+/// The log has an error, and it is the clients that refuse the certificate.
 #[test]
-fn expired_certificate_is_served_and_told() {
+fn expired_certificate_is_served_and_logged() {
     let file = |name: &str| format!("{}/tests/certificates/{name}", env!("CARGO_MANIFEST_DIR"));
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Embedded)
@@ -188,16 +190,18 @@ fn sighup_ends_no_server() {
     let mut server = TestServer::setup(Store::Embedded).start();
     for times in 1..4 {
         server.signal("HUP");
-        let told = |log: &str| log.matches("info nothing to reload").count() == times;
-        eventually("it says so", || told(&server.log()));
+        let is_logged = |log: &str| log.matches("info nothing to reload").count() == times;
+        eventually("the signal is logged", || is_logged(&server.log()));
         assert_eq!(server.get("/health").status, 200);
     }
-    // Nor one that stops.
+    // Neither does SIGHUP end a server that is stopping.
     let kept = crate::support::Connection::open(server.address);
     server.signal("TERM");
     eventually("it stops", || server.log().contains("info stopping"));
     server.signal("HUP");
     drop(kept);
     assert_eq!(server.wait().code(), Some(0));
-    eventually("it says so", || server.log().contains("info stopped"));
+    eventually("the stop is logged", || {
+        server.log().contains("info stopped")
+    });
 }

@@ -1,4 +1,4 @@
-//! `--check` says what a start would do, and changes nothing; and which problems end a start, which are waited for.
+//! `--check` reports what a start would do and changes nothing. Also: which problems end a start, and which are retried.
 
 use std::fs;
 use std::net::TcpListener;
@@ -18,10 +18,10 @@ use crate::support::{Cluster, Database, Login, Pooler, Store, TestServer, expect
 /// Exit code, standard output, standard error.
 fn run(setup: &ServerSetup, arguments: &[&str]) -> (Option<i32>, String, String) {
     let output = setup.run(arguments);
-    told(&output)
+    parts_of(&output)
 }
 
-fn told(output: &Output) -> (Option<i32>, String, String) {
+fn parts_of(output: &Output) -> (Option<i32>, String, String) {
     let [out, err] =
         [&output.stdout, &output.stderr].map(|b| String::from_utf8_lossy(b).into_owned());
     for text in [&out, &err] {
@@ -40,8 +40,8 @@ fn assert_finds(setup: &ServerSetup, code: i32, words: &[&str]) {
     assert_eq!(found, Some(code), "{out}{err}");
     assert_eq!(err.is_empty(), code == 0, "{err}");
     for word in words {
-        let told = out.clone() + &err;
-        assert!(told.contains(word), "no {word:?} in: {told}");
+        let output = out.clone() + &err;
+        assert!(output.contains(word), "no {word:?} in: {output}");
     }
 }
 
@@ -49,7 +49,7 @@ fn setup(postiz: &FakePostiz) -> ServerSetup {
     TestServer::setup(Store::Embedded).postiz(postiz)
 }
 
-/// Everything that a migration could change.
+/// All that a migration could change.
 fn state(database: &Database) -> String {
     let columns = "SELECT coalesce(string_agg(c::text, E'\\n' ORDER BY c::text), '') FROM (
         SELECT table_name, column_name, data_type, column_default, is_nullable FROM information_schema.columns
@@ -99,7 +99,7 @@ fn check_leaves_every_schema_of_a_database_as_it_is() {
             &[words],
         );
         assert_eq!(state(&database), before, "{version:?}");
-        // And it is not wrong.
+        // The check was right.
         drop(direct.start());
         assert_finds(&direct, 0, &["its schema is 3", "logins"]);
     }
@@ -114,7 +114,7 @@ fn check_leaves_every_schema_of_a_database_as_it_is() {
 }
 
 #[test]
-fn check_looks_into_another_schema() {
+fn check_reads_the_schema_of_the_url() {
     let (postiz, database) = (FakePostiz::start(), Cluster::shared().database());
     database.run("CREATE SCHEMA logins");
     let url =
@@ -131,9 +131,9 @@ fn check_looks_into_another_schema() {
     );
 }
 
-/// What a start would meet.
+/// The check finds what would make a start fail.
 #[test]
-fn check_finds_rights_that_are_missing() {
+fn check_finds_missing_rights() {
     let (postiz, cluster) = (FakePostiz::start(), Cluster::start_new());
     let database = cluster.database();
     database.run("CREATE ROLE reader LOGIN PASSWORD 'pw'; CREATE ROLE anon; REVOKE CREATE ON SCHEMA public FROM PUBLIC");
@@ -205,7 +205,7 @@ fn check_leaves_the_embedded_file_as_it_is() {
     assert_finds(&setup, 0, &["its schema is 2", "it holds 1 logins"]);
     assert_eq!(files_below(&folder), before);
 
-    // Another account, which may not even look.
+    // Another account, which may not read the folder.
     let script = "exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" --check";
     let own = tempfile::tempdir().unwrap();
     fs::copy(program("postiz-auth-server"), own.path().join("server")).unwrap();
@@ -225,7 +225,7 @@ fn check_leaves_the_embedded_file_as_it_is() {
         .arg(copy)
         .env_clear()
         .envs(variables);
-    let (code, out, err) = told(&other.output().unwrap());
+    let (code, out, err) = parts_of(&other.output().unwrap());
     assert_eq!(code, Some(1), "{out}{err}");
     let words = "a start as this user would fail";
     assert!(
@@ -246,7 +246,7 @@ fn check_leaves_the_embedded_file_as_it_is() {
 }
 
 #[test]
-fn check_asks_postiz() {
+fn check_reports_what_postiz_answers() {
     let postiz = FakePostiz::start();
     let setup = setup(&postiz);
     postiz.set_registration(Registration::TooOld);
@@ -265,7 +265,7 @@ fn check_asks_postiz() {
     let wrong = setup.clone().var("POSTIZ_OAUTH_CLIENT_SECRET", "pcs_wrong");
     assert_finds(&wrong, 2, &["invalid_client", "POSTIZ_OAUTH_CLIENT_SECRET"]);
 
-    // A path without /api, a web page, a proxy whose Postiz is away, nobody.
+    // A path without /api, a web page, a proxy without its Postiz, and a closed port.
     let answers = [
         (Response::redirect(307, "/auth"), 2, "POSTIZ_API_URL"),
         (
@@ -279,9 +279,9 @@ fn check_asks_postiz() {
         postiz.misbehave_times(1, "/oauth/token", Fault::Answer(answer));
         assert_finds(&setup, code, &[word]);
     }
-    let nobody = setup.clone().var("POSTIZ_API_URL", "http://127.0.0.1:1");
-    assert_finds(&nobody, 1, &["no answer from http://127.0.0.1:1"]);
-    // All at once, and the configuration's exit code wins.
+    let unreachable = setup.clone().var("POSTIZ_API_URL", "http://127.0.0.1:1");
+    assert_finds(&unreachable, 1, &["no answer from http://127.0.0.1:1"]);
+    // All problems are reported together, and the exit code is that of the configuration.
     let both = wrong.var(
         "DATABASE_URL",
         "postgres://u:p@127.0.0.1:1/x?sslmode=disable",
@@ -290,7 +290,7 @@ fn check_asks_postiz() {
 }
 
 #[test]
-fn check_looks_at_the_certificate() {
+fn check_inspects_the_certificate() {
     let (postiz, authority) = (FakePostiz::start(), Authority::new());
     let https = |url: &str| setup(&postiz).https(&authority).var("SERVER_URL", url);
     assert_finds(
@@ -347,7 +347,7 @@ fn check_looks_at_the_certificate() {
 }
 
 #[test]
-fn check_warns_of_what_weakens() {
+fn check_warns_of_weak_settings() {
     let postiz = FakePostiz::start();
     let public = setup(&postiz).var("SERVER_URL", "https://auth.example");
     let proxies = "WARNING: TRUSTED_PROXIES";
@@ -363,14 +363,14 @@ fn check_warns_of_what_weakens() {
     ] {
         assert!(!run(&trusted, &["--check"]).1.contains(proxies));
     }
-    // Codes and tokens would travel in clear (RFC 6749 §3.2).
+    // Codes and tokens would be sent without encryption (RFC 6749 §3.2).
     let plain = setup(&postiz).var("SERVER_URL", "http://auth.example.com");
     assert_finds(&plain, 0, &["WARNING: SERVER_URL is plain http"]);
 }
 
-/// Not retryable: exit 1, naming host, user and database.
+/// An error that is not retryable ends the start with exit code 1, and names host, user and database.
 #[test]
-fn hopeless_databases_end_the_start() {
+fn fatal_database_errors_end_the_start() {
     let cluster = Cluster::start_with_tls();
     let database = cluster.database();
     let plain = Cluster::shared().database();
@@ -443,9 +443,9 @@ fn hopeless_databases_end_the_start() {
     }
 }
 
-/// Retryable: the server listens, and is ready once the database is.
+/// After a retryable error the server listens, and is ready once the database is.
 #[test]
-fn databases_that_may_come_are_waited_for() {
+fn retryable_database_errors_are_retried() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = silent.local_addr().unwrap().port();
     let crowded = Cluster::start_new();
@@ -501,9 +501,9 @@ fn databases_that_may_come_are_waited_for() {
     crate::support::eventually("there is room", || server.get("/ready").status == 200);
 }
 
-/// Wrong configuration: exit 2, with all problems at once, those of files and of outbound connections included.
+/// A wrong configuration ends the start with exit code 2. All problems are reported, including those of files and proxies.
 #[test]
-fn problems_of_the_configuration_are_told_all_at_once() {
+fn configuration_problems_are_reported_together() {
     let setup = TestServer::setup(Store::Embedded)
         .var("PORT", "x")
         .var(

@@ -1,4 +1,4 @@
-//! Roles, rights and encodings of databases, as administrators and hosted databases have them.
+//! Roles, rights and encodings of PostgreSQL databases, as administrators and hosting providers set them up.
 
 use postgres::{Client, NoTls};
 
@@ -7,7 +7,7 @@ use postiz::server::store::StoreError;
 use crate::pooler::{log_in, store};
 use crate::support::{Cluster, Database, Store as Kind, TestServer, at_once, expect};
 
-/// A role for this test alone, since roles are the cluster's; its name is `name` with the database's behind it.
+/// Creates a role with the database's name as a suffix, since tests share the cluster's roles.
 fn role(database: &Database, name: &str, options: &str) -> String {
     let role = format!("{name}_{}", database.name());
     database.run(&format!("CREATE ROLE {role} LOGIN PASSWORD 'pw' {options}"));
@@ -23,7 +23,7 @@ fn client(database: &Database, role: &str) -> Client {
     Client::connect(&url(database, role), NoTls).expect("the role may connect")
 }
 
-/// The pool is larger than what the role may have: it gets by with what there is.
+/// The role allows fewer connections than the pool's size.
 #[test]
 fn role_limited_to_two_connections_serves_fifty_logins_at_once() {
     let database = Cluster::shared().database();
@@ -50,13 +50,13 @@ fn role_limited_to_two_connections_serves_fifty_logins_at_once() {
     at_once(50, |first| log_in(&[std::sync::Arc::clone(&store)], first));
 }
 
-/// What a hosted database does: all rights on new tables to roles whose keys are public.
+/// Hosted databases grant all rights on new tables to roles whose keys are public.
 const DEFAULT_GRANTS: &str =
     "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO anon, authenticated;
     GRANT USAGE ON SCHEMA public TO anon, authenticated";
 
-/// They are the cluster's, so this test has one of its own.
-fn cluster_with_strangers() -> Cluster {
+/// A cluster with these roles. Roles belong to a cluster, so the test needs its own.
+fn cluster_with_public_roles() -> Cluster {
     let cluster = Cluster::start_new();
     let roles =
         "CREATE ROLE anon LOGIN PASSWORD 'pw'; CREATE ROLE authenticated LOGIN PASSWORD 'pw'";
@@ -64,11 +64,11 @@ fn cluster_with_strangers() -> Cluster {
     cluster
 }
 
-/// A stranger who could change a key would be given the victim's token.
+/// With write access to a login's key, an attacker would get the victim's token.
 #[track_caller]
-fn assert_strangers_are_kept_out(database: &Database) {
+fn assert_public_roles_have_no_rights(database: &Database) {
     for role in ["anon", "authenticated"] {
-        let mut stranger = client(database, role);
+        let mut public_role = client(database, role);
         for statement in [
             "UPDATE device_requests SET device_code = 'mine'",
             "SELECT 1 FROM device_requests",
@@ -78,7 +78,7 @@ fn assert_strangers_are_kept_out(database: &Database) {
             "SELECT 1 FROM device_requests_schema",
             "INSERT INTO device_requests_schema VALUES (99)",
         ] {
-            let error = stranger.batch_execute(statement).expect_err(statement);
+            let error = public_role.batch_execute(statement).expect_err(statement);
             let code = error.code().map(|code| code.code());
             assert_eq!(code, Some("42501"), "{statement}: {error}");
         }
@@ -86,17 +86,17 @@ fn assert_strangers_are_kept_out(database: &Database) {
 }
 
 #[test]
-fn strangers_of_hosted_databases_have_no_rights_on_the_tables() {
-    let cluster = cluster_with_strangers();
+fn public_roles_of_hosted_databases_have_no_rights_on_the_tables() {
+    let cluster = cluster_with_public_roles();
     let server_of = |database: &Database| store(&database.url(), 2);
 
     let database = cluster.database();
     database.run(DEFAULT_GRANTS);
     server_of(&database).ping().unwrap();
     log_in(&[server_of(&database)], 0);
-    assert_strangers_are_kept_out(&database);
+    assert_public_roles_have_no_rights(&database);
 
-    // The tables of the version before had these rights.
+    // The previous version's tables had these rights.
     let database = cluster.database();
     database.run(DEFAULT_GRANTS);
     bring_to_version(&database, 2);
@@ -105,13 +105,13 @@ fn strangers_of_hosted_databases_have_no_rights_on_the_tables() {
         .batch_execute(
             "UPDATE device_requests SET device_code = 'stolen' WHERE device_code = 'victim'",
         )
-        .expect("that is how it was");
+        .expect("the previous version's rights are granted");
     server_of(&database).ping().unwrap();
     log_in(&[server_of(&database)], 0);
-    assert_strangers_are_kept_out(&database);
+    assert_public_roles_have_no_rights(&database);
 }
 
-/// The schema as an earlier version left it.
+/// Makes the schema as an earlier version left it.
 pub fn bring_to_version(database: &Database, version: usize) {
     let steps = [
         include_str!("../../sql/0001_reference.sql"),
@@ -127,10 +127,10 @@ pub fn bring_to_version(database: &Database, version: usize) {
     }
 }
 
-/// The rights were granted by somebody else, so the migration's role cannot revoke them; logins work all the same.
+/// Another role granted the rights, so the migration's role cannot revoke them. Logins still work.
 #[test]
-fn migration_goes_on_where_the_role_may_not_revoke() {
-    let cluster = cluster_with_strangers();
+fn migration_succeeds_without_the_right_to_revoke() {
+    let cluster = cluster_with_public_roles();
     let database = cluster.database();
     database.run(DEFAULT_GRANTS);
     database.run("GRANT CREATE ON SCHEMA public TO PUBLIC");
@@ -146,12 +146,12 @@ fn migration_goes_on_where_the_role_may_not_revoke() {
     assert!(error.is_err(), "on the owner's own table it may");
 }
 
-/// An owner migrates; the server's role reads and writes rows, and no more. Row level security would hide all of them from it.
+/// The owner migrates, and the server's role may only read and write rows. Row level security would hide all rows from it.
 #[test]
 fn role_that_may_only_read_and_write_rows_works_after_a_migration() {
     for has_strangers in [false, true] {
         let cluster = if has_strangers {
-            cluster_with_strangers()
+            cluster_with_public_roles()
         } else {
             Cluster::start_new()
         };
@@ -162,7 +162,7 @@ fn role_that_may_only_read_and_write_rows_works_after_a_migration() {
             "REVOKE CREATE ON SCHEMA public FROM PUBLIC; GRANT CREATE ON SCHEMA public TO {owner}"
         ));
 
-        // Without the tables, and the right to make them, waiting does not help.
+        // Tables and the right to create them are missing, which is not retryable.
         let without = store(&url(&database, &writer), 2).ping();
         let Err(StoreError::Unusable(why)) = without else {
             panic!("{without:?}")
@@ -180,7 +180,7 @@ fn role_that_may_only_read_and_write_rows_works_after_a_migration() {
                  GRANT SELECT ON device_requests_schema TO {writer}"
             ))
             .unwrap();
-        // The owner's right to make tables is gone as well.
+        // The owner has lost the right to create tables, too.
         database.run(&format!("REVOKE CREATE ON SCHEMA public FROM {owner}"));
         let instances = [&owner, &writer].map(|role| store(&url(&database, role), 2));
         at_once(10, |first| log_in(&instances, first));
@@ -194,9 +194,9 @@ fn role_that_may_only_read_and_write_rows_works_after_a_migration() {
     }
 }
 
-/// A client may call itself anything.
+/// A user agent may have characters that the database's encoding lacks.
 #[test]
-fn latin1_database_takes_every_user_agent() {
+fn latin1_database_stores_every_user_agent() {
     let cluster = Cluster::shared();
     let name = format!("latin1_{}", cluster.database().name());
     cluster.existing("postgres").run(&format!(

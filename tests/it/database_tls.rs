@@ -1,12 +1,12 @@
-//! Encryption on the way to PostgreSQL: every `sslmode`, as libpq means it.
+//! Connections to PostgreSQL with each `sslmode`, which must mean what it means in libpq.
 
 use crate::database_url::{assert_refused, check};
 use std::path::Path;
 
-use crate::support::tls::{Authority, read_along};
+use crate::support::tls::{Authority, intercept_tls};
 use crate::support::{Cluster, Database, Login, Store, TestServer, expect};
 
-/// Does a server with this URL reach its database, and is the connection encrypted then?
+/// Whether the connection of a server with this URL is encrypted; `None` if it does not connect.
 fn connection(database: &Database, host: &str, parameters: &str) -> Option<bool> {
     let url = database.url_with(host, parameters);
     let setup = TestServer::setup(Store::Embedded).var("DATABASE_URL", &url);
@@ -24,7 +24,7 @@ fn connection(database: &Database, host: &str, parameters: &str) -> Option<bool>
 }
 
 #[test]
-fn every_sslmode_with_a_database_that_encrypts() {
+fn sslmodes_with_a_database_that_encrypts() {
     let cluster = Cluster::start_with_tls();
     let database = cluster.database();
     let (ca, other) = (cluster.file("ca.crt"), cluster.file("other.crt"));
@@ -39,7 +39,7 @@ fn every_sslmode_with_a_database_that_encrypts() {
         ("", encrypted, encrypted),
         ("sslmode=prefer", encrypted, encrypted),
         ("sslmode=require", encrypted, encrypted),
-        // As libpq: a root certificate makes `require` check the authority.
+        // As in libpq, a root certificate makes `require` verify the authority.
         ("sslmode=require&sslrootcert=CA", encrypted, encrypted),
         ("sslmode=require&sslrootcert=OTHER", refused, refused),
         ("sslmode=verify-ca&sslrootcert=CA", encrypted, encrypted),
@@ -58,7 +58,7 @@ fn every_sslmode_with_a_database_that_encrypts() {
 }
 
 #[test]
-fn every_sslmode_with_a_database_that_does_not() {
+fn sslmodes_with_a_database_that_does_not_encrypt() {
     let database = Cluster::shared().database();
     for (parameters, expected) in [
         ("sslmode=disable", Some(false)),
@@ -76,9 +76,9 @@ fn every_sslmode_with_a_database_that_does_not() {
     }
 }
 
-/// Settings that cannot work are told before anything is tried.
+/// Settings that cannot work are reported before a connection is tried.
 #[test]
-fn wrong_settings_are_told() {
+fn wrong_settings_are_reported() {
     let database = Cluster::shared().database();
     for (parameters, word) in [
         ("sslmode=sometimes", "sslmode"),
@@ -101,15 +101,15 @@ fn wrong_settings_are_told() {
     }
 }
 
-/// What an sslmode makes of a server's certificate.
+/// Whether an sslmode accepts a server's certificate.
 enum Outcome {
     Connects,
-    /// With these words.
+    /// Refused with these words.
     Refused(&'static str),
 }
 
 #[test]
-fn certificates_of_every_kind_mean_what_libpq_means() {
+fn certificates_are_verified_as_libpq_does() {
     use Outcome::{Connects, Refused};
     let own = |options: &str| {
         (
@@ -179,7 +179,7 @@ fn certificates_of_every_kind_mean_what_libpq_means() {
             Refused("expired"),
         ),
         (
-            "self-signed by somebody else",
+            "self-signed by another key",
             ("self_signed server localhost".to_owned(), "ca.crt"),
             Connects,
             Refused("not trusted"),
@@ -294,13 +294,13 @@ fn channel_binding_needs_tls() {
     );
 }
 
-/// Nothing is verified, but with channel binding, which `prefer` uses where it can, nobody reads along.
+/// Without verification of the certificate, channel binding still detects a man in the middle; `prefer` uses it if possible.
 #[test]
-fn channel_binding_finds_out_who_reads_along() {
+fn channel_binding_detects_a_man_in_the_middle() {
     let cluster = Cluster::start_with_tls();
     let database = cluster.database();
     let ca = cluster.file("ca.crt");
-    let relay = read_along(database.address(), Path::new(&ca), &Authority::new());
+    let relay = intercept_tls(database.address(), Path::new(&ca), &Authority::new());
     let url = |parameters| {
         database
             .behind(relay.port())
@@ -319,9 +319,9 @@ fn channel_binding_finds_out_who_reads_along() {
     );
 }
 
-/// `hostssl … reject` (or `hostnossl` alone) makes libpq try without; a certificate authenticates carol.
+/// After `hostssl … reject`, or with only `hostnossl`, libpq tries without TLS. Carol authenticates by a certificate.
 #[test]
-fn roles_connect_as_their_rules_want() {
+fn roles_connect_by_their_pg_hba_rule() {
     let cluster = Cluster::start_with_tls();
     let database = cluster.database();
     database.run(&format!(

@@ -1,4 +1,4 @@
-//! `DATABASE_URL` as people have it, against a real PostgreSQL: sockets, passwords from elsewhere, and what errors say.
+//! Kinds of `DATABASE_URL` with a real PostgreSQL: sockets, sources of passwords, several hosts, and errors.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -9,7 +9,7 @@ use crate::fake_postiz::FakePostiz;
 use crate::support::postgres::PASSWORD;
 use crate::support::{Cluster, Store, TestServer};
 
-/// Does `--check` reach the database of this URL? Else what it says. Neither this machine's accounts nor their homes count.
+/// Runs `--check` with this URL, and returns its output if it fails. HOME is an empty folder.
 pub fn check(url: &str, variables: &[(&str, &str)]) -> Result<(), String> {
     let home = tempfile::tempdir().expect("a temporary folder");
     let home = home.path().display().to_string();
@@ -30,7 +30,7 @@ pub fn check(url: &str, variables: &[(&str, &str)]) -> Result<(), String> {
     }
 }
 
-/// As [`check`], which fails and says all these words.
+/// Runs [`check`], which must fail with all these words.
 #[track_caller]
 pub fn assert_refused(url: &str, variables: &[(&str, &str)], words: &[&str]) {
     let said = check(url, variables).expect_err(url);
@@ -44,7 +44,7 @@ fn write(path: &Path, text: &str, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// In every spelling, whatever sslmode says, with the account's own name as the user.
+/// In every spelling, with any sslmode, and with the account's name as the default user.
 #[test]
 fn sockets_connect_with_peer_authentication() {
     let cluster = Cluster::start_with_tls();
@@ -147,9 +147,9 @@ fn passwords_come_from_the_url_the_environment_or_the_password_file() {
     );
 }
 
-/// A role whose password has every character that ends it elsewhere.
+/// The password has every character that delimits parts of a URL.
 #[test]
-fn passwords_may_be_pasted_as_they_are() {
+fn passwords_need_no_percent_encoding() {
     let database = Cluster::shared().database();
     let (port, name) = (database.address().port(), database.name());
     let role = format!("pasted_{name}");
@@ -160,13 +160,13 @@ fn passwords_may_be_pasted_as_they_are() {
     let url =
         |parameters| format!("postgres://{role}:{password}@127.0.0.1:{port}/{name}?{parameters}");
     assert_eq!(check(&url("sslmode=disable"), &[]), Ok(()));
-    // What follows `?` is read, too.
+    // The parameters after `?` are parsed as well.
     assert_refused(&url("sslmode=require"), &[], &["has no TLS"]);
     database.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
 }
 
 #[test]
-fn parameters_of_other_programs_connect_or_are_named() {
+fn parameters_of_other_programs_are_accepted_or_named() {
     let database = Cluster::shared().database();
     let url = |parameters| database.url_with("127.0.0.1", parameters);
     for parameters in [
@@ -185,7 +185,7 @@ fn parameters_of_other_programs_connect_or_are_named() {
     assert_refused(&url("socket_timeout=3"), &[], &["socket_timeout"]);
 }
 
-/// All of several hosts are named; the one that can be written to is taken.
+/// The error names all hosts of the URL.
 #[test]
 fn errors_name_the_hosts_that_were_tried() {
     let database = Cluster::shared().database();
@@ -219,9 +219,9 @@ fn errors_name_the_hosts_that_were_tried() {
     );
 }
 
-/// The first cannot be written to, as a standby.
+/// The first host is read-only, as a standby is.
 #[test]
-fn host_that_can_be_written_to_is_taken() {
+fn writable_host_is_chosen() {
     let (standby, primary) = (Cluster::start_new(), Cluster::start_new());
     let database = primary.database();
     let (port, name) = (standby.database().address().port(), database.name());

@@ -1,4 +1,4 @@
-//! From start to stop: configuration, `--check`, signals, and databases in every state.
+//! From start to stop: configuration, health check, signals, and databases in every state.
 
 use std::net::TcpListener;
 use std::process::Output;
@@ -17,15 +17,15 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A stopping server keeps idle connections for this long.
+/// How long a stopping server keeps idle connections.
 const SHORT_STOP: Times = Times {
     last_request: Duration::from_millis(1_500),
     ..Times::DEFAULT
 };
 
-/// A plain mistake is told plainly.
+/// The program must have ended with this exit code, an empty stdout, these words on stderr, and no panic.
 #[track_caller]
-fn assert_told(output: &Output, exit_code: i32, words: &[&str]) {
+fn assert_ends_with(output: &Output, exit_code: i32, words: &[&str]) {
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(exit_code), "{stderr}");
     assert_eq!(text(&output.stdout), "");
@@ -39,7 +39,7 @@ fn assert_told(output: &Output, exit_code: i32, words: &[&str]) {
 }
 
 #[test]
-fn problems_of_a_configuration_are_told_at_once() {
+fn configuration_problems_are_reported_together() {
     let output = TestServer::setup(Store::Embedded)
         .var("POSTIZ_OAUTH_CLIENT_SECRET", "  ")
         .var("SERVER_SECRET", "short")
@@ -73,7 +73,7 @@ fn problems_of_a_configuration_are_told_at_once() {
         "xml",
         "TLS_KEY_FILE",
     ];
-    assert_told(&output, 2, &names);
+    assert_ends_with(&output, 2, &names);
     assert!(
         !text(&output.stderr).contains(PASSWORD),
         "{}",
@@ -97,8 +97,8 @@ fn wrong_variable_is_named() {
         ("POSTIZ_PUBLIC_API_URL", "x"),
     ] {
         let output = TestServer::setup(Store::Embedded).var(name, value).run(&[]);
-        assert_told(&output, 2, &[name]);
-        // `--check` finds it too.
+        assert_ends_with(&output, 2, &[name]);
+        // `--check` reports it, too.
         let output = TestServer::setup(Store::Embedded)
             .var(name, value)
             .run(&["--check"]);
@@ -113,12 +113,12 @@ fn variables_that_are_not_utf8_are_named() {
     let setup = TestServer::setup(Store::Embedded);
     let output = setup.command().env("DATABASE_URL", value).output();
     let output = output.expect("it can be run");
-    assert_told(&output, 2, &["1 problem:", "DATABASE_URL is not UTF-8"]);
+    assert_ends_with(&output, 2, &["1 problem:", "DATABASE_URL is not UTF-8"]);
     assert!(!text(&output.stderr).contains("hunter2"), "{output:?}");
 }
 
 #[test]
-fn misspelt_variables_are_warned_of() {
+fn misspelt_variables_cause_a_warning() {
     let setup = TestServer::setup(Store::Embedded).var("STOP_DELEY", "5");
     let warning = "STOP_DELEY is set, but nothing reads it: is STOP_DELAY meant?";
     let log = setup.start().log();
@@ -132,7 +132,7 @@ fn secrets_may_come_from_files() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let file = |name: &str, content: &str| {
         let path = dir.path().join(name);
-        std::fs::write(&path, content).expect("it is ours");
+        std::fs::write(&path, content).expect("the test may write the file");
         path.display().to_string()
     };
     let postiz = FakePostiz::start();
@@ -156,7 +156,7 @@ fn secrets_may_come_from_files() {
     let output = setup
         .var("POSTIZ_OAUTH_CLIENT_SECRET_FILE", "/nowhere/secret")
         .run(&[]);
-    assert_told(
+    assert_ends_with(
         &output,
         2,
         &["POSTIZ_OAUTH_CLIENT_SECRET_FILE", "/nowhere/secret"],
@@ -164,7 +164,7 @@ fn secrets_may_come_from_files() {
 }
 
 #[test]
-fn slashes_and_blanks_around_values_do_no_harm() {
+fn slashes_and_blanks_around_values_are_trimmed() {
     let postiz = FakePostiz::start();
     let server = TestServer::setup(Store::Embedded)
         .var("POSTIZ_FRONTEND_URL", &format!(" {}/ ", postiz.url()))
@@ -189,7 +189,7 @@ fn slashes_and_blanks_around_values_do_no_harm() {
 }
 
 #[test]
-fn help_version_and_unknown_arguments() {
+fn help_and_version_are_printed_and_unknown_arguments_refused() {
     let setup = TestServer::setup(Store::Embedded).without("POSTIZ_OAUTH_CLIENT_ID");
     for flag in ["--help", "-h"] {
         let output = setup.run(&[flag]);
@@ -219,7 +219,7 @@ fn help_version_and_unknown_arguments() {
         "{output:?}"
     );
     for arguments in [&["--nonsense"][..], &["serve"], &["--check", "x"]] {
-        assert_told(
+        assert_ends_with(
             &TestServer::setup(Store::Embedded).run(arguments),
             2,
             &[arguments[arguments.len() - 1]],
@@ -227,9 +227,9 @@ fn help_version_and_unknown_arguments() {
     }
 }
 
-/// A container's health check: the same program in the same environment.
+/// A container's health check runs the same program in the same environment.
 #[test]
-fn healthcheck_asks_the_running_server() {
+fn healthcheck_queries_the_running_server() {
     let authority = Authority::new();
     for https in [false, true] {
         let mut setup = TestServer::setup(Store::Embedded);
@@ -240,17 +240,17 @@ fn healthcheck_asks_the_running_server() {
         let port = server.address.port().to_string();
         for host in ["127.0.0.1", "0.0.0.0", "::"] {
             let setup = setup.clone().var("HOST", host).var("PORT", &port);
-            // It must never ask anybody else.
+            // It must not use a proxy.
             let setup = setup.var("HTTPS_PROXY", "http://127.0.0.1:1");
             let output = setup.run(&["healthcheck"]);
             assert!(output.status.success(), "{host} {https}: {output:?}");
         }
         drop(server);
         let output = setup.var("PORT", &port).run(&["healthcheck"]);
-        assert_told(&output, 1, &["not ready", &port]);
+        assert_ends_with(&output, 1, &["not ready", &port]);
     }
     let output = TestServer::setup(Store::Embedded).run(&["healthcheck"]);
-    assert_told(&output, 1, &["PORT"]);
+    assert_ends_with(&output, 1, &["PORT"]);
 }
 
 #[test]
@@ -261,12 +261,12 @@ fn healthcheck_fails_with_the_database() {
     let asking = setup.var("PORT", &server.address.port().to_string());
     assert!(asking.run(&["healthcheck"]).status.success());
     cluster.control("stop");
-    assert_told(&asking.run(&["healthcheck"]), 1, &["503"]);
+    assert_ends_with(&asking.run(&["healthcheck"]), 1, &["503"]);
 }
 
-/// Errors that no retry can cure end the start.
+/// Errors that are not retryable end the start.
 #[test]
-fn hopeless_databases_end_the_start() {
+fn fatal_database_errors_end_the_start() {
     let cluster = Cluster::shared();
     let database = cluster.database();
     let refused = database.url().replace(PASSWORD, "wrong");
@@ -277,12 +277,12 @@ fn hopeless_databases_end_the_start() {
             .run(&[]);
         assert_ne!(output.status.code(), Some(0));
         let code = output.status.code().expect("it ended by itself");
-        assert_told(&output, code, &[word]);
+        assert_ends_with(&output, code, &[word]);
     }
 }
 
 #[test]
-fn taken_port_is_told() {
+fn taken_port_ends_the_start() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = taken.local_addr().expect("it is bound").port().to_string();
     let output = TestServer::setup(Store::Embedded)
@@ -290,23 +290,23 @@ fn taken_port_is_told() {
         .run(&[]);
     let code = output.status.code().expect("it ended by itself");
     assert_ne!(code, 0);
-    assert_told(&output, code, &[&port]);
+    assert_ends_with(&output, code, &[&port]);
 }
 
 #[test]
-fn second_process_on_the_same_file_is_told() {
+fn second_process_on_the_same_file_is_refused() {
     let setup = TestServer::setup(Store::Embedded);
     let server = setup.start();
     let output = setup.run(&[]);
     let code = output.status.code().expect("it ended by itself");
     assert_ne!(code, 0);
     let file = setup.data_dir().display().to_string();
-    assert_told(&output, code, &[&file]);
+    assert_ends_with(&output, code, &[&file]);
     expect::json(&server.get("/ready"), 200);
 }
 
 #[test]
-fn listening_line_in_json() {
+fn listening_line_is_json() {
     let server = TestServer::setup(Store::Embedded)
         .var("LOG_FORMAT", "json")
         .start();
@@ -322,7 +322,7 @@ fn listening_line_in_json() {
     assert_eq!(listening["commit"].as_str(), commit, "{listening}");
 }
 
-/// Requests in flight are finished, new ones are not taken, and the exit code is 0.
+/// Requests in flight are finished, new ones are refused, and the exit code is 0.
 #[test]
 fn signals_end_the_server_gracefully() {
     for (store, signal) in [(Store::Embedded, "TERM"), (Store::Postgres, "INT")] {
@@ -371,9 +371,9 @@ fn signals_end_the_server_gracefully() {
     }
 }
 
-/// Neither an idle connection nor half a request holds it up.
+/// Neither an idle connection nor half a request delays the end of the server.
 #[test]
-fn idle_server_ends_at_once_and_idle_connections_are_kept_for_their_time() {
+fn idle_connections_do_not_delay_the_stop() {
     for (store, has_connection) in [
         (Store::Embedded, false),
         (Store::Postgres, false),
@@ -412,9 +412,9 @@ fn eight_instances_start_at_once_on_an_empty_database() {
     }
 }
 
-/// The reference server's table, with logins in flight, is taken over: whoever waits goes on waiting, and gets the token.
+/// The reference server's table has logins in flight. After the migration they are still pending, and end with a token.
 #[test]
-fn reference_servers_table_is_taken_over() {
+fn table_of_the_reference_server_is_migrated() {
     let database = Cluster::shared().database();
     database.run(
         "CREATE TABLE device_requests (
@@ -449,7 +449,7 @@ fn reference_servers_table_is_taken_over() {
         (&json!("pos_reference_token"), &json!("org-1"))
     );
     assert_eq!(grant["api_url"], "https://api.example");
-    eventually("the code is spent", || {
+    eventually("the code is redeemed", || {
         poll("reference-done-code").error() == "invalid_device_code"
     });
     assert_ne!(poll("reference-null-code").status, 200);
@@ -469,13 +469,13 @@ fn reference_servers_table_is_taken_over() {
     let outcomes = ["reference-pending-code", "reference-other-code"].map(|code| poll(code).status);
     assert!(
         outcomes.contains(&200),
-        "one of the two that shared a user code: {outcomes:?}"
+        "one of the two that shared a user code gets the token: {outcomes:?}"
     );
 }
 
-/// Nobody has to start things in order.
+/// Server and database may start in any order.
 #[test]
-fn database_that_comes_later_is_waited_for() {
+fn late_database_is_waited_for() {
     let cluster = Cluster::start_new();
     let database = cluster.database();
     cluster.control("stop");
@@ -487,7 +487,7 @@ fn database_that_comes_later_is_waited_for() {
     expect::unavailable(&server.post_json("/device/code", &json!({})));
     cluster.control("start");
     let back = Instant::now();
-    eventually("the server has found its database", || {
+    eventually("the server has connected to its database", || {
         server.get("/ready").status == 200
     });
     assert!(
@@ -499,9 +499,9 @@ fn database_that_comes_later_is_waited_for() {
     expect::error(&login.poll(&server), 400, "authorization_pending");
 }
 
-/// A restart of the database, planned or not, is a normal event.
+/// Polls get 503 while the database is down, and the login then continues.
 #[test]
-fn restarted_database_costs_no_login() {
+fn restarted_database_loses_no_login() {
     let cluster = Cluster::start_new();
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Embedded)
@@ -521,13 +521,13 @@ fn restarted_database_costs_no_login() {
         expect::page(&browser.follow(&redirect).answer, 200);
         expect::json(&login.poll(&server), 200);
     }
-    // And it can be stopped while the database is away.
+    // The server can be stopped while the database is down.
     cluster.control("stop");
     server.signal("TERM");
     assert_eq!(server.wait().code(), Some(0), "{}", server.log());
 }
 
-/// Linux ends a read that has a timeout when the process goes on after a stop.
+/// After SIGSTOP and SIGCONT, Linux ends a read that has a timeout with EINTR.
 #[test]
 fn stopped_and_continued_process_keeps_its_connections() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -538,7 +538,7 @@ fn stopped_and_continued_process_keeps_its_connections() {
     idle.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(idle.answer().status, 200);
     halfway.send("GET /health HTTP/1.1\r\n");
-    // Both are read from once this is answered.
+    // Once this is answered, the server reads from both connections.
     expect::json(&server.get("/health"), 200);
     server.signal("STOP");
     server.signal("CONT");

@@ -1,5 +1,5 @@
-//! The log answers "why did that login fail?": each refusal has its reason and the login's id, and the page that refuses shows
-//! the same id as its reference.
+//! The log explains why a login failed: each refusal has its reason and the login's id, and the error page shows the same id as
+//! its reference.
 
 use std::process::Command;
 
@@ -9,13 +9,13 @@ use crate::fake_postiz::{FakePostiz, Fault, Response};
 use crate::support::login::VerifyForm;
 use crate::support::{Browser, Login, Store, TestServer, eventually, program};
 
-/// What the log calls the login: the start of the device code's SHA-256.
+/// The login's id in the log, which is the start of the device code's SHA-256.
 fn id_of(login: &Login) -> String {
     let hash = postiz::shared::hash::sha256_hex(login.device_code().as_bytes());
     hash[..8].to_owned()
 }
 
-/// The reference that a page shows.
+/// The reference on a page.
 fn reference(html: &str) -> String {
     let (_, rest) = html
         .split_once("Reference: <b>")
@@ -23,7 +23,7 @@ fn reference(html: &str) -> String {
     rest.split('<').next().unwrap_or_default().to_owned()
 }
 
-/// Waits for a line that holds all of these.
+/// Waits for a line with all of these words.
 #[track_caller]
 fn expect_line(server: &TestServer, words: &[&str]) {
     let is_there = || {
@@ -65,6 +65,11 @@ fn refused_callbacks_name_reason_and_login(store: Store) {
             &headers,
             "unknown_state",
         ),
+        (
+            "/device/callback?code=x&state=old",
+            &headers,
+            "unknown_state",
+        ),
     ] {
         let page = server.send("GET", query, headers, b"");
         assert_eq!(page.status, 400, "{reason}");
@@ -73,7 +78,7 @@ fn refused_callbacks_name_reason_and_login(store: Store) {
         expect_line(&server, &["/device/callback", &reference, &reason]);
     }
 
-    // The right browser, at last; then the line of the completed login names the organisation.
+    // In the right browser the login is completed, and its line names the organisation.
     assert_eq!(browser.follow(&back).status(), 200);
     expect_line(&server, &["login completed", &id, "organization=org-"]);
     assert_eq!(login.outcome(&server).status, 200);
@@ -109,7 +114,7 @@ fn refused_codes_and_denials_name_their_reason() {
 }
 
 #[test]
-fn spent_budgets_are_named() {
+fn exhausted_rate_limits_are_named() {
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Embedded)
         .postiz(&postiz)
@@ -118,8 +123,9 @@ fn spent_budgets_are_named() {
         .var("LIMIT_CALLBACKS_PER_MINUTE", "1");
     let server = setup.start();
     let form = VerifyForm::open(&server);
+    let mut started = Vec::new();
     for _ in 0..2 {
-        server.post_json("/device/code", &json!({}));
+        started.push(server.post_json("/device/code", &json!({})));
         form.confirm(&server, "WDJB-MJHT");
         let state = "0".repeat(64);
         let target = format!("/device/callback?code=x&state={state}");
@@ -132,17 +138,22 @@ fn spent_budgets_are_named() {
     ] {
         expect_line(&server, &["warn request", "status=429", reason]);
     }
+    // A client that has no login yet finds the request's id in a header.
+    assert_eq!(started[0].header("x-request-id"), None);
+    let id = started[1].header("x-request-id").expect("the header");
+    let request_id = format!("request_id={id}");
+    expect_line(&server, &[&request_id, "reason=too_many_logins"]);
 }
 
 #[test]
-fn faults_of_the_configuration_are_errors_that_say_what_to_set() {
+fn misconfiguration_is_logged_as_an_error_with_a_remedy() {
     let postiz = FakePostiz::start();
     let server = TestServer::start(Store::Embedded, &postiz);
     let not_found = Response::json(404, &json!({"message": "Cannot POST /oauth/token"}));
     let mut redirect = Response::json(301, &json!({}));
     redirect.headers.push((
         "Location".to_owned(),
-        "https://www.example.com/api/oauth/token?code=x".to_owned(),
+        "https://ada:hunter2@www.example.com/api/oauth/token?code=x".to_owned(),
     ));
     for (answer, words) in [
         (not_found, "answered 404"),

@@ -1,5 +1,5 @@
-//! Whole logins: with the real CLI, over several instances, many at once, and with something going wrong in the middle.
-//! What they promise: every login ends with its own token, delivered to exactly one client, and every token arrives.
+//! Whole logins: with the real CLI, over several instances, many at the same time, and with faults in between.
+//! Every login must end with its own token, no token may be lost, and each is delivered to exactly one client.
 
 use std::io::{BufRead, BufReader};
 use std::net::Shutdown;
@@ -31,7 +31,7 @@ fn route(browser: &mut Browser, server: &TestServer) {
     browser.route("auth.example", server.address);
 }
 
-/// A login that waits to be redeemed.
+/// A completed login, whose token is not delivered yet.
 fn approved(server: &TestServer) -> Login {
     let login = Login::start(server);
     expect::page(&login.approve(&mut Browser::new(), "ada").answer, 200);
@@ -40,12 +40,12 @@ fn approved(server: &TestServer) -> Login {
 
 on_each_store!(
     real_cli_logs_in,
-    poller_learns_of_every_step,
+    poll_answers_follow_the_login,
     two_hundred_racing_polls_have_one_winner,
-    poller_that_hangs_up_loses_nothing,
-    polls_that_come_together_are_told_apart,
+    poller_that_disconnects_loses_no_token,
+    batched_polls_get_their_own_answers,
     killed_server_loses_no_token,
-    killed_server_forgets_no_login,
+    killed_server_keeps_every_login,
 );
 
 fn real_cli_logs_in(store: Store) {
@@ -69,7 +69,7 @@ fn real_cli_logs_in(store: Store) {
         .stdout(Stdio::piped())
         .spawn()
         .expect("the CLI starts");
-    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let mut lines = BufReader::new(child.stdout.take().expect("the stream is piped")).lines();
     let mut event = || -> Value {
         let line = lines.next().expect("an event").expect("text");
         serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"))
@@ -97,7 +97,7 @@ fn real_cli_logs_in(store: Store) {
     assert!(status.status.success(), "{status:?}");
 }
 
-fn poller_learns_of_every_step(store: Store) {
+fn poll_answers_follow_the_login(store: Store) {
     let postiz = FakePostiz::start();
     let server = TestServer::start(store, &postiz);
     let login = Login::start(&server);
@@ -134,7 +134,7 @@ fn login_takes_each_step_on_another_instance() {
         let redirect = browser.press(&page, "action", "approve");
         route(&mut browser, server(0));
         expect::page(&browser.follow(&redirect).answer, 200);
-        // A refresh reaches yet another one.
+        // A reload of the page reaches another instance.
         route(&mut browser, server(1));
         expect::page(&browser.follow(&redirect).answer, 200);
         expect::json(&login.poll(server(2)), 200);
@@ -170,7 +170,7 @@ fn fifty_at_once(servers: &[TestServer], postiz: &FakePostiz) {
         assert_eq!(
             grant["organization_id"],
             format!("org-{person}"),
-            "nobody gets another's token"
+            "each login has its own token"
         );
         grant["access_token"]
             .as_str()
@@ -198,7 +198,7 @@ fn one_winner(servers: &[TestServer]) {
         let request = login.poll_bytes();
         let (last, rest) = request.split_last().expect("a request");
         let ready = Barrier::new(200);
-        // All but the last byte is sent ahead, so that the polls arrive as close together as they can.
+        // All bytes but the last are sent first, so that the polls arrive at almost the same moment.
         let answers = at_once(200, |i| {
             let mut connection = Connection::open(servers[i % servers.len()].address);
             connection.send(rest);
@@ -234,7 +234,7 @@ fn racing_polls_of_three_instances_have_one_winner() {
     one_winner(&[first, setup.start(), setup.start()]);
 }
 
-/// While a token is being handed over, elsewhere and slowly, nobody waits for that: the others are told to come again.
+/// While another instance is slowly delivering the token, other polls get "pending" at once.
 #[test]
 fn token_being_delivered_is_pending_for_others() {
     let postiz = FakePostiz::start();
@@ -257,13 +257,13 @@ fn token_being_delivered_is_pending_for_others() {
         "{:?}",
         begin.elapsed()
     );
-    // Its client was gone after all.
+    // The delivery fails, since its client had disconnected.
     hand_over.rollback().expect("the transaction ends");
     expect::json(&login.poll(&server), 200);
 }
 
-/// The client is gone when its answer is ready: the next poll gets the token.
-fn poller_that_hangs_up_loses_nothing(store: Store) {
+/// The client disconnects before its answer is ready. The next poll gets the token.
+fn poller_that_disconnects_loses_no_token(store: Store) {
     let postiz = FakePostiz::start();
     let server = TestServer::start(store, &postiz);
     for round in 0..12 {
@@ -272,9 +272,9 @@ fn poller_that_hangs_up_loses_nothing(store: Store) {
         connection.send(login.poll_bytes());
         match round % 3 {
             0 => {}
-            // Its token is on the way already, or even there: but nobody reads it.
+            // Its token may be sent already, but the client does not read it.
             1 => connection.wait_for_bytes(),
-            // Half closed: the token that it then gets all the same is the one.
+            // A half-closed connection may still get the token; then it must be the only one.
             _ => {
                 connection.shut_down(Shutdown::Write);
                 if let Ok(answer) = connection.try_answer(true) {
@@ -294,8 +294,8 @@ fn poller_that_hangs_up_loses_nothing(store: Store) {
     }
 }
 
-/// Polls that come at the same moment are answered in one batch, each for its own login.
-fn polls_that_come_together_are_told_apart(store: Store) {
+/// Polls that arrive at the same moment are one batch in the store. Each gets the answer for its own login.
+fn batched_polls_get_their_own_answers(store: Store) {
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(store).postiz(&postiz);
     let setup = setup.var("LIMIT_LOGINS_PER_MINUTE", "0");
@@ -336,8 +336,8 @@ fn polls_that_come_together_are_told_apart(store: Store) {
     assert_eq!(tokens.len(), 8, "one each");
 }
 
-/// The server dies around the moment when it hands the token over: then the token was received, or a poll after the lease
-/// gets it.
+/// The server is killed at about the moment of the delivery. Either the client got the token, or a poll after the end of the
+/// lease gets it.
 fn killed_server_loses_no_token(store: Store) {
     let postiz = FakePostiz::start();
     let setup =
@@ -365,8 +365,8 @@ fn killed_server_loses_no_token(store: Store) {
     }
 }
 
-/// A login outlives its server at every step.
-fn killed_server_forgets_no_login(store: Store) {
+/// A login continues after the server was killed and restarted at any step.
+fn killed_server_keeps_every_login(store: Store) {
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(store)
         .postiz(&postiz)
@@ -392,17 +392,17 @@ fn killed_server_forgets_no_login(store: Store) {
     expect::page(&browser.follow(&redirect).answer, 200);
     let address = restart(&mut browser);
     expect::json(&ask(address, &login), 200);
-    // Killed right after its answer, it may give the token once more rather than lose it.
-    eventually("the token is handed over", || {
+    // After a kill right behind the answer, the token may be delivered once more; it must not be lost.
+    eventually("the token is delivered", || {
         ask(address, &login).error() == "invalid_device_code"
     });
     let address = restart(&mut browser);
     expect::error(&ask(address, &login), 400, "invalid_device_code");
 }
 
-/// An instance dies while it exchanges: its claim ends after half a minute, and the person can go on elsewhere.
+/// An instance is killed during an exchange. Its claim expires after half a minute, and another instance can then exchange.
 #[test]
-fn claim_of_a_dead_instance_ends() {
+fn claim_of_a_killed_instance_expires() {
     let postiz = FakePostiz::start();
     let database = Cluster::shared().database();
     let setup = TestServer::setup(Store::Embedded)

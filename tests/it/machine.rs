@@ -1,4 +1,4 @@
-//! What the machine gives the server, or does not: descriptors, the port of https, IPv4 beside IPv6, rights to its files.
+//! What the server needs from the machine: descriptors, port 443, IPv4 beside IPv6, access to its files.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -12,24 +12,24 @@ use crate::support::server::ServerSetup;
 use crate::support::tls::{Authority, take_tls_off};
 use crate::support::{Browser, Login, Store, TestServer, eventually, expect, http, program, run};
 
-/// An account that nobody has.
+/// A user id that no account has.
 const STRANGER: u32 = 64_321;
 
-fn told(output: &Output) -> String {
+fn text_of(output: &Output) -> String {
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     text(&output.stdout) + &text(&output.stderr)
 }
 
 #[track_caller]
 fn assert_refused(output: &Output, words: &[&str]) {
-    let told = told(output);
-    assert_eq!(output.status.code(), Some(1), "{told}");
+    let text = text_of(output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
     for word in words {
-        assert!(told.contains(word), "no {word:?} in {told}");
+        assert!(text.contains(word), "no {word:?} in {text}");
     }
     assert!(
-        !told.contains("panicked") && !told.contains("listening"),
-        "{told}"
+        !text.contains("panicked") && !text.contains("listening"),
+        "{text}"
     );
 }
 
@@ -51,8 +51,8 @@ fn too_few_descriptors_are_refused() {
             let output = limited.run(arguments.as_slice());
             assert_refused(&output, &[&few, &enough, "ulimit -n", hint]);
         }
-        assert!(!setup.data_dir().exists(), "nothing is made");
-        // With these it works, for one at a time.
+        assert!(!setup.data_dir().exists(), "no folder is made");
+        // These are just enough for one request at a time.
         let server = setup.limited(&format!("-n {needed}")).start_for(&postiz);
         let login = Login::start(&server);
         expect::page(&login.approve(&mut Browser::new(), "ada").answer, 200);
@@ -60,14 +60,14 @@ fn too_few_descriptors_are_refused() {
     }
 }
 
-/// The server, and what it needs, where another account can read it.
+/// The server run as another account, with its program and files in a folder that this account can read.
 struct Account {
     folder: tempfile::TempDir,
     setup: ServerSetup,
 }
 
 impl Account {
-    /// `None`: only root can be another.
+    /// `None` if this is not root, which alone can run it as another account.
     fn new(postiz: &FakePostiz) -> Option<Account> {
         if !rustix::process::getuid().is_root() {
             eprintln!("SKIPPED: only root can run the server as another user");
@@ -94,11 +94,11 @@ impl Account {
         run(command.env_clear().envs(variables).current_dir("/"))
     }
 
-    /// A start ends with these words; a check says them, too.
+    /// A start must fail with these words, and `--check` must print them, too.
     #[track_caller]
-    fn assert_told(&self, words: &[&str]) {
+    fn assert_cannot_start(&self, words: &[&str]) {
         assert_refused(&self.run(&[]), words);
-        let checked = told(&self.run(&["--check"]));
+        let checked = text_of(&self.run(&["--check"]));
         let warned = checked.contains("a start as this user would fail");
         assert!(
             warned && words.iter().all(|word| checked.contains(word)),
@@ -112,7 +112,7 @@ fn open_to_all(folder: &Path) {
 }
 
 #[test]
-fn files_of_another_user_are_told() {
+fn files_of_another_user_are_reported() {
     let postiz = FakePostiz::start();
     let Some(account) = Account::new(&postiz) else {
         return;
@@ -123,29 +123,29 @@ fn files_of_another_user_are_told() {
     let give = format!("chown {STRANGER} {}", file.display());
     let make = format!("install -d -m 700 -o {STRANGER} {folder}");
 
-    // No folder, in a folder of root.
+    // The folder does not exist, and its parent belongs to root.
     let parent = data.parent().unwrap().display().to_string();
     let owner = format!("{parent} belongs to user 0 and group 0 (mode 755)");
-    account.assert_told(&[&runs_as, &owner, &make]);
-    // Its folder is root's, and may not be entered, or not written to.
+    account.assert_cannot_start(&[&runs_as, &owner, &make]);
+    // The folder belongs to root, and may not be entered or not be written to.
     fs::create_dir(&data).unwrap();
     for mode in [0o700, 0o755] {
         fs::set_permissions(&data, Permissions::from_mode(mode)).unwrap();
         let owner = format!("{folder} belongs to user 0 and group 0 (mode {mode:o})");
-        account.assert_told(&[&runs_as, &owner, &make, "Permission denied"]);
+        account.assert_cannot_start(&[&runs_as, &owner, &make, "Permission denied"]);
     }
-    // The file is root's: somebody started the server by hand.
+    // The file belongs to root, since root has started the server by hand.
     chown(&data, Some(STRANGER), Some(STRANGER)).unwrap();
     drop(account.setup.start());
     for mode in [0o600, 0o644] {
         fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
         let owner = format!("postiz-auth.redb belongs to user 0 and group 0 (mode {mode:o})");
-        account.assert_told(&[&runs_as, &owner, &give]);
+        account.assert_cannot_start(&[&runs_as, &owner, &give]);
     }
     chown(&file, Some(STRANGER), None).unwrap();
     fs::set_permissions(&file, Permissions::from_mode(0o400)).unwrap();
-    account.assert_told(&[&runs_as, &format!("chmod u+rw {}", file.display())]);
-    // What was said mends it, but for the secret beside it.
+    account.assert_cannot_start(&[&runs_as, &format!("chmod u+rw {}", file.display())]);
+    // The command that was printed repairs it, except for the secret beside it.
     fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
     let secret = data.join("postiz-auth.redb.secret");
     fs::write(&secret, "s".repeat(64)).unwrap();
@@ -160,36 +160,36 @@ fn files_of_another_user_are_told() {
     );
     let checked = account.run(&["--check"]);
     assert!(
-        !told(&checked).contains("WARNING: a start"),
+        !text_of(&checked).contains("WARNING: a start"),
         "{}",
-        told(&checked)
+        text_of(&checked)
     );
 }
 
 #[test]
-fn read_only_folders_are_told() {
+fn read_only_folders_are_reported() {
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Embedded).postiz(&postiz);
     fs::create_dir(setup.data_dir()).unwrap();
     let setup = setup.in_own_mounts("mount -t tmpfs -o ro none \"$DATA_DIR\"");
     let output = setup.run(&[]);
-    if told(&output).starts_with("unshare") {
-        eprintln!("SKIPPED: only root can mount: {}", told(&output));
+    if text_of(&output).starts_with("unshare") {
+        eprintln!("SKIPPED: only root can mount: {}", text_of(&output));
         return;
     }
     let words = ["Read-only file system", "DATA_DIR", "a volume"];
     assert_refused(&output, &words);
-    let checked = told(&setup.run(&["--check"]));
+    let checked = text_of(&setup.run(&["--check"]));
     assert!(words.iter().all(|word| checked.contains(word)), "{checked}");
 }
 
-/// Set for the run of a test within its network.
+/// Set when a test runs itself again in its network namespace.
 const INSIDE: &str = "POSTIZ_TEST_INSIDE_NETWORK";
 
-/// Runs `test` again, in a network of its own that `network` makes. True: this is that run.
+/// Runs `test` again in a network namespace that the script `network` sets up. Returns true in that second run.
 #[allow(
     clippy::disallowed_methods,
-    reason = "nobody hands tests their environment"
+    reason = "tests read their environment directly"
 )]
 fn is_inside(test: &str, network: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
@@ -205,8 +205,8 @@ fn is_inside(test: &str, network: &str) -> bool {
     let possible = run(&mut own_network("true"));
     if !possible.status.success() {
         eprintln!(
-            "SKIPPED: no network of our own can be made here: {}",
-            told(&possible)
+            "SKIPPED: this machine allows no network namespace: {}",
+            text_of(&possible)
         );
         return false;
     }
@@ -216,14 +216,18 @@ fn is_inside(test: &str, network: &str) -> bool {
         .args(["--exact", "--nocapture", test])
         .env(INSIDE, "1");
     let output = again.output().unwrap();
-    assert!(output.status.success(), "{}", told(&output));
-    assert!(told(&output).contains("1 passed"), "{}", told(&output));
+    assert!(output.status.success(), "{}", text_of(&output));
+    assert!(
+        text_of(&output).contains("1 passed"),
+        "{}",
+        text_of(&output)
+    );
     false
 }
 
 #[test]
-fn all_addresses_are_those_of_ipv4_too() {
-    let test = "machine::all_addresses_are_those_of_ipv4_too";
+fn wildcard_address_accepts_ipv4_and_ipv6() {
+    let test = "machine::wildcard_address_accepts_ipv4_and_ipv6";
     if !is_inside(test, "echo 1 >/proc/sys/net/ipv6/bindv6only") {
         return;
     }
@@ -232,7 +236,9 @@ fn all_addresses_are_those_of_ipv4_too() {
         let setup = TestServer::setup(Store::Embedded).without("HOST");
         let setup = host.map_or(setup.clone(), |host| setup.var("HOST", host));
         let server = setup.var("PORT", "3111").start_without_waiting();
-        eventually("it listens", || server.log().contains("listening on"));
+        eventually("the server listens", || {
+            server.log().contains("listening on")
+        });
         server
     };
     for host in [None, Some("::")] {
@@ -243,17 +249,18 @@ fn all_addresses_are_those_of_ipv4_too() {
         }
         server.kill();
     }
-    // One address stays one.
+    // A single address does not accept the other family.
     let _server = start(Some("::1"));
     assert!(std::net::TcpStream::connect("127.0.0.1:3111").is_err());
 }
 
-/// https on its own port and a public name, by an unprivileged user with the one capability, and nothing before it.
+/// The server speaks https on port 443 with a public name, without a proxy, as an unprivileged user with only the capability
+/// CAP_NET_BIND_SERVICE.
 #[test]
-fn stand_alone_https_on_a_public_name() {
+fn https_works_without_a_proxy_on_port_443() {
     let hosts = "printf '127.0.0.1 localhost postiz.test\\n' >/run/hosts && mount --bind /run/hosts /etc/hosts";
     let network = format!("mount -t tmpfs none /run\n{hosts}");
-    if !is_inside("machine::stand_alone_https_on_a_public_name", &network) {
+    if !is_inside("machine::https_works_without_a_proxy_on_port_443", &network) {
         return;
     }
     let (postiz, authority) = (FakePostiz::start(), Authority::new());
@@ -276,7 +283,7 @@ fn stand_alone_https_on_a_public_name() {
     );
     assert_eq!(output.status.code(), Some(2));
     for words in ["TLS_KEY_FILE", &runs_as, "server.key belongs to user 0"] {
-        assert!(told(&output).contains(words), "{}", told(&output));
+        assert!(text_of(&output).contains(words), "{}", text_of(&output));
     }
     chown(&key, Some(STRANGER), None).unwrap();
     assert_refused(
@@ -295,9 +302,11 @@ fn stand_alone_https_on_a_public_name() {
         .clone()
         .limited(&format!("-n 1024 && {privileged}"));
     let server = server.start_without_waiting();
-    eventually("it listens", || server.log().contains("listening on https"));
+    eventually("the server listens", || {
+        server.log().contains("listening on https")
+    });
     assert!(account.run(&["healthcheck"]).status.success());
-    let checked = told(&account.run(&["--check"]));
+    let checked = text_of(&account.run(&["--check"]));
     assert!(
         checked.contains("clients are sent to https://postiz.test"),
         "{checked}"
@@ -306,17 +315,17 @@ fn stand_alone_https_on_a_public_name() {
         assert!(!checked.contains(word), "{checked}");
     }
     log_in_at("https://postiz.test", &authority);
-    // As a tool for renewal that runs as root leaves it.
+    // A renewal tool that runs as root leaves the key like this.
     chown(&key, Some(0), None).unwrap();
     server.signal("HUP");
-    eventually("it says whose the key is", || {
+    eventually("the log names the key's owner", || {
         let log = server.log();
         log.contains("certificate rejected") && log.contains("server.key belongs to user 0")
     });
     log_in_at("https://postiz.test", &authority);
 }
 
-/// The CLI and a browser, by the public name.
+/// A login of the CLI and a browser by the public name.
 fn log_in_at(url: &str, authority: &Authority) {
     let home = tempfile::tempdir().unwrap();
     let cli = |arguments: &str| {
@@ -325,7 +334,7 @@ fn log_in_at(url: &str, authority: &Authority) {
         command.env("HOME", home.path());
         command.env("SSL_CERT_FILE", authority.file("ca.crt"));
         let output = run(&mut command);
-        assert!(output.status.success(), "{}", told(&output));
+        assert!(output.status.success(), "{}", text_of(&output));
         output.stdout
     };
     let start = cli(&format!("auth:login --start --auth-server {url}"));

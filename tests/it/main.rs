@@ -1,7 +1,7 @@
-//! Integration tests: the real programs over real sockets, with a real PostgreSQL; Postiz alone is played.
-//! `support` starts and stops things and speaks HTTP; every other file is about one part of what the project promises.
+//! Integration tests: the real programs over real sockets, with a real PostgreSQL. Only Postiz is a fake.
+//! `support` starts and stops servers and speaks HTTP; every other file tests one part of the product.
 
-// Modules of a test program have no outside; a failed test panics, and shows its server's log.
+// No other crate uses a test program's modules. A failed test panics and prints its server's log.
 #![allow(unreachable_pub, clippy::print_stderr, clippy::unwrap_used)]
 
 #[path = "../fake_postiz/mod.rs"]

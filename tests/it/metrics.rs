@@ -1,4 +1,4 @@
-//! Metrics: what is counted is what was done, the text is what Prometheus wants, and strangers cannot add to it.
+//! Metrics: the counters are right, Prometheus can parse the text, and clients cannot create series.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -21,7 +21,7 @@ fn setup(store: Store, postiz: &FakePostiz) -> ServerSetup {
     setup.var("METRICS_LISTEN", "127.0.0.1:0")
 }
 
-/// Starts it; the server, and where its metrics are.
+/// Starts it. Returns the server and the address of its metrics.
 fn start(setup: &ServerSetup, postiz: &FakePostiz) -> (TestServer, SocketAddr) {
     let server = setup.start_for(postiz);
     let metrics = eventually_some("the metrics' address is logged", || {
@@ -38,7 +38,7 @@ fn read(metrics: SocketAddr) -> String {
     answer.text()
 }
 
-/// The samples without the prefix that all names have.
+/// The text must have these samples; they are written without the prefix that all names have.
 #[track_caller]
 fn assert_says(text: &str, samples: &[&str]) {
     for sample in samples {
@@ -47,7 +47,7 @@ fn assert_says(text: &str, samples: &[&str]) {
     }
 }
 
-/// No series but these, of one metric.
+/// One metric must have these series and no others.
 #[track_caller]
 fn assert_says_only(text: &str, name: &str, samples: &[&str]) {
     let begins = [
@@ -64,9 +64,9 @@ fn assert_says_only(text: &str, name: &str, samples: &[&str]) {
     assert_eq!(found, samples, "{name}");
 }
 
-on_each_store!(counters_are_what_was_done,);
+on_each_store!(counters_match_the_requests,);
 
-fn counters_are_what_was_done(store: Store) {
+fn counters_match_the_requests(store: Store) {
     let postiz = FakePostiz::start();
     let (server, metrics) = start(&setup(store, &postiz), &postiz);
 
@@ -163,7 +163,7 @@ fn restart_resets_counters_and_keeps_logins() {
     });
 }
 
-/// A server purges as it starts.
+/// A server purges expired logins when it starts.
 #[test]
 fn expired_logins_are_counted() {
     let postiz = FakePostiz::start();
@@ -178,7 +178,7 @@ fn expired_logins_are_counted() {
 }
 
 #[test]
-fn clients_cannot_add_series() {
+fn clients_cannot_create_series() {
     let postiz = FakePostiz::start();
     let (server, metrics) = start(&setup(Store::Embedded, &postiz), &postiz);
     let mut connection = Connection::open(server.address);
@@ -210,9 +210,9 @@ fn clients_cannot_add_series() {
     );
 }
 
-/// With all metrics that there are: PostgreSQL, https, requests of each kind.
+/// The text has all metrics: those of PostgreSQL, of https, and of requests of each kind.
 #[test]
-fn promtool_finds_nothing_to_mend() {
+fn promtool_accepts_the_metrics() {
     let postiz = FakePostiz::start();
     let authority = Authority::new();
     let setup = setup(Store::Postgres, &postiz);
@@ -229,7 +229,7 @@ fn promtool_finds_nothing_to_mend() {
             .stderr(Stdio::piped())
             .spawn()
             .expect("promtool is installed (Debian: prometheus)");
-        let mut stdin = promtool.stdin.take().expect("it is piped");
+        let mut stdin = promtool.stdin.take().expect("the stream is piped");
         stdin.write_all(text.as_bytes()).expect("promtool reads");
         drop(stdin);
         let output = promtool.wait_with_output().expect("promtool ends");
@@ -239,7 +239,7 @@ fn promtool_finds_nothing_to_mend() {
     }
 }
 
-/// As the test's certificate does.
+/// The tests' certificates are valid for two days.
 #[track_caller]
 fn assert_expires_within_two_days(text: &str) {
     let value = |name: &str| -> u64 {
@@ -260,7 +260,7 @@ fn assert_expires_within_two_days(text: &str) {
 }
 
 #[test]
-fn metrics_are_there_while_the_public_socket_is_full() {
+fn metrics_are_served_while_the_public_listener_is_full() {
     let postiz = FakePostiz::start();
     let setup = setup(Store::Embedded, &postiz).var("LIMIT_CONNECTIONS", "1");
     let (server, metrics) = start(&setup, &postiz);
@@ -292,7 +292,7 @@ fn metrics_are_there_while_the_public_socket_is_full() {
     gate.open();
     assert_eq!(callback.answer().status, 200);
     let idle = Connection::open(server.address);
-    eventually("a connection that waits makes room", || {
+    eventually("a waiting connection is closed for the new one", || {
         let evicts = Connection::open(server.address);
         let text = read(metrics);
         drop(evicts);
@@ -302,7 +302,7 @@ fn metrics_are_there_while_the_public_socket_is_full() {
 }
 
 #[test]
-fn listener_answers_get_and_head_and_nobody_holds_it() {
+fn listener_answers_get_and_head_despite_idle_connections() {
     let postiz = FakePostiz::start();
     let (_server, metrics) = start(&setup(Store::Embedded, &postiz), &postiz);
     let send = |method: &str, target: &str| {
@@ -336,7 +336,7 @@ fn listener_answers_get_and_head_and_nobody_holds_it() {
 #[test]
 fn wrong_addresses_end_the_start() {
     let postiz = FakePostiz::start();
-    let told = |address: &str| {
+    let start_with = |address: &str| {
         let setup = setup(Store::Embedded, &postiz).var("METRICS_LISTEN", address);
         let output = setup.run(&[]);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -349,14 +349,14 @@ fn wrong_addresses_end_the_start() {
         "127.0.0.1:99999",
         "http://127.0.0.1:9464",
     ] {
-        let (code, stderr) = told(wrong);
+        let (code, stderr) = start_with(wrong);
         assert_eq!(code, Some(2), "{stderr}");
         let words = format!("METRICS_LISTEN is {wrong:?}, which must be an IP address and a port");
         assert!(stderr.contains(&words), "{stderr}");
     }
     let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let (code, stderr) = told(&address);
+    let (code, stderr) = start_with(&address);
     assert_eq!(code, Some(1), "{stderr}");
     let words = format!("cannot listen on {address}: ");
     assert!(
@@ -367,7 +367,7 @@ fn wrong_addresses_end_the_start() {
 }
 
 #[test]
-fn check_warns_of_addresses_that_others_reach() {
+fn check_warns_of_public_addresses() {
     let postiz = FakePostiz::start();
     for (address, warns) in [
         ("0.0.0.0:9464", true),
@@ -388,7 +388,7 @@ fn check_warns_of_addresses_that_others_reach() {
 }
 
 #[test]
-fn without_the_setting_there_is_no_listener() {
+fn listener_is_off_by_default() {
     let postiz = FakePostiz::start();
     let server = TestServer::start(Store::Embedded, &postiz);
     assert_eq!(server.get("/metrics").status, 404);

@@ -1,5 +1,4 @@
-//! The way out where it is not straight: proxies that forward, refuse or speak TLS, certificates that sign themselves,
-//! and names of which some addresses lead nowhere.
+//! Outbound connections: proxies that forward, refuse or speak TLS, and self-signed certificates.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -15,7 +14,7 @@ use crate::support::tls::{
 };
 use crate::support::{Browser, Login, Store, TestServer, eventually, program, run};
 
-/// A proxy that forwards to nobody: it answers itself, and remembers.
+/// A forward proxy that answers each request itself and records it.
 struct ForwardProxy {
     server: HttpServer,
     asked: Arc<Mutex<Vec<Request>>>,
@@ -51,7 +50,7 @@ fn setup(postiz: &FakePostiz, api_url: &str) -> ServerSetup {
         .var("POSTIZ_API_URL", api_url)
 }
 
-/// The status of the last page of a login.
+/// Logs in. Returns the status of the last page.
 fn log_in(server: &TestServer, postiz: &FakePostiz) -> u16 {
     server.register_at(postiz);
     Login::start(server)
@@ -59,7 +58,7 @@ fn log_in(server: &TestServer, postiz: &FakePostiz) -> u16 {
         .status()
 }
 
-/// `integrations:list` from the API at `url`: its exit code, and what stands on stderr.
+/// Runs `integrations:list` with the API at `url`. Returns its exit code and stderr.
 fn list(url: &str, vars: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = Command::new(program("postiz"));
     command.arg("integrations:list").env_clear();
@@ -72,12 +71,12 @@ fn list(url: &str, vars: &[(&str, &str)]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn server_exchanges_through_a_proxy_that_forwards() {
+fn server_exchanges_through_a_forward_proxy() {
     let postiz = FakePostiz::start();
     let token = json!({"id": "org", "access_token": "pos_0123456789", "token_type": "bearer"});
     let proxy = ForwardProxy::answering(Response::json(201, &token));
     let address = proxy.address();
-    // As Clash has it.
+    // As the proxy program Clash sets them.
     let server = setup(&postiz, "http://postiz.test")
         .var("http_proxy", &format!("http://me:w%40rd@{address}"))
         .var("https_proxy", "http://127.0.0.1:1")
@@ -100,7 +99,7 @@ fn server_exchanges_through_a_proxy_that_forwards() {
 }
 
 #[test]
-fn server_says_that_the_proxy_refuses() {
+fn server_reports_a_refusing_proxy() {
     for (status, words) in [
         (407, "does not take the user name and password"),
         (403, "or a server behind it, refused (403 Forbidden)"),
@@ -112,7 +111,7 @@ fn server_says_that_the_proxy_refuses() {
             .var("http_proxy", &format!("http://me:hunter2@{address}"))
             .start();
         assert_eq!(log_in(&server, &postiz), 502);
-        eventually("it is in the log", || server.log().contains(words));
+        eventually("the error is in the log", || server.log().contains(words));
         let log = server.log();
         assert!(
             log.contains(&format!("the proxy http://{address}")),
@@ -127,7 +126,7 @@ fn server_says_that_the_proxy_refuses() {
         .var("all_proxy", &proxy.url())
         .start();
     assert_eq!(log_in(&server, &postiz), 502);
-    eventually("it is in the log", || {
+    eventually("the error is in the log", || {
         let words = format!(
             "the proxy {} refused to connect to postiz.test:443",
             proxy.url()
@@ -137,7 +136,7 @@ fn server_says_that_the_proxy_refuses() {
 }
 
 #[test]
-fn server_says_that_socks_is_passed_over() {
+fn server_reports_an_ignored_socks_proxy() {
     let postiz = FakePostiz::start();
     let socks = "socks5://me:hunter2@127.0.0.1:1";
     let server = setup(&postiz, &postiz.url())
@@ -145,14 +144,14 @@ fn server_says_that_socks_is_passed_over() {
         .start();
     assert_eq!(log_in(&server, &postiz), 200);
     let log = server.log();
-    let told =
+    let expected =
         "ALL_PROXY is not the URL of an HTTP proxy (SOCKS is not supported), so no proxy is used";
-    assert_eq!(log.matches(told).count(), 1, "{log}");
+    assert_eq!(log.matches(expected).count(), 1, "{log}");
     assert!(!log.contains("hunter2"), "{log}");
 }
 
 #[test]
-fn server_does_not_start_with_a_proxy_that_cannot_be_used() {
+fn unusable_proxy_ends_the_start() {
     let postiz = FakePostiz::start();
     let setup = setup(&postiz, &postiz.url())
         .var("http_proxy", "http://me:hunter2@")
@@ -176,7 +175,7 @@ fn server_does_not_start_with_a_proxy_that_cannot_be_used() {
 }
 
 #[test]
-fn server_trusts_a_certificate_that_signs_itself_once_it_is_named() {
+fn server_trusts_a_configured_self_signed_certificate() {
     let (authority, postiz) = (Authority::self_signed(), FakePostiz::start());
     let plain = postiz
         .url()
@@ -192,7 +191,7 @@ fn server_trusts_a_certificate_that_signs_itself_once_it_is_named() {
     }
     let server = setup(&postiz, &url).start();
     assert_eq!(log_in(&server, &postiz), 502);
-    eventually("it is in the log", || {
+    eventually("the error is in the log", || {
         server
             .log()
             .contains("no authority known here has signed it")
@@ -200,7 +199,7 @@ fn server_trusts_a_certificate_that_signs_itself_once_it_is_named() {
 }
 
 #[test]
-fn proxy_that_speaks_tls_is_trusted_or_named() {
+fn certificate_of_a_tls_proxy_is_verified() {
     let authority = Authority::new();
     let trust = authority.file("ca.crt").display().to_string();
     let (postiz, forward) = (
@@ -224,21 +223,21 @@ fn proxy_that_speaks_tls_is_trusted_or_named() {
 
         let (code, stderr) = list(url, &vars[..1]);
         assert_eq!(code, Some(1));
-        let told = format!(
+        let expected = format!(
             "the certificate of the proxy {by_name} is not trusted: no authority known here"
         );
-        assert!(stderr.contains(&told), "{stderr}");
+        assert!(stderr.contains(&expected), "{stderr}");
         assert!(!stderr.contains("its certificate"), "{stderr}");
 
         let by_address = format!("https://127.0.0.1:{port}");
         let vars = [("all_proxy", &*by_address), ("SSL_CERT_FILE", &*trust)];
         let (_, stderr) = list(url, &vars);
-        let told = format!(
+        let expected = format!(
             "the certificate of the proxy {by_address} is not trusted: certificate not valid for name"
         );
-        assert!(stderr.contains(&told), "{stderr}");
+        assert!(stderr.contains(&expected), "{stderr}");
     }
-    // The server behind an honest proxy is the one that is not trusted then.
+    // Without the authority, the error names the server behind a proxy that does not speak TLS.
     let (_, stderr) = list("https://postiz.test", &[("all_proxy", &tunnel.url())]);
     assert!(
         stderr.contains("its certificate is not trusted"),
@@ -248,7 +247,7 @@ fn proxy_that_speaks_tls_is_trusted_or_named() {
 }
 
 #[test]
-fn certificate_that_equals_a_root_is_worth_nothing_without_its_key() {
+fn root_certificate_without_its_key_is_rejected() {
     let (trusted, other) = (Authority::self_signed(), Authority::self_signed());
     let file = trusted.file("ca.crt").display().to_string();
     let vars = [("SSL_CERT_FILE", &*file)];

@@ -1,5 +1,5 @@
-//! PgBouncer in transaction mode between the server and PostgreSQL: each transaction may run in another session, and other
-//! applications share these sessions.
+//! PgBouncer in transaction mode between the server and PostgreSQL. Each transaction may run in another session, and other
+//! applications share the sessions.
 
 use std::sync::Arc;
 use std::thread;
@@ -24,7 +24,7 @@ use crate::support::{
     Cluster, Database, Pooler, Store as Kind, TestServer, at_once, eventually, expect,
 };
 
-/// A store on the database of this URL.
+/// Opens the store of this URL.
 pub fn store(url: &str, pool_size: usize) -> Arc<dyn Store> {
     let url = DatabaseUrl::parse(url, &|_| None).expect("a good URL");
     let secret = Secret::new("the client secret".to_owned());
@@ -32,7 +32,7 @@ pub fn store(url: &str, pool_size: usize) -> Arc<dyn Store> {
     Arc::new(Postgres::new(&url, pool_size, seal, &Times::DEFAULT).expect("a good configuration"))
 }
 
-/// A whole login, each step of it by another of these instances. Panics where a step fails.
+/// A whole login, each step of which another of these instances takes. Panics if a step fails.
 pub fn log_in(instances: &[Arc<dyn Store>], first: usize) {
     let mut turn = first;
     let mut next = || {
@@ -78,24 +78,24 @@ pub fn log_in(instances: &[Arc<dyn Store>], first: usize) {
     assert_eq!(poll(next()), Ok(vec![Polled::Unknown]));
 }
 
-/// Settings of PgBouncer: it refuses parameters that it does not know, or passes over them.
+/// Settings of PgBouncer: it refuses unknown startup parameters, or ignores them.
 const KINDS: [&str; 2] = ["", "ignore_startup_parameters = options"];
 
-/// What other applications see of the sessions that they share with the server: their own defaults.
-struct Neighbour {
+/// Another application that shares sessions with the server. It must find its own defaults in them.
+struct OtherApplication {
     database: Database,
     expected: Vec<String>,
 }
 
-impl Neighbour {
-    fn new(direct: &Database, pooler: &Pooler) -> Neighbour {
-        Neighbour {
+impl OtherApplication {
+    fn new(direct: &Database, pooler: &Pooler) -> OtherApplication {
+        OtherApplication {
             expected: session(&mut direct.connect()),
             database: pooler.database(direct),
         }
     }
 
-    fn look(&self) {
+    fn assert_unchanged(&self) {
         let mut client = self.database.connect();
         for _ in 0..20 {
             assert_eq!(session(&mut client), self.expected);
@@ -103,7 +103,7 @@ impl Neighbour {
     }
 }
 
-/// What a session has been set to and holds.
+/// The settings, prepared statements and advisory locks of a session.
 fn session(client: &mut Client) -> Vec<String> {
     let names = [
         "statement_timeout",
@@ -130,28 +130,30 @@ fn session(client: &mut Client) -> Vec<String> {
         .collect()
 }
 
-/// Said by the URL, or found out.
+/// The URL says that there is a pooler, or the server detects it.
 #[test]
-fn fifty_logins_of_two_instances_at_once_leave_no_trace_in_the_sessions() {
+fn fifty_logins_of_two_instances_leave_sessions_unchanged() {
     for settings in KINDS {
         for parameters in ["", "&pgbouncer=true"] {
             let database = Cluster::shared().database();
             let pooler = Pooler::start(&database, settings);
             let url = database_url(&pooler, &database, parameters);
-            let neighbour = Neighbour::new(&database, &pooler);
-            neighbour.look();
+            let other = OtherApplication::new(&database, &pooler);
+            other.assert_unchanged();
             let instances = [store(&url, 8), store(&url, 8)];
             thread::scope(|scope| {
-                let neighbours: Vec<_> = (0..5).map(|_| scope.spawn(|| neighbour.look())).collect();
-                // Longer than our statements may take where we set a limit.
-                let slow = scope.spawn(|| neighbour.database.run("SELECT pg_sleep(2.5)"));
+                let others: Vec<_> = (0..5)
+                    .map(|_| scope.spawn(|| other.assert_unchanged()))
+                    .collect();
+                // Longer than the statement timeout that the server sets on direct connections.
+                let slow = scope.spawn(|| other.database.run("SELECT pg_sleep(2.5)"));
                 at_once(50, |first| log_in(&instances, first));
-                neighbours
+                others
                     .into_iter()
                     .for_each(|one| one.join().expect("it sees its own"));
                 slow.join().expect("it is not cancelled");
             });
-            at_once(5, |_| neighbour.look());
+            at_once(5, |_| other.assert_unchanged());
         }
     }
 }
@@ -161,9 +163,9 @@ fn database_url(pooler: &Pooler, database: &Database, parameters: &str) -> Strin
     pooler.database(database).url_with("127.0.0.1", &parameters)
 }
 
-/// A session's `search_path` is whatever its last user left there.
+/// A session keeps the `search_path` of its last user.
 #[test]
-fn schema_of_the_url_holds_in_any_session() {
+fn schema_of_the_url_applies_in_any_session() {
     let database = Cluster::shared().database();
     database.run("CREATE SCHEMA \"our logins\"; CREATE SCHEMA elsewhere");
     let pooler = Pooler::start(&database, "");
@@ -174,7 +176,7 @@ fn schema_of_the_url_holds_in_any_session() {
         .collect();
     at_once(3, |_| instances[0].ping().unwrap());
     for client in &mut untidy {
-        // In one transaction each, so that all sessions are in use.
+        // In one transaction each, so that every session is used.
         client
             .batch_execute("BEGIN; SET search_path = elsewhere")
             .unwrap();
@@ -210,14 +212,14 @@ fn eight_instances_start_at_once_through_a_pooler() {
     }
 }
 
-/// What clients wait for at the most.
+/// The server's timeouts.
 const SHORT: Times = Times {
     handler: Duration::from_secs(2),
     monitor_handler: Duration::from_secs(1),
     ..Times::DEFAULT
 };
 
-/// Nothing limits a statement there, so it is the watchdog that answers.
+/// Behind a pooler the server sets no statement timeout, so the watchdog answers.
 #[test]
 fn watchdog_answers_when_statements_hang_behind_a_pooler() {
     let cluster = Cluster::start_new();
@@ -260,9 +262,10 @@ fn watchdog_answers_when_statements_hang_behind_a_pooler() {
     let mut locker = database.connect();
     let mut lock = locker.transaction().expect("a transaction");
     let statement = "LOCK TABLE device_requests IN ACCESS EXCLUSIVE MODE";
-    lock.batch_execute(statement).expect("nobody else has it");
+    lock.batch_execute(statement)
+        .expect("no other client holds the lock");
     assert_unavailable();
-    lock.rollback().expect("the lock is given back");
+    lock.rollback().expect("the lock is released");
     assert_available();
 
     cluster.control("freeze");
@@ -271,7 +274,7 @@ fn watchdog_answers_when_statements_hang_behind_a_pooler() {
     assert_available();
 }
 
-/// Directness is not only guessed: a direct connection has its named statements and its limits.
+/// A direct connection is detected as such: it uses named statements and a statement timeout.
 #[test]
 fn direct_connection_keeps_named_statements_and_limits() {
     let database = Cluster::shared().database();
@@ -279,13 +282,13 @@ fn direct_connection_keeps_named_statements_and_limits() {
         let url = database.url_with("127.0.0.1", &format!("sslmode=disable{parameters}"));
         let store = store(&url, 1);
         log_in(&[Arc::clone(&store)], 0);
-        // The application name is what tells the server's session from the test's own.
+        // The application name distinguishes the server's session from the test's.
         let mut client = Client::connect(&database.url(), NoTls).unwrap();
         let query = "SELECT query FROM pg_stat_activity WHERE application_name = 'postiz-auth-server' \
                      AND datname = current_database()";
         let rows = client.query(query, &[]).unwrap();
         assert_eq!(rows.len(), 1, "one session, idle");
-        // A statement that hangs ends by its limit, or only with what it waits for.
+        // A hanging statement ends by its timeout, or else only when its lock is released.
         let mut lock = client.transaction().unwrap();
         lock.batch_execute("LOCK TABLE device_requests IN ACCESS EXCLUSIVE MODE")
             .unwrap();

@@ -1,4 +1,4 @@
-//! A server without an OAuth app: each login registers a client of its own at Postiz when its user confirms it.
+//! A server without an OAuth app: each login registers a client of its own at Postiz when the user confirms it.
 
 use std::collections::HashSet;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::support::{
     expect,
 };
 
-/// Where browsers find the server, or the instances behind a proxy; nothing listens there.
+/// The public host of the server or its instances. Nothing listens there: browsers of the tests route it.
 const HOST: &str = "localhost:7";
 const SECRET: &str = "a secret that instances share";
 
@@ -30,7 +30,7 @@ fn setup(store: Store, postiz: &FakePostiz) -> ServerSetup {
         .var("SERVER_URL", &format!("http://{HOST}"))
 }
 
-/// One instance on the embedded store, three on PostgreSQL.
+/// Starts one instance on the embedded store, or three on PostgreSQL.
 fn instances(store: Store, postiz: &FakePostiz) -> Vec<TestServer> {
     let setup = setup(store, postiz);
     let count = if store == Store::Embedded { 1 } else { 3 };
@@ -54,7 +54,7 @@ fn start_on(server: &TestServer, machine: &str) -> Login {
     Login::of(&answer)
 }
 
-/// The confirm page, and the answer to "Continue".
+/// Opens the confirm page and presses "Continue". Returns the answer.
 fn try_to_confirm(browser: &mut Browser, login: &Login) -> Page {
     let page = browser.open(login.link());
     expect::page(&page.answer, 200);
@@ -79,7 +79,7 @@ fn client_of(confirmed: &Answer) -> String {
     )
 }
 
-/// What the login ends with.
+/// The token that the login ends with.
 #[track_caller]
 fn token(login: &Login, server: &TestServer, postiz: &FakePostiz) -> String {
     let answer = login.outcome(server);
@@ -99,22 +99,22 @@ fn assert_logs_in(server: &TestServer, login: &Login, postiz: &FakePostiz) {
 }
 
 on_each_store!(
-    postiz_that_is_away_is_told_as_such,
+    unreachable_postiz_is_reported,
     each_machine_has_a_client_and_a_token_of_its_own,
-    nothing_is_registered_unless_somebody_confirms,
+    client_is_registered_only_on_confirmation,
     confirming_again_uses_the_same_client,
     racing_confirmations_agree_on_one_client,
-    two_tabs_that_both_agree_end_with_one_good_token,
+    two_approved_tabs_yield_one_valid_token,
     failed_registration_leaves_the_login_open,
-    real_refusals_of_postiz_are_told_in_words,
-    permission_for_a_self_hosted_instance_is_refused_in_words,
-    machine_is_shown_and_registered_only_where_it_looks_like_one,
+    refusals_of_registration_are_explained,
+    code_of_a_self_hosted_instance_is_refused,
+    machine_name_is_used_only_if_it_looks_like_one,
     verifier_is_sealed,
     new_secret_registers_a_new_client,
-    logins_in_flight_survive_that_an_app_is_set_up,
+    logins_in_flight_survive_the_setup_of_an_app,
 );
 
-/// Each step on another instance; two machines, whose tokens are good at the same time and end by their own names.
+/// Another instance takes each step. Two machines log in, whose tokens are valid at the same time and revoked by name.
 fn each_machine_has_a_client_and_a_token_of_its_own(store: Store) {
     let postiz = FakePostiz::start();
     let servers = instances(store, &postiz);
@@ -124,7 +124,7 @@ fn each_machine_has_a_client_and_a_token_of_its_own(store: Store) {
         assert_eq!(
             registrations(&postiz).len(),
             step,
-            "not before somebody confirms"
+            "nothing is registered before a confirmation"
         );
         let mut browser = browser_at(instance(&servers, step + 1));
         let consent = login.consent(&mut browser, "ada");
@@ -169,7 +169,7 @@ fn each_machine_has_a_client_and_a_token_of_its_own(store: Store) {
 }
 
 #[test]
-fn consent_is_asked_for_by_the_clients_own_callback_and_challenge() {
+fn authorize_url_has_the_clients_callback_and_challenge() {
     let postiz = FakePostiz::start();
     let server = setup(Store::Embedded, &postiz).start();
     let login = Login::start(&server);
@@ -214,8 +214,8 @@ fn consent_is_asked_for_by_the_clients_own_callback_and_challenge() {
     );
 }
 
-/// Started, looked at, typed without a cookie, guessed, refused: nothing is registered.
-fn nothing_is_registered_unless_somebody_confirms(store: Store) {
+/// Starting a login, opening its link, typing the code without a cookie, guessing and refusing register nothing.
+fn client_is_registered_only_on_confirmation(store: Store) {
     let postiz = FakePostiz::start();
     let server = setup(store, &postiz).start();
     let login = Login::start(&server);
@@ -234,7 +234,7 @@ fn nothing_is_registered_unless_somebody_confirms(store: Store) {
     assert!(registrations(&postiz).is_empty(), "{store:?}");
 }
 
-/// A second click, a second tab, another browser: the login has one client.
+/// The login has one client, also after a second click, in a second tab or in another browser.
 fn confirming_again_uses_the_same_client(store: Store) {
     let postiz = FakePostiz::start();
     let servers = instances(store, &postiz);
@@ -253,7 +253,7 @@ fn confirming_again_uses_the_same_client(store: Store) {
     assert_eq!(postiz.registered_clients().len(), 1, "{store:?}");
 }
 
-/// All of them register before the first one is answered: one wins, and the others use its client.
+/// All confirmations register before Postiz answers the first one. One client is stored, and the others use it.
 fn racing_confirmations_agree_on_one_client(store: Store) {
     let postiz = FakePostiz::start();
     let servers = instances(store, &postiz);
@@ -266,7 +266,9 @@ fn racing_confirmations_agree_on_one_client(store: Store) {
     let form = VerifyForm::open(&servers[0]);
     let clients = at_once(7, |turn| {
         if turn == 6 {
-            eventually("all have asked", || registrations(&postiz).len() == 6);
+            eventually("all have sent a registration", || {
+                registrations(&postiz).len() == 6
+            });
             gate.open();
             return None;
         }
@@ -280,8 +282,8 @@ fn racing_confirmations_agree_on_one_client(store: Store) {
     assert_eq!(registrations(&postiz).len(), 6);
 }
 
-/// Two tabs of one browser at the consent page, and both agree: the second one's token is delivered.
-fn two_tabs_that_both_agree_end_with_one_good_token(store: Store) {
+/// Two tabs of one browser consent one after the other. The second one's token is delivered.
+fn two_approved_tabs_yield_one_valid_token(store: Store) {
     let postiz = FakePostiz::start();
     let servers = instances(store, &postiz);
     let login = Login::start(&servers[0]);
@@ -296,7 +298,7 @@ fn two_tabs_that_both_agree_end_with_one_good_token(store: Store) {
     assert_eq!(postiz.registered_clients().len(), 1);
 }
 
-/// Whatever goes wrong, the person and the operator are told in words, and the login can be confirmed later.
+/// After each kind of failure, page and log explain it, and the login can be confirmed later.
 fn failed_registration_leaves_the_login_open(store: Store) {
     const WORDS: &str = "UPSTREAM-SAID-THIS";
     let answer = |status, body: Value| Fault::Answer(Response::json(status, &body));
@@ -413,7 +415,7 @@ fn failed_registration_leaves_the_login_open(store: Store) {
     assert_logs_in(&servers[0], &login, &postiz);
 }
 
-fn real_refusals_of_postiz_are_told_in_words(store: Store) {
+fn refusals_of_registration_are_explained(store: Store) {
     let postiz = FakePostiz::start();
     let server = setup(store, &postiz).start();
     let login = Login::start(&server);
@@ -446,7 +448,7 @@ fn slow_postiz_is_waited_for() {
         setup(Store::Postgres, &postiz).time(|times| times.handler = Duration::from_secs(2));
     let servers = [setup.start(), setup.start(), setup.start()];
     let login = Login::start(&servers[0]);
-    // Longer than a route without Postiz may take.
+    // Longer than the timeout of routes that send nothing to Postiz.
     let late = Delivery::Late(Duration::from_millis(2_500));
     postiz.misbehave("/oauth/register", Fault::Deliver(late));
     let form = VerifyForm::open(&servers[0]);
@@ -459,8 +461,8 @@ fn slow_postiz_is_waited_for() {
     );
 }
 
-/// Postiz is silent or unreachable: the person is told so, and others are served meanwhile.
-fn postiz_that_is_away_is_told_as_such(store: Store) {
+/// Postiz is silent or unreachable. The page says so, and other requests are served meanwhile.
+fn unreachable_postiz_is_reported(store: Store) {
     let postiz = FakePostiz::start();
     let server = setup(store, &postiz)
         .time(|times| times.postiz = Duration::from_secs(2))
@@ -486,19 +488,19 @@ fn postiz_that_is_away_is_told_as_such(store: Store) {
     postiz.behave();
     assert_logs_in(&server, &login, &postiz);
 
-    let nobody = setup(store, &postiz)
+    let unreachable = setup(store, &postiz)
         .var("POSTIZ_API_URL", "http://127.0.0.1:1")
         .start();
-    let login = Login::start(&nobody);
+    let login = Login::start(&unreachable);
     expect::page(
-        &try_to_confirm(&mut browser_at(&nobody), &login).answer,
+        &try_to_confirm(&mut browser_at(&unreachable), &login).answer,
         502,
     );
-    expect::error(&login.poll(&nobody), 400, "authorization_pending");
+    expect::error(&login.poll(&unreachable), 400, "authorization_pending");
 }
 
-/// Codes (`psc_`) and tokens (`psh_`) of self-hosted instances that Postiz' cloud relays.
-fn permission_for_a_self_hosted_instance_is_refused_in_words(store: Store) {
+/// Postiz' cloud can issue codes (`psc_`) and tokens (`psh_`) of a self-hosted instance.
+fn code_of_a_self_hosted_instance_is_refused(store: Store) {
     let postiz = FakePostiz::start();
     postiz.offer_relay();
     let server = setup(store, &postiz).start();
@@ -525,8 +527,8 @@ fn permission_for_a_self_hosted_instance_is_refused_in_words(store: Store) {
     assert_logs_in(&server, &login, &postiz);
 }
 
-/// What strangers call their machines, in either kind of body: a name, or nothing.
-fn machine_is_shown_and_registered_only_where_it_looks_like_one(store: Store) {
+/// Clients choose the machine's name, in either kind of body. It is used only if it looks like a name.
+fn machine_name_is_used_only_if_it_looks_like_one(store: Store) {
     let bodies = [
         (json!("ada-laptop"), "ada-laptop"),
         (json!("Ada_s MacBook.local"), "Ada_s MacBook"),
@@ -581,10 +583,10 @@ fn machine_is_shown_and_registered_only_where_it_looks_like_one(store: Store) {
     assert!(!server.log().contains("panic"), "{}", server.log());
 }
 
-/// The most that strangers can make Postiz register: as many clients as logins may be started from their network, and no more
-/// however often they confirm, whether or not Postiz answers well.
+/// Clients of one network can cause at most as many registrations as they may start logins, however often they confirm, and
+/// whether or not Postiz succeeds.
 #[test]
-fn strangers_cannot_make_it_register_more_than_they_may_start_logins() {
+fn registrations_are_limited_like_login_starts() {
     const PER_ADDRESS: usize = 3;
     let postiz = FakePostiz::start();
     let server = setup(Store::Embedded, &postiz)
@@ -597,7 +599,7 @@ fn strangers_cannot_make_it_register_more_than_they_may_start_logins() {
         let fields = format!("action=continue&user_code={}", login.user_code());
         form.send(&server, &fields, &[("X-Forwarded-For", address)])
     };
-    // From one address, from all of a network, from one IPv6 network.
+    // From one address, from all addresses of an IPv4 network, from one IPv6 network.
     for (address, allowed) in [
         (
             &(|_: usize| "203.0.113.1".to_owned()) as &(dyn Fn(usize) -> String + Sync),
@@ -616,7 +618,7 @@ fn strangers_cannot_make_it_register_more_than_they_may_start_logins() {
         let count = |status| statuses.iter().filter(|s| **s == status).count();
         assert_eq!(count(502) + count(429), 80, "{statuses:?}");
         let asked = registrations(&postiz).len() - before;
-        // Those that were let in together, and what is refilled meanwhile.
+        // Those that were admitted at the same moment, and what is refilled meanwhile.
         assert!(
             (allowed..allowed + 8).contains(&asked),
             "{asked} of {allowed}"
@@ -625,7 +627,7 @@ fn strangers_cannot_make_it_register_more_than_they_may_start_logins() {
     let page = confirm_from(&VerifyForm::open(&server), "203.0.113.1");
     expect::page(&page, 429);
     expect::retry_after(&page);
-    // Other clients are served, and the login stays open.
+    // Other clients are served, and the logins stay open.
     postiz.behave();
     let form = VerifyForm::open(&server);
     client_of(&confirm_from(&form, "192.0.2.1"));
@@ -633,7 +635,7 @@ fn strangers_cannot_make_it_register_more_than_they_may_start_logins() {
     assert_eq!(postiz.registered_clients().len(), 1);
 }
 
-/// The verifier is in neither the store nor the log, the client's name is.
+/// The store has the client's id but not its verifier in clear, and neither does the log.
 fn verifier_is_sealed(store: Store) {
     let (postiz, database) = (FakePostiz::start(), Cluster::shared().database());
     let setup = match store {
@@ -659,7 +661,7 @@ fn verifier_is_sealed(store: Store) {
     }
 }
 
-/// With another secret the client of a login in flight cannot be used any more, so the next confirmation registers another.
+/// With another secret, the stored client of a login in flight cannot be decrypted, so the next confirmation registers a new one.
 fn new_secret_registers_a_new_client(store: Store) {
     let postiz = FakePostiz::start();
     let setup = setup(store, &postiz);
@@ -674,8 +676,9 @@ fn new_secret_registers_a_new_client(store: Store) {
     assert_eq!(postiz.registered_clients().len(), 2);
 }
 
-/// An app is set up while people sign in: logins that have a client end by it, others by the app. And the other way round.
-fn logins_in_flight_survive_that_an_app_is_set_up(store: Store) {
+/// When an app is set up, logins in flight that have a client keep it, and others use the app. The reverse holds when it is
+/// removed.
+fn logins_in_flight_survive_the_setup_of_an_app(store: Store) {
     let postiz = FakePostiz::start();
     postiz.set_callback_url(&format!("http://{HOST}/device/callback"));
     let without = setup(store, &postiz);
@@ -704,14 +707,14 @@ fn logins_in_flight_survive_that_an_app_is_set_up(store: Store) {
     assert!(!server.log().contains("panic"), "{}", server.log());
 }
 
-/// The embedded store's server keeps a secret of its own, which survives a restart.
+/// With the embedded store, the server generates a secret and keeps it in a file, so that it survives a restart.
 #[test]
-fn embedded_store_makes_its_own_secret() {
+fn embedded_store_generates_its_secret() {
     let postiz = FakePostiz::start();
     let setup = setup(Store::Embedded, &postiz).without("SERVER_SECRET");
     let file = setup.data_dir().join("postiz-auth.redb.secret");
     assert_eq!(setup.run(&["--check"]).status.code(), Some(0));
-    assert!(!file.exists(), "a check makes nothing");
+    assert!(!file.exists(), "a check makes no file");
     let server = setup.start();
     let secret = fs::read_to_string(&file).unwrap();
     assert_eq!(secret.len(), 64);
@@ -728,12 +731,12 @@ fn embedded_store_makes_its_own_secret() {
     drop(server);
     assert_eq!(fs::read_to_string(&file).unwrap(), secret);
 
-    // A crash in the middle of making it.
+    // A crash while the file is made.
     fs::remove_file(&file).unwrap();
     fs::write(file.with_extension("secret.new"), "x".repeat(100)).unwrap();
     drop(setup.start());
     assert_eq!(fs::read_to_string(&file).unwrap().len(), 64);
-    // A file that somebody has emptied.
+    // The file was emptied.
     fs::write(&file, "\n").unwrap();
     let refused = setup.run(&[]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -742,14 +745,14 @@ fn embedded_store_makes_its_own_secret() {
         said.contains("postiz-auth.redb.secret: it is too short"),
         "{said}"
     );
-    // With a secret from elsewhere there is none beside the file.
+    // With SERVER_SECRET no file is made.
     let setup = setup.var("SERVER_SECRET", SECRET);
     fs::remove_file(&file).unwrap();
     drop(setup.start());
     assert!(!file.exists());
 }
 
-/// Where Postiz registers no callback of this server, or its instances could not share keys, it says so and does not start.
+/// The server does not start if Postiz cannot register its callback, or if its instances would not share a key.
 #[test]
 fn server_that_cannot_register_does_not_start() {
     let postiz = FakePostiz::start();
@@ -796,7 +799,7 @@ fn server_that_cannot_register_does_not_start() {
 }
 
 #[test]
-fn check_asks_whether_postiz_registers_and_registers_nothing() {
+fn check_tests_registration_without_registering() {
     let postiz = FakePostiz::start();
     let setup = setup(Store::Embedded, &postiz);
     let check = |code: i32, word: &str| {
@@ -847,9 +850,9 @@ fn check_asks_whether_postiz_registers_and_registers_nothing() {
     }
 }
 
-/// Where there is an app, its page says what a login there ends.
+/// With an app, a new login ends the person's earlier one.
 #[test]
-fn confirm_page_says_that_an_apps_login_ends_an_earlier_one() {
+fn confirm_page_warns_that_a_login_ends_an_earlier_one() {
     let postiz = FakePostiz::start();
     let server = TestServer::start(Store::Embedded, &postiz);
     let login = start_on(&server, "ada-laptop");

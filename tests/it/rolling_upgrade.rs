@@ -1,5 +1,5 @@
-//! Instances of the version before leases run beside new ones on the same database, as in a rolling upgrade. They are played
-//! here: their statements, by hand.
+//! A rolling upgrade: instances of the version before leases run beside new ones on one database. The tests run the old
+//! version's SQL statements themselves.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -80,7 +80,7 @@ fn completed(store: &dyn Store) -> DeviceCodeHash {
     confirmed.key
 }
 
-/// What the old version says before it exchanges. Did it get the login?
+/// The old version's claim before an exchange. Returns whether it got the login.
 fn old_claim(database: &Database, by: &Confirmed) -> bool {
     let statement = "UPDATE device_requests SET status = 'exchanging', claimed_at = now()
         WHERE state = $1 AND browser = $2 AND status IN ('pending', 'exchanging')
@@ -91,7 +91,7 @@ fn old_claim(database: &Database, by: &Confirmed) -> bool {
     !rows.unwrap().is_empty()
 }
 
-/// What the old version says while it delivers a token, before its COMMIT or ROLLBACK. Did it get the login?
+/// The old version's statement for a delivery, before its COMMIT or ROLLBACK. Returns whether it got the login.
 fn old_delivery(transaction: &mut postgres::Transaction, key: &DeviceCodeHash) -> bool {
     let take = "SELECT access_token, api_url, organization_id, scope FROM device_requests
         WHERE device_code = $1 AND status = 'completed' AND expires_at > now() FOR UPDATE SKIP LOCKED";
@@ -121,7 +121,7 @@ fn claims_of_the_old_version_and_of_leases_exclude_each_other() {
         let login = confirmed(store);
         let dead = LeaseId::generate();
         if has_old_lease {
-            // A new instance died in an exchange, and an old one takes over.
+            // A new instance was killed during an exchange, and an old one takes over.
             assert_eq!(claim(store, &login, &dead), Some(Claim::Granted));
             assert!(
                 !old_claim(&database, &login),
@@ -137,7 +137,7 @@ fn claims_of_the_old_version_and_of_leases_exclude_each_other() {
         assert_eq!(
             claim(store, &login, &dead),
             Some(Claim::Busy),
-            "its lease is over"
+            "the lease has expired"
         );
         assert_eq!(complete(store, &login.key, &dead), Some(false));
         assert_eq!(
@@ -150,7 +150,7 @@ fn claims_of_the_old_version_and_of_leases_exclude_each_other() {
         assert_eq!(complete(store, &login.key, &lease), Some(true));
     }
 
-    // Of ten of each, one exchanges.
+    // Of ten old and ten new instances, one claims the login.
     let login = confirmed(store);
     let granted = at_once(20, |at| match at % 2 {
         0 => old_claim(&database, &login),
@@ -204,7 +204,7 @@ fn deliveries_of_the_old_version_and_of_leases_exclude_each_other() {
         }
     }
 
-    // Of ten of each, one is given the token.
+    // Of ten old and ten new instances, one delivers the token.
     let key = completed(store);
     let given = at_once(20, |at| match at % 2 {
         0 => {
@@ -219,7 +219,8 @@ fn deliveries_of_the_old_version_and_of_leases_exclude_each_other() {
     assert_eq!(given.into_iter().filter(|given| *given).count(), 1);
 }
 
-/// Its locks make the ALTER TABLE wait, and would make others wait behind it: it gives up and tries again.
+/// The old version's locks make ALTER TABLE wait, and other statements would wait behind it. So it has a lock timeout and is
+/// retried.
 #[test]
 fn migration_waits_for_deliveries_of_the_old_version() {
     let database = Cluster::shared().database();
@@ -236,7 +237,7 @@ fn migration_waits_for_deliveries_of_the_old_version() {
     assert!(old_delivery(&mut old, &key));
     thread::scope(|scope| {
         let starting = scope.spawn(|| at_once(3, |_| store(&database.url(), 2).ping()));
-        // Meanwhile an old instance goes on answering.
+        // Meanwhile an old instance still answers.
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(3) {
             let asked = Instant::now();

@@ -1,4 +1,4 @@
-//! What must not be read by anyone: not in a stolen database, not in a log, at no stage of a login.
+//! Secrets must appear neither in a stolen database nor in a log, at any stage of a login.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::support::{
     Browser, Cluster, Database, Login, Page, Store, TestServer, VerifyForm, expect,
 };
 
-/// What one login's secrets look like.
+/// The secrets of one login.
 fn secrets_of(login: &Login, browser: &Browser, redirect: &Page) -> Vec<String> {
     let location = redirect.location();
     let (_, query) = location.split_once('?').expect("a query");
@@ -23,7 +23,7 @@ fn secrets_of(login: &Login, browser: &Browser, redirect: &Page) -> Vec<String> 
     let mut secrets: Vec<String> = values.collect();
     secrets.push(login.device_code().to_owned());
     secrets.extend(browser.cookie_values());
-    // The person's name at Postiz is no secret of ours.
+    // The person's name at Postiz is not a secret.
     secrets.retain(|s| s.len() > 8);
     assert!(
         secrets.len() >= 4,
@@ -32,7 +32,7 @@ fn secrets_of(login: &Login, browser: &Browser, redirect: &Page) -> Vec<String> 
     secrets
 }
 
-/// A secret as it may be stored: as text, or as the bytes that its hex digits stand for.
+/// The secret must be absent as text, and as the bytes that its hex digits encode.
 #[track_caller]
 fn assert_absent(place: &str, bytes: &[u8], secret: &str) {
     let found = |needle: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
@@ -82,11 +82,11 @@ fn stolen_store_holds_nothing_usable() {
         let key = sha256_hex(login.device_code().as_bytes());
         assert!(
             String::from_utf8_lossy(&waiting).contains(&key) || database.is_none(),
-            "looked in the right place"
+            "the store has the login's hash, so it is the right place"
         );
         expect::page(&browser.follow(&redirect).answer, 200);
         let completed = stored(&setup, database.as_ref());
-        assert_ne!(completed, waiting, "the token is stored somehow");
+        assert_ne!(completed, waiting, "the sealed token is stored");
         let answer = login.poll(&server);
         let token = answer.json()["access_token"]
             .as_str()
@@ -110,9 +110,9 @@ fn stolen_store_holds_nothing_usable() {
     }
 }
 
-/// The token is readable with the client's secret alone: another secret, and the login is over, not wrong.
+/// Only the client secret decrypts the token. With another secret, the login has ended and no request fails.
 #[test]
-fn another_client_secret_opens_no_token() {
+fn another_client_secret_decrypts_no_token() {
     for store in [Store::Embedded, Store::Postgres] {
         let postiz = FakePostiz::start();
         let setup = TestServer::setup(store).postiz(&postiz);
@@ -128,7 +128,7 @@ fn another_client_secret_opens_no_token() {
     }
 }
 
-/// Everything that can happen to a login, good and bad, in both formats; then the log is read.
+/// Logins of every outcome run with both log formats, and then the log is searched for their secrets.
 #[test]
 fn no_log_line_holds_a_secret() {
     for format in ["text", "json"] {
@@ -157,7 +157,7 @@ fn no_log_line_holds_a_secret() {
         secrets.push(token);
         login.poll(&server);
 
-        // Secrets where they do not belong.
+        // Secrets in wrong places of a request.
         let code = login.device_code();
         server.page(&format!("/device/verify?user_code={code}&x={code}"));
         server.get(&format!("/{code}?{code}"));
@@ -195,9 +195,9 @@ fn no_log_line_holds_a_secret() {
     }
 }
 
-/// One line an event; a login's life under one short id; who asked what, how it ended, how long it took.
+/// Each event is one line. All lines of a login have its short id, and requests have client, route, status and duration.
 #[test]
-fn log_tells_the_story() {
+fn log_records_each_step_of_a_login() {
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Embedded)
         .postiz(&postiz)
@@ -241,9 +241,9 @@ fn log_tells_the_story() {
     }
 }
 
-/// An expiry is a part of the story, too: the server that purges the login says so. A server purges as it starts.
+/// The server that purges an expired login logs it. A server purges when it starts.
 #[test]
-fn log_tells_of_an_expiry() {
+fn log_records_an_expiry() {
     let database = Cluster::shared().database();
     let setup = TestServer::setup(Store::Embedded).database(&database);
     Login::start(&setup.start());
@@ -254,7 +254,7 @@ fn log_tells_of_an_expiry() {
     });
 }
 
-/// What the database says when it refuses us is told without the password.
+/// The database's error about a refused password does not contain the password.
 #[test]
 fn refused_password_is_not_shown() {
     let url = Cluster::shared()

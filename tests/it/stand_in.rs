@@ -1,4 +1,4 @@
-//! The stand-in for Postiz behaves as Postiz does where it matters: else the other tests prove nothing.
+//! The fake Postiz behaves as Postiz does in all that the other tests rely on.
 
 use serde_json::{Value, json};
 
@@ -76,7 +76,7 @@ fn consent_ends_the_same_persons_earlier_token() {
 }
 
 #[test]
-fn credentials_stand_alone_in_their_header() {
+fn authorization_header_takes_the_token_without_a_scheme() {
     let postiz = FakePostiz::start();
     let token = postiz.token_for("ada");
     assert_eq!(channels(&postiz, API_KEY).status, 200);
@@ -88,7 +88,7 @@ fn credentials_stand_alone_in_their_header() {
 }
 
 #[test]
-fn errors_of_the_token_endpoint() {
+fn token_endpoint_errors_are_those_of_postiz() {
     let postiz = FakePostiz::start();
     let good = json!({
         "grant_type": "authorization_code", "code": "x", "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET,
@@ -116,7 +116,7 @@ fn errors_of_the_token_endpoint() {
 }
 
 #[test]
-fn person_who_is_signed_out_loses_the_consent_page_unless_return_url_names_it() {
+fn signed_out_person_returns_to_the_consent_page_only_by_return_url() {
     let postiz = FakePostiz::start();
     let url = postiz.url();
     postiz.set_callback_url("http://127.0.0.1:9/device/callback");
@@ -141,7 +141,7 @@ fn person_who_is_signed_out_loses_the_consent_page_unless_return_url_names_it() 
 }
 
 #[test]
-fn stand_in_misbehaves_on_command_and_logs() {
+fn stand_in_injects_faults_and_records_requests() {
     let postiz = FakePostiz::start();
     let token = postiz.token_for("ada");
     postiz.misbehave_times(
@@ -167,7 +167,7 @@ fn register(postiz: &FakePostiz, body: &Value) -> Answer {
     send(postiz, "POST", "/api/oauth/register", &[], body)
 }
 
-/// Registers a public client of this name, with [`LOOPBACK`] as its callback, and gives its id.
+/// Registers a public client of this name with [`LOOPBACK`] as its callback. Returns its id.
 fn register_public(postiz: &FakePostiz, name: &str) -> String {
     let answer = register(
         postiz,
@@ -179,7 +179,7 @@ fn register_public(postiz: &FakePostiz, name: &str) -> String {
     id.expect("registration is open")
 }
 
-/// The query of a public client's request, with one field replaced.
+/// The query of a public client's authorization request, with one field replaced.
 fn request_of(client_id: &str, name: &str, value: &str) -> String {
     let mut fields = vec![
         ("client_id".to_owned(), client_id.to_owned()),
@@ -194,7 +194,7 @@ fn request_of(client_id: &str, name: &str, value: &str) -> String {
     encode_form(&fields)
 }
 
-/// Signs `person` in, opens the consent page and presses the button of this value; gives where that leads.
+/// Signs `person` in, opens the consent page and presses the button of this value. Returns the redirect's target.
 fn decide(postiz: &FakePostiz, person: &str, query: &str, action: &str) -> String {
     let mut browser = Browser::new();
     let url = postiz.url();
@@ -205,7 +205,7 @@ fn decide(postiz: &FakePostiz, person: &str, query: &str, action: &str) -> Strin
     browser.press(&page, "action", action).location()
 }
 
-/// A code for a public client, by way of the consent page.
+/// A code for a public client from the consent page.
 fn code_for(postiz: &FakePostiz, person: &str, client_id: &str) -> String {
     let query = request_of(client_id, "state", "s1");
     let back = decide(postiz, person, &query, "approve");
@@ -230,7 +230,7 @@ fn token_in(answer: &Answer) -> String {
 }
 
 #[test]
-fn registration_takes_loopback_and_https_and_makes_each_client_its_own() {
+fn registration_accepts_loopback_and_https_callbacks() {
     let postiz = FakePostiz::start();
     for uri in [
         "http://localhost:1/x",
@@ -262,7 +262,7 @@ fn registration_takes_loopback_and_https_and_makes_each_client_its_own() {
 }
 
 #[test]
-fn registration_refuses_in_the_words_of_postiz() {
+fn registration_errors_are_those_of_postiz() {
     let postiz = FakePostiz::start();
     let long = "x".repeat(101);
     let table = [
@@ -400,7 +400,7 @@ fn registered_clients_need_their_own_callback_and_pkce() {
 }
 
 #[test]
-fn codes_of_registered_clients_are_bound_to_what_asked_for_them() {
+fn codes_of_registered_clients_are_bound_to_their_request() {
     let postiz = FakePostiz::start();
     let id = register_public(&postiz, "One");
     let other = register_public(&postiz, "Two");
@@ -437,7 +437,7 @@ fn codes_of_registered_clients_are_bound_to_what_asked_for_them() {
     );
     assert_eq!(with("client_id", json!(other)), refused(""));
     assert_eq!(with("client_id", json!("pcd_unknown")).1, "invalid_client");
-    // None of these used the code up.
+    // None of these has used up the code.
     let answer = exchange_public(&postiz, &id, &code);
     assert_eq!(
         (answer.status, answer.json()["id"].as_str()),
@@ -455,7 +455,7 @@ fn codes_of_registered_clients_are_bound_to_what_asked_for_them() {
     assert_eq!(late.json()["error_description"], "Code has expired");
 }
 
-/// A registered client that has a secret may send it either way, and must send it.
+/// A registered client with a secret must send it, in the body or in the `Authorization` header.
 #[test]
 fn secrets_of_registered_clients_are_checked() {
     let postiz = FakePostiz::start();
@@ -485,7 +485,7 @@ fn secrets_of_registered_clients_are_checked() {
 }
 
 #[test]
-fn tokens_of_registered_clients_live_side_by_side_and_end_by_name() {
+fn tokens_of_registered_clients_are_independent_and_revoked_by_name() {
     let postiz = FakePostiz::start();
     let names = ["Postiz CLI on ada-desktop", "Postiz CLI on ada-laptop"];
     let ids = names.map(|name| register_public(&postiz, name));
@@ -515,9 +515,9 @@ fn tokens_of_registered_clients_live_side_by_side_and_end_by_name() {
     );
 }
 
-/// A second login with the same client ends its first, and nobody else's.
+/// A second login with the same client ends its first one, and no other client's.
 #[test]
-fn consent_for_the_same_registered_client_ends_its_own_token_alone() {
+fn second_consent_for_a_registered_client_revokes_only_its_token() {
     let postiz = FakePostiz::start();
     let id = register_public(&postiz, "One");
     let (code, hand_made) = (code_for(&postiz, "ada", &id), postiz.token_for("ada"));
@@ -526,9 +526,9 @@ fn consent_for_the_same_registered_client_ends_its_own_token_alone() {
     assert!(!postiz.accepts(&token) && postiz.accepts(&hand_made));
 }
 
-/// Two quick approvals of the hand-made app cost the first one its code.
+/// The second of two quick approvals of the hand-made app invalidates the first code.
 #[test]
-fn hand_made_apps_second_approval_replaces_the_first_code() {
+fn second_consent_for_the_hand_made_app_replaces_the_first_code() {
     let postiz = FakePostiz::start();
     let (first, second) = (postiz.consent("ada"), postiz.consent("ada"));
     assert_eq!(exchange(&postiz, &first).error(), "invalid_grant");
@@ -536,7 +536,7 @@ fn hand_made_apps_second_approval_replaces_the_first_code() {
 }
 
 #[test]
-fn hand_made_apps_keep_their_callback_and_need_no_pkce() {
+fn hand_made_app_keeps_its_callback_and_needs_no_pkce() {
     let postiz = FakePostiz::start();
     postiz.set_callback_url("http://127.0.0.1:9/device/callback");
     let query = request_of(CLIENT_ID, "redirect_uri", "http://127.0.0.1:9/elsewhere");
@@ -571,7 +571,7 @@ fn connected_self_hosted_instance_gets_a_token_that_the_api_refuses() {
 }
 
 #[test]
-fn refusing_a_registered_client_goes_back_to_its_callback() {
+fn denial_of_a_registered_client_redirects_to_its_callback() {
     let postiz = FakePostiz::start();
     let id = register_public(&postiz, "One");
     let back = decide(&postiz, "ada", &request_of(&id, "state", "s 1"), "deny");

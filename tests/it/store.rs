@@ -1,4 +1,4 @@
-//! One suite for both stores: what `Store` promises, PostgreSQL and the embedded file must keep, races included.
+//! One test suite for both implementations of `Store`, PostgreSQL and the embedded file, including races.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +24,7 @@ use crate::support::{self, Cluster, Database, at_once};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A store whose time can be moved on.
+/// A store whose clock the test can advance.
 struct Subject {
     store: Arc<dyn Store>,
     backend: Backend,
@@ -77,7 +77,7 @@ impl Subject {
         }
     }
 
-    /// Lets time pass for the store.
+    /// Advances the store's clock.
     fn wait(&self, by: Duration) {
         match &self.backend {
             Backend::Embedded { offset_ms, .. } => {
@@ -92,7 +92,7 @@ impl Subject {
         }
     }
 
-    /// How one login stands.
+    /// The state of one login.
     fn poll(&self, login: &DeviceCodeHash) -> Result<Polled, StoreError> {
         let polled = self.store.poll(std::slice::from_ref(login))?;
         assert_eq!(polled.len(), 1);
@@ -173,7 +173,7 @@ impl Subject {
         ended.unwrap().unwrap_or(false)
     }
 
-    /// The login as it is kept.
+    /// The stored login.
     fn read(&self, key: &DeviceCodeHash) -> Login {
         self.store
             .read(Key::Device(key))
@@ -225,7 +225,7 @@ fn new_login() -> NewLogin {
     }
 }
 
-/// Adds so many logins that start in this network; their keys, oldest first.
+/// Adds `count` logins that start in this network. Returns their keys, oldest first.
 fn insert_from(subject: &Subject, network: &str, count: usize) -> Vec<DeviceCodeHash> {
     let insert = |_| {
         let mut new = new_login();
@@ -252,22 +252,22 @@ fn grant() -> SealedGrant {
 on_each_store!(
     new_login_is_found_by_its_user_code,
     logins_start_and_are_polled_in_one_call,
-    taken_user_code_is_not_given_out_twice,
+    user_code_in_use_is_not_assigned_twice,
     user_code_is_free_again_once_its_login_is_decided,
-    login_goes_the_whole_way_to_a_token,
-    record_is_kept_whole,
-    delivery_that_failed_is_begun_anew,
-    delivery_lease_of_a_killed_instance_ends_by_itself,
+    login_ends_with_a_token,
+    every_field_of_a_login_is_stored,
+    failed_delivery_can_be_repeated,
+    delivery_lease_of_a_killed_instance_expires,
     one_of_200_racing_polls_is_given_the_token,
     one_of_racing_callbacks_exchanges,
     only_the_confirming_browser_may_claim,
     later_confirmation_replaces_an_earlier_one,
     released_exchange_can_be_claimed_again,
-    exchange_lease_of_a_killed_instance_ends_by_itself,
-    expired_login_says_so_for_15_minutes_more,
-    purge_says_what_expired_undecided,
-    token_that_came_in_time_is_not_lost_to_the_clock,
-    room_is_made_by_those_that_hold_most,
+    exchange_lease_of_a_killed_instance_expires,
+    expired_login_is_reported_for_15_minutes,
+    purge_returns_logins_that_expired_undecided,
+    token_approved_before_the_expiry_outlives_it,
+    eviction_begins_with_the_network_that_holds_most,
 );
 
 fn new_login_is_found_by_its_user_code(subject: Subject) {
@@ -297,8 +297,8 @@ fn new_login_is_found_by_its_user_code(subject: Subject) {
     assert_eq!(subject.store.count(), Ok(1));
 }
 
-/// What became of each is said in order: taken codes, one of them taken in the same call, unknown logins, and the same
-/// one twice.
+/// The results are in the order of the requests, also with codes in use (one of them from the same call), unknown logins, and
+/// the same login twice.
 fn logins_start_and_are_polled_in_one_call(subject: Subject) {
     let (denied, user_code) = subject.insert();
     let mut new: Vec<NewLogin> = (0..100).map(|_| new_login()).collect();
@@ -329,7 +329,7 @@ fn logins_start_and_are_polled_in_one_call(subject: Subject) {
     assert_eq!(subject.store.count(), Ok(99));
 }
 
-fn taken_user_code_is_not_given_out_twice(subject: Subject) {
+fn user_code_in_use_is_not_assigned_twice(subject: Subject) {
     let first = new_login();
     let second = NewLogin {
         user_code: first.user_code.clone(),
@@ -367,7 +367,7 @@ fn user_code_is_free_again_once_its_login_is_decided(subject: Subject) {
     assert_eq!(subject.store.insert(&[again]), Ok(vec![Inserted::Yes]));
 }
 
-fn login_goes_the_whole_way_to_a_token(subject: Subject) {
+fn login_ends_with_a_token(subject: Subject) {
     let (key, lease) = (subject.completed(), LeaseId::generate());
     assert_eq!(subject.poll(&key), Ok(Polled::Completed));
     assert_eq!(subject.begin_delivery(&key, &lease), Ok(Some(grant())));
@@ -382,8 +382,8 @@ fn login_goes_the_whole_way_to_a_token(subject: Subject) {
     assert_eq!(subject.read(&key).grant, None);
 }
 
-/// All that a login is survives being kept.
-fn record_is_kept_whole(subject: Subject) {
+/// A login that is read equals the one that was written.
+fn every_field_of_a_login_is_stored(subject: Subject) {
     let (confirmed, lease) = (subject.confirmed(), LeaseId::generate());
     subject.claim(&confirmed, &lease).unwrap();
     let login = subject.read(&confirmed.key);
@@ -419,7 +419,7 @@ fn record_is_kept_whole(subject: Subject) {
     assert_eq!(subject.read(&confirmed.key).lease, None);
 }
 
-fn delivery_that_failed_is_begun_anew(subject: Subject) {
+fn failed_delivery_can_be_repeated(subject: Subject) {
     let key = subject.completed();
     for _ in 0..20 {
         let lease = LeaseId::generate();
@@ -434,7 +434,7 @@ fn delivery_that_failed_is_begun_anew(subject: Subject) {
     }
 }
 
-fn delivery_lease_of_a_killed_instance_ends_by_itself(subject: Subject) {
+fn delivery_lease_of_a_killed_instance_expires(subject: Subject) {
     let (key, dead) = (subject.completed(), LeaseId::generate());
     assert_eq!(subject.begin_delivery(&key, &dead), Ok(Some(grant())));
     subject.wait(Duration::from_secs(15));
@@ -450,13 +450,13 @@ fn delivery_lease_of_a_killed_instance_ends_by_itself(subject: Subject) {
     assert!(subject.end_delivery(&key, &lease, true));
 }
 
-/// The reference gave one token to up to 185 of 200.
+/// The reference server delivered one token to up to 185 of 200 polls.
 fn one_of_200_racing_polls_is_given_the_token(subject: Subject) {
     let key = subject.completed();
     let wins = at_once(200, |_| {
         match subject.begin_delivery(&key, &LeaseId::generate()) {
             Ok(Some(_)) => true,
-            // Too many at once for the pool is no win, either.
+            // A poll that finds no free connection in the pool does not win, either.
             Ok(None) | Err(StoreError::Unavailable(_) | StoreError::Locked) => false,
             Err(error) => panic!("{error}"),
         }
@@ -501,7 +501,7 @@ fn one_of_racing_callbacks_exchanges(subject: Subject) {
     );
 }
 
-/// Neither the right state with another browser, nor the right browser with another state.
+/// Neither the right state in another browser nor another state in the right browser may claim the login.
 fn only_the_confirming_browser_may_claim(subject: Subject) {
     let confirmed = subject.confirmed();
     let lease = LeaseId::generate();
@@ -552,7 +552,7 @@ fn released_exchange_can_be_claimed_again(subject: Subject) {
     assert_eq!(
         subject.complete(&confirmed.key, &lease),
         Ok(Some(false)),
-        "nobody holds it"
+        "no lease holds it"
     );
     let second = LeaseId::generate();
     assert_eq!(subject.claim(&confirmed, &second), Ok(Some(Claim::Granted)));
@@ -565,7 +565,7 @@ fn released_exchange_can_be_claimed_again(subject: Subject) {
     );
 }
 
-fn exchange_lease_of_a_killed_instance_ends_by_itself(subject: Subject) {
+fn exchange_lease_of_a_killed_instance_expires(subject: Subject) {
     let confirmed = subject.confirmed();
     assert_eq!(
         subject.claim(&confirmed, &LeaseId::generate()),
@@ -583,7 +583,7 @@ fn exchange_lease_of_a_killed_instance_ends_by_itself(subject: Subject) {
     );
 }
 
-fn expired_login_says_so_for_15_minutes_more(subject: Subject) {
+fn expired_login_is_reported_for_15_minutes(subject: Subject) {
     let (unconfirmed, user_code) = subject.insert();
     let confirmed = subject.confirmed();
     subject.wait(LIFETIME);
@@ -607,7 +607,7 @@ fn expired_login_says_so_for_15_minutes_more(subject: Subject) {
     );
 }
 
-fn purge_says_what_expired_undecided(subject: Subject) {
+fn purge_returns_logins_that_expired_undecided(subject: Subject) {
     let (pending, _) = subject.insert();
     let (denied, user_code) = subject.insert();
     subject.deny(&user_code).unwrap();
@@ -618,8 +618,8 @@ fn purge_says_what_expired_undecided(subject: Subject) {
     assert_eq!(purged, expected);
 }
 
-/// Approved in the last second; the exchange and the next poll may come after.
-fn token_that_came_in_time_is_not_lost_to_the_clock(subject: Subject) {
+/// The user consents in the last second. Exchange and poll may come after the expiry.
+fn token_approved_before_the_expiry_outlives_it(subject: Subject) {
     let (confirmed, lease) = (subject.confirmed(), LeaseId::generate());
     let key = &confirmed.key;
     subject.wait(LIFETIME - Duration::from_secs(5));
@@ -634,8 +634,8 @@ fn token_that_came_in_time_is_not_lost_to_the_clock(subject: Subject) {
     assert_eq!(subject.begin_delivery(key, &lease), Ok(None));
 }
 
-/// Those that are over go first; then the oldest of the network that holds most; a confirmed one last.
-fn room_is_made_by_those_that_hold_most(subject: Subject) {
+/// Ended logins are evicted first, then the oldest ones of the network that holds most, and confirmed ones last.
+fn eviction_begins_with_the_network_that_holds_most(subject: Subject) {
     let (over, _) = subject.insert();
     subject.wait(LIFETIME);
     let lonely = insert_from(&subject, "203.0.113.0", 1);
@@ -658,18 +658,22 @@ fn room_is_made_by_those_that_hold_most(subject: Subject) {
     assert_eq!(
         left(&crowd),
         [true, false, false, false, false],
-        "the confirmed one stays"
+        "the confirmed one is kept"
     );
     assert_eq!(
         (left(&pair), left(&lonely)),
         (vec![false, true], vec![true])
     );
-    assert_eq!(subject.store.make_room(10), Ok(3), "at last all that wait");
+    assert_eq!(
+        subject.store.make_room(10),
+        Ok(3),
+        "in the end all that wait"
+    );
     assert_eq!(subject.store.make_room(10), Ok(0));
 }
 
 #[test]
-fn embedded_file_is_the_owners_alone_and_one_servers_alone() {
+fn embedded_file_is_private_and_locked() {
     use std::os::unix::fs::PermissionsExt;
 
     let folder = tempfile::tempdir().unwrap();
@@ -678,7 +682,7 @@ fn embedded_file_is_the_owners_alone_and_one_servers_alone() {
     let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
     let Err(StoreError::Unusable(why)) = Embedded::open(&path, &Times::DEFAULT) else {
-        panic!("two at once")
+        panic!("two stores have opened one file")
     };
     assert!(
         why.contains("another postiz-auth-server has it open"),
@@ -689,20 +693,20 @@ fn embedded_file_is_the_owners_alone_and_one_servers_alone() {
 }
 
 #[test]
-fn file_that_is_no_store_is_refused_in_words_and_left_as_it_is() {
+fn file_of_another_kind_is_refused_and_left_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("auth.redb");
     let text = "not a store at all, but somebody's text. ".repeat(500);
     std::fs::write(&path, &text).unwrap();
     let Err(error) = Embedded::open(&path, &Times::DEFAULT) else {
-        panic!("it was taken for a store")
+        panic!("the file was opened as a store")
     };
     assert!(error.to_string().contains("auth.redb"), "{error}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
 }
 
 #[test]
-fn file_of_a_newer_schema_is_refused_and_left_as_it_is() {
+fn file_of_a_newer_schema_is_refused_and_left_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("auth.redb");
     drop(Embedded::open(&path, &Times::DEFAULT).unwrap());
@@ -714,7 +718,7 @@ fn file_of_a_newer_schema_is_refused_and_left_as_it_is() {
         .unwrap()
         .insert("schema_version", "99")
         .unwrap();
-    // Of another form than this server's.
+    // A record that this server cannot parse.
     let requests = redb::TableDefinition::<u64, u64>::new("requests");
     write
         .delete_table(redb::TableDefinition::<&str, &str>::new("requests"))
@@ -723,7 +727,7 @@ fn file_of_a_newer_schema_is_refused_and_left_as_it_is() {
     write.commit().unwrap();
     drop(database);
     let Err(StoreError::Unusable(why)) = Embedded::open(&path, &Times::DEFAULT) else {
-        panic!("it was taken")
+        panic!("the newer schema was accepted")
     };
     assert!(
         why.contains("99") && why.contains("run a newer server"),
@@ -735,9 +739,9 @@ fn file_of_a_newer_schema_is_refused_and_left_as_it_is() {
     assert_eq!(left.unwrap(), 1);
 }
 
-/// A file as the version before leases left it: one login waits for its user, one for its exchange, one for its next poll.
+/// The file of the version before leases has one login that waits for its user, one for its exchange, one for its next poll.
 #[test]
-fn file_of_version_1_is_brought_up_with_its_logins() {
+fn file_of_version_1_is_migrated_with_its_logins() {
     type Text = redb::TableDefinition<'static, &'static str, &'static str>;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("auth.redb");
@@ -785,7 +789,11 @@ fn file_of_version_1_is_brought_up_with_its_logins() {
         let user_code = UserCode::parse(code).unwrap();
         let (found, _) = store.read(Key::User(&user_code)).unwrap().unwrap();
         assert_eq!((&found.key, found.starter.agent.as_str()), (key, "agent/1"));
-        assert_eq!(found.status, Status::Pending, "nobody exchanges any more");
+        assert_eq!(
+            found.status,
+            Status::Pending,
+            "the exchange of the old version has ended"
+        );
     }
     let (done, _) = store.read(Key::Device(&keys[2])).unwrap().unwrap();
     assert_eq!(done.grant, Some(grant()));
@@ -796,7 +804,7 @@ fn file_of_version_1_is_brought_up_with_its_logins() {
     );
 }
 
-/// `CREATE TABLE IF NOT EXISTS` alone fails in this race.
+/// `CREATE TABLE IF NOT EXISTS` without a lock fails in this race.
 #[test]
 fn eight_instances_start_at_once_on_an_empty_database() {
     let database = Cluster::shared().database();
@@ -804,7 +812,7 @@ fn eight_instances_start_at_once_on_an_empty_database() {
     assert_eq!(pings, vec![Ok(()); 8]);
 }
 
-/// The table as the Node reference leaves it, with a login in every state.
+/// The table of the reference server (Node.js), with a login in every state.
 const REFERENCE: &str = "
     CREATE TABLE device_requests (
         device_code VARCHAR(64) PRIMARY KEY, user_code VARCHAR(9) NOT NULL, status VARCHAR(20) NOT NULL DEFAULT 'pending',
@@ -818,7 +826,7 @@ const REFERENCE: &str = "
         ('tokenless', 'FFFF-FFFF', 'completed', NULL, NULL, NULL);";
 
 #[test]
-fn references_table_is_brought_up_in_place() {
+fn table_of_the_reference_server_is_migrated_in_place() {
     let database = Cluster::shared().database();
     database.run(REFERENCE);
     let pings = at_once(4, |_| connect(&database).ping());
@@ -839,12 +847,12 @@ fn references_table_is_brought_up_in_place() {
         (Polled::Unknown, Polled::Unknown)
     );
 
-    // A code of the reference's wider alphabet goes all the way.
+    // A login works whose code has letters that only the reference server uses.
     let user_code = UserCode::parse("aeiu 2568").unwrap();
     let (found, _) = store.read(Key::User(&user_code)).unwrap().unwrap();
     assert_eq!(found.key, DeviceCode::from_client("waiting").hash());
 
-    // The token in clear is sealed now, and comes out again.
+    // The token, which was stored in clear, is now sealed, and can be decrypted.
     let key = DeviceCode::from_client("done").hash();
     let (done, _) = store.read(Key::Device(&key)).unwrap().unwrap();
     let grant = done.grant.expect("it was completed");
@@ -856,12 +864,12 @@ fn references_table_is_brought_up_in_place() {
 }
 
 #[test]
-fn newer_schema_is_refused_and_left_as_it_is() {
+fn newer_schema_is_refused_and_left_unchanged() {
     let database = Cluster::shared().database();
     connect(&database).ping().unwrap();
     database.run("INSERT INTO device_requests_schema (version) VALUES (99)");
     let Err(StoreError::Unusable(why)) = connect(&database).ping() else {
-        panic!("it was taken")
+        panic!("the newer schema was accepted")
     };
     assert!(
         why.contains("99") && why.contains("run a newer server"),

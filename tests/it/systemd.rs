@@ -1,5 +1,4 @@
-//! What the server tells systemd: over a real datagram socket, in the order of a service's life.
-//! The unit itself is tried by `scripts/test-systemd`.
+//! Notifications to systemd over a real datagram socket, from start to stop. `scripts/test-systemd` tests the unit file.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -7,8 +6,8 @@ use std::process::id;
 
 use crate::support::{SOON, Store, TestServer, eventually, expect};
 
-/// Starts a server that notifies `name`, which `socket` reads, and stops it again.
-fn lives_and_tells(name: &str, socket: &UnixDatagram) {
+/// Starts and stops a server with NOTIFY_SOCKET `name`, and asserts the messages that `socket` receives.
+fn assert_notifies(name: &str, socket: &UnixDatagram) {
     socket.set_read_timeout(Some(SOON)).unwrap();
     let setup = TestServer::setup(Store::Embedded).var("NOTIFY_SOCKET", name);
     let mut server = setup.start();
@@ -32,7 +31,7 @@ fn server_notifies_a_socket_with_a_path() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
-    lives_and_tells(path.to_str().unwrap(), &socket);
+    assert_notifies(path.to_str().unwrap(), &socket);
 }
 
 #[test]
@@ -40,12 +39,12 @@ fn server_notifies_an_abstract_socket() {
     let name = format!("postiz-test-notify-{}", id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();
     let socket = UnixDatagram::bind_addr(&address).unwrap();
-    lives_and_tells(&format!("@{name}"), &socket);
+    assert_notifies(&format!("@{name}"), &socket);
 }
 
-/// A start that fails says nothing, so that systemd does not take it for one that works.
+/// A failed start sends no message, so that systemd does not regard it as ready.
 #[test]
-fn failed_start_is_never_ready() {
+fn failed_start_sends_no_ready() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
@@ -63,7 +62,7 @@ fn failed_start_is_never_ready() {
     }
 }
 
-/// A variable that a shell inherited from a service that is gone does not keep the server from serving.
+/// A shell may have inherited the variable from a service that has ended. The server starts nevertheless.
 #[test]
 fn missing_notify_socket_is_a_warning() {
     let setup = TestServer::setup(Store::Embedded).var("NOTIFY_SOCKET", "/nowhere/notify");
@@ -72,7 +71,7 @@ fn missing_notify_socket_is_a_warning() {
     eventually("the warning is logged", || {
         server.log().contains("warn notify failed")
     });
-    // An empty one is none.
+    // An empty variable counts as unset.
     drop(server);
     let server = setup.var("NOTIFY_SOCKET", "").start();
     expect::json(&server.get("/health"), 200);

@@ -1,4 +1,5 @@
-//! Postiz misbehaves: the browser is told in our own words, nothing is stored, the login stays open, and nobody else waits.
+//! Failures of Postiz: the page describes them in the server's own words, no token is stored, the login stays open, and no other
+//! request is delayed.
 
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -12,7 +13,7 @@ use crate::fake_postiz::{CLIENT_SECRET, Delivery, FakePostiz, Fault, Request, Re
 use crate::support::server::ServerSetup;
 use crate::support::{Browser, Login, Page, Store, TestServer, eventually, expect};
 
-/// What every bad answer says somewhere: it must reach the operator's log, and never a page.
+/// Words in every wrong answer. They must be in the log, and on no page.
 const WORDS: &str = "UPSTREAM-SAID-THIS";
 
 fn json(status: u16, body: Value) -> Fault {
@@ -26,7 +27,7 @@ fn token(value: Value) -> Fault {
     )
 }
 
-/// The login ends at an error page of this status, and can be finished once Postiz behaves.
+/// The callback shows an error page, and the login can be completed once Postiz answers correctly.
 #[track_caller]
 fn assert_survives(server: &TestServer, postiz: &FakePostiz, what: &str, fault: Fault) -> Page {
     postiz.misbehave("/oauth/token", fault);
@@ -126,14 +127,14 @@ fn wrong_answers_leave_the_login_open(store: Store) {
     ] {
         assert_survives(&server, &postiz, what, fault);
     }
-    eventually("the operator learns what Postiz said", || {
+    eventually("Postiz' answer is in the log", || {
         server.log().contains(WORDS)
     });
     assert!(!server.log().contains(CLIENT_SECRET));
 }
 
 #[test]
-fn longest_token_is_good() {
+fn longest_token_is_accepted() {
     let postiz = FakePostiz::start();
     let server = TestServer::start(Store::Postgres, &postiz);
     let long = format!("pos_{}", "~".repeat(4_092));
@@ -143,9 +144,9 @@ fn longest_token_is_good() {
     assert_eq!(login.poll(&server).json()["access_token"], long);
 }
 
-/// `invalid_grant` is worth another try, `invalid_client` is for the administrator.
+/// After `invalid_grant` the user can retry; `invalid_client` is an error of the configuration.
 #[test]
-fn refusals_of_postiz_are_told_apart() {
+fn errors_of_postiz_are_distinguished() {
     let postiz = FakePostiz::start();
     let server = TestServer::start(Store::Embedded, &postiz);
     let spent = json(
@@ -174,7 +175,7 @@ fn refusals_of_postiz_are_told_apart() {
 }
 
 #[test]
-fn unreachable_postiz_is_told() {
+fn unreachable_postiz_is_reported() {
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Embedded).postiz(&postiz);
     let gone = HttpServer::start(0, |_: &Request| Response::html(200, ""))
@@ -192,7 +193,7 @@ fn unreachable_postiz_is_told() {
     expect::error(&login.poll(&server), 400, "authorization_pending");
 }
 
-/// The secret is in the body: it goes to Postiz and nowhere else, whatever Postiz says.
+/// The request's body has the secret, so it must be sent to no other host.
 #[test]
 fn redirects_are_not_followed() {
     let postiz = FakePostiz::start();
@@ -218,7 +219,7 @@ fn redirects_are_not_followed() {
     assert!(postiz.requests_to("/elsewhere").is_empty());
 }
 
-/// The time is for the whole answer, however it dawdles.
+/// The timeout is for the whole answer, also while bytes still arrive.
 fn assert_timed_out(what: &str, delivery: Delivery) {
     let postiz = FakePostiz::start();
     let server = server_with_timeout(Duration::from_secs(1)).start_for(&postiz);
@@ -230,16 +231,16 @@ fn assert_timed_out(what: &str, delivery: Delivery) {
 }
 
 #[test]
-fn silence_is_timed_out() {
+fn silent_postiz_times_out() {
     assert_timed_out("silence", Delivery::Hang);
 }
 
 #[test]
-fn trickle_is_timed_out() {
+fn slow_answer_of_postiz_times_out() {
     assert_timed_out("a trickle", Delivery::Trickle);
 }
 
-/// A server that gives Postiz this much time for an answer.
+/// A server with this timeout for answers of Postiz.
 fn server_with_timeout(postiz: Duration) -> ServerSetup {
     TestServer::setup(Store::Postgres).times(&Times {
         postiz,
@@ -247,9 +248,9 @@ fn server_with_timeout(postiz: Duration) -> ServerSetup {
     })
 }
 
-/// Many exchanges that hang keep nobody else waiting.
+/// Many hanging exchanges do not delay other requests.
 #[test]
-fn hanging_exchanges_keep_no_poll_waiting() {
+fn hanging_exchanges_do_not_delay_polls() {
     let postiz = FakePostiz::start();
     let server = server_with_timeout(Duration::from_secs(5)).start_for(&postiz);
     let trips: Vec<_> = (0..30)
@@ -285,7 +286,7 @@ fn hanging_exchanges_keep_no_poll_waiting() {
         );
         assert!(
             callbacks.iter().any(|c| !c.is_finished()),
-            "they hung all the while"
+            "the exchanges were still hanging"
         );
         for callback in callbacks {
             let status = callback.join().expect("the browser does not panic");

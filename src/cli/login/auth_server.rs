@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::cli::context::Context;
 use crate::cli::credentials::{DEFAULT_API_URL, Stored, is_organization_id, is_token};
-use crate::cli::error::CliError;
+use crate::cli::error::{Answered, CliError};
 use crate::cli::http::{Answer, Http, NoAnswer, RequestBody};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::hash::sha256_hex;
@@ -103,6 +103,17 @@ impl AuthServer {
                 .word("unreachable")
                 .hint(no_answer.hint.unwrap_or(hint))
         })?;
+        self.read_codes(&answer).map_err(|error| {
+            let error = error.answered(error_answer(&answer));
+            match request_id(&answer) {
+                Some(id) => error.reference(id),
+                None => error,
+            }
+        })
+    }
+
+    fn read_codes(&self, answer: &Answer) -> Result<Codes, CliError> {
+        let server = self.base();
         let body = answer.json_object();
         let status = answer.status;
         if answer.is_success() && body.is_object() {
@@ -138,15 +149,22 @@ impl AuthServer {
             .hint("check --auth-server or POSTIZ_AUTH_SERVER")
     }
 
-    /// Polls once.
-    pub(crate) fn poll(&self, device_code: &Secret<String>, now: SystemTime) -> Poll {
+    /// Polls once. An answer that is not a success comes with the result.
+    pub(crate) fn poll(
+        &self,
+        device_code: &Secret<String>,
+        now: SystemTime,
+    ) -> (Poll, Option<Answered>) {
         let body = json!({ "device_code": device_code.expose() }).to_string();
         match self.post("/device/token", RequestBody::Bytes(body.as_bytes())) {
-            Ok(answer) => self.trust.read_poll(&answer, now),
-            Err(no_answer) => Poll::Unanswered {
-                why: no_answer.why,
-                retry_after: None,
-            },
+            Ok(answer) => (self.trust.read_poll(&answer, now), error_answer(&answer)),
+            Err(no_answer) => {
+                let poll = Poll::Unanswered {
+                    why: no_answer.why,
+                    retry_after: None,
+                };
+                (poll, None)
+            }
         }
     }
 
@@ -284,6 +302,23 @@ impl Trust {
     }
 }
 
+/// The answer for `--json-errors`, unless it is a success, whose body may hold a device code or a token.
+fn error_answer(answer: &Answer) -> Option<Answered> {
+    (!answer.is_success()).then(|| Answered {
+        status: answer.status,
+        channel: None,
+        body: answer.body.iter().copied().take(ERROR_BYTES_MAX).collect(),
+    })
+}
+
+/// The ID by which the auth server's log names the request.
+fn request_id(answer: &Answer) -> Option<String> {
+    let id = answer.header("x-request-id")?;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    let is_id = (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(is_plain);
+    is_id.then(|| id.to_owned())
+}
+
 /// The fields `error` and `error_description`, cut short.
 fn error_of(body: &Value) -> Option<(String, String)> {
     let error = body["error"].as_str().filter(|error| !error.is_empty())?;
@@ -305,6 +340,12 @@ const URL_CHARACTERS_MAX: usize = 2048;
 
 /// Longest device code: each poll sends it, and the file of a started login holds it.
 const DEVICE_CODE_CHARACTERS_MAX: usize = 1024;
+
+/// Longest body of an error for `--json-errors`: errors of OAuth (RFC 6749 §5.2) are far shorter.
+const ERROR_BYTES_MAX: usize = 8 * 1024;
+
+/// Longest request ID: a UUID has 36 bytes, and a SHA-256 in hex 64.
+const REQUEST_ID_BYTES_MAX: usize = 64;
 
 #[cfg(test)]
 pub(crate) mod tests {

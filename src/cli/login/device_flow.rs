@@ -134,17 +134,18 @@ fn ask_once(
     wait: &mut Wait,
 ) -> Result<Option<Stored>, CliError> {
     sleep(context.clock.as_ref(), wait.pause)?;
-    let poll = server.poll(device_code, context.clock.date());
-    let stored = wait.take(poll, context.clock.now())?;
-    match &wait.trouble {
-        Some(why) => Err(CliError::failed(format!(
+    let (poll, answered) = server.poll(device_code, context.clock.date());
+    let taken = wait.take(poll, context.clock.now());
+    let stored = match (&wait.trouble, taken) {
+        (Some(why), Ok(_)) => Err(CliError::failed(format!(
             "the auth server at {} did not answer: {why}",
             server.base()
         ))
         .word(NO_ANSWER)
         .hint("the login is still open: run `postiz auth:login --finish` again")),
-        None => Ok(stored),
-    }
+        (_, taken) => taken,
+    };
+    stored.map_err(|error| error.answered(answered))
 }
 
 /// Checks what can be checked before the user is asked to do anything, and asks the server for codes.
@@ -232,11 +233,20 @@ fn wait_with_countdown(
     device_code: &Secret<String>,
     wait: &mut Wait,
 ) -> Result<Stored, CliError> {
-    with_countdown(
+    let mut last_answered = None;
+    let stored = with_countdown(
         context,
         "Waiting for you to confirm the code …",
-        |clock, tick| wait_for_token(clock, wait, || server.poll(device_code, clock.date()), tick),
-    )
+        |clock, tick| {
+            let poll = || {
+                let (poll, answered) = server.poll(device_code, clock.date());
+                last_answered = answered;
+                poll
+            };
+            wait_for_token(clock, wait, poll, tick)
+        },
+    );
+    stored.map_err(|error| error.answered(last_answered))
 }
 
 const DEFAULT_AUTH_SERVER: &str = "https://cli-auth.postiz.com";

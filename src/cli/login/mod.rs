@@ -105,7 +105,11 @@ fn login(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     };
     match done {
         Err(error) if events && error.exit != Exit::Done => {
-            let event = json!({ "event": "error", "error": error.word, "message": error.message });
+            let mut event =
+                json!({ "event": "error", "error": error.word, "message": error.message });
+            if let Some(reference) = &error.reference {
+                event["reference"] = reference.as_str().into();
+            }
             // The failure counts, whether or not anyone reads the event.
             let _ = context.output.event(&event);
             Err(error)

@@ -233,6 +233,7 @@ impl Front {
             request.id,
             OpenRequest {
                 stream,
+                client: request.client,
                 deadline,
                 routed,
                 framing,

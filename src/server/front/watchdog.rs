@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -34,6 +35,8 @@ struct Open {
 /// A request whose handler runs.
 pub(super) struct OpenRequest {
     pub(super) stream: Stream,
+    /// The client's address, for the log.
+    pub(super) client: IpAddr,
     pub(super) deadline: Instant,
     pub(super) routed: Routed,
     pub(super) framing: Framing,
@@ -124,11 +127,12 @@ impl WatchedRequest<'_> {
 fn answer(app: &App, id: RequestId, request: OpenRequest) {
     let OpenRequest {
         stream,
+        client,
         routed,
         framing,
         ..
     } = request;
-    if let Ok(bytes) = writer::print(app.timed_out(id, &routed), framing, false) {
+    if let Ok(bytes) = writer::print(app.timed_out(id, client, &routed), framing, false) {
         stream.send_without_blocking(&bytes);
     }
 }

@@ -1,6 +1,7 @@
 //! Answers a request: calls the route's handler, turns a failure, a panic or a timeout into a 503, counts the answer for the
 //! metrics, and logs it.
 
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -46,20 +47,22 @@ impl App {
             self.log.error("panic", &fields);
             self.unavailable(request.id, routed, &Page::InternalError, "panic")
         });
-        self.with_hsts(reply)
+        self.with_common_headers(request.id, reply)
     }
 
     /// The answer to a request whose handler exceeded its timeout.
-    pub(crate) fn timed_out(&self, id: RequestId, routed: &Routed) -> Reply {
+    pub(crate) fn timed_out(&self, id: RequestId, client: IpAddr, routed: &Routed) -> Reply {
         let fields = [
             ("request_id", &*id.to_string()),
             ("route", routed.name()),
             ("timeout_s", &routed.timeout(self).as_secs().to_string()),
+            ("client", &client.to_string()),
+            ("reason", "timeout"),
         ];
         self.log.error("request_timed_out", &fields);
         let reply = self.unavailable(id, routed, &Page::Unavailable, "timeout");
         self.count(routed, &reply, routed.timeout(self));
-        self.with_hsts(reply)
+        self.with_common_headers(id, reply)
     }
 
     /// 503 in the form that suits the route's audience.
@@ -120,13 +123,17 @@ impl App {
         self.requests.add(routed.name(), outcome, duration);
     }
 
-    fn with_hsts(&self, reply: Reply) -> Reply {
+    fn with_common_headers(&self, id: RequestId, mut reply: Reply) -> Reply {
         if self.server_url.is_https() {
             // For a year, and for this host alone, browsers use https (RFC 6797).
-            reply.with("Strict-Transport-Security", "max-age=31536000")
-        } else {
-            reply
+            reply = reply.with("Strict-Transport-Security", "max-age=31536000");
         }
+        let is_refusal = reply.status >= 400 && reply.reason != Some(error::AUTHORIZATION_PENDING);
+        if is_refusal {
+            // The reference that our CLI shows where no login was started.
+            reply = reply.with("X-Request-Id", id);
+        }
+        reply
     }
 
     /// Logs that the store failed, and answers 503.

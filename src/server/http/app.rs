@@ -120,11 +120,11 @@ impl App {
         &self,
         request: &Request,
         wait: Duration,
-        reason: &'static str,
+        cause: Cause,
     ) -> Reply {
         let retry_after_s = whole_seconds(wait);
         let page = Page::TooManyCallbacks { retry_after_s };
-        self.error_page(request.id, 429, &page, Cause::of_request(reason))
+        self.error_page(request.id, 429, &page, cause)
             .with("Retry-After", retry_after_s)
     }
 

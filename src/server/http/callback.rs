@@ -21,8 +21,11 @@ pub(super) fn receive(app: &App, request: &Request) -> Handled {
         return reject("head_request");
     }
     let params = Params::parse(request.query.as_bytes()).unwrap_or_default();
-    let Some(state) = params.get("state").and_then(State::parse) else {
+    let Some(state) = params.get("state") else {
         return reject("missing_state");
+    };
+    let Some(state) = State::parse(state) else {
+        return reject("unknown_state");
     };
     let browsers = [
         app.cookies.browser_key(request),
@@ -33,7 +36,7 @@ pub(super) fn receive(app: &App, request: &Request) -> Handled {
     }
     // Charged only with a cookie: another site's pages can cause requests without it.
     if let Err(wait) = app.callbacks.take(request.client, Instant::now()) {
-        return Ok(app.too_many_sign_ins(request, wait, "too_many_callbacks"));
+        return Ok(app.too_many_sign_ins(request, wait, Cause::of_request("too_many_callbacks")));
     }
     let mut rejected = None;
     for (browser, is_old_cookie) in browsers.into_iter().zip([false, true]) {

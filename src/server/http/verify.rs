@@ -13,6 +13,10 @@ use crate::server::login::{Login, UnixMs};
 use crate::server::pages::{CodeProblem, Form, Page};
 use crate::server::store::StoreError;
 
+/// The values of the form's `action`.
+const CONTINUE: &str = "continue";
+const DENY: &str = "deny";
+
 /// The form's field that carries its token.
 const FORM_TOKEN: &str = "form_token";
 
@@ -65,7 +69,9 @@ pub(super) fn submit(app: &App, request: &Request) -> Handled {
             );
             return Ok(enter_code(app, request, 400, &typed, Some(problem)));
         }
-        (Some(token), Some(action), Some(browser)) if app.keys.is_form_token(&browser, token) => {
+        (Some(token), Some(action @ (CONTINUE | DENY)), Some(browser))
+            if app.keys.is_form_token(&browser, token) =>
+        {
             decide(app, request, action, login, &browser)?
         }
         // If two tabs were opened without a cookie, the second replaced the cookie of the first one's form.
@@ -92,7 +98,7 @@ fn decide(
     login: &Login,
     browser: &BrowserKey,
 ) -> Result<Option<Reply>, StoreError> {
-    if action == "deny" {
+    if action == DENY {
         let denied = app.flow.deny(&login.user_code)?;
         let page = || app.page(200, &Page::Refused).because("access_denied");
         return Ok(denied.then(page));
@@ -101,8 +107,8 @@ fn decide(
     if app.flow.needs_registration(login) {
         // Anybody can start and confirm logins, so registrations have the same limit as starts.
         if let Err(wait) = app.registrations.take(request.client, Instant::now()) {
-            let reply = app.too_many_sign_ins(request, wait, "too_many_registrations");
-            return Ok(Some(reply));
+            let cause = Cause::of_login("too_many_registrations", &login.key);
+            return Ok(Some(app.too_many_sign_ins(request, wait, cause)));
         }
         slot = app.take_postiz_slot();
         if slot.is_none() {
@@ -145,7 +151,9 @@ impl<'a> From<&'a Params> for TypedCode<'a> {
 enum LookUpError {
     /// No undecided login has it.
     Unknown,
-    /// This login was just decided, or has expired.
+    /// This login has expired.
+    Expired(DeviceCodeHash),
+    /// This login was just decided, or its code is being exchanged.
     NotOpen(DeviceCodeHash),
     /// A budget is spent: how long to wait, and the reason for the log.
     TooManyTries(Duration, &'static str),
@@ -176,6 +184,7 @@ fn look_up(
     };
     let (found, error) = match found {
         Some((login, now)) if login.is_open(now) => (Some((login, now)), LookUpError::Unknown),
+        Some((login, now)) if now >= login.expires_at => (None, LookUpError::Expired(login.key)),
         Some((login, _)) => (None, LookUpError::NotOpen(login.key)),
         None => (None, LookUpError::Unknown),
     };
@@ -213,7 +222,8 @@ fn look_up_failed(
     };
     Ok(match error {
         LookUpError::Unknown => unknown(Cause::of_request("unknown_code")),
-        LookUpError::NotOpen(login) => unknown(Cause::of_login("login_over", &login)),
+        LookUpError::Expired(login) => unknown(Cause::of_login("login_expired", &login)),
+        LookUpError::NotOpen(login) => unknown(Cause::of_login("login_not_open", &login)),
         LookUpError::TooManyTries(wait, reason) => {
             let retry_after_s = whole_seconds(wait);
             let page = Page::TooManyTries { retry_after_s };

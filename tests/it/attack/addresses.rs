@@ -1,4 +1,5 @@
-//! Who a client is: what a proxy says of it counts only from a proxy, on the confirm page, in the log and in the budgets.
+//! The client's address: forwarded addresses are used only from trusted proxies, on the confirm page, in the log and in rate
+//! limits.
 
 use serde_json::json;
 
@@ -6,7 +7,7 @@ use crate::attack::server_with;
 use crate::fake_postiz::FakePostiz;
 use crate::support::{TestServer, eventually_some, expect};
 
-/// Starts a login with these headers; the address that the confirm page shows, which is the one that the log names.
+/// Starts a login with these headers. Returns the client's address in the log, which must be on the confirm page, too.
 #[track_caller]
 fn shown_address(server: &TestServer, headers: &[(&str, &str)]) -> String {
     let logged = || -> Vec<String> {
@@ -33,7 +34,7 @@ fn shown_address(server: &TestServer, headers: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn forwarded_addresses_of_strangers_are_ignored() {
+fn forwarded_addresses_from_untrusted_peers_are_ignored() {
     let postiz = FakePostiz::start();
     let server = server_with(&postiz, &[("TRUSTED_PROXIES", "none")]);
     for spoofed in ["198.51.100.1", "127.0.0.1, 198.51.100.1", "::1", "garbage"] {
@@ -45,12 +46,12 @@ fn forwarded_addresses_of_strangers_are_ignored() {
 }
 
 #[test]
-fn proxy_is_believed_as_far_as_it_can_know() {
+fn client_is_the_last_address_that_is_no_trusted_proxy() {
     let postiz = FakePostiz::start();
     let server = server_with(&postiz, &[("TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/8")]);
     for (forwarded_for, client) in [
         ("198.51.100.1", "198.51.100.1"),
-        // What the client itself wrote stands left of what the proxy appended.
+        // The client's own entry stands to the left of the entry that the proxy appended.
         ("6.6.6.6, 198.51.100.1", "198.51.100.1"),
         ("10.0.0.9, 198.51.100.1", "198.51.100.1"),
         ("198.51.100.1, 10.0.0.9", "198.51.100.1"),
@@ -65,13 +66,13 @@ fn proxy_is_believed_as_far_as_it_can_know() {
         let shown = shown_address(&server, &[("X-Forwarded-For", forwarded_for)]);
         assert_eq!(shown, client, "{forwarded_for:?}");
     }
-    // Two headers are one list.
+    // Two headers of the name are one list.
     let headers = [
         ("X-Forwarded-For", "6.6.6.6, 198.51.100.1"),
         ("x-forwarded-for", "10.0.0.9"),
     ];
     assert_eq!(shown_address(&server, &headers), "198.51.100.1");
-    // Other headers of proxies mean nothing here.
+    // Other headers of proxies are ignored.
     let headers = [
         ("X-Real-IP", "203.0.113.9"),
         ("Forwarded", "for=203.0.113.9"),
@@ -79,9 +80,9 @@ fn proxy_is_believed_as_far_as_it_can_know() {
     assert_eq!(shown_address(&server, &headers), "127.0.0.1");
 }
 
-/// A stranger who forwards a new address each time still has one budget.
+/// A client that sends a new forwarded address each time still has one rate limit.
 #[test]
-fn spoofed_addresses_have_no_budgets() {
+fn spoofed_addresses_share_one_rate_limit() {
     let postiz = FakePostiz::start();
     let variables = [
         ("TRUSTED_PROXIES", "none"),

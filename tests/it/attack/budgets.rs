@@ -1,4 +1,4 @@
-//! Budgets: what is counted by address and in all, what the answer past it is, and that each can be switched off.
+//! Rate limits: counts by address and in total, the answer when one is exceeded, and disabling each.
 
 use serde_json::json;
 
@@ -17,7 +17,7 @@ fn guess_from(server: &TestServer, address: &str) -> Answer {
     server.send("POST", "/device/verify", &headers, b"user_code=WDJB-MJHT")
 }
 
-/// An IPv6 client has a whole /64 to call from.
+/// An IPv6 client owns a whole /64, so its addresses share one limit.
 #[test]
 fn login_starts_are_limited() {
     let postiz = FakePostiz::start();
@@ -29,13 +29,13 @@ fn login_starts_are_limited() {
     expect::error(&refused, 429, "too_many_requests");
     expect::retry_after(&refused);
     assert_eq!(start_from(&server, "2001:db8:0:1::1").status, 200);
-    // Nobody else pays for it.
+    // Other addresses are not affected.
     assert_logs_in(&server);
 }
 
-/// The ceiling for all addresses together, met by guesses all at once: more than it are never tried.
+/// The limit for all addresses together also holds for simultaneous guesses.
 #[test]
-fn guesses_from_everywhere_are_limited() {
+fn guesses_from_all_addresses_are_limited() {
     let postiz = FakePostiz::start();
     let server = server_with(&postiz, &[("LIMIT_WRONG_CODES_PER_MINUTE_TOTAL", "20")]);
     let login = Login::start(&server);
@@ -47,14 +47,14 @@ fn guesses_from_everywhere_are_limited() {
     let statuses = rounds.concat();
     let count = |status| statuses.iter().filter(|s| **s == status).count();
     assert_eq!(count(400) + count(429), 200, "{statuses:?}");
-    // 20 at once, one every 3 s, and those that were let in together.
+    // A burst of 20, then one every 3 s, and those that were admitted at the same moment.
     let tried = count(400);
     assert!((20..40).contains(&tried), "{tried} were tried");
     let page = guess_from(&server, "203.0.113.200");
     expect::page(&page, 429);
     expect::retry_after(&page);
-    // The right code has to wait, unless it is entered where its login was started, or comes with this server's own link;
-    // programs are not concerned.
+    // The right code gets 429 as well, unless it is entered in the network that started its login or comes by the server's own
+    // link. The clients' requests are not affected.
     let target = format!("/device/verify?user_code={}", login.user_code());
     let from =
         |target: &str, address| server.send("GET", target, &[("X-Forwarded-For", address)], b"");
@@ -68,7 +68,7 @@ fn guesses_from_everywhere_are_limited() {
 }
 
 #[test]
-fn limit_of_zero_is_off() {
+fn limit_of_zero_disables_it() {
     let postiz = FakePostiz::start();
     for (on, off) in [
         ("LIMIT_LOGINS_PER_MINUTE", "LIMIT_WRONG_CODES_PER_MINUTE"),
@@ -95,7 +95,7 @@ fn limit_of_zero_is_off() {
     }
 }
 
-/// The defaults, as they are without any variable.
+/// The limits without any variable.
 #[test]
 fn default_limits_are_on() {
     let postiz = FakePostiz::start();
@@ -110,15 +110,15 @@ fn default_limits_are_on() {
     let server = setup.start();
     let served = |statuses: Vec<u16>| statuses.iter().filter(|status| **status != 429).count();
     let starts = (0..50).map(|_| server.post_json("/device/code", &json!({})).status);
-    // 30 at once, and what is refilled meanwhile on a slow machine.
+    // A burst of 30, and what is refilled meanwhile on a slow machine.
     assert!((30..45).contains(&served(starts.collect())));
     let guesses = (0..30).map(|_| guess_from(&server, "203.0.113.1").status);
     assert!((10..20).contains(&served(guesses.collect())));
 }
 
-/// Links of ours whose login is over are no guesses, however often somebody opens one: nobody else pays for them.
+/// Opening the server's own link after its login has ended is not a guess, however often it happens.
 #[test]
-fn dead_links_are_charged_to_nobody() {
+fn links_of_ended_logins_are_not_charged() {
     let postiz = FakePostiz::start();
     let variables = [
         ("LIMIT_WRONG_CODES_PER_MINUTE", "5"),

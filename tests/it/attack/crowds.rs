@@ -1,4 +1,4 @@
-//! Too many clients at once: those within the limits are served, the rest is sent away, and afterwards all is as before.
+//! Too many clients at the same time: those within the limits are served, the others are refused, and then the server recovers.
 
 use std::process::Command;
 use std::thread;
@@ -13,7 +13,7 @@ use crate::support::{
 
 const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// So many connections that are let in, and served once.
+/// Opens `count` connections, each of which is served one request.
 fn served_once(server: &TestServer, count: usize) -> Vec<Connection> {
     let mut connections: Vec<Connection> = (0..count)
         .map(|_| Connection::open(server.address))
@@ -37,7 +37,7 @@ fn serves(server: &TestServer) -> bool {
 }
 
 #[test]
-fn thousand_idle_connections_cost_little() {
+fn thousand_idle_connections_use_little_memory() {
     raise_own_limit();
     let postiz = FakePostiz::start();
     let server = server_with(&postiz, &[]);
@@ -49,7 +49,7 @@ fn thousand_idle_connections_cost_little() {
     assert!(begun.elapsed() < Duration::from_secs(2));
     let grown = memory_kib(&server, "VmRSS").saturating_sub(before);
     assert!(grown < 40_000, "grew by {grown} KiB");
-    // They are all still there.
+    // All of them are still open.
     for connection in idle.iter_mut().step_by(50) {
         connection.send(HEALTH);
         assert_eq!(connection.answer().status, 200);
@@ -58,7 +58,7 @@ fn thousand_idle_connections_cost_little() {
 }
 
 #[test]
-fn slow_clients_hold_up_no_login() {
+fn slow_clients_do_not_delay_logins() {
     const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
     raise_own_limit();
     let postiz = FakePostiz::start();
@@ -80,7 +80,7 @@ fn slow_clients_hold_up_no_login() {
             while begun.elapsed() < REQUEST_TIMEOUT * 9 / 10 {
                 slow.iter_mut()
                     .for_each(|connection| connection.try_send(" "));
-                // The slowness itself.
+                // The slow clients' pause between bytes.
                 thread::sleep(Duration::from_millis(400));
             }
         });
@@ -100,15 +100,15 @@ fn slow_clients_hold_up_no_login() {
     assert_nothing_broke(&server);
 }
 
-/// Both limits at 128: too few for 200 clients, who are sent away before anything breaks.
+/// Soft and hard limit are 128, too few for 200 clients: the server refuses some before it runs out of descriptors.
 #[test]
-fn server_with_128_descriptors_turns_clients_away() {
+fn server_with_128_descriptors_refuses_surplus_clients() {
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Embedded).postiz(&postiz);
     let server = setup.limited("-n 128").start_for(&postiz);
     assert!(server.log().contains("few file descriptors limit=128"));
     let mut crowd: Vec<Connection> = (0..200).map(|_| Connection::open(server.address)).collect();
-    // Each asks for something that costs the most.
+    // Each sends the most expensive request.
     for connection in &mut crowd {
         connection.try_send("GET /device/callback?code=x&state=y HTTP/1.1\r\nHost: a\r\n\r\n");
     }
@@ -117,9 +117,12 @@ fn server_with_128_descriptors_turns_clients_away() {
         .map(|connection| connection.try_answer(true));
     let served = answers.filter(Result::is_ok).count();
     assert!((10..=200).contains(&served), "{served} were served");
-    assert!(serves(&server), "those that idle make room");
+    assert!(
+        serves(&server),
+        "idle connections are closed for a new client"
+    );
     drop(crowd);
-    eventually("it serves again, and many at once", || {
+    eventually("the server serves many clients at once again", || {
         at_once(10, |_| serves(&server))
             .into_iter()
             .all(|served| served)
@@ -140,7 +143,7 @@ fn low_soft_limit_is_raised() {
     assert_nothing_broke(&server);
 }
 
-/// The limit falls while it runs: what cannot be accepted waits until it can.
+/// The limit is lowered while the server runs: connections wait until they can be accepted.
 #[test]
 fn server_without_descriptors_recovers() {
     let postiz = FakePostiz::start();
@@ -153,11 +156,13 @@ fn server_without_descriptors_recovers() {
     };
     assert!(serves(&server));
     limit("3");
-    // Linux reserves a descriptor for the next client before there is one; from the second on, there is none. Those that
-    // idle make room.
+    // Linux reserves a descriptor for the next client in advance, so only the second client finds none. Idle connections
+    // are then closed.
     let mut waiting: Vec<Connection> = (0..5).map(|_| Connection::open(server.address)).collect();
     waiting.iter_mut().for_each(|client| client.send(HEALTH));
-    eventually("it says so", || server.log().contains("accept failed"));
+    eventually("the failed accept is logged", || {
+        server.log().contains("accept failed")
+    });
     limit("1024");
     for client in &mut waiting {
         assert_eq!(client.answer().status, 200);
@@ -178,7 +183,7 @@ fn connections_are_limited_in_all_and_by_address() {
     ] {
         let server = server_with(&postiz, variables);
         let mut inside = served_once(&server, 5);
-        // One that idles makes room, and no other.
+        // Exactly one idle connection is closed.
         inside.extend(served_once(&server, 1));
         let mut still_served = |connection: &mut Connection| {
             connection.try_send(HEALTH);
@@ -188,7 +193,7 @@ fn connections_are_limited_in_all_and_by_address() {
         assert_eq!(served.filter(|served| *served).count(), 5, "{variables:?}");
         assert_nothing_broke(&server);
     }
-    // A proxy brings many clients, whose addresses it tells.
+    // A trusted proxy's connections are those of many clients, so the limit by address does not apply.
     let server = server_with(&postiz, &[("LIMIT_CONNECTIONS_PER_ADDRESS", "5")]);
     served_once(&server, 20);
 }

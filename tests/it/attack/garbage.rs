@@ -1,10 +1,10 @@
-//! Bytes that mean nothing, and requests that mean something silly: none of them is our fault, and none leaves a mark.
+//! Random bytes and senseless requests: none causes a 5xx, a panic or a line of error in the log.
 
 use crate::attack::{assert_logs_in, assert_nothing_broke, server_with};
 use crate::fake_postiz::FakePostiz;
 use crate::support::{Connection, TestServer, at_once};
 
-/// A seeded generator (SplitMix64), so that what fails once fails again.
+/// A seeded generator (SplitMix64), so that failures are reproducible.
 struct Random(u64);
 
 impl Random {
@@ -24,7 +24,7 @@ impl Random {
         (0..count).map(|_| self.next() as u8).collect()
     }
 
-    /// A good request with some bytes changed, left out or doubled.
+    /// A valid request with some bytes changed, removed or doubled.
     fn damaged(&mut self, good: &str) -> Vec<u8> {
         let mut bytes = good.as_bytes().to_vec();
         for _ in 0..=self.below(4) {
@@ -42,12 +42,12 @@ impl Random {
 const GOOD: &str = "POST /device/token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
     Cookie: postiz_login=x\r\nX-Forwarded-For: 198.51.100.1\r\nContent-Length: 22\r\n\r\n{\"device_code\":\"none\"}";
 
-/// Sends this, says that no more will come, and takes what is answered until the end.
+/// Sends these bytes, closes the sending side, and reads all answers until the end.
 #[track_caller]
-fn assert_takes(server: &TestServer, bytes: &[u8]) {
+fn assert_survives(server: &TestServer, bytes: &[u8]) {
     let mut connection = Connection::open(server.address);
     connection.try_send(bytes);
-    // The server may have hung up already.
+    // The server may have closed the connection already.
     connection.try_shut_down(std::net::Shutdown::Write);
     let answered = connection.rest().unwrap_or_default();
     let is_ours = answered.windows(10).any(|w| w.starts_with(b"HTTP/1.1 5"));
@@ -60,15 +60,15 @@ fn assert_takes(server: &TestServer, bytes: &[u8]) {
 }
 
 #[test]
-fn garbage_breaks_nothing() {
+fn random_bytes_cause_no_error() {
     let postiz = FakePostiz::start();
     let server = server_with(&postiz, &[]);
     at_once(20, |round| {
         let mut random = Random(round as u64);
         for _ in 0..25 {
             let length = 1 + random.below(4_000);
-            assert_takes(&server, &random.bytes(length));
-            assert_takes(&server, &random.damaged(GOOD));
+            assert_survives(&server, &random.bytes(length));
+            assert_survives(&server, &random.damaged(GOOD));
         }
     });
     assert_nothing_broke(&server);
@@ -77,7 +77,7 @@ fn garbage_breaks_nothing() {
 
 /// Methods, targets and bodies in every combination.
 #[test]
-fn methods_paths_and_bodies_of_every_kind_break_nothing() {
+fn methods_paths_and_bodies_of_every_kind_cause_no_error() {
     let postiz = FakePostiz::start();
     let server = server_with(&postiz, &[]);
     let methods = [
@@ -125,7 +125,7 @@ fn methods_paths_and_bodies_of_every_kind_break_nothing() {
                 body.len()
             );
             connection.send([head.as_bytes(), body].concat());
-            // None of these is malformed HTTP: every one is answered, and the connection goes on.
+            // All of them are well-formed HTTP: each is answered, and the connection stays open.
             let answer = connection.try_answer(methods[i] != "HEAD");
             let answer = answer.unwrap_or_else(|e| panic!("{e}: {head}"));
             assert!(answer.status < 500, "{} to {head}", answer.status);
@@ -135,9 +135,9 @@ fn methods_paths_and_bodies_of_every_kind_break_nothing() {
     assert_logs_in(&server);
 }
 
-/// Arrays in arrays, as deep as 8 KiB get.
+/// Nested arrays, as deep as fits into 8 KiB.
 #[test]
-fn deep_json_breaks_nothing() {
+fn deeply_nested_json_causes_no_error() {
     let postiz = FakePostiz::start();
     let server = server_with(&postiz, &[]);
     let deep = format!("{{\"x\":{}", "[".repeat(8_000));

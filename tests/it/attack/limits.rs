@@ -1,4 +1,4 @@
-//! The contract's table of limits: how much and how slowly a client may send, and how slowly it may read.
+//! Limits on the size of requests, on the time to send one and on the time to read an answer.
 
 use std::net::Shutdown;
 use std::thread;
@@ -11,12 +11,12 @@ use crate::fake_postiz::FakePostiz;
 use crate::support::server::ServerSetup;
 use crate::support::{Answer, Connection, Store, TestServer, eventually, expect};
 
-/// What a request may take from its first byte to its last, and what one answer may take.
+/// Timeout of a request from its first byte to its last, and of writing an answer.
 const SHORT: Duration = Duration::from_secs(2);
-/// What a busy machine may be late.
+/// Delay that a busy machine may add.
 const LATE: Duration = Duration::from_secs(4);
 
-/// A server with these times.
+/// A server with these timeouts.
 fn short_server() -> ServerSetup {
     TestServer::setup(Store::Embedded).times(&Times {
         request: SHORT,
@@ -28,7 +28,7 @@ fn short_server() -> ServerSetup {
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 const BODY_BYTES_MAX: usize = 8 * 1024;
 
-/// A front's refusal, after which the connection is over.
+/// The next answer is this error, and the server then closes the connection.
 #[track_caller]
 fn assert_refused(connection: &mut Connection, status: u16, error: &str) {
     let answer = connection.answer();
@@ -37,7 +37,7 @@ fn assert_refused(connection: &mut Connection, status: u16, error: &str) {
     assert_eq!(answer.header("connection"), Some("close"));
     assert!(
         connection.try_answer(true).is_err(),
-        "the connection goes on"
+        "the connection is still open"
     );
 }
 
@@ -82,12 +82,12 @@ fn body_is_limited_to_8_kib() {
     connection.send(post(BODY_BYTES_MAX));
     connection.send("x".repeat(BODY_BYTES_MAX));
     expect::error(&connection.answer(), 400, "invalid_request");
-    // Refused by what it says of itself, before any of it is sent.
+    // Refused by its Content-Length, before any of the body is sent.
     connection.send(post(BODY_BYTES_MAX + 1));
     assert_refused(&mut connection, 413, "body_too_large");
 }
 
-/// 100 MB to each endpoint: refused at once, and not kept.
+/// 100 MB to each endpoint are refused at once, and not kept in memory.
 #[test]
 fn body_of_100_mb_is_refused() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -104,7 +104,7 @@ fn body_of_100_mb_is_refused() {
         connection.send(head);
         let sent = Instant::now();
         (0..100).for_each(|_| connection.try_send(&megabyte));
-        // The end of the connection may reach us before its answer: more was sent than a refused client may send.
+        // The reset may arrive before the answer, since the client has sent more than a refused client may.
         if let Ok(answer) = connection.try_answer(true) {
             assert_eq!(answer.status, 413, "{path}");
         }
@@ -119,9 +119,9 @@ fn body_of_100_mb_is_refused() {
     assert_nothing_broke(&server);
 }
 
-/// A client that sends all of a moderate body before it reads gets to read the refusal.
+/// A client that sends a moderately long body before it reads still receives the error.
 #[test]
-fn refusal_reaches_a_client_that_sends_first() {
+fn error_answer_reaches_a_client_that_sends_everything_first() {
     let server = TestServer::setup(Store::Embedded).start();
     let mut connection = Connection::open(server.address);
     connection.send(post(500_000));
@@ -129,7 +129,7 @@ fn refusal_reaches_a_client_that_sends_first() {
     assert_eq!(connection.answer().status, 413);
 }
 
-/// Header lines, header by header, and the target: none of them grows the server.
+/// Endless header lines, headers and targets do not increase the server's memory.
 #[test]
 fn endless_heads_are_cut_off() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -153,8 +153,8 @@ fn endless_heads_are_cut_off() {
     assert_nothing_broke(&server);
 }
 
-/// Sends a byte every so often, and sees how it ends.
-fn dribble(server: &TestServer, start: &str, rest: &str) -> (Answer, Duration) {
+/// Sends byte after byte with pauses. Returns the answer and how long it took.
+fn send_slowly(server: &TestServer, start: &str, rest: &str) -> (Answer, Duration) {
     let mut connection = Connection::open(server.address);
     let begun = Instant::now();
     connection.send(start);
@@ -163,15 +163,15 @@ fn dribble(server: &TestServer, start: &str, rest: &str) -> (Answer, Duration) {
             break;
         }
         connection.try_send([byte]);
-        // The dribbling itself, as slow as it takes to last beyond the deadline.
+        // The pause between bytes, such that the request lasts beyond its timeout.
         thread::sleep(SHORT / 10);
     }
     (connection.answer(), begun.elapsed())
 }
 
-/// Byte after byte does not extend the time of a request.
+/// Sending byte after byte does not extend the timeout of a request.
 #[test]
-fn request_that_dribbles_times_out_after_its_first_byte() {
+fn slow_request_times_out_from_its_first_byte() {
     let server = short_server().start();
     let (get, post) = ("GET /health HTTP/1.1\r\nHost: a\r\n", post(100));
     let endless = "x".repeat(14);
@@ -179,10 +179,10 @@ fn request_that_dribbles_times_out_after_its_first_byte() {
         ("", get),
         (get, endless.as_str()),
         (post.as_str(), endless.as_str()),
-        // Nothing more at all.
+        // The client sends nothing more.
         (get, ""),
         (post.as_str(), ""),
-        // Blank lines are no request, and no way to stay.
+        // Blank lines are no request, and do not extend the timeout.
         (
             "",
             "\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n",
@@ -192,7 +192,7 @@ fn request_that_dribbles_times_out_after_its_first_byte() {
         for (start, rest) in starts {
             let server = &server;
             scope.spawn(move || {
-                let (answer, took) = dribble(server, start, rest);
+                let (answer, took) = send_slowly(server, start, rest);
                 expect::json(&answer, 408);
                 assert!(
                     took >= SHORT && took < SHORT + 2 * LATE,
@@ -204,9 +204,9 @@ fn request_that_dribbles_times_out_after_its_first_byte() {
     assert_nothing_broke(&server);
 }
 
-/// Half a request and then the end of the client's side: nothing to answer, nothing to wait for.
+/// After half a request and the end of the client's side, the server closes the connection without an answer.
 #[test]
-fn client_that_leaves_ends_its_connection() {
+fn half_request_before_a_close_ends_the_connection() {
     let server = TestServer::setup(Store::Embedded).start();
     for half in ["GET /hea", &post(10)] {
         let mut connection = Connection::open(server.address);
@@ -218,18 +218,18 @@ fn client_that_leaves_ends_its_connection() {
     }
 }
 
-/// Asks and asks, and never reads: once no more fits into the network's buffers, the connection is cut.
+/// A client sends requests and never reads. Once the sockets' buffers are full, the connection is closed.
 #[test]
 fn client_that_does_not_read_is_cut_off() {
     let postiz = FakePostiz::start();
     let server = short_server().start_for(&postiz);
     let before = memory_kib(&server, "VmRSS");
     let mut connection = Connection::open(server.address);
-    // Some 20 MB of answers: more than the network's buffers hold.
+    // About 20 MB of answers, more than the sockets' buffers hold.
     let pages = "GET /device/verify HTTP/1.1\r\nHost: a\r\n\r\n".repeat(4_000);
     let begun = Instant::now();
     connection.send(&pages);
-    eventually("the connection is cut", || {
+    eventually("the connection is closed", || {
         thread::sleep(Duration::from_millis(100));
         connection.send_or_fail(" ").is_err()
     });

@@ -1,5 +1,5 @@
-//! What the open network may do to a server, done to the real one over real sockets: each attack is answered as the
-//! contract says, costs little, and leaves a server that logs people in.
+//! Attacks from the open network on the real server over real sockets. The answer to each is as the contract says, it uses
+//! few resources, and afterwards logins still work.
 
 mod addresses;
 mod budgets;
@@ -17,7 +17,7 @@ use std::fs;
 use crate::fake_postiz::FakePostiz;
 use crate::support::{Browser, Login, Store, TestServer, expect};
 
-/// The proof that nothing is stuck: a whole login, from its code to its token.
+/// A whole login must still work, from its code to its token.
 #[track_caller]
 fn assert_logs_in(server: &TestServer) {
     let login = Login::start(server);
@@ -25,7 +25,7 @@ fn assert_logs_in(server: &TestServer) {
     expect::json(&login.outcome(server), 200);
 }
 
-/// A server that is ready to log people in, with these variables.
+/// A server with the embedded store and these variables.
 fn server_with(postiz: &FakePostiz, variables: &[(&str, &str)]) -> TestServer {
     server_on(Store::Embedded, postiz, variables)
 }
@@ -39,16 +39,16 @@ fn server_on(store: Store, postiz: &FakePostiz, variables: &[(&str, &str)]) -> T
     setup.start_for(postiz)
 }
 
-/// Memory that the process really uses, in KiB; now, or at its most (`VmRSS`, `VmHWM`).
+/// Resident memory of the process in KiB: now (`VmRSS`), or at its peak (`VmHWM`).
 fn memory_kib(server: &TestServer, which: &str) -> u64 {
     let path = format!("/proc/{}/status", server.child.id());
-    let status = fs::read_to_string(path).expect("Linux tells of its processes");
+    let status = fs::read_to_string(path).expect("the process is running");
     let line = status.lines().find(|line| line.starts_with(which));
     let digits = line.unwrap_or_default().split_whitespace().nth(1);
     digits.unwrap_or_default().parse().expect("a number")
 }
 
-/// The log has no panic and no error.
+/// The log must have no panic and no error.
 #[track_caller]
 fn assert_nothing_broke(server: &TestServer) {
     let log = server.log();

@@ -1,4 +1,4 @@
-//! What protects the pages: a policy without holes, no frames, no way to be sent elsewhere, no host but our own.
+//! Protection of the pages: a strict Content-Security-Policy, no frames, no open redirect, no other host.
 
 use ring::digest::{SHA256, digest};
 
@@ -6,7 +6,7 @@ use crate::attack::server_with;
 use crate::fake_postiz::FakePostiz;
 use crate::support::{Answer, Browser, Login, TestServer, VerifyForm, expect};
 
-/// Every page that there is without a fault, with the status it comes with.
+/// Every page of a server without faults; its status is checked.
 fn pages(server: &TestServer) -> Vec<Answer> {
     let login = Login::start(server);
     let form = |fields: &str| VerifyForm::open(server).send(server, fields, &[]);
@@ -33,9 +33,9 @@ fn pages(server: &TestServer) -> Vec<Answer> {
     ]
 }
 
-/// The one style sheet, by its hash; nothing else from anywhere, in no frame, with no other base.
+/// The policy allows the one style sheet by its hash and nothing else: no frame, no other base.
 #[test]
-fn every_page_is_under_the_policy() {
+fn every_page_has_the_content_security_policy() {
     let postiz = FakePostiz::start();
     let server = server_with(&postiz, &[]);
     for page in pages(&server) {
@@ -74,7 +74,7 @@ fn every_page_is_under_the_policy() {
     }
 }
 
-/// By openssl, so that a mistake of ours is not made twice.
+/// By openssl, which is independent of the server's code.
 fn base64(bytes: &[u8]) -> String {
     use std::io::Write;
     use std::process::{Command, Stdio};
@@ -85,16 +85,16 @@ fn base64(bytes: &[u8]) -> String {
         .stdout(Stdio::piped())
         .spawn()
         .expect("openssl is there");
-    let mut stdin = openssl.stdin.take().expect("it is piped");
+    let mut stdin = openssl.stdin.take().expect("the stream is piped");
     stdin.write_all(bytes).expect("openssl reads");
     drop(stdin);
     let output = openssl.wait_with_output().expect("it ends");
     String::from_utf8(output.stdout).expect("base64 is ASCII")
 }
 
-/// Nothing that a request says decides where anybody is sent: only SERVER_URL and POSTIZ_FRONTEND_URL do.
+/// Only SERVER_URL and POSTIZ_FRONTEND_URL determine where redirects lead, never the request.
 #[test]
-fn nobody_is_sent_elsewhere() {
+fn redirects_ignore_what_requests_say() {
     let postiz = FakePostiz::start();
     let server = server_with(&postiz, &[]);
     let evil = "https://evil.example/";

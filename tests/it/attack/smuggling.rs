@@ -1,11 +1,11 @@
-//! One request, one meaning: what two servers in a row could read differently is refused, and ends the connection;
-//! what is allowed beyond the simplest form is read as everybody reads it.
+//! Request smuggling: a request that two servers in a row could parse differently is refused and ends the connection. Unusual
+//! but valid forms are parsed as the RFC says.
 
 use crate::support::{Connection, Store, TestServer, eventually, expect, run};
 
 const INNER: &str = "GET /health?smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// Sends a head and what could be its body or the next request. One answer of the class 4xx, then the end.
+/// Sends a head, followed by what could be its body or the next request. There must be one answer 4xx, then the end.
 #[track_caller]
 fn assert_is_refused(server: &TestServer, head: &str) {
     let mut connection = Connection::open(server.address);
@@ -73,7 +73,7 @@ fn request_lines_and_hosts_have_one_meaning() {
         "GET /health http/1.1\r\nHost: a",
         "GET /health",
         "G\u{e9}T /health HTTP/1.1\r\nHost: a",
-        // Authority-form, and absolute-form that names nobody.
+        // Authority-form, and absolute-form without a host or of another scheme.
         "CONNECT a:443 HTTP/1.1\r\nHost: a",
         "GET a:443 HTTP/1.1\r\nHost: a",
         "GET http:///health HTTP/1.1\r\nHost: a",
@@ -84,7 +84,7 @@ fn request_lines_and_hosts_have_one_meaning() {
     }
 }
 
-/// RFC 9112 §3.2.2: a server must take it, and what it names is not where anything is sent.
+/// A server must accept absolute-form (RFC 9112 §3.2.2). The host in it is ignored.
 #[test]
 fn absolute_targets_are_paths() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -101,7 +101,7 @@ fn absolute_targets_are_paths() {
     }
 }
 
-/// Many at once, of which some are refused by their handlers, one has a body, and one is the last.
+/// Many requests in one packet: some are refused by their handlers, one has a body, and one closes the connection.
 #[test]
 fn pipelined_requests_are_answered_in_order() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -134,9 +134,9 @@ fn pipelined_requests_are_answered_in_order() {
     assert!(connection.try_answer(true).is_err(), "after the last one");
 }
 
-/// curl asks before it sends a body, and sends it only once it is told to go on.
+/// curl sends `Expect: 100-continue`, and sends the body only after the answer 100.
 #[test]
-fn curl_is_told_to_continue() {
+fn curl_receives_100_continue() {
     let server = TestServer::setup(Store::Embedded).start();
     let url = format!("http://{}/device/token", server.address);
     let output = run(std::process::Command::new("curl").args([
@@ -153,10 +153,10 @@ fn curl_is_told_to_continue() {
         r#"{"device_code":"none"}"#,
         &url,
     ]));
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(told.contains("HTTP/1.1 100 Continue"), "{told}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("HTTP/1.1 100 Continue"), "{stderr}");
     let answer = String::from_utf8_lossy(&output.stdout);
-    assert!(answer.contains("invalid_device_code"), "{answer}{told}");
+    assert!(answer.contains("invalid_device_code"), "{answer}{stderr}");
 }
 
 #[test]
@@ -167,12 +167,12 @@ fn expectations_are_met_or_refused() {
             "POST /device/token HTTP/{version}\r\nHost: a\r\nExpect: {expect}\r\nContent-Length: {length}\r\n\r\n"
         )
     };
-    // Too long a body is refused instead of asked for.
+    // Too long a body is refused without the answer 100.
     let mut connection = Connection::open(server.address);
     connection.send(post("1.1", "100-continue", 1_000_000));
     let first = connection.rest().expect("the connection is closed");
     assert!(first.starts_with(b"HTTP/1.1 413 "), "{first:?}");
-    // HTTP/1.0 knows no 100 (RFC 9110 §10.1.1).
+    // HTTP/1.0 has no 100 (RFC 9110 §10.1.1).
     let mut connection = Connection::open(server.address);
     connection.send(post("1.0", "100-continue", 2) + "{}");
     let first = connection.rest().expect("the connection is closed");

@@ -1,4 +1,4 @@
-//! A signal ends the server, but no request; a second one ends it at once.
+//! After one signal the server finishes its requests and ends. After a second one it ends at once.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use crate::attack::server_with;
 use crate::fake_postiz::{Delivery, FakePostiz, Fault, Gate};
 use crate::support::{Browser, Connection, Login, Page, TestServer, eventually, expect};
 
-/// So many people on their way back from Postiz, whose exchange waits at a gate.
+/// Logins of `count` people whose callbacks are still to come, and whose exchanges will wait at a gate.
 fn people_at_a_gate(
     server: &TestServer,
     postiz: &FakePostiz,
@@ -20,7 +20,7 @@ fn people_at_a_gate(
     };
     let people = (0..count).map(come).collect();
     let under_way = postiz.requests_to("/oauth/token").len();
-    assert_eq!(under_way, 0, "nobody is back yet");
+    assert_eq!(under_way, 0, "no exchange has begun");
     people
 }
 
@@ -58,7 +58,7 @@ fn requests_in_flight_are_finished() {
 }
 
 #[test]
-fn second_signal_ends_it_at_once() {
+fn second_signal_ends_the_server_at_once() {
     for second in ["TERM", "INT"] {
         let postiz = FakePostiz::start();
         let mut server = server_with(&postiz, &[]);
@@ -72,7 +72,7 @@ fn second_signal_ends_it_at_once() {
             postiz.requests_to("/oauth/token").len() == 1
         });
         server.signal("TERM");
-        eventually("the first signal is heeded", || {
+        eventually("the server is stopping", || {
             server.log().contains("stopping")
         });
         let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! Strangers cannot shut others out: whatever crowd there is, somebody who has nothing to do with it logs in beside it.
+//! Denial of service: whatever a crowd of clients does, the login of another user still works.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -17,7 +17,7 @@ use crate::support::{
     Answer, Browser, Connection, Login, Store, TestServer, at_once, eventually, expect,
 };
 
-/// A login that a client at this address starts, as a proxy on loopback tells it.
+/// Starts a login as a client at this address, which a proxy on loopback forwards.
 #[track_caller]
 fn start_from(server: &TestServer, address: &str) -> Login {
     let headers = [("X-Forwarded-For", address)];
@@ -26,7 +26,7 @@ fn start_from(server: &TestServer, address: &str) -> Login {
     Login::of(&answer)
 }
 
-/// How Postiz takes the first of the junk codes.
+/// How Postiz reacts to the first of the junk codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum First {
     Refused,
@@ -34,8 +34,8 @@ enum First {
     Unanswered,
 }
 
-/// One login's `state`, which its owner passes round, and 140 connections at once with junk codes, each from an address of
-/// its own.
+/// The owner of a login gives away its `state`. With it, 140 connections at the same time send callbacks with junk codes, each
+/// from another address.
 fn junk_codes(store: Store, first: First) {
     const CONNECTIONS: usize = 140;
     raise_own_limit();
@@ -55,7 +55,7 @@ fn junk_codes(store: Store, first: First) {
         let headers = [("Cookie", cookie.as_str()), ("X-Forwarded-For", &address)];
         server.send("GET", target_of(&url), &headers, b"")
     };
-    // What the login of this test is exchanged for; others' codes are not junk.
+    // Counts the exchanges of junk codes, not those of other logins.
     let asked = || {
         let requests = postiz.requests_to("/oauth/token");
         let junk = |code: &str| code.starts_with("junk-");
@@ -88,13 +88,13 @@ fn junk_codes(store: Store, first: First) {
         crowd.join().expect("all are answered")
     });
     let of_status = |status: u16| answers.iter().filter(move |(a, _)| a.status == status);
-    let told: Vec<_> = of_status(200).collect();
-    for (answer, took) in &told {
+    let reloading: Vec<_> = of_status(200).collect();
+    for (answer, took) in &reloading {
         let reloads = answer
             .text()
             .contains("http-equiv=\"refresh\" content=\"2\"");
         assert!(reloads, "{}", answer.text());
-        assert!(*took < Duration::from_secs(5), "told at once: {took:?}");
+        assert!(*took < Duration::from_secs(5), "answered at once: {took:?}");
     }
     let mut counts = HashMap::new();
     for (answer, _) in &answers {
@@ -102,9 +102,9 @@ fn junk_codes(store: Store, first: First) {
     }
     eprintln!("{store:?} {first:?}: {counts:?}");
     match first {
-        // Some come after the first refusal.
+        // Some arrive after the first refusal.
         First::Refused => assert_eq!(
-            told.len() + of_status(502).count() + of_status(400).count(),
+            reloading.len() + of_status(502).count() + of_status(400).count(),
             CONNECTIONS,
             "{counts:?}"
         ),
@@ -112,7 +112,7 @@ fn junk_codes(store: Store, first: First) {
         First::Unanswered => assert_eq!(counts, HashMap::from([(200, 139), (504, 1)])),
     }
 
-    // Until it is over, it waits; what was not answered does not count.
+    // The login is pending until five codes were refused; a code that Postiz did not answer does not count.
     let unanswered = usize::from(first == First::Unanswered);
     eventually("the login is over", || {
         let answer = try_junk();
@@ -127,7 +127,7 @@ fn junk_codes(store: Store, first: First) {
     for (answer, _) in at_once(CONNECTIONS, |_| (try_junk(), ())) {
         expect::page(&answer, 400);
     }
-    // Not even with the code that its own person got.
+    // Even the owner's valid code is rejected now.
     expect::page(&browser.open(&callback).answer, 400);
     expect::error(&login.poll(&server), 400, "access_denied");
     assert_eq!(asked(), 5 + unanswered, "Postiz is not asked again");
@@ -146,8 +146,8 @@ fn junk_codes_that_postiz_does_not_answer_keep_one_connection_waiting(store: Sto
     junk_codes(store, First::Unanswered);
 }
 
-/// More logins than are kept, by a crowd whose addresses `address` gives, twice over. Somebody's login from elsewhere, begun
-/// before, lives on; somebody new gets in at any time; and the crowd has pushed out its own.
+/// A crowd with the addresses of `address` starts more logins than the store keeps, twice. A login that another network
+/// started before stays, a new login is admitted at any time, and the crowd's own logins are evicted.
 fn crowd_of_logins(store: Store, address: impl Fn(usize) -> String + Sync) {
     const LIMIT: usize = 300;
     let postiz = FakePostiz::start();
@@ -169,7 +169,7 @@ fn crowd_of_logins(store: Store, address: impl Fn(usize) -> String + Sync) {
                 let headers = headers.each_ref().map(|(n, v)| (*n, v.as_str()));
                 let answer = server.send("POST", "/device/code", &headers, b"");
                 if answer.status != 200 {
-                    // The crowd may be refused; how often others are, the next test says.
+                    // The crowd may be refused. The next test counts how often others are.
                     expect::unavailable(&answer);
                     continue;
                 }
@@ -183,7 +183,7 @@ fn crowd_of_logins(store: Store, address: impl Fn(usize) -> String + Sync) {
     };
     let mut all = crowd(0..LIMIT);
     log_in(&server, &postiz);
-    // A newcomer's login lives through a crowd as well.
+    // The newcomer's login stays as well.
     let newcomer = start_from(&server, "192.0.2.129");
     all.extend(crowd(LIMIT..2 * LIMIT));
     log_in(&server, &postiz);
@@ -215,26 +215,26 @@ on_each_store!(
     junk_codes_that_postiz_refuses_end_only_their_login,
     junk_codes_that_postiz_refuses_late_end_only_their_login,
     junk_codes_that_postiz_does_not_answer_keep_one_connection_waiting,
-    crowd_from_many_addresses_pushes_out_its_own,
-    crowd_from_one_ipv6_network_pushes_out_its_own,
-    newcomers_at_the_same_moment_all_get_in,
-    crowd_of_networks_pushes_out_no_confirmed_login,
-    crowd_of_refused_logins_makes_room,
-    wrong_codes_from_everywhere_shut_out_nobody_who_has_the_right_one,
+    crowd_from_many_addresses_evicts_its_own_logins,
+    crowd_from_one_ipv6_network_evicts_its_own_logins,
+    newcomers_at_the_same_moment_are_all_admitted,
+    crowd_of_networks_evicts_no_confirmed_login,
+    refused_logins_of_a_crowd_are_evicted_first,
+    wrong_codes_from_everywhere_do_not_block_the_right_code,
 );
 
-fn crowd_from_many_addresses_pushes_out_its_own(store: Store) {
-    // 60 networks with 4 addresses each.
+fn crowd_from_many_addresses_evicts_its_own_logins(store: Store) {
+    // 60 networks of 4 addresses each.
     crowd_of_logins(store, |n| format!("10.{}.1.{}", n % 60, n % 4));
 }
 
-fn crowd_from_one_ipv6_network_pushes_out_its_own(store: Store) {
-    // A /48 has 65,536 networks that count as one address each.
+fn crowd_from_one_ipv6_network_evicts_its_own_logins(store: Store) {
+    // A /48 has 65,536 networks of size /64, each of which counts as one address.
     crowd_of_logins(store, |n| format!("2001:db8:1:{n:x}::1"));
 }
 
-/// Where the store is full, eight newcomers at the same moment get in, however little of what is over can be deleted.
-fn newcomers_at_the_same_moment_all_get_in(store: Store) {
+/// The store is full, and few of its logins have ended. Eight newcomers at the same moment are all admitted.
+fn newcomers_at_the_same_moment_are_all_admitted(store: Store) {
     const LIMIT: usize = 100;
     let postiz = FakePostiz::start();
     let limit = LIMIT.to_string();
@@ -243,7 +243,7 @@ fn newcomers_at_the_same_moment_all_get_in(store: Store) {
         start_from(&server, &format!("10.0.0.{n}"));
     }
     for round in 0..5 {
-        // One that is over.
+        // A login that has ended.
         log_in(&server, &postiz);
         at_once(8, |n| {
             start_from(&server, &format!("192.0.{}.1", 8 * round + n))
@@ -251,8 +251,8 @@ fn newcomers_at_the_same_moment_all_get_in(store: Store) {
     }
 }
 
-/// A crowd with as many networks as logins has nobody who holds most: then those go that nobody has confirmed.
-fn crowd_of_networks_pushes_out_no_confirmed_login(store: Store) {
+/// In a crowd with as many networks as logins, no network holds most. Then unconfirmed logins are evicted.
+fn crowd_of_networks_evicts_no_confirmed_login(store: Store) {
     let postiz = FakePostiz::start();
     let server = server_on(store, &postiz, &[("LIMIT_LIVE_LOGINS", "100")]);
     let (confirmed, mut browser) = (start_from(&server, "192.0.2.1"), Browser::new());
@@ -266,8 +266,8 @@ fn crowd_of_networks_pushes_out_no_confirmed_login(store: Store) {
     assert_token(&confirmed.outcome(&server), &postiz);
 }
 
-/// A crowd that refuses its own logins keeps no place in the store by it.
-fn crowd_of_refused_logins_makes_room(store: Store) {
+/// Logins that their own users have refused do not fill the store.
+fn refused_logins_of_a_crowd_are_evicted_first(store: Store) {
     const LIMIT: usize = 40;
     let postiz = FakePostiz::start();
     let limit = LIMIT.to_string();
@@ -282,9 +282,9 @@ fn crowd_of_refused_logins_makes_room(store: Store) {
     log_in(&server, &postiz);
 }
 
-/// Wrong codes far above what all addresses together may try, from 240 of them. The right code passes from the network that
-/// started its login, and by our own link from anywhere.
-fn wrong_codes_from_everywhere_shut_out_nobody_who_has_the_right_one(store: Store) {
+/// 240 addresses send many more wrong codes than all addresses together may. The right code is still accepted from the network
+/// that started its login, and from anywhere by the server's own link.
+fn wrong_codes_from_everywhere_do_not_block_the_right_code(store: Store) {
     let postiz = FakePostiz::start();
     let limits = [
         ("LIMIT_WRONG_CODES_PER_MINUTE", "10"),
@@ -309,14 +309,14 @@ fn wrong_codes_from_everywhere_shut_out_nobody_who_has_the_right_one(store: Stor
                 }
             });
         }
-        eventually("the ceiling is reached", || {
+        eventually("the total limit is reached", || {
             guesses.load(Ordering::SeqCst) > 300
         });
         let refused = guess("198.51.100.1", "WDJB-MJHT");
         expect::page(&refused, 429);
         expect::retry_after(&refused);
 
-        // Typed, by a person in the network of the client; the browser is on loopback, as the client is.
+        // Typed by a person in the client's network: browser and client are both on loopback.
         let login = Login::start(&server);
         let mut browser = Browser::new();
         let page = browser.open(login.start["verification_uri"].as_str().unwrap());
@@ -331,7 +331,7 @@ fn wrong_codes_from_everywhere_shut_out_nobody_who_has_the_right_one(store: Stor
         expect::page(&browser.follow(&page).answer, 200);
         assert_token(&login.outcome(&server), &postiz);
 
-        // By the link, of a client in another network.
+        // By the link, for a client in another network.
         let login = start_from(&server, "198.51.100.9");
         let link = login.link();
         assert!(link.contains("&mac="), "{link}");
@@ -364,13 +364,13 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// Connections that do nothing (or next to nothing, in three ways) take all the room there is: a newcomer gets in, and stays.
+/// Idle connections (or almost idle ones, in three ways) fill the connection limit. A newcomer is served and stays connected.
 fn idle_crowd(count: usize, variables: &[(&str, &str)], source: impl Fn(usize) -> Ipv4Addr + Sync) {
     raise_own_limit();
     let postiz = FakePostiz::start();
     let variables = [variables, &[("TRUSTED_PROXIES", "none")]].concat();
     let server = server_on(Store::Embedded, &postiz, &variables);
-    // Somebody who was there before.
+    // A client that was connected before.
     let mut early = Connection::open(server.address);
     let poll = {
         let login = Login::start(&server);
@@ -389,7 +389,7 @@ fn idle_crowd(count: usize, variables: &[(&str, &str)], source: impl Fn(usize) -
             1 => b"GET /health HTTP/1.1\r\nHost: a\r\nX: ",
             _ => b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n",
         };
-        // It may be sent away at once.
+        // The server may close it at once.
         stream.write_all(sent).ok();
         stream
     };
@@ -398,7 +398,7 @@ fn idle_crowd(count: usize, variables: &[(&str, &str)], source: impl Fn(usize) -
     thread::scope(|scope| {
         let _over = SetOnDrop(&over);
         scope.spawn(|| {
-            // A client that is sent away comes again.
+            // A client whose connection was closed connects again.
             let mut n = count;
             while !over.load(Ordering::SeqCst) {
                 let oldest = n % count;
@@ -417,14 +417,14 @@ fn idle_crowd(count: usize, variables: &[(&str, &str)], source: impl Fn(usize) -
         for _ in 0..5 {
             log_in(&server, &postiz);
         }
-        // Who was there before is one of few in its network, and has not been closed.
+        // The earlier client is one of few in its network, so it is still connected.
         early.send(&poll);
         expect::error(&early.answer(), 400, "authorization_pending");
     });
 }
 
 #[test]
-fn idle_connections_from_16_addresses_keep_nobody_out() {
+fn idle_connections_from_16_addresses_do_not_block_newcomers() {
     let limits = [
         ("LIMIT_CONNECTIONS", "128"),
         ("LIMIT_CONNECTIONS_PER_ADDRESS", "16"),
@@ -435,7 +435,7 @@ fn idle_connections_from_16_addresses_keep_nobody_out() {
 }
 
 #[test]
-fn idle_connections_from_one_address_keep_nobody_out() {
+fn idle_connections_from_one_address_do_not_block_newcomers() {
     for per_address in ["0", "16"] {
         let limits = [
             ("LIMIT_CONNECTIONS", "128"),
@@ -445,9 +445,9 @@ fn idle_connections_from_one_address_keep_nobody_out() {
     }
 }
 
-/// Connections that ask and ask and read nothing take all the room there is, and come again when they are cut off.
+/// Connections that send requests and read no answers fill the connection limit, and reconnect when they are closed.
 #[test]
-fn connections_that_do_not_read_keep_nobody_out() {
+fn connections_that_do_not_read_do_not_block_newcomers() {
     const CONNECTIONS: usize = 24;
     raise_own_limit();
     let postiz = FakePostiz::start();
@@ -458,12 +458,12 @@ fn connections_that_do_not_read_keep_nobody_out() {
         ("TRUSTED_PROXIES", "none"),
     ];
     let server = server_on(Store::Embedded, &postiz, &limits);
-    // More than the buffers of the system take.
+    // More than the system's buffers hold.
     let pages = "GET /device/verify HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1_500);
     let come = |n: usize| -> TcpStream {
         let source = Ipv4Addr::new(127, 0, 1 + (n % 12) as u8, 1);
         let stream = connect_without_buffer(source.into(), server.address).expect("it connects");
-        // It takes what it takes, and nobody waits for the rest.
+        // Without blocking: the server does not read all of it.
         stream.set_nonblocking(true).expect("it is a socket");
         (&stream).write_all(pages.as_bytes()).ok();
         stream
@@ -494,9 +494,9 @@ fn connections_that_do_not_read_keep_nobody_out() {
     drop(crowd);
 }
 
-/// A page of another site may hold any number of images of ours: they use up nothing of their visitor's.
+/// Images of the callback on another site's page do not use up the visitor's rate limit.
 #[test]
-fn images_of_the_callback_use_up_nothing_of_their_visitor() {
+fn cross_site_images_of_the_callback_are_not_charged() {
     let postiz = FakePostiz::start();
     let server = server_on(
         Store::Embedded,

@@ -1,4 +1,4 @@
-//! https by the server itself: versions, kinds of keys, words for files that do not fit, and clients that take their time.
+//! https by the server itself: versions, kinds of keys, errors about certificate files, and slow clients.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -18,18 +18,18 @@ use crate::support::server::ServerSetup;
 use crate::support::tls::make_certificates;
 use crate::support::{Browser, Cluster, Connection, Login, Store, TestServer, expect, run};
 
-/// An authority, and certificates for localhost that it signed; made with openssl, as people make theirs.
+/// An authority, and certificates for localhost that it has signed, made with openssl.
 pub struct Files(TempDir);
 
 impl Files {
-    /// With the authority alone.
+    /// Makes the authority only.
     pub fn new() -> Files {
         let files = Files(tempfile::tempdir().expect("a temporary folder"));
         files.make("self_signed ca authority $key");
         files
     }
 
-    /// A key of this kind, and a chain of its certificate and the authority's.
+    /// Makes a key of this kind, and a chain of its certificate and the authority's.
     pub fn certificate(&self, name: &str, kind: &str) {
         self.make(&format!(
             "signed {name} localhost ca DNS:localhost {kind}; cat ca.crt >>{name}.crt"
@@ -40,12 +40,12 @@ impl Files {
         make_certificates(self.0.path(), script);
     }
 
-    /// Where the file of this name is.
+    /// The path of this file.
     pub fn path(&self, name: &str) -> String {
         self.0.path().join(name).display().to_string()
     }
 
-    /// Its text.
+    /// The text of this file.
     pub fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(name)).expect("openssl wrote it")
     }
@@ -61,7 +61,7 @@ impl Files {
             .var("TLS_KEY_FILE", &self.path(key))
     }
 
-    /// A connection of a client that knows the authority.
+    /// Connects as a client that trusts the authority.
     pub fn connect(&self, server: &TestServer) -> StreamOwned<ClientConnection, TcpStream> {
         let mut roots = RootCertStore::empty();
         let authority = CertificateDer::from_pem_file(self.path("ca.crt"));
@@ -71,7 +71,7 @@ impl Files {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .expect("the provider has them")
+            .expect("the provider supports these versions")
             .with_root_certificates(roots)
             .with_no_client_auth();
         let name = ServerName::try_from("localhost").expect("a name");
@@ -84,11 +84,11 @@ impl Files {
     }
 }
 
-/// A key of the common kind.
+/// The usual kind of key.
 pub const EC: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256";
 const RSA: &str = "-newkey rsa:2048";
 
-/// By curl, which checks the chain and the name; the answer, with its head.
+/// Sends a request with curl, which verifies chain and name. Returns the answer with its head.
 fn curl(files: &Files, server: &TestServer, options: &[&str]) -> Result<String, String> {
     let (authority, port) = (files.path("ca.crt"), server.address.port());
     let resolve = format!("localhost:{port}:127.0.0.1");
@@ -107,7 +107,7 @@ fn curl(files: &Files, server: &TestServer, options: &[&str]) -> Result<String, 
 }
 
 #[test]
-fn tls_takes_both_versions_and_every_kind_of_key() {
+fn tls_supports_both_versions_and_every_kind_of_key() {
     let files = Files::new();
     files.certificate("ec", EC);
     files.certificate("rsa", RSA);
@@ -116,7 +116,7 @@ fn tls_takes_both_versions_and_every_kind_of_key() {
     files.make("openssl ecparam -name prime256v1 -out parameters");
     // As `openssl ecparam -genkey` writes it.
     let both = files.read("parameters") + &files.read("ec.sec1");
-    std::fs::write(files.path("ec.both"), both).expect("it is ours");
+    std::fs::write(files.path("ec.both"), both).expect("the test may write the file");
     for (certificate, key, begin) in [
         ("ec.crt", "ec.key", "BEGIN PRIVATE KEY"),
         ("ec.crt", "ec.sec1", "BEGIN EC PRIVATE KEY"),
@@ -138,14 +138,15 @@ fn tls_takes_both_versions_and_every_kind_of_key() {
     }
 }
 
-/// Editors put a byte order mark before the first line, and CR at the end of each.
+/// Some editors put a byte order mark before the first line, and CR at the end of each line.
 #[test]
-fn files_of_other_systems_are_read() {
+fn files_with_bom_and_crlf_are_read() {
     let files = Files::new();
     files.certificate("ec", EC);
     for name in ["ec.crt", "ec.key"] {
         let text = files.read(name).replace('\n', "\r\n");
-        std::fs::write(files.path(name), format!("\u{feff}  {text}\r\n")).expect("it is ours");
+        std::fs::write(files.path(name), format!("\u{feff}  {text}\r\n"))
+            .expect("the test may write the file");
     }
     let server = files.setup("ec.crt", "ec.key").start();
     let answer = curl(&files, &server, &[]).expect("an answer");
@@ -153,11 +154,11 @@ fn files_of_other_systems_are_read() {
 }
 
 #[test]
-fn files_that_do_not_fit_are_told() {
+fn mismatched_files_are_reported() {
     let files = Files::new();
     files.certificate("ec", EC);
     files.certificate("other", EC);
-    std::fs::write(files.path("empty"), "").expect("it is ours");
+    std::fs::write(files.path("empty"), "").expect("the test may write the file");
     for (certificate, key, words) in [
         (
             "ec.crt",
@@ -177,15 +178,15 @@ fn files_that_do_not_fit_are_told() {
         let setup = files.setup(certificate, key);
         for arguments in [&[][..], &["--check"]] {
             let output = setup.run(arguments);
-            let told = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.code(), Some(2), "{told}");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{stderr}");
             assert!(
-                words.iter().all(|word| told.contains(word)),
-                "{words:?}: {told}"
+                words.iter().all(|word| stderr.contains(word)),
+                "{words:?}: {stderr}"
             );
             assert!(
-                !told.contains("PRIVATE") && !told.contains("panic"),
-                "{told}"
+                !stderr.contains("PRIVATE") && !stderr.contains("panic"),
+                "{stderr}"
             );
         }
     }
@@ -203,7 +204,7 @@ fn https_sends_hsts() {
     let hsts = "strict-transport-security: max-age=31536000";
     let answer = curl(&files, &server, &[]).expect("an answer");
     assert!(answer.to_lowercase().contains(hsts), "{answer}");
-    // https is somebody else's work, or nobody's.
+    // A proxy terminates TLS, or there is none.
     for (server_url, expected) in [("https://auth.example", 1), ("http://auth.example", 0)] {
         let server = TestServer::setup(Store::Embedded)
             .var("SERVER_URL", server_url)
@@ -214,9 +215,9 @@ fn https_sends_hsts() {
     }
 }
 
-/// A handshake that takes its time, one that never begins, and one that is none: each is over when a request would be.
+/// A slow handshake, one that never begins, and plain HTTP: each connection is closed after the timeout of a request.
 #[test]
-fn handshake_that_dribbles_times_out() {
+fn slow_handshake_times_out() {
     let files = Files::new();
     files.certificate("ec", EC);
     let setup = files.setup("ec.crt", "ec.key");
@@ -224,19 +225,19 @@ fn handshake_that_dribbles_times_out() {
         .time(|times| times.request = Duration::from_secs(2))
         .start();
     let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
-    let dribbled = [hello.as_slice(), &[0; 20]].concat();
+    let sent_slowly = [hello.as_slice(), &[0; 20]].concat();
     thread::scope(|scope| {
-        for bytes in [&b""[..], b"\x16", &dribbled] {
+        for bytes in [&b""[..], b"\x16", &sent_slowly] {
             let server = &server;
             scope.spawn(move || {
                 let mut connection = Connection::open(server.address);
                 let begun = Instant::now();
                 for byte in bytes {
                     connection.try_send([*byte]);
-                    // The dribbling itself.
+                    // The pause between bytes.
                     thread::sleep(Duration::from_millis(100));
                 }
-                // However it ends, it ends.
+                // Any end of the connection is fine.
                 let ended = connection.rest();
                 let took = begun.elapsed().as_secs_f32();
                 assert!(!ended.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
@@ -254,8 +255,8 @@ fn handshake_that_dribbles_times_out() {
     assert_nothing_broke(&server);
 }
 
-/// The browser's part over http, the client's over https, on one database: the token is handed over, once, to a client
-/// that is there; the end of the connection is told from a cut.
+/// The browser uses http and the client https, on one database. The token is delivered once, to a client that is still
+/// connected, and the connection ends with a TLS close_notify.
 #[test]
 fn token_is_delivered_over_tls() {
     let files = Files::new();
@@ -270,13 +271,13 @@ fn token_is_delivered_over_tls() {
     expect::page(&login.approve(&mut Browser::new(), "ada").answer, 200);
     let poll = login.poll_bytes();
 
-    // One that hangs up at once, and before that says so, as TLS clients do.
+    // A client that sends its poll and disconnects at once, with a close_notify.
     let mut gone = files.connect(&server);
     gone.write_all(&poll).expect("it is sent");
     gone.conn.send_close_notify();
     gone.flush().expect("it is sent");
     drop(gone);
-    let answer = crate::support::eventually_some("somebody gets it", || {
+    let answer = crate::support::eventually_some("one poll gets the token", || {
         let mut stream = files.connect(&server);
         stream.write_all(&poll).expect("it is sent");
         let mut answer = String::new();

@@ -21,7 +21,7 @@ fn codes(asked: &Asked) -> Reply {
 
 const DEVICE_CODE: &str = "d0d0c0de0000000000000000000000000000000000000000000000000000c0de";
 /// The first 8 hex digits of the SHA-256 of [`DEVICE_CODE`], as sha256sum(1) prints it.
-const REFERENCE: &str = "Reference: ec6fc11b";
+const REFERENCE: &str = "ec6fc11b";
 
 const PENDING: &str = r#"{"error":"authorization_pending"}"#;
 
@@ -418,8 +418,9 @@ fn end_of_a_login_has_its_own_message() {
             (&done.events()[1]["event"], &done.events()[1]["error"]),
             (&json!("error"), &json!(word))
         );
+        assert_eq!(done.events()[1]["reference"], REFERENCE);
         let done = done.stderr_has("error: ").stderr_has(words);
-        assert_eq!(done.stderr.lines().last(), Some(REFERENCE));
+        assert_eq!(reference(&done), Some(REFERENCE));
         assert_eq!(server.asked().len(), 2);
         assert!(cli.home.credentials_folder().is_empty());
     });
@@ -440,14 +441,124 @@ fn undelivered_token_has_its_own_message() {
         .stderr_has("approved, but the answer with the token was lost");
 }
 
+/// The reference that stderr shows.
+fn reference(done: &Done) -> Option<&str> {
+    let mut lines = done.stderr.lines();
+    lines.find_map(|line| line.strip_prefix("Reference: "))
+}
+
+/// The error of `--json-errors`.
+fn json_error(done: &Done) -> Value {
+    serde_json::from_str(done.stderr.lines().last().unwrap()).expect(&done.stderr)
+}
+
+/// Once a login has started, the IDs of its requests do not replace its own.
 #[test]
-fn reference_of_a_failed_login_is_also_in_json_errors() {
-    let server = auth_server(|_| Reply::json(400, r#"{"error":"expired_token"}"#));
+fn json_error_of_a_failed_login_has_its_reference_and_the_answer() {
+    let body = r#"{"error":"expired_token"}"#;
+    let server = auth_server(move |_| Reply::json(400, body).with("X-Request-Id: 9cae0d66"));
     let done = login(&server).arg("--json-errors").run().code(1);
-    let mut last_lines = done.stderr.lines().rev();
-    let error: Value = serde_json::from_str(last_lines.next().unwrap()).unwrap();
-    assert_eq!(error["reference"], REFERENCE["Reference: ".len()..]);
-    assert_eq!(last_lines.next(), Some(REFERENCE));
+    let error = json_error(&done);
+    assert_eq!(error["reference"], REFERENCE);
+    assert_eq!(
+        (&error["status"], &error["body"]["error"]),
+        (&json!(400), &json!("expired_token"))
+    );
+    assert_eq!(reference(&done), Some(REFERENCE));
+}
+
+#[test]
+fn login_that_does_not_start_shows_the_requests_id_and_status() {
+    let rows = [
+        (403, r#"{"error":"access_denied"}"#),
+        (404, r#"{"error":"not_found"}"#),
+        (404, "<html>"),
+        (
+            429,
+            r#"{"error":"too_many_requests","error_description":"Wait."}"#,
+        ),
+        (500, r#"{"error":"server_error"}"#),
+        (502, "<html>"),
+        (503, r#"{"error":"temporarily_unavailable"}"#),
+    ];
+    let rows = rows
+        .into_iter()
+        .flat_map(|row| [(row, "--json"), (row, "--start")]);
+    each(rows, |((status, body), more)| {
+        let server =
+            Server::new(move |_, _| Reply::json(status, body).with("X-Request-Id: 9cae0d66"));
+        let done = login(&server).args([more, "--json-errors"]).run().code(1);
+        assert_eq!(reference(&done), Some("9cae0d66"), "{}", done.stderr);
+        assert_eq!(done.events().len(), 1);
+        assert_eq!(done.events()[0]["reference"], "9cae0d66");
+        let error = json_error(&done);
+        assert_eq!(
+            (&error["reference"], &error["status"]),
+            (&json!("9cae0d66"), &json!(status))
+        );
+        let body = serde_json::from_str(body).unwrap_or_else(|_| json!(body));
+        assert_eq!(error["body"], body);
+        // A finish finds no login that would have another reference.
+        assert_eq!(server.lines(), ["POST /device/code"]);
+    });
+}
+
+/// A server must not write lines of its own to the terminal.
+#[test]
+fn request_id_of_another_form_is_ignored() {
+    let (longest, too_long) = ("a".repeat(64), "a".repeat(65));
+    let rows = [
+        (longest.as_str(), Some(longest.as_str())),
+        ("3F2b-9", Some("3F2b-9")),
+        (&too_long, None),
+        ("", None),
+        ("9cae0d66 and more", None),
+        ("9cae_0d66", None),
+        ("\u{1b}[2J", None),
+        ("é", None),
+    ];
+    each(rows, |(id, shown)| {
+        let header = format!("X-Request-Id: {id}");
+        let server = Server::new(move |_, _| Reply::json(429, "{}").with(&header));
+        let done = login(&server)
+            .args(["--json", "--json-errors"])
+            .run()
+            .code(1);
+        assert_eq!(reference(&done), shown, "{id}");
+        for json in [json_error(&done), done.events()[0].clone()] {
+            assert_eq!(json.get("reference").and_then(Value::as_str), shown, "{id}");
+        }
+    });
+}
+
+/// It has five million characters.
+#[test]
+fn json_error_cuts_an_endless_body() {
+    let body = json!({ "error": "invalid_client", "x": "a".repeat(5_000_000) }).to_string();
+    let server = Server::new(move |_, _| Reply::json(401, &body));
+    let done = login(&server).arg("--json-errors").run().code(1);
+    assert!(done.stderr.len() < 4000);
+    let error = json_error(&done);
+    assert_eq!(error["status"], 401);
+    let shown = error["body"].as_str().unwrap();
+    assert!(shown.starts_with(r#"{"error":"invalid_client""#), "{shown}");
+}
+
+/// The answer may hold a device code, or a token.
+#[test]
+fn json_error_leaves_the_body_of_a_success_out() {
+    let start = format!(r#"{{"device_code":"{DEVICE_CODE}","user_code":"A"}}"#);
+    let unusable = Server::new(move |_, _| Reply::json(200, &start));
+    let grant = format!(r#"{{"access_token":"{TOKEN}","api_url":"ftp://a"}}"#);
+    let no_token = auth_server(move |_| Reply::json(200, &grant));
+    for server in [unusable, no_token] {
+        let done = login(&server).arg("--json-errors").run().code(1);
+        let error = json_error(&done.hides(DEVICE_CODE).hides(TOKEN));
+        assert_eq!(
+            (&error["status"], &error["body"]),
+            (&Value::Null, &Value::Null)
+        );
+    }
 }
 
 /// The pause becomes five seconds longer.

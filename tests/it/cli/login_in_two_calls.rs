@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::harness::{Cli, Home, Reply, Server, TOKEN, postiz};
 
@@ -186,7 +186,7 @@ fn finish_ends_after_the_codes_expired() {
     let (slow, home) = (Slow::new(), Home::new());
     slow.start(&home).run().code(0);
     let text = home.read(PENDING_FILE);
-    let mut fields: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mut fields: Value = serde_json::from_str(&text).unwrap();
     fields["expiresAt"] = json!(1_000_000_000);
     home.write(PENDING_FILE, fields.to_string());
     let done = finish(&home, "--no-wait")
@@ -205,6 +205,7 @@ fn failed_poll_leaves_the_login_open() {
             r#"{"device_code":"d","user_code":"A","verification_uri":"https://a.example/v","interval":1}"#,
         ),
         (_, 1) => Reply::Drop,
+        (_, 2) => Reply::json(429, "{}").with("X-Request-Id: 9cae0d66"),
         _ => Reply::json(200, r#"{"access_token":"t"}"#),
     });
     let home = Home::new();
@@ -213,12 +214,19 @@ fn failed_poll_leaves_the_login_open() {
         .var("POSTIZ_AUTH_SERVER", server.url())
         .run()
         .code(0);
-    let done = finish(&home, "--no-wait")
-        .run()
-        .code(1)
-        .stderr_has("the login is still open")
-        .stderr_has("\nReference: 18ac3e73\n");
-    assert_eq!(done.events()[0]["error"], "no_answer");
+    for status in [Value::Null, json!(429)] {
+        let done = finish(&home, "--no-wait")
+            .arg("--json-errors")
+            .run()
+            .code(1)
+            .stderr_has("the login is still open")
+            .stderr_has("\nReference: 18ac3e73\n");
+        let event = &done.events()[0];
+        assert_eq!(event["error"], "no_answer");
+        assert_eq!(event["reference"], "18ac3e73");
+        let error: Value = serde_json::from_str(done.stderr.lines().last().unwrap()).unwrap();
+        assert_eq!(error["status"], status);
+    }
     finish(&home, "--no-wait").run().code(0);
 }
 

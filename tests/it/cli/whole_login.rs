@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::harness::{Cli, Done, Home};
 use crate::fake_postiz::FakePostiz;
-use crate::support::{Browser, Login, Store, TestServer, VerifyForm};
+use crate::support::{Browser, Login, Store, TestServer, VerifyForm, eventually};
 
 /// A run of `auth:login --json` that has shown its code and waits.
 struct Waiting {
@@ -105,11 +105,41 @@ fn denial_reaches_the_terminal() {
     let reference = stderr
         .lines()
         .find_map(|line| line.strip_prefix("Reference: "));
-    let id = format!("id={}", reference.expect(&stderr));
+    let reference = reference.expect(&stderr);
+    assert_eq!(event["reference"], reference);
+    let id = format!("id={reference}");
     let log = server.log();
     let denied = log.lines().find(|line| line.contains("denied"));
     assert!(denied.expect(&log).contains(&id), "{id}: {log}");
     assert!(home.credentials_folder().is_empty());
+}
+
+/// The reference is the ID of the request in the server's log.
+#[test]
+fn login_that_does_not_start_names_its_request() {
+    let fake = FakePostiz::start();
+    let setup = TestServer::setup(Store::Embedded).var("LIMIT_LOGINS_PER_MINUTE", "1");
+    let server = setup.start_for(&fake);
+    let start = || {
+        let cli = Cli::at(Home::new()).args(["auth:login", "--start", "--json-errors"]);
+        cli.var("POSTIZ_AUTH_SERVER", &server.public_url).run()
+    };
+    start().code(0);
+    let done = start().code(1);
+    let event = &done.events()[0];
+    let error: Value = serde_json::from_str(done.stderr.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&error["status"], &error["reference"]),
+        (&Value::from(429), &event["reference"])
+    );
+    let reference = event["reference"].as_str().expect(&done.stderr);
+    done.stderr_has(&format!("\nReference: {reference}\n"));
+    let id = format!("request_id={reference}");
+    eventually("the refusal's line in the log", || {
+        let log = server.log();
+        log.lines()
+            .any(|line| line.contains(&id) && line.contains("reason=too_many_logins"))
+    });
 }
 
 #[test]

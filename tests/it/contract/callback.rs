@@ -1,4 +1,4 @@
-//! `GET /device/callback`: Postiz sends the browser back. How Postiz' own failures are told is `upstream.rs`.
+//! `GET /device/callback`, to which Postiz redirects the browser. Failures of Postiz itself are in `upstream.rs`.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::support::{
     eventually, expect,
 };
 
-/// A callback by hand, as `browser` would send it.
+/// Sends a callback with this query and the cookies of `browser`.
 fn call_back(server: &TestServer, query: &str, browser: &Browser) -> Answer {
     let url = format!("{}/device/callback?{query}", server.public_url);
     let cookies = browser.cookies_for(&url);
@@ -23,14 +23,14 @@ fn call_back(server: &TestServer, query: &str, browser: &Browser) -> Answer {
     server.send("GET", &format!("/device/callback?{query}"), headers, b"")
 }
 
-/// A login whose user has agreed, and the redirect back to the server, not followed yet.
+/// A login whose user has consented, and the redirect to the callback, not followed yet.
 type Returning = (FakePostiz, TestServer, Login, Browser, Page);
 
 fn returning(store: Store) -> Returning {
     returning_from(&TestServer::setup(store))
 }
 
-/// The same on a database that the test can change as well.
+/// The same on a database that the test can change.
 fn returning_on(database: &Database) -> Returning {
     returning_from(&TestServer::setup(Store::Embedded).database(database))
 }
@@ -62,7 +62,7 @@ on_each_store!(
     refresh_shows_the_same_page_again,
     denial_at_postiz_reaches_the_next_poll,
     other_errors_of_postiz_leave_the_login_open,
-    callbacks_of_strangers_change_nothing,
+    callback_rejects_foreign_state,
     state_belongs_to_its_browser,
     five_refused_codes_end_a_login,
 );
@@ -97,7 +97,7 @@ fn callback_exchanges_the_code(store: Store) {
 }
 
 #[test]
-fn path_in_postiz_address_is_kept() {
+fn path_of_the_postiz_url_is_kept() {
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Embedded).postiz(&postiz);
     let server = setup
@@ -112,7 +112,8 @@ fn path_in_postiz_address_is_kept() {
     );
 }
 
-/// One exchange, however many callbacks; the others get the page that reloads itself. The answer is slow, so that they all meet.
+/// Of many callbacks one exchanges the code; the others get the page that reloads itself. Postiz answers slowly, so that all
+/// of them arrive during the exchange.
 fn twenty_callbacks_at_once_exchange_once(store: Store) {
     let (postiz, server, login, browser, redirect) = returning(store);
     let gate = Gate::default();
@@ -121,7 +122,7 @@ fn twenty_callbacks_at_once_exchange_once(store: Store) {
         let callbacks =
             scope.spawn(|| at_once(20, |_| call_back(&server, &query_of(&redirect), &browser)));
         eventually("the exchange is under way", || exchanges(&postiz) > 0);
-        // The user is done, but the token is not here yet.
+        // The user has consented, but the token has not arrived.
         expect::error(&login.poll(&server), 400, "authorization_pending");
         gate.open();
         callbacks.join().expect("no callback panics")
@@ -138,7 +139,7 @@ fn twenty_callbacks_at_once_exchange_once(store: Store) {
         signed_in >= 1 && signed_in + finishing == 20,
         "{signed_in} {finishing}"
     );
-    // What the pages of the others show when they reload themselves.
+    // The other pages show this after their reload.
     let reloaded = call_back(&server, &query_of(&redirect), &browser);
     assert!(reloaded.text().contains("signed in"), "{}", reloaded.text());
     assert_eq!(exchanges(&postiz), 1);
@@ -152,7 +153,7 @@ fn refresh_shows_the_same_page_again(store: Store) {
     expect::page(&second.answer, 200);
     assert_eq!(second.html(), first.html());
     expect::json(&login.poll(&server), 200);
-    // Also when the client has its token: the person sees what they saw.
+    // Also after the client has got its token.
     let third = browser.follow(&redirect);
     expect::page(&third.answer, 200);
     assert_eq!(third.html(), first.html());
@@ -171,7 +172,7 @@ fn denial_at_postiz_reaches_the_next_poll(store: Store) {
     assert!(page.html().contains("refused"), "{}", page.html());
     expect::error(&login.poll(&server), 400, "access_denied");
     expect::error(&login.poll_form(&server), 400, "access_denied");
-    // A refresh changes nothing, and nobody can go on with it.
+    // A reload changes nothing, and the login cannot be continued.
     let page = browser.follow(&redirect);
     expect::page(&page.answer, 400);
     let state = state_of(&redirect);
@@ -182,7 +183,7 @@ fn denial_at_postiz_reaches_the_next_poll(store: Store) {
     assert_eq!(exchanges(&postiz), 0);
 }
 
-/// Any other error is told in our own words, and the login goes on.
+/// The page describes any other error in the server's own words, and the login stays open.
 fn other_errors_of_postiz_leave_the_login_open(store: Store) {
     let (_postiz, server, login, mut browser, redirect) = returning(store);
     let state = state_of(&redirect);
@@ -201,7 +202,7 @@ fn other_errors_of_postiz_leave_the_login_open(store: Store) {
         );
         expect::error(&login.poll(&server), 400, "authorization_pending");
     }
-    eventually("the operator learns what Postiz said", || {
+    eventually("Postiz' answer is in the log", || {
         let log = server.log();
         log.contains("EVIL") && log.contains("temporarily_unavailable")
     });
@@ -215,26 +216,26 @@ fn other_errors_of_postiz_leave_the_login_open(store: Store) {
     expect::json(&login.poll(&server), 200);
 }
 
-/// The state is bound to the browser, and one that nobody gave out is worth nothing.
-fn callbacks_of_strangers_change_nothing(store: Store) {
+/// A state is valid only in the browser that confirmed the login, and an invented one is not valid at all.
+fn callback_rejects_foreign_state(store: Store) {
     let postiz = FakePostiz::start();
     let server = TestServer::start(store, &postiz);
     let login = Login::start(&server);
     let (mut ours, mut other) = (Browser::new(), Browser::new());
     let redirect = login.consent(&mut ours, "ada");
     Login::start(&server).confirm(&mut other);
-    let (state, nobody) = (state_of(&redirect), Browser::new());
+    let (state, new_browser) = (state_of(&redirect), Browser::new());
     let good = query_of(&redirect);
     let unknown = "0".repeat(64);
     for (query, browser) in [
-        (good.clone(), &nobody),
+        (good.clone(), &new_browser),
         (good.clone(), &other),
-        (format!("error=access_denied&state={state}"), &nobody),
+        (format!("error=access_denied&state={state}"), &new_browser),
         (format!("error=access_denied&state={state}"), &other),
         (String::new(), &ours),
         ("code=x".to_owned(), &ours),
         ("code=x&state=".to_owned(), &ours),
-        ("code=x&state=".to_owned(), &nobody),
+        ("code=x&state=".to_owned(), &new_browser),
         (format!("code=x&state={unknown}"), &ours),
         ("code=x&state=%00".to_owned(), &ours),
         ("code=x&state=%ff".to_owned(), &ours),
@@ -243,7 +244,7 @@ fn callbacks_of_strangers_change_nothing(store: Store) {
         (format!("code=&state={state}"), &ours),
         (format!("code=x&state={state}&state={unknown}"), &ours),
         ("error=access_denied".to_owned(), &ours),
-        ("error=call+1-900-EVIL".to_owned(), &nobody),
+        ("error=call+1-900-EVIL".to_owned(), &new_browser),
         (format!("error=access_denied&state={unknown}"), &ours),
     ] {
         let answer = call_back(&server, &query, browser);
@@ -256,9 +257,9 @@ fn callbacks_of_strangers_change_nothing(store: Store) {
     expect::json(&login.poll(&server), 200);
 }
 
-/// An empty cookie must not equal an absent one, nor one that holds another's hash.
+/// An empty cookie must not equal a missing one.
 #[test]
-fn odd_cookies_open_nothing() {
+fn callback_rejects_malformed_cookies() {
     let (_postiz, server, _, browser, redirect) = returning(Store::Embedded);
     let query = query_of(&redirect);
     let good = browser.cookies_for(&format!("{}/device/callback", server.public_url));
@@ -276,7 +277,7 @@ fn odd_cookies_open_nothing() {
         let answer = server.send("GET", &format!("/device/callback?{query}"), &headers, b"");
         expect::page(&answer, 400);
     }
-    // Cookies of other programs on the same host do no harm.
+    // Cookies of other programs on the same host are ignored.
     let cookie = format!("a=b; {good}; c=\"d\"");
     let headers = [("Cookie", cookie.as_str())];
     expect::page(
@@ -285,7 +286,8 @@ fn odd_cookies_open_nothing() {
     );
 }
 
-/// Confirming again in the same browser (a second click, another tab) leads to the same trip; in another browser it replaces it.
+/// Confirming again in the same browser (a second click, another tab) gives the same state. Confirming in another browser
+/// replaces the state.
 fn state_belongs_to_its_browser(store: Store) {
     let postiz = FakePostiz::start();
     let server = TestServer::start(store, &postiz);
@@ -300,7 +302,7 @@ fn state_belongs_to_its_browser(store: Store) {
     expect::page(&call_back(&server, &query_of(&newer), &second), 200);
 }
 
-/// Five refused codes end a login; one code counts once, an outage not at all.
+/// Five refused codes end a login. The same code counts once, and an outage does not count.
 fn five_refused_codes_end_a_login(store: Store) {
     let (postiz, server, login, browser, redirect) = returning(store);
     let state = state_of(&redirect);
@@ -324,10 +326,10 @@ fn five_refused_codes_end_a_login(store: Store) {
     assert_eq!(exchanges(&postiz), 9);
 }
 
-/// The cookie of the version before counts for logins that that version confirmed, and for no other: a sibling domain could
-/// set it.
+/// The previous version's cookie is valid only for logins that the previous version confirmed, since a sibling domain could set
+/// it.
 #[test]
-fn old_cookie_counts_for_old_logins_alone() {
+fn old_cookie_is_valid_for_old_logins_only() {
     let database = Cluster::shared().database();
     let (postiz, server, login, browser, redirect) = returning_on(&database);
     let query = query_of(&redirect);
@@ -340,13 +342,13 @@ fn old_cookie_counts_for_old_logins_alone() {
     };
     expect::page(&call(&query), 400);
     assert_eq!(exchanges(&postiz), 0);
-    // As the version before would have bound it: with a state that was drawn.
+    // As the previous version stored it: with a random state.
     let (state, drawn) = (state_of(&redirect), "a".repeat(64));
     database.run(&format!(
         "UPDATE device_requests SET state = encode(sha256('{drawn}'), 'hex') \
          WHERE state = encode(sha256('{state}'), 'hex')"
     ));
-    // It counts beside the new cookie as well, which a page of a new instance may have set meanwhile.
+    // It is also valid beside the new cookie, which a page of a new instance may have set meanwhile.
     let other = VerifyForm::open(&server).cookie;
     let both = format!("{other}; {old_cookie}");
     let query = query.replace(&state, &drawn);
@@ -358,7 +360,7 @@ fn old_cookie_counts_for_old_logins_alone() {
 }
 
 #[test]
-fn callbacks_have_a_budget() {
+fn callbacks_are_rate_limited() {
     let postiz = FakePostiz::start();
     let server = TestServer::setup(Store::Embedded)
         .postiz(&postiz)
@@ -377,7 +379,7 @@ fn callbacks_have_a_budget() {
     expect::page(&answer, 429);
     expect::retry_after(&answer);
     expect::page(&from("198.51.100.7"), 400);
-    // Without a cookie nothing is asked of anybody.
+    // A callback without a cookie sends no request to Postiz.
     expect::page(&server.get(&target), 400);
 }
 
@@ -391,9 +393,9 @@ fn expired_login_cannot_be_completed() {
     expect::error(&login.poll(&server), 400, "expired_token");
 }
 
-/// The exchange was under way when the time was over: the person has agreed, so the token is not thrown away.
+/// The login expired during the exchange. The person has consented, so the token is kept.
 #[test]
-fn token_that_comes_just_after_the_expiry_is_kept() {
+fn token_received_just_after_the_expiry_is_kept() {
     let database = Cluster::shared().database();
     let (postiz, server, login, mut browser, redirect) = returning_on(&database);
     let gate = Gate::default();
@@ -405,16 +407,16 @@ fn token_that_comes_just_after_the_expiry_is_kept() {
         gate.open();
         callback.join().expect("the browser does not panic")
     });
-    // Whatever the page says, the poll must say the same.
+    // Page and poll must agree.
     match page.status() {
         200 => expect::json(&login.poll(&server), 200),
         _ => expect::error(&login.poll(&server), 400, "expired_token"),
     }
 }
 
-/// Nothing in a query leads the browser elsewhere.
+/// No query parameter changes where the browser is redirected.
 #[test]
-fn queries_redirect_nowhere_else() {
+fn query_parameters_change_no_redirect() {
     let postiz = FakePostiz::start();
     let server = TestServer::start(Store::Embedded, &postiz);
     let login = Login::start(&server);
@@ -447,7 +449,7 @@ fn queries_redirect_nowhere_else() {
     }
 }
 
-/// Postiz' body of success is data, whatever status of success it has.
+/// Any status 2xx of Postiz is a success.
 #[test]
 fn exchange_succeeds_on_any_2xx() {
     let postiz = FakePostiz::start();

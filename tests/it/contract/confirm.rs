@@ -8,14 +8,14 @@ use crate::support::{Answer, Browser, Cluster, Login, Store, TestServer, VerifyF
 
 const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
 
-/// Confirms a code in a browser that was never here.
+/// Confirms a code with a new browser.
 fn confirm(server: &TestServer, user_code: &str) -> Answer {
     VerifyForm::open(server).confirm(server, user_code)
 }
 
 on_each_store!(good_code_leads_to_postiz, refusal_ends_the_login_at_once);
 
-/// The address is exact; the state is another one in each browser, and never the device code.
+/// The authorize URL is exact. The state differs for each browser, and is never the device code.
 fn good_code_leads_to_postiz(store: Store) {
     let postiz = FakePostiz::start();
     let server = TestServer::start(store, &postiz);
@@ -51,7 +51,7 @@ fn good_code_leads_to_postiz(store: Store) {
         states.push(state);
     }
     assert_ne!(states[0], states[1]);
-    // A second click or another tab of the same browser gets the same one.
+    // A second click or another tab of the same browser gets the same state.
     let form = VerifyForm::open(&server);
     let again = || {
         let answer = form.confirm(&server, login.user_code());
@@ -92,7 +92,7 @@ fn cookie_binds_the_browser() {
         assert!(value.len() >= 32, "{value}");
         assert!(name.starts_with(&format!("{start}postiz_login_")), "{name}");
         names.insert(name.to_owned());
-        // The order of attributes means nothing.
+        // The order of attributes is free.
         let sorted = |text: &str| {
             let mut parts: Vec<String> = text.split(';').map(|p| p.trim().to_owned()).collect();
             parts.sort();
@@ -108,7 +108,7 @@ fn cookie_binds_the_browser() {
 }
 
 #[test]
-fn typed_code_is_forgiven_its_form() {
+fn typed_code_is_normalized() {
     let server = TestServer::setup(Store::Embedded).start();
     let login = Login::start(&server);
     let code = login.user_code();
@@ -132,7 +132,7 @@ fn typed_code_is_forgiven_its_form() {
     }
 }
 
-/// Told, and the form again.
+/// The page reports the error and shows the form again.
 #[test]
 fn wrong_code_may_be_tried_again() {
     let postiz = FakePostiz::start();
@@ -162,7 +162,7 @@ fn wrong_code_may_be_tried_again() {
 }
 
 #[test]
-fn expired_code_is_told_as_a_wrong_one() {
+fn expired_code_is_reported_as_a_wrong_one() {
     let database = Cluster::shared().database();
     let server = TestServer::setup(Store::Embedded)
         .database(&database)
@@ -186,7 +186,7 @@ fn refusal_ends_the_login_at_once(store: Store) {
     expect::page(&page.answer, page.status());
     assert!(page.html().contains("refused"), "{}", page.html());
     expect::error(&login.poll(&server), 400, "access_denied");
-    // It stays refused for everybody.
+    // It stays refused in every browser.
     expect::page(&confirm(&server, login.user_code()), 400);
     expect::error(&login.poll_form(&server), 400, "access_denied");
 }
@@ -199,7 +199,7 @@ fn forms_of_other_sites_are_refused() {
     let form = VerifyForm::open(&server);
     let own = server.public_url.as_str();
     let evil = "https://evil.example";
-    // Our own page, under a name that this server is also reached by.
+    // The server's own page, at another of its names.
     let other_name = format!("http://{}", server.address);
     for (site, origin, status) in [
         (None, None, 302),
@@ -236,14 +236,14 @@ fn forms_of_other_sites_are_refused() {
             );
         }
     }
-    // Refusing is no better: another site could end somebody's login.
+    // Refusing is rejected as well: another site could end a user's login.
     let fields = format!("action=deny&user_code={}", login.user_code());
     let answer = form.send(&server, &fields, &[("Origin", evil)]);
     expect::page(&answer, 403);
     expect::error(&login.poll(&server), 400, "authorization_pending");
 }
 
-/// From one address, and from all together.
+/// Wrong codes have a limit for each address, and one for all addresses together.
 #[test]
 fn guesses_are_limited() {
     for (variable, spread) in [
@@ -267,9 +267,9 @@ fn guesses_are_limited() {
     }
 }
 
-/// A user who mistypes, or looks at the page, is not taken for a guesser; the page in the address is no way round the budget.
+/// A user who mistypes or opens the page is below the limit. Codes in links count as typed ones do.
 #[test]
-fn guesses_by_the_address_count_too() {
+fn guesses_by_link_are_limited() {
     let server = TestServer::setup(Store::Embedded)
         .var("LIMIT_WRONG_CODES_PER_MINUTE", "4")
         .start();
@@ -285,7 +285,7 @@ fn guesses_by_the_address_count_too() {
     assert_eq!(guesses.collect::<Vec<_>>(), [200, 200, 200, 200, 429]);
 }
 
-/// Without the form's token, which is tied to its cookie, nothing happens: the page is shown again, with a fresh one.
+/// Without the form's token, which is bound to the cookie, nothing changes: the page is shown again with a new token.
 #[test]
 fn form_without_its_token_changes_nothing() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -299,6 +299,14 @@ fn form_without_its_token_changes_nothing() {
         cookie: form.cookie.clone(),
         token: String::new(),
     };
+    // Only the two buttons' actions decide.
+    for action in ["", "xx", "Deny", "deny%20", "Continue"] {
+        let fields = format!("action={action}&user_code={}", login.user_code());
+        let answer = form.send(&server, &fields, &[]);
+        expect::page(&answer, 200);
+        assert!(answer.text().contains("value=\"deny\""), "{action}");
+        expect::error(&login.poll(&server), 400, "authorization_pending");
+    }
     for action in ["continue", "deny"] {
         let fields = format!("action={action}&user_code={}", login.user_code());
         for form in [&crossed, &no_token] {
@@ -311,15 +319,15 @@ fn form_without_its_token_changes_nothing() {
             );
             assert!(answer.header("set-cookie").is_some());
         }
-        // A script that has never seen the page.
+        // A script that has not loaded the page.
         expect::page(&server.post_form("/device/verify", &fields), 200);
-        // A browser that keeps no cookies is told so.
+        // A browser without cookies gets a page that says so.
         let fields = format!("{fields}&form_token={}", form.token);
         let answer = server.post_form("/device/verify", &fields);
         expect::page(&answer, 400);
         assert!(answer.text().contains("allow cookies"), "{}", answer.text());
     }
-    // Two cookies of the name: one was set by a sibling domain.
+    // Two cookies of the same name: a sibling domain has set one.
     let (name, _) = form.cookie.split_once('=').expect("a cookie");
     let planted = format!("{}; {name}={}", form.cookie, "0".repeat(64));
     let twice = VerifyForm {
@@ -331,9 +339,9 @@ fn form_without_its_token_changes_nothing() {
     assert_eq!(form.confirm(&server, login.user_code()).status, 302);
 }
 
-/// Nobody reaches Postiz without having seen who asks.
+/// The user sees which client asks before the redirect to Postiz.
 #[test]
-fn typed_code_shows_who_asks_first() {
+fn typed_code_leads_to_the_confirm_page_first() {
     let postiz = FakePostiz::start();
     let server = TestServer::start(Store::Embedded, &postiz);
     let login = Login::start(&server);

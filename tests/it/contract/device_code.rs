@@ -1,4 +1,4 @@
-//! `POST /device/code`: a login starts.
+//! `POST /device/code`, which starts a login.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ const FORM: &str = "application/x-www-form-urlencoded";
 
 on_each_store!(
     every_accepted_body_gets_the_same_answer,
-    full_store_makes_room_for_a_newcomer,
+    full_store_evicts_the_oldest_unconfirmed_login,
 );
 
 fn every_accepted_body_gets_the_same_answer(store: Store) {
@@ -60,19 +60,19 @@ fn every_accepted_body_gets_the_same_answer(store: Store) {
 }
 
 #[test]
-fn codes_are_never_the_same() {
+fn codes_are_unique() {
     let server = TestServer::setup(Store::Embedded).start();
     let logins: Vec<Login> = (0..200).map(|_| Login::start(&server)).collect();
     let user_codes: HashSet<&str> = logins.iter().map(Login::user_code).collect();
     let device_codes: HashSet<&str> = logins.iter().map(Login::device_code).collect();
     assert_eq!((user_codes.len(), device_codes.len()), (200, 200));
-    // 1,600 draws from 25 letters: that one never comes has a chance of 10^-27.
+    // In 1,600 draws from 25 letters, the probability that a letter is missing is 10^-27.
     let letters: HashSet<char> = user_codes.iter().flat_map(|c| c.chars()).collect();
     assert_eq!(letters.len(), 26, "25 letters and the dash: {letters:?}");
 }
 
 #[test]
-fn broken_body_is_an_invalid_request() {
+fn malformed_body_is_an_invalid_request() {
     let server = TestServer::setup(Store::Embedded).start();
     for (content_type, body) in [
         (JSON, &b"{"[..]),
@@ -90,7 +90,7 @@ fn broken_body_is_an_invalid_request() {
 }
 
 #[test]
-fn too_many_logins_from_one_address_have_to_wait() {
+fn login_starts_are_limited_by_address() {
     let setup = TestServer::setup(Store::Embedded).var("LIMIT_LOGINS_PER_MINUTE", "3");
     let server = setup.start();
     for _ in 0..3 {
@@ -99,7 +99,7 @@ fn too_many_logins_from_one_address_have_to_wait() {
     let answer = server.post_json("/device/code", &json!({}));
     expect::error(&answer, 429, "too_many_requests");
     expect::retry_after(&answer);
-    // The peer is this machine, a proxy that may speak for others: they have budgets of their own.
+    // The peer is on loopback, so it is a trusted proxy: each of its clients has a limit of its own.
     let headers = [("X-Forwarded-For", "203.0.113.7")];
     assert_eq!(
         server.send("POST", "/device/code", &headers, b"").status,
@@ -107,15 +107,15 @@ fn too_many_logins_from_one_address_have_to_wait() {
     );
 }
 
-/// The oldest unconfirmed login makes room; one that is confirmed, last of all.
-fn full_store_makes_room_for_a_newcomer(store: Store) {
+/// The oldest unconfirmed login is evicted first, a confirmed one last.
+fn full_store_evicts_the_oldest_unconfirmed_login(store: Store) {
     let server = TestServer::setup(store)
         .var("LIMIT_LIVE_LOGINS", "2")
         .start();
     let (confirmed, oldest) = (Login::start(&server), Login::start(&server));
     let form = VerifyForm::open(&server);
     assert_eq!(form.confirm(&server, confirmed.user_code()).status, 302);
-    // The count may lag a little.
+    // The count of logins is updated with a delay.
     let newcomer = crate::support::eventually_some("the oldest makes room", || {
         let newcomer = Login::start(&server);
         (oldest.poll(&server).error() == "invalid_device_code").then_some(newcomer)
@@ -124,9 +124,9 @@ fn full_store_makes_room_for_a_newcomer(store: Store) {
     expect::error(&newcomer.poll(&server), 400, "authorization_pending");
 }
 
-/// A page of another site that makes its visitor's browser ask. Node's `fetch` sends `Sec-Fetch-Mode` alone.
+/// Requests that a page of another site makes a browser send. Node's `fetch` sends only `Sec-Fetch-Mode`, and is accepted.
 #[test]
-fn browsers_of_other_sites_are_refused_and_not_charged() {
+fn cross_site_requests_are_refused_and_not_charged() {
     let setup = TestServer::setup(Store::Embedded).var("LIMIT_LOGINS_PER_MINUTE", "1");
     let server = setup.start();
     let own = server.public_url.clone();
@@ -149,9 +149,9 @@ fn browsers_of_other_sites_are_refused_and_not_charged() {
     assert_eq!(server.post_json("/device/code", &json!({})).status, 429);
 }
 
-/// A path and a slash in SERVER_URL.
+/// SERVER_URL has a path and a trailing slash.
 #[test]
-fn addresses_carry_the_path_of_server_url() {
+fn verification_uris_include_the_path_of_server_url() {
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Embedded).postiz(&postiz);
     let server = setup

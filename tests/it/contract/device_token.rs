@@ -1,4 +1,4 @@
-//! `POST /device/token`: the client polls, in either dialect.
+//! `POST /device/token`, which the client polls: in RFC 8628's dialect (a form) or in the npm CLI's (JSON).
 
 use std::time::{Duration, Instant};
 
@@ -23,14 +23,14 @@ fn post(server: &TestServer, content_type: &str, body: impl AsRef<[u8]>) -> Answ
 }
 
 on_each_store!(
-    token_answer,
+    token_is_delivered_in_both_dialects,
     waiting_login_is_pending_in_both_dialects,
-    early_poll_gets_what_is_ready,
+    early_poll_gets_a_ready_token,
     unknown_and_redeemed_codes,
 );
 
-/// Both dialects, on both stores.
-fn token_answer(store: Store) {
+/// The whole body is compared.
+fn token_is_delivered_in_both_dialects(store: Store) {
     let postiz = FakePostiz::start();
     let server = TestServer::start(store, &postiz);
     for poll in [Login::poll, Login::poll_form] {
@@ -53,7 +53,7 @@ fn token_answer(store: Store) {
 }
 
 #[test]
-fn fields_that_postiz_left_out_are_null_or_left_out() {
+fn missing_fields_of_postiz_are_null_or_missing() {
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Embedded).postiz(&postiz);
     let setup = setup.var("POSTIZ_PUBLIC_API_URL", "https://public.example/api/");
@@ -67,7 +67,7 @@ fn fields_that_postiz_left_out_are_null_or_left_out() {
     assert_eq!(login.poll(&server).text(), expected);
 }
 
-/// Also after the code was entered and the person is at Postiz.
+/// Also after the user has confirmed the code.
 fn waiting_login_is_pending_in_both_dialects(store: Store) {
     let postiz = FakePostiz::start();
     let server = TestServer::start(store, &postiz);
@@ -78,9 +78,9 @@ fn waiting_login_is_pending_in_both_dialects(store: Store) {
     expect::error(&form.poll_form(&server), 400, "authorization_pending");
 }
 
-/// An early poll is told so, in the dialect that knows the word; each time the interval grows by 5 s.
+/// An early poll gets `slow_down` in the dialect that has it. Each one adds 5 s to the interval (RFC 8628 §3.5).
 #[test]
-fn poll_that_comes_too_soon_is_slowed_down() {
+fn early_poll_gets_slow_down() {
     let server = TestServer::setup(Store::Embedded).start();
     let (npm, calm, hasty) = (
         Login::start(&server),
@@ -94,14 +94,14 @@ fn poll_that_comes_too_soon_is_slowed_down() {
     let start = Instant::now();
     expect::error(&hasty.poll_form(&server), 400, "authorization_pending");
     expect::error(&hasty.poll_form(&server), 400, "slow_down");
-    // 5 s less the tolerance of 30 %: in time for the calm client, too soon for one that was told to wait 10 s.
+    // 5 s minus the tolerance of 30 %: late enough for an interval of 5 s, too early for one of 10 s.
     std::thread::sleep(Duration::from_millis(3_600).saturating_sub(start.elapsed()));
     expect::error(&calm.poll_form(&server), 400, "authorization_pending");
     expect::error(&hasty.poll_form(&server), 400, "slow_down");
 }
 
 /// `slow_down` is sent only while the login is pending.
-fn early_poll_gets_what_is_ready(store: Store) {
+fn early_poll_gets_a_ready_token(store: Store) {
     let postiz = FakePostiz::start();
     let server = TestServer::start(store, &postiz);
     let (done, denied) = (Login::start(&server), Login::start(&server));
@@ -117,9 +117,9 @@ fn early_poll_gets_what_is_ready(store: Store) {
     expect::error(&denied.poll(&server), 400, "access_denied");
 }
 
-/// For at least 15 minutes after the expiry, also from another instance and after a restart.
+/// It is reported for at least 15 minutes after the expiry, also by another instance and after a restart.
 #[test]
-fn expired_code_says_so_for_a_while() {
+fn expired_code_is_reported_for_15_minutes() {
     let database = Cluster::shared().database();
     let setup = TestServer::setup(Store::Embedded).database(&database);
     let server = setup.start();
@@ -163,9 +163,9 @@ fn unknown_and_redeemed_codes(store: Store) {
     }
 }
 
-/// The dialect is what `Content-Type` says; without one, what the first non-blank byte says.
+/// `Content-Type` determines the dialect. Without one, the first non-blank byte of the body does.
 #[test]
-fn content_type_or_body_makes_the_dialect() {
+fn dialect_follows_content_type_or_body() {
     let server = TestServer::setup(Store::Embedded).start();
     let json = json!({"device_code": UNKNOWN}).to_string();
     let form = format!("{GRANT}&device_code={UNKNOWN}");
@@ -253,14 +253,14 @@ fn malformed_polls_are_invalid_requests() {
         assert_eq!(answer.error(), "invalid_request", "{body}");
         expect::error(&answer, 400, "invalid_request");
     }
-    // None of it has touched the login.
+    // None of them has changed the login.
     let answer = post(&server, JSON, json!({"device_code": code}).to_string());
     expect::error(&answer, 400, "authorization_pending");
 }
 
-/// Any client and none, and fields we do not know.
+/// `client_id` may have any value or be missing, and unknown fields are ignored.
 #[test]
-fn other_fields_are_ignored() {
+fn unknown_fields_are_ignored() {
     let server = TestServer::setup(Store::Embedded).start();
     let code = Login::start(&server).device_code().to_owned();
     let body = json!({"client_id": "x", "device_code": code, "grant_type": "y", "n": {"a": [1]}});
@@ -294,9 +294,9 @@ fn other_grant_types_are_unsupported() {
     }
 }
 
-/// Every answer is one JSON object and nothing else, so that no client trips over it.
+/// Every answer is one JSON object and nothing else.
 #[test]
-fn error_is_one_object() {
+fn every_answer_is_one_json_object() {
     let server = TestServer::setup(Store::Embedded).start();
     let answer = post(&server, JSON, "{}");
     let text = answer.text();

@@ -1,10 +1,10 @@
-//! How requests and answers are framed (RFC 9112): chunked bodies, HTTP/1.0, connections that stay open.
+//! Framing of requests and answers (RFC 9112): chunked bodies, HTTP/1.0, persistent connections.
 
 use std::time::{Duration, Instant};
 
 use crate::support::{Connection, Login, Store, TestServer, expect};
 
-/// A request head with these headers, and what follows it.
+/// A request with these header lines, followed by `rest`.
 fn post(path: &str, headers: &str, rest: &str) -> String {
     format!(
         "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{headers}\r\n{rest}"
@@ -13,7 +13,7 @@ fn post(path: &str, headers: &str, rest: &str) -> String {
 
 const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
 
-/// As proxies send it that do not wait for the whole request, and tunnels.
+/// Tunnels and proxies that do not buffer requests send chunked bodies.
 #[test]
 fn chunked_bodies_are_decoded() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -67,14 +67,14 @@ fn malformed_or_endless_chunks_end_the_connection() {
             "{chunks:?}"
         );
     }
-    // HTTP/1.0 has no encodings.
+    // HTTP/1.0 has no transfer encodings.
     let mut connection = Connection::open(server.address);
     connection.send("POST /device/code HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
     assert_eq!(connection.answer().status, 400);
 }
 
 #[test]
-fn http_1_0_connections_stay_open_when_asked_and_say_so() {
+fn http_1_0_connections_are_kept_alive_on_request() {
     let server = TestServer::setup(Store::Embedded).start();
     let mut connection = Connection::open(server.address);
     for _ in 0..3 {
@@ -86,13 +86,13 @@ fn http_1_0_connections_stay_open_when_asked_and_say_so() {
     connection.send("GET /health HTTP/1.0\r\n\r\n");
     assert_eq!(connection.answer().header("connection"), Some("close"));
     assert!(connection.rest().is_ok_and(|rest| rest.is_empty()));
-    // HTTP/1.1 says nothing, since that is its default.
+    // In HTTP/1.1 it is the default and needs no header.
     let mut connection = Connection::open(server.address);
     connection.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(connection.answer().header("connection"), None);
 }
 
-/// A balancer that keeps its connections for longer would meet resets.
+/// A load balancer that keeps connections for longer would get resets.
 #[test]
 fn idle_connections_are_closed_after_idle_timeout() {
     let server = TestServer::setup(Store::Embedded)

@@ -1,18 +1,18 @@
-//! "No request, however malformed, may yield a 5xx, a panic, a hang or a dropped process."
+//! No malformed request may cause a 5xx, a panic, a hang or the end of the process.
 
 use std::time::Duration;
 
 use crate::fake_postiz::FakePostiz;
 use crate::support::{Connection, Login, Store, TestServer, expect};
 
-/// What came back: a status, or nothing but the end of the connection.
+/// Sends these bytes. Returns the status, or `None` if the server only closed the connection.
 fn poke(server: &TestServer, bytes: &[u8]) -> Option<u16> {
     let mut connection = Connection::open(server.address);
     connection.send(bytes);
     connection.try_answer(true).ok().map(|answer| answer.status)
 }
 
-/// Whatever the answer is, it is no 5xx, and the server goes on.
+/// Any answer but a 5xx is fine, and the server must keep running.
 #[track_caller]
 fn assert_survives(server: &TestServer, bytes: &[u8]) {
     let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(120)]).into_owned();
@@ -23,9 +23,9 @@ fn assert_survives(server: &TestServer, bytes: &[u8]) {
     assert_eq!(server.get("/health").status, 200, "after {shown:?}");
 }
 
-/// The first of them ended the reference server.
+/// The first one ended the process of the reference server.
 #[test]
-fn odd_targets() {
+fn malformed_targets_cause_no_5xx() {
     let server = TestServer::setup(Store::Embedded).start();
     for target in [
         "//",
@@ -59,8 +59,8 @@ fn odd_targets() {
 }
 
 #[test]
-fn odd_request_lines_and_heads() {
-    // Some of them wait for more.
+fn malformed_request_lines_and_heads_cause_no_5xx() {
+    // Some of them are incomplete, and the server waits for the rest.
     let setup = TestServer::setup(Store::Embedded);
     let server = setup
         .time(|times| times.request = Duration::from_secs(1))
@@ -91,9 +91,9 @@ fn odd_request_lines_and_heads() {
     }
 }
 
-/// NUL, broken UTF-8, wrong types and hostile text in every field that a client can send.
+/// NUL, invalid UTF-8, wrong types and hostile text in every field that a client can send.
 #[test]
-fn odd_values() {
+fn hostile_values_cause_no_5xx() {
     let postiz = FakePostiz::start();
     let server = TestServer::start(Store::Postgres, &postiz);
     let long = "A".repeat(4_000);
@@ -161,7 +161,7 @@ fn odd_values() {
             }
         }
     }
-    // Header bytes that are no text.
+    // Header bytes that are not text.
     let request = b"POST /device/code HTTP/1.1\r\nHost: localhost\r\nUser-Agent: a\xff\xfeb\r\nX-Forwarded-For: \xff\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     let status = poke(&server, request);
     assert!(status.is_some_and(|s| s < 500), "{status:?}");
@@ -172,9 +172,9 @@ fn odd_values() {
     );
 }
 
-/// A body of another type than the endpoint takes.
+/// A body of a type that the endpoint does not accept.
 #[test]
-fn odd_content_types() {
+fn unsupported_content_types_cause_no_5xx() {
     let server = TestServer::setup(Store::Embedded).start();
     let code = Login::start(&server).device_code().to_owned();
     let json = format!("{{\"device_code\":\"{code}\"}}");
@@ -195,9 +195,9 @@ fn odd_content_types() {
     }
 }
 
-/// Bytes after a request are the next request; half a request is none.
+/// Bytes after a request are the next request. Half a request is not answered.
 #[test]
-fn requests_one_after_another_and_cut_short() {
+fn pipelined_and_truncated_requests_cause_no_5xx() {
     let server = TestServer::setup(Store::Embedded).start();
     let mut connection = Connection::open(server.address);
     let one = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -220,9 +220,9 @@ fn requests_one_after_another_and_cut_short() {
     }
 }
 
-/// What a proxy and a server may read differently is refused or read as one request, never as two.
+/// A request that a proxy and a server could parse differently is refused or parsed as one request, never as two.
 #[test]
-fn nothing_is_smuggled() {
+fn ambiguous_requests_get_one_answer() {
     let server = TestServer::setup(Store::Embedded).start();
     for head in [
         "Content-Length: 5\r\nTransfer-Encoding: chunked",

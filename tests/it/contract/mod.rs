@@ -1,4 +1,4 @@
-//! The HTTP contract, row by row: one file for each of its sections. Its table of limits is the front's business.
+//! The HTTP contract: one file for each endpoint. Limits on connections and requests are in `attack`.
 
 mod callback;
 mod confirm;

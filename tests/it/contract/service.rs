@@ -1,4 +1,4 @@
-//! "The rest": health, readiness, metadata, the root, HEAD, 405, 404, and a SERVER_URL with a path.
+//! Health, readiness, metadata, the root, HEAD, OPTIONS, 405, 404, and a SERVER_URL with a path.
 
 use serde_json::json;
 
@@ -18,7 +18,7 @@ fn health_and_readiness(store: Store) {
 }
 
 #[test]
-fn metadata() {
+fn metadata_names_the_endpoints() {
     let server = TestServer::setup(Store::Embedded).start();
     let answer = server.get("/.well-known/oauth-authorization-server");
     expect::json(&answer, 200);
@@ -34,7 +34,7 @@ fn metadata() {
 }
 
 #[test]
-fn metadata_with_a_path() {
+fn metadata_includes_the_path_of_server_url() {
     let setup = TestServer::setup(Store::Embedded);
     let server = setup
         .var("SERVER_URL", "https://example.com:8443/cli-auth/")
@@ -85,7 +85,7 @@ fn root_redirects_to_the_form() {
     }
 }
 
-/// The same head without a body, and the connection goes on.
+/// The same head without a body, and the connection stays open.
 #[test]
 fn head_is_get_without_the_body() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -110,7 +110,7 @@ fn head_is_get_without_the_body() {
         let without_date = |answer: &crate::support::Answer| {
             let mut headers = answer.headers.clone();
             headers.retain(|(name, _)| !name.eq_ignore_ascii_case("date"));
-            // A browser that has none is given a cookie, and another page's token of the same length.
+            // Each answer sets a new cookie, and its token has the same length.
             for (name, value) in &mut headers {
                 if name.eq_ignore_ascii_case("set-cookie") {
                     value.truncate("postiz_login".len());
@@ -123,7 +123,7 @@ fn head_is_get_without_the_body() {
 }
 
 #[test]
-fn other_methods_on_known_paths() {
+fn other_methods_on_known_paths_get_405() {
     let server = TestServer::setup(Store::Embedded).start();
     let reading = ["GET", "HEAD"];
     for (path, allowed) in [
@@ -153,7 +153,7 @@ fn other_methods_on_known_paths() {
 }
 
 #[test]
-fn unknown_paths() {
+fn unknown_paths_get_404() {
     let server = TestServer::setup(Store::Embedded).start();
     for path in [
         "/nothing",
@@ -177,7 +177,7 @@ fn unknown_paths() {
     }
 }
 
-/// A proxy may strip the path or not: either way a whole login works, and every link carries it.
+/// A whole login works whether or not the proxy strips the path, and every link has the path.
 #[test]
 fn login_works_under_a_path() {
     for prefix in ["", "/cli-auth"] {
@@ -210,15 +210,15 @@ fn login_works_under_a_path() {
         for path in ["/health", "/ready"] {
             expect::json(&server.get(&format!("{prefix}{path}")), 200);
         }
-        // Not just any first part.
+        // Another prefix is not stripped.
         expect::json(&server.get("/other/health"), 404);
         expect::json(&server.get("/cli-authhealth"), 404);
     }
 }
 
-/// Load balancers ask so.
+/// Load balancers send OPTIONS.
 #[test]
-fn options_on_known_paths() {
+fn options_on_known_paths_get_204_and_allow() {
     let server = TestServer::setup(Store::Embedded).start();
     for (path, allowed) in [
         ("/device/code", "POST"),
@@ -238,7 +238,7 @@ fn options_on_known_paths() {
 }
 
 #[test]
-fn surplus_slashes_lead_to_the_path_without() {
+fn surplus_slashes_redirect_to_the_path_without_them() {
     for (server_url, base) in [("", ""), ("http://a.example/cli-auth", "/cli-auth")] {
         let server = TestServer::setup(Store::Embedded)
             .var("SERVER_URL", server_url)

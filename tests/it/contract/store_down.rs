@@ -1,4 +1,4 @@
-//! What every endpoint says while the store cannot be reached, and that all is well right after.
+//! The answer of every endpoint while the store cannot be reached, and right after it is back.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::fake_postiz::FakePostiz;
 use crate::support::{Browser, Cluster, Login, Store, TestServer, eventually, expect};
 
 #[test]
-fn endpoints_answer_without_their_database() {
+fn endpoints_answer_while_the_database_is_down() {
     let cluster = Cluster::start_new();
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Embedded)
@@ -46,11 +46,11 @@ fn endpoints_answer_without_their_database() {
     assert_eq!(
         postiz.requests_to("/oauth/token").len(),
         0,
-        "the code is not spent for nothing"
+        "the code is not exchanged while its token cannot be stored"
     );
 
     cluster.control("start");
-    eventually("the server has found its database again", || {
+    eventually("the server has reconnected to its database", || {
         server.get("/ready").status == 200
     });
     expect::error(&login.poll(&server), 400, "authorization_pending");
@@ -58,7 +58,7 @@ fn endpoints_answer_without_their_database() {
     expect::json(&login.poll(&server), 200);
 }
 
-/// A start, readiness and other requests each wait for so long.
+/// The timeouts of starts, readiness checks and other requests.
 const SHORT: Times = Times {
     ping: Duration::from_millis(500),
     handler: Duration::from_secs(2),
@@ -66,7 +66,7 @@ const SHORT: Times = Times {
     ..Times::DEFAULT
 };
 
-/// Readiness is known in its time; no request waits for much longer on a database that is silent.
+/// While the database is silent, every request is answered within its timeout.
 #[track_caller]
 fn assert_silence_is_timed_out(server: &TestServer) {
     let timed = |limit: u64, act: &dyn Fn()| {
@@ -82,7 +82,7 @@ fn assert_silence_is_timed_out(server: &TestServer) {
     timed(1, &|| expect::json(&server.get("/health"), 200));
 }
 
-/// A database that takes connections and then says nothing, from the start.
+/// From the start, the database accepts connections and sends nothing.
 #[test]
 fn database_that_never_answers_is_timed_out() {
     let mute = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -94,7 +94,7 @@ fn database_that_never_answers_is_timed_out() {
     assert_silence_is_timed_out(&setup.start());
 }
 
-/// A database that falls silent in the middle, on connections that are open.
+/// The database stops answering on open connections.
 #[test]
 fn database_that_falls_silent_is_timed_out() {
     let cluster = Cluster::start_new();
@@ -107,7 +107,7 @@ fn database_that_falls_silent_is_timed_out() {
     assert_silence_is_timed_out(&server);
     expect::unavailable(&login.poll(&server));
     cluster.control("thaw");
-    eventually("the server has found its database again", || {
+    eventually("the server has reconnected to its database", || {
         server.get("/ready").status == 200
     });
     expect::error(&login.poll(&server), 400, "authorization_pending");

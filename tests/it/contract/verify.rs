@@ -1,4 +1,4 @@
-//! `GET /device/verify`: the page where the user enters the code, or compares it.
+//! `GET /device/verify`, the page on which the user enters or compares the code.
 
 use serde_json::json;
 
@@ -14,7 +14,7 @@ fn value_of_code_field(page: &crate::support::Page) -> String {
         .clone()
 }
 
-/// The short address alone is enough.
+/// The link without a code shows the empty form.
 #[test]
 fn new_browser_gets_an_empty_form() {
     let server = TestServer::setup(Store::Embedded).start();
@@ -27,7 +27,7 @@ fn new_browser_gets_an_empty_form() {
 
 on_each_store!(live_code_is_shown_with_who_asked,);
 
-/// Arriving with the code, the user sees who asks and has a way out; nothing happens by itself.
+/// With the code in the link, the page shows the code and its client, and has a button to refuse. Opening it changes nothing.
 fn live_code_is_shown_with_who_asked(store: Store) {
     let postiz = FakePostiz::start();
     let server = TestServer::start(store, &postiz);
@@ -65,9 +65,9 @@ fn live_code_is_shown_with_who_asked(store: Store) {
     expect::error(&login.poll(&server), 400, "authorization_pending");
 }
 
-/// A stranger cannot say whose address it is.
+/// A client that is no trusted proxy cannot set the address that is shown.
 #[test]
-fn forwarded_addresses_count_from_proxies_alone() {
+fn forwarded_addresses_count_only_from_trusted_proxies() {
     for (trusted, shown) in [
         ("none", "127.0.0.1"),
         ("10.0.0.0/8", "127.0.0.1"),
@@ -93,7 +93,7 @@ fn forwarded_addresses_count_from_proxies_alone() {
 }
 
 #[test]
-fn code_in_the_address_is_forgiven_its_form() {
+fn code_in_the_link_is_normalized() {
     let server = TestServer::setup(Store::Embedded).start();
     let login = Login::start(&server);
     let code = login.user_code();
@@ -115,7 +115,7 @@ fn code_in_the_address_is_forgiven_its_form() {
 }
 
 #[test]
-fn code_that_is_not_live_only_fills_the_field() {
+fn code_without_a_pending_login_only_fills_the_field() {
     let server = TestServer::setup(Store::Embedded).start();
     let url = format!("{}/device/verify", server.public_url);
     let page = Browser::new().open(&format!("{url}?user_code=wdjbmjht"));
@@ -160,12 +160,15 @@ fn hostile_values_are_escaped() {
     let long = "B".repeat(7_000);
     let answer = server.page(&format!("/device/verify?user_code={long}"));
     expect::page(&answer, 200);
-    assert!(!answer.text().contains(&long[..100]), "a page is no echo");
+    assert!(
+        !answer.text().contains(&long[..100]),
+        "the page repeats the long value"
+    );
 }
 
-/// Our own form's POST must name its origin, which `no-referrer` would turn into `null`; nothing else is told.
+/// The form's POST needs its `Origin`, which `no-referrer` would turn into `null`. The other pages send no referrer.
 #[test]
-fn referrer_policies() {
+fn pages_set_their_referrer_policy() {
     let postiz = FakePostiz::start();
     let server = TestServer::start(Store::Embedded, &postiz);
     let login = Login::start(&server);
@@ -192,9 +195,9 @@ fn referrer_policies() {
     }
 }
 
-/// What is in the page works without a script, from this server alone.
+/// The page works without scripts and without other files.
 #[test]
-fn pages_need_nothing_from_elsewhere() {
+fn pages_load_nothing() {
     let server = TestServer::setup(Store::Embedded).start();
     let login = Login::start(&server);
     for target in [
@@ -242,9 +245,9 @@ fn device_code_is_on_no_page() {
     expect::json(&answer, 200);
 }
 
-/// A user agent is a stranger's text, and could be a message to the user.
+/// Any client chooses its user agent, which could be a message to the user.
 #[test]
-fn strangers_text_is_not_shown() {
+fn free_text_in_the_user_agent_is_not_shown() {
     let server = TestServer::setup(Store::Embedded).start();
     for agent in [
         "Your account is locked. Call 555-0100 now",
@@ -262,7 +265,7 @@ fn strangers_text_is_not_shown() {
             assert!(!html.contains(word), "{agent}: {html}");
         }
     }
-    // What cannot be a code is not put into the field.
+    // The field is filled only with what can be a code.
     let page = Browser::new().open(&format!(
         "{}/device/verify?user_code=call+555-0100",
         server.public_url
@@ -270,7 +273,7 @@ fn strangers_text_is_not_shown() {
     assert_eq!(value_of_code_field(&page), "");
 }
 
-/// An image or a script's request of another page looks nothing up.
+/// A request for an image or by a script of another page does not look up the code.
 #[test]
 fn only_navigation_looks_a_code_up() {
     let server = TestServer::setup(Store::Embedded).start();

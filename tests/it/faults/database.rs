@@ -13,24 +13,24 @@ use serde_json::json;
 
 use crate::fake_postiz::{Delivery, FakePostiz, Fault, Gate};
 use crate::pooler::{log_in, store};
-use crate::support::login::OnTheWay;
+use crate::support::login::ApprovedLogin;
 use crate::support::postgres::PASSWORD;
 use crate::support::relay::Relay;
 use crate::support::{
     Cluster, Connection, Database, Login, Store, TestServer, at_once, eventually, expect,
 };
 
-/// A server on a cluster of its own, and what the tests do to it.
-struct Scene {
+/// A server on a PostgreSQL cluster of its own.
+struct Fixture {
     cluster: Cluster,
     database: Database,
     server: TestServer,
-    // Ends last.
+    // The last field, so that it is dropped last.
     postiz: FakePostiz,
 }
 
-impl Scene {
-    fn new(variables: &[(&str, &str)]) -> Scene {
+impl Fixture {
+    fn new(variables: &[(&str, &str)]) -> Fixture {
         let (cluster, postiz) = (Cluster::start_new(), FakePostiz::start());
         let database = cluster.database();
         let setup = TestServer::setup(Store::Embedded)
@@ -40,7 +40,7 @@ impl Scene {
             .iter()
             .fold(setup, |setup, (name, value)| setup.var(name, value));
         let server = setup.start_for(&postiz);
-        Scene {
+        Fixture {
             cluster,
             database,
             server,
@@ -48,34 +48,34 @@ impl Scene {
         }
     }
 
-    /// Polls get 503 in the form that the npm CLI retries; the process goes on.
+    /// Polls get 503 in the form that the npm CLI retries, and the process keeps running.
     #[track_caller]
-    fn assert_is_out_of_order(&self, login: &Login) {
+    fn assert_answers_503(&self, login: &Login) {
         expect::unavailable(&login.poll(&self.server));
         expect::unavailable(&login.poll_form(&self.server));
         expect::json(&self.server.get("/health"), 200);
     }
 }
 
-/// An administrator's restart, a crash, and the end of all its processes at once.
+/// A restart by an administrator, a crash, and SIGKILL to all processes.
 #[test]
 fn database_is_stopped_and_started_again() {
-    let scene = Scene::new(&[]);
+    let fixture = Fixture::new(&[]);
     for end in ["stop", "kill", "sigkill"] {
-        let mut on_the_way = OnTheWay::new(&scene.server, "ada");
-        scene.cluster.control(end);
-        scene.assert_is_out_of_order(&on_the_way.login);
-        scene.cluster.control("start");
-        on_the_way.assert_goes_on(&scene.server);
+        let mut approved = ApprovedLogin::new(&fixture.server, "ada");
+        fixture.cluster.control(end);
+        fixture.assert_answers_503(&approved.login);
+        fixture.cluster.control("start");
+        approved.assert_recovers(&fixture.server);
     }
-    assert!(!scene.server.log().contains("panic"));
+    assert!(!fixture.server.log().contains("panic"));
 }
 
-/// Nobody even notices: each statement that finds its connection dead is tried again on a new one.
+/// No request fails: a statement whose connection was terminated is retried on a new one.
 #[test]
 fn terminated_connections_are_replaced() {
-    let scene = Scene::new(&[]);
-    let mut administrator = scene.database.connect();
+    let fixture = Fixture::new(&[]);
+    let mut administrator = fixture.database.connect();
     let mut terminate = || {
         let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                       WHERE application_name = 'postiz-auth-server'";
@@ -83,26 +83,26 @@ fn terminated_connections_are_replaced() {
         rows.expect("a superuser may").len()
     };
     for _ in 0..5 {
-        let mut on_the_way = OnTheWay::new(&scene.server, "ada");
-        at_once(8, |_| on_the_way.login.poll(&scene.server));
+        let mut approved = ApprovedLogin::new(&fixture.server, "ada");
+        at_once(8, |_| approved.login.poll(&fixture.server));
         assert!(terminate() > 0);
-        let answers = at_once(8, |_| on_the_way.login.poll(&scene.server));
+        let answers = at_once(8, |_| approved.login.poll(&fixture.server));
         for answer in &answers {
             expect::error(answer, 400, "authorization_pending");
         }
         terminate();
-        on_the_way.assert_goes_on(&scene.server);
+        approved.assert_recovers(&fixture.server);
     }
 }
 
-/// As after a fail-over, when the server is still connected to what is a standby now.
+/// As after a failover, when the server is still connected to the host that is now a standby.
 #[test]
-fn database_that_turns_read_only_answers_503() {
-    let scene = Scene::new(&[]);
+fn read_only_database_answers_503() {
+    let fixture = Fixture::new(&[]);
     let set = |value: &str| {
         let alter = format!("ALTER SYSTEM SET default_transaction_read_only = {value}");
-        let mut administrator = scene.database.connect();
-        // Each by itself: the first refuses to be part of a transaction.
+        let mut administrator = fixture.database.connect();
+        // As separate statements: the first cannot run in a transaction.
         for statement in [
             "SET default_transaction_read_only = off",
             &alter,
@@ -110,18 +110,18 @@ fn database_that_turns_read_only_answers_503() {
         ] {
             administrator.batch_execute(statement).expect(statement);
         }
-        eventually("new connections know", || {
-            let row = scene
+        eventually("new connections are read-only", || {
+            let row = fixture
                 .database
                 .connect()
                 .query_one("SHOW default_transaction_read_only", &[]);
             row.expect("a setting").get::<_, String>(0) == value
         });
     };
-    let mut on_the_way = OnTheWay::new(&scene.server, "ada");
+    let mut approved = ApprovedLogin::new(&fixture.server, "ada");
     set("on");
-    eventually("nothing can be written", || {
-        let answer = scene
+    eventually("writes are refused", || {
+        let answer = fixture
             .server
             .post_json("/device/code", &serde_json::json!({}));
         let refused = answer.status == 503;
@@ -131,20 +131,20 @@ fn database_that_turns_read_only_answers_503() {
         refused
     });
     expect::error(
-        &on_the_way.login.poll(&scene.server),
+        &approved.login.poll(&fixture.server),
         400,
         "authorization_pending",
     );
-    expect::page(&on_the_way.arrive(), 503);
+    expect::page(&approved.call_back(), 503);
     assert!(
-        scene.postiz.requests_to("/oauth/token").is_empty(),
-        "the code is not spent"
+        fixture.postiz.requests_to("/oauth/token").is_empty(),
+        "the code is not exchanged"
     );
     set("off");
-    on_the_way.assert_goes_on(&scene.server);
+    approved.assert_recovers(&fixture.server);
 }
 
-/// In all three ways it answers reads, but is not ready; once it can be written to again, it is.
+/// In all three ways of being read-only the server answers reads and is not ready. Once it can write again, it is ready.
 #[test]
 fn read_only_database_is_not_ready() {
     let cluster = Cluster::start_new();
@@ -171,7 +171,7 @@ fn read_only_database_is_not_ready() {
         let act = if standby { "touch" } else { "rm" };
         cluster.restart_after(&format!("{act} data/standby.signal"));
     };
-    // Sessions that are open do not notice; after a restart there are none.
+    // The setting does not apply to open sessions; a restart closes them.
     let restart = || cluster.restart_after(":");
     for (make_read_only, make_writable) in [
         (
@@ -195,7 +195,7 @@ fn read_only_database_is_not_ready() {
         eventually("it answers", || poll().status == 400);
         expect::json(&server.get("/ready"), 503);
         expect::unavailable(&start());
-        // A second instance waits for it.
+        // A second instance waits for a writable database.
         let second = setup.start();
         expect::json(&second.get("/ready"), 503);
         make_writable();
@@ -207,9 +207,9 @@ fn read_only_database_is_not_ready() {
     }
 }
 
-/// As the next version's migration does: what a prepared statement yields is of another type suddenly.
+/// The next version's migration alters the table, so prepared statements return another type.
 #[test]
-fn altered_table_fails_no_request() {
+fn altered_table_causes_no_failed_request() {
     let database = Cluster::shared().database();
     let server = TestServer::setup(Store::Embedded)
         .database(&database)
@@ -244,10 +244,10 @@ fn altered_table_fails_no_request() {
     });
 }
 
-/// Between a step's reading and its writing the database is restored from a dump, or another host takes over: the row is
-/// another one then, and the step is done once more.
+/// Between the read and the write of a step, the database is restored from a dump, or another host takes over. The row is then
+/// a new one, and the step is repeated.
 #[test]
-fn database_restored_or_replaced_in_a_login_repeats_the_step() {
+fn step_is_repeated_after_a_restore_or_failover() {
     let database = Cluster::shared().database();
     assert_step_is_repeated(&database.url(), || dump_and_restore(&database, &database));
 
@@ -299,18 +299,18 @@ fn dump_and_restore(from: &Database, to: &Database) {
     assert!(done.status.success(), "{done:?}");
 }
 
-/// Every statement waits for a lock that somebody else holds: each gives up after 2 s, and so do those without a
-/// connection; what needs no database does not wait for them.
+/// Every statement waits for a lock of another client. Statements time out after 2 s, and so do requests that wait for a
+/// connection of the pool. Requests that need no database are answered at once.
 #[test]
 fn hanging_statements_time_out() {
-    let scene = Scene::new(&[("DATABASE_POOL_SIZE", "4")]);
-    let mut on_the_way = OnTheWay::new(&scene.server, "ada");
-    let mut locker = scene.database.connect();
+    let fixture = Fixture::new(&[("DATABASE_POOL_SIZE", "4")]);
+    let mut approved = ApprovedLogin::new(&fixture.server, "ada");
+    let mut locker = fixture.database.connect();
     let mut lock = locker.transaction().expect("a transaction");
     lock.batch_execute("LOCK TABLE device_requests IN ACCESS EXCLUSIVE MODE")
-        .expect("nobody else has it");
+        .expect("no other client holds the lock");
     thread::scope(|scope| {
-        let (login, server) = (&on_the_way.login, &scene.server);
+        let (login, server) = (&approved.login, &fixture.server);
         for _ in 0..12 {
             scope.spawn(move || {
                 let begun = Instant::now();
@@ -321,7 +321,7 @@ fn hanging_statements_time_out() {
         }
         eventually("a statement hangs", || {
             let waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
-            !scene
+            !fixture
                 .database
                 .connect()
                 .query(waiting, &[])
@@ -335,19 +335,19 @@ fn hanging_statements_time_out() {
             assert!(took < Duration::from_secs(2), "/health took {took:?}");
         }
     });
-    let log = scene.server.log();
+    let log = fixture.server.log();
     assert!(
         log.contains("lock timeout") || log.contains("statement timeout"),
         "{log}"
     );
-    lock.rollback().expect("the lock is given back");
-    on_the_way.assert_goes_on(&scene.server);
+    lock.rollback().expect("the lock is released");
+    approved.assert_recovers(&fixture.server);
 }
 
-/// Its port is closed for longer than any other request may take, and one login is just being exchanged: Postiz has spent the code, so the token is kept
-/// in hand until it can be stored.
+/// The database's port is closed during an exchange, for longer than any other request may take. Postiz accepts the code only
+/// once, so the callback keeps its token until it can be stored.
 #[test]
-fn exchanged_token_outlives_an_outage() {
+fn exchanged_token_survives_an_outage() {
     let (cluster, postiz) = (Cluster::start_new(), FakePostiz::start());
     let database = cluster.database();
     let mut relay = Relay::to(database.address());
@@ -355,8 +355,8 @@ fn exchanged_token_outlives_an_outage() {
         .postiz(&postiz)
         .database(&database.behind(relay.port()));
     let server = setup.start_for(&postiz);
-    let mut on_the_way = OnTheWay::new(&server, "ada");
-    let exchanging = OnTheWay::new(&server, "bob");
+    let mut approved = ApprovedLogin::new(&server, "ada");
+    let exchanging = ApprovedLogin::new(&server, "bob");
     let gate = Gate::default();
     postiz.misbehave_times(
         1,
@@ -377,15 +377,15 @@ fn exchanged_token_outlives_an_outage() {
     gate.open();
     let closed = Instant::now();
     while closed.elapsed() < Times::DEFAULT.handler + Duration::from_secs(2) {
-        expect::unavailable(&on_the_way.login.poll(&server));
+        expect::unavailable(&approved.login.poll(&server));
         expect::unavailable(&exchanging.login.poll_form(&server));
         expect::json(&server.get("/health"), 200);
         expect::json(&server.get("/ready"), 503);
-        // An outage lasts; polling on through it is what clients do.
+        // Clients go on polling through the outage.
         thread::sleep(Duration::from_millis(500));
     }
     relay.open();
-    on_the_way.assert_goes_on(&server);
+    approved.assert_recovers(&server);
     expect::page(&callback.answer(), 200);
     expect::json(&exchanging.login.outcome(&server), 200);
     assert!(!server.log().contains("token lost"), "{}", server.log());

@@ -1,5 +1,5 @@
-//! The server is never dead for longer than the cause: a frozen database, a moment without descriptors or threads, a restart,
-//! a log that nobody reads. Each time somebody logs in meanwhile or right after, and nothing is missing then.
+//! Recovery from temporary faults: a frozen database, a shortage of descriptors or threads, a restart, a log that is not read.
+//! Each time a login works during the fault or right after it, and no thread, connection or token is lost.
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::fake_postiz::FakePostiz;
 use crate::support::frozen::Frozen;
 use crate::support::http;
-use crate::support::login::OnTheWay;
+use crate::support::login::ApprovedLogin;
 use crate::support::people::{self, assert_token, log_in, log_in_at_once, log_in_through};
 use crate::support::process::{
     leave_descriptors, raise_own_limit, set_limit, thread_names, threads,
@@ -31,11 +31,11 @@ use crate::support::{
 };
 
 const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
-/// What a busy machine may be late.
+/// Delay that a busy machine may add.
 const LATE: Duration = Duration::from_secs(2);
 const POOL_SIZE: i64 = 8;
 
-/// What clients wait for at the most while a database is frozen.
+/// The server's timeouts while a database is frozen.
 const SHORT: Times = Times {
     handler: Duration::from_millis(3_500),
     monitor_handler: Duration::from_millis(1_700),
@@ -46,15 +46,15 @@ const SHORT: Times = Times {
 };
 
 /// A server on a cluster of its own, with a pool of [`POOL_SIZE`].
-struct Scene {
+struct Fixture {
     cluster: Cluster,
     database: Database,
     postiz: FakePostiz,
     server: TestServer,
 }
 
-impl Scene {
-    fn new(times: &Times) -> Scene {
+impl Fixture {
+    fn new(times: &Times) -> Fixture {
         let (cluster, postiz) = (Cluster::start_new(), FakePostiz::start());
         let database = cluster.database();
         let setup = TestServer::setup(Store::Embedded)
@@ -63,7 +63,7 @@ impl Scene {
             .var("DATABASE_POOL_SIZE", &POOL_SIZE.to_string())
             .times(times);
         let server = setup.start_for(&postiz);
-        Scene {
+        Fixture {
             cluster,
             database,
             postiz,
@@ -71,7 +71,7 @@ impl Scene {
         }
     }
 
-    /// The pool lends all its connections at once: so many look-ups wait for a table that somebody else has locked.
+    /// All connections of the pool must still be usable: look-ups that wait for a locked table use all of them.
     #[track_caller]
     fn assert_no_slot_is_missing(&self) {
         eventually("all connections of the pool are in use at once", || {
@@ -85,14 +85,14 @@ impl Scene {
         let (mut locker, mut observer) = (self.database.connect(), self.database.connect());
         let mut lock = locker.transaction().expect("a transaction");
         lock.batch_execute("LOCK TABLE device_requests IN ACCESS EXCLUSIVE MODE")
-            .expect("nobody else holds it for long");
+            .expect("no other client holds the lock for long");
         let mut most = 0;
         thread::scope(|scope| {
             for _ in 0..2 * POOL_SIZE {
                 scope.spawn(|| look_up(&self.server));
             }
             let begun = Instant::now();
-            // Statements give up on a lock after 2 s.
+            // Statements wait at most 2 s for a lock.
             while most < POOL_SIZE && begun.elapsed() < Duration::from_millis(1_800) {
                 let row = observer.query_one(WAITING, &[]).expect("a count");
                 most = row.get::<_, i64>(0).max(most);
@@ -103,7 +103,7 @@ impl Scene {
     }
 }
 
-/// Asks for a login by its user code: a statement of its own, whatever others ask.
+/// Looks up a login by its user code. Look-ups are not batched, so each is a statement of its own.
 fn look_up(server: &TestServer) -> Answer {
     let headers = [("Accept", "text/html")];
     server.send("GET", "/device/verify?user_code=WDJB-MJHT", &headers, b"")
@@ -114,25 +114,25 @@ fn median(times: &mut [Duration]) -> Duration {
     times[times.len() / 2]
 }
 
-/// PostgreSQL falls silent, connections and all. Every client has its answer in its route's time; what needs no database does
-/// not wait for it; and afterwards no thread and no connection of the pool is missing.
+/// PostgreSQL freezes while its connections stay open. Every request is answered within its route's timeout, requests that need
+/// no database are answered at once, and afterwards no thread and no connection of the pool is missing.
 #[test]
-fn frozen_database_holds_up_nobody_and_nothing() {
-    let scene = Scene::new(&SHORT);
-    let (server, postiz) = (&scene.server, &scene.postiz);
+fn frozen_database_blocks_no_client_beyond_its_timeout() {
+    let fixture = Fixture::new(&SHORT);
+    let (server, postiz) = (&fixture.server, &fixture.postiz);
     let threads_before = threads(&server.child);
     log_in_at_once(server, postiz, 16);
-    scene.assert_no_slot_is_missing();
-    let mut on_the_way = OnTheWay::new(server, &people::name());
+    fixture.assert_no_slot_is_missing();
+    let mut approved = ApprovedLogin::new(server, &people::name());
     let polling = Login::start(server);
     let mut browser = Browser::new();
     let confirm_page = browser.open(polling.link());
     expect::page(&confirm_page.answer, 200);
 
-    let frozen = Frozen::new(&scene.cluster);
+    let frozen = Frozen::new(&fixture.cluster);
     let waiting = AtomicUsize::new(0);
     let mut health = Vec::new();
-    // What it asks, how it is answered, and within which time.
+    // Request, expected answer, and timeout.
     let ask = |limit: Duration, ask: &(dyn Fn() -> Answer + Sync), check: fn(&Answer)| {
         for _ in 0..4 {
             waiting.fetch_add(1, Ordering::SeqCst);
@@ -171,7 +171,7 @@ fn frozen_database_holds_up_nobody_and_nothing() {
             let begun = Instant::now();
             expect::json(&server.get("/health"), 200);
             health.push(begun.elapsed());
-            // Many, and not all at once.
+            // Many requests over the time of the fault.
             thread::sleep(Duration::from_millis(10));
         }
     });
@@ -183,13 +183,13 @@ fn frozen_database_holds_up_nobody_and_nothing() {
         "median {typical:?}, most {most:?}"
     );
     assert!(count > 50, "{count}");
-    // The longest wait of a route is not waited for here: a callback's.
+    // The callback's timeout, which is the longest, has the next test.
     drop(frozen);
 
     eventually("it is ready again", || server.get("/ready").status == 200);
-    on_the_way.assert_goes_on(server);
+    approved.assert_recovers(server);
     expect::error(&polling.poll(server), 400, "authorization_pending");
-    scene.assert_no_slot_is_missing();
+    fixture.assert_no_slot_is_missing();
     log_in_at_once(server, postiz, 16);
     eventually("no thread is left over", || {
         threads(&server.child) == threads_before
@@ -198,19 +198,19 @@ fn frozen_database_holds_up_nobody_and_nothing() {
     assert!(!log.contains("panic"), "{log}");
 }
 
-/// A callback may wait for Postiz, and so longest of all; yet not for ever.
+/// A callback waits for Postiz, so it has the longest timeout.
 #[test]
-fn frozen_database_keeps_callbacks_for_their_time() {
-    let scene = Scene::new(&SHORT);
+fn frozen_database_blocks_callbacks_up_to_their_timeout() {
+    let fixture = Fixture::new(&SHORT);
     let mut people: Vec<_> = (0..12)
-        .map(|_| OnTheWay::new(&scene.server, &people::name()))
+        .map(|_| ApprovedLogin::new(&fixture.server, &people::name()))
         .collect();
-    let ask = |person: &OnTheWay| {
-        let mut connection = Connection::open(scene.server.address);
+    let ask = |person: &ApprovedLogin| {
+        let mut connection = Connection::open(fixture.server.address);
         connection.send(person.browser.get_bytes(&person.redirect.location()));
         expect::page(&connection.answer(), 503);
     };
-    let frozen = Frozen::new(&scene.cluster);
+    let frozen = Frozen::new(&fixture.cluster);
     let begun = Instant::now();
     at_once(people.len(), |i| ask(&people[i]));
     let took = begun.elapsed();
@@ -220,22 +220,22 @@ fn frozen_database_keeps_callbacks_for_their_time() {
     );
     drop(frozen);
     eventually("it is ready again", || {
-        scene.server.get("/ready").status == 200
+        fixture.server.get("/ready").status == 200
     });
-    // Some of these callbacks have their statement's answer now, and go on for nobody; the others come again.
+    // Some of these callbacks now get their statement's result and go on after their client was answered; others are sent again.
     for person in &mut people {
-        eventually("this login has come to its end", || {
+        eventually("this login has ended", || {
             let page = person.browser.follow(&person.redirect);
             assert_eq!(page.status(), 200, "{}", page.html());
             !page.html().contains("http-equiv")
         });
-        assert_token(&person.login.outcome(&scene.server), &scene.postiz);
+        assert_token(&person.login.outcome(&fixture.server), &fixture.postiz);
     }
-    scene.assert_no_slot_is_missing();
+    fixture.assert_no_slot_is_missing();
 }
 
-/// Something between the server and its database forgets the connections that it has, without a word, and takes new ones: a
-/// proxy that was moved, for example. To the server's system all is well with them.
+/// A relay between the server and its database silently drops its connections and accepts new ones, as a proxy that was moved.
+/// To the server's operating system they still look open.
 #[test]
 fn silent_connections_to_the_database_are_replaced() {
     let (cluster, postiz) = (Cluster::start_new(), FakePostiz::start());
@@ -250,7 +250,7 @@ fn silent_connections_to_the_database_are_replaced() {
     log_in_at_once(&server, &postiz, 8);
     let polling = Login::start(&server);
     relay.forget_connections();
-    // All of the pool's are in use now, for ever.
+    // All connections of the pool are now in use by statements without an answer.
     at_once(8, |_| look_up(&server));
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(10) && server.get("/ready").status != 200 {
@@ -262,22 +262,22 @@ fn silent_connections_to_the_database_are_replaced() {
 }
 
 on_each_store!(
-    requests_after_sigterm_are_answered_and_are_the_last,
-    moment_without_descriptors_costs_only_that_moment,
+    requests_after_sigterm_are_answered_and_close_their_connection,
+    server_recovers_from_a_shortage_of_descriptors,
 );
 
-/// The limit on descriptors falls while connections open, and rises again.
-fn moment_without_descriptors_costs_only_that_moment(store: Store) {
+/// The limit on descriptors is lowered while connections open, and raised again.
+fn server_recovers_from_a_shortage_of_descriptors(store: Store) {
     raise_own_limit();
     let postiz = FakePostiz::start();
     let server = TestServer::start(store, &postiz);
-    let mut on_the_way = OnTheWay::new(&server, &people::name());
+    let mut approved = ApprovedLogin::new(&server, &people::name());
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..16 {
             scope.spawn(|| {
                 while !over.load(Ordering::SeqCst) {
-                    // Some are refused; that is the point.
+                    // Some of these fail, as they must.
                     let Ok(mut connection) = Connection::try_open(server.address) else {
                         continue;
                     };
@@ -291,32 +291,34 @@ fn moment_without_descriptors_costs_only_that_moment(store: Store) {
             set_limit(&server.child, "nofile", "3:");
             let begun = Instant::now();
             eventually("it has no descriptors", || {
-                // The line is written once in five seconds.
+                // The line is written at most once in five seconds.
                 let logged = server.log().matches("accept failed").count();
                 logged > before || logged > 0 && begun.elapsed() > Duration::from_millis(300)
             });
             set_limit(&server.child, "nofile", "4096:");
-            eventually("it serves again", || server.get("/ready").status == 200);
+            eventually("the server is ready again", || {
+                server.get("/ready").status == 200
+            });
         }
         over.store(true, Ordering::SeqCst);
     });
-    on_the_way.assert_goes_on(&server);
+    approved.assert_recovers(&server);
     log_in_at_once(&server, &postiz, 40);
 }
 
-/// A server of an unprivileged user, who may have 600 threads.
+/// A server that runs as an unprivileged user with a limit of 600 threads.
 struct Unprivileged {
     postiz: FakePostiz,
     server: TestServer,
-    // Its program; removed after it.
+    // The copy of its program, removed after it has ended.
     _folder: TempDir,
 }
 
 impl Unprivileged {
-    /// Under this user's id, which nobody else has: the limit counts all threads of a user.
+    /// Starts it under a user id that no other process has, since the limit counts all threads of a user.
     fn start(user: u32) -> Unprivileged {
         let (postiz, folder) = (FakePostiz::start(), tempfile::tempdir().unwrap());
-        // That user must be able to read it.
+        // The user must be able to read the folder.
         let mode = Permissions::from_mode(0o755);
         fs::set_permissions(folder.path(), mode).unwrap();
         let copy = folder.path().join("server");
@@ -340,7 +342,7 @@ impl Unprivileged {
         }
     }
 
-    /// So many connections from 11 addresses.
+    /// Opens `count` connections from 11 addresses.
     fn crowd(&self, count: usize) -> Vec<TcpStream> {
         let come = |i: usize| {
             let source = Ipv4Addr::new(127, 0, 0, 20 + (i % 11) as u8);
@@ -349,20 +351,20 @@ impl Unprivileged {
         (0..count).map(come).collect()
     }
 
-    /// So many threads more than it has now, and no more.
+    /// Lowers its limit such that it can start `spare` more threads.
     fn leave_threads(&self, spare: usize) {
         let limit = format!("{}:", threads(&self.server.child) + spare);
         set_limit(&self.server.child, "nproc", &limit);
     }
 }
 
-/// 660 connections from 11 addresses come and go: more than there may be threads.
+/// 660 connections from 11 addresses open and close, which is more than the limit of threads.
 #[test]
-fn more_connections_than_threads_cost_only_their_moment() {
+fn server_recovers_from_more_connections_than_threads() {
     raise_own_limit();
-    let scene = Unprivileged::start(64_123);
-    let (server, postiz) = (&scene.server, &scene.postiz);
-    let crowd = scene.crowd(660);
+    let fixture = Unprivileged::start(64_123);
+    let (server, postiz) = (&fixture.server, &fixture.postiz);
+    let crowd = fixture.crowd(660);
     eventually("the crowd is in", || threads(&server.child) > 500);
     log_in(server, postiz);
     drop(crowd);
@@ -370,55 +372,55 @@ fn more_connections_than_threads_cost_only_their_moment() {
     assert!(!server.log().contains("panic"), "{}", server.log());
 }
 
-/// Others of the same user have taken all threads but a few, so that connections are let in that get none.
+/// Other processes of the same user leave few threads, so the server accepts connections for which it cannot start one.
 #[test]
-fn moment_without_threads_costs_only_that_moment() {
+fn server_recovers_from_a_shortage_of_threads() {
     raise_own_limit();
-    let scene = Unprivileged::start(64_124);
-    let (server, postiz) = (&scene.server, &scene.postiz);
-    let mut on_the_way = OnTheWay::new(server, &people::name());
+    let fixture = Unprivileged::start(64_124);
+    let (server, postiz) = (&fixture.server, &fixture.postiz);
+    let mut approved = ApprovedLogin::new(server, &people::name());
     let done = Login::start(server);
     expect::page(
         &done.approve(&mut Browser::new(), &people::name()).answer,
         200,
     );
-    scene.leave_threads(10);
-    let crowd = scene.crowd(100);
-    eventually("it has no thread for one of them", || {
+    fixture.leave_threads(10);
+    let crowd = fixture.crowd(100);
+    eventually("the server cannot start a thread", || {
         server.log().contains("thread failed")
     });
     expect::json(&server.get("/health"), 200);
     assert_token(&done.outcome(server), postiz);
     drop(crowd);
     set_limit(&server.child, "nproc", "600:");
-    on_the_way.assert_goes_on(server);
+    approved.assert_recovers(server);
     log_in_at_once(server, postiz, 40);
     assert!(!server.log().contains("panic"), "{}", server.log());
 }
 
-/// The client of Postiz' API starts a thread for each exchange. Where there is none, the code is not spent, and the login is
-/// there for the next try at once.
+/// The HTTP client starts a thread for each exchange. If it cannot, the code is not sent, and the login can be completed at once
+/// by the next callback.
 #[test]
 fn exchange_without_a_thread_leaves_its_login_open() {
-    let scene = Unprivileged::start(64_125);
-    let server = &scene.server;
-    let mut on_the_way = OnTheWay::new(server, &people::name());
-    // One for the callback's own connection, and none for the exchange.
+    let fixture = Unprivileged::start(64_125);
+    let server = &fixture.server;
+    let mut approved = ApprovedLogin::new(server, &people::name());
+    // One thread for the callback's connection, and none for the exchange.
     eventually("all its requests are over", || threads(&server.child) <= 5);
-    scene.leave_threads(1);
-    let page = on_the_way.browser.follow(&on_the_way.redirect);
+    fixture.leave_threads(1);
+    let page = approved.browser.follow(&approved.redirect);
     assert!(matches!(page.status(), 502 | 503), "{}", page.status());
     set_limit(&server.child, "nproc", "600:");
-    on_the_way.assert_goes_on(server);
+    approved.assert_recovers(server);
 }
 
-/// PostgreSQL restarts, and there are no descriptors to connect to it again, at which its client library panics.
+/// PostgreSQL restarts while no descriptors are left to reconnect. Its client library panics in this case.
 #[test]
 fn database_restart_without_descriptors_leaks_no_slot() {
-    let scene = Scene::new(&Times::DEFAULT);
-    let server = &scene.server;
-    let mut on_the_way = OnTheWay::new(server, &people::name());
-    // Connections that are open before, since no new one can be accepted meanwhile.
+    let fixture = Fixture::new(&Times::DEFAULT);
+    let server = &fixture.server;
+    let mut approved = ApprovedLogin::new(server, &people::name());
+    // These connections are opened before, since no new one can be accepted during the fault.
     let mut clients: Vec<_> = (0..12)
         .map(|_| {
             let mut client = Connection::open(server.address);
@@ -427,20 +429,22 @@ fn database_restart_without_descriptors_leaks_no_slot() {
             client
         })
         .collect();
-    let body = on_the_way.login.poll_body().to_string();
+    let body = approved.login.poll_body().to_string();
     let poll = format!(
         "POST /device/token HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    scene.cluster.control("stop");
-    // Whatever connections it had to the database are gone now, and their descriptors.
-    eventually("it has noticed", || server.get("/ready").status == 503);
-    // With so few, something else fails each time: the runtime, its timer, its socket.
+    fixture.cluster.control("stop");
+    // By now its connections to the database are closed, and their descriptors free.
+    eventually("the server has seen the restart", || {
+        server.get("/ready").status == 503
+    });
+    // With each of these numbers something else fails: the runtime, its timer or its socket.
     for left in 0..6 {
         set_limit(&server.child, "nofile", "4096:");
         leave_descriptors(&server.child, left);
         if left == 3 {
-            scene.cluster.control("start");
+            fixture.cluster.control("start");
         }
         clients.iter_mut().for_each(|client| client.send(&poll));
         for client in &mut clients {
@@ -451,19 +455,19 @@ fn database_restart_without_descriptors_leaks_no_slot() {
         }
     }
     set_limit(&server.child, "nofile", "4096:");
-    on_the_way.assert_goes_on(server);
-    scene.assert_no_slot_is_missing();
-    log_in_at_once(server, &scene.postiz, 40);
+    approved.assert_recovers(server);
+    fixture.assert_no_slot_is_missing();
+    log_in_at_once(server, &fixture.postiz, 40);
     assert!(
         server.log().contains("panic"),
         "the library does not panic any more"
     );
 }
 
-/// A round of the janitor meets the same panic; it goes on.
+/// The same panic in the janitor does not end its thread.
 #[test]
-fn janitor_outlives_a_panic() {
-    // Each round connects anew to a database that is away.
+fn janitor_survives_a_panic() {
+    // Each round tries to connect to a database that is not there.
     let server = TestServer::setup(Store::Embedded)
         .var(
             "DATABASE_URL",
@@ -475,12 +479,12 @@ fn janitor_outlives_a_panic() {
         })
         .start();
     eventually("it panics", || {
-        // Again, since a round may have had some open.
+        // Once more, since a round may have had descriptors open.
         leave_descriptors(&server.child, 0);
         server.log().contains("thread=janitor")
     });
     assert!(server.log().contains("panicked"), "{}", server.log());
-    // A thread that ends by its panic ends at once; the janitor waits for its next round.
+    // A panic would have ended the thread by now; the janitor waits for its next round instead.
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(500) {
         let names = thread_names(&server.child);
@@ -489,14 +493,14 @@ fn janitor_outlives_a_panic() {
     }
 }
 
-/// What comes on open connections after SIGTERM is answered, and ends them; `/ready` says why.
-fn requests_after_sigterm_are_answered_and_are_the_last(store: Store) {
+/// After SIGTERM, a request on an open connection is answered and closes the connection, and `/ready` answers "stopping".
+fn requests_after_sigterm_are_answered_and_close_their_connection(store: Store) {
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(store)
         .postiz(&postiz)
         .var("STOP_DELAY", "2");
     let mut server = setup.start_for(&postiz);
-    let mut on_the_way = OnTheWay::new(&server, &people::name());
+    let mut approved = ApprovedLogin::new(&server, &people::name());
     let done = {
         let login = Login::start(&server);
         expect::page(
@@ -515,7 +519,7 @@ fn requests_after_sigterm_are_answered_and_are_the_last(store: Store) {
         .collect();
     let mut last = |request: Vec<u8>| {
         let mut connection = open.pop().expect("there are enough");
-        // Without the word that ends the connection anyway.
+        // Without `Connection: close`.
         let request = String::from_utf8(request).unwrap();
         connection.send(request.replace("Connection: close\r\n", ""));
         let answer = connection.answer();
@@ -531,23 +535,23 @@ fn requests_after_sigterm_are_answered_and_are_the_last(store: Store) {
 
     server.signal("TERM");
     eventually("it stops", || server.get("/ready").status == 503);
-    // New connections are taken for the two seconds of STOP_DELAY.
+    // New connections are accepted during the two seconds of STOP_DELAY.
     assert_stopping(&server.get("/ready"));
     expect::json(&server.get("/health"), 200);
-    expect::page(&on_the_way.arrive(), 200);
+    expect::page(&approved.call_back(), 200);
     assert_stopping(&last(http::request("GET", "/ready", &[], b"")));
     let started = last(http::request("POST", "/device/code", &[], b""));
     expect::json(&started, 200);
-    eventually("it is not reached any more", || {
+    eventually("the listener is closed", || {
         Connection::try_open(server.address).is_err()
     });
     assert_stopping(&last(http::request("GET", "/ready", &[], b"")));
     assert_token(&last(poll(&done)), &postiz);
-    assert_token(&last(poll(&on_the_way.login)), &postiz);
+    assert_token(&last(poll(&approved.login)), &postiz);
     assert_eq!(server.wait().code(), Some(0), "{}", server.log());
 }
 
-/// Six restarts, of one instance after the other, while people log in by way of a proxy: nobody notices.
+/// Two instances restart in turn, six times in all, while people log in through a proxy. No request fails.
 fn roll(kind: Kind, stop_delay: &str) {
     let postiz = FakePostiz::start();
     let (port, instances) = (free_port(), [free_port(), free_port()]);
@@ -574,7 +578,7 @@ fn roll(kind: Kind, stop_delay: &str) {
                 }
             });
         }
-        // However this ends, the loops end.
+        // Also after a panic, the loops must end.
         let _over = SetOnDrop(&over);
         for round in 0..6 {
             let which = round % 2;
@@ -602,19 +606,19 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// It looks at `/ready`, which says "stopping" for the second of STOP_DELAY, and sends nobody there by then.
+/// haproxy checks `/ready`, which answers "stopping" during the second of STOP_DELAY, and then sends no more clients.
 #[test]
-fn rolling_restarts_behind_haproxy_lose_nothing() {
+fn rolling_restarts_behind_haproxy_lose_no_request() {
     roll(Kind::Haproxy, "1");
 }
 
-/// It learns of a stopped instance by a refused connection, and needs no delay.
+/// nginx tries the other instance after a refused connection, and needs no delay.
 #[test]
-fn rolling_restarts_behind_nginx_lose_nothing() {
+fn rolling_restarts_behind_nginx_lose_no_request() {
     roll(Kind::Nginx, "0");
 }
 
-/// A server whose standard error is a pipe that nobody reads.
+/// A server whose standard error is a pipe that is not read.
 struct Unread {
     child: Child,
     /// `None`: closed.
@@ -628,7 +632,7 @@ impl Unread {
         let setup = TestServer::setup(Store::Embedded)
             .var("PORT", &port.to_string())
             .var("LOG_FORMAT", format)
-            // Health checks are lines of this level.
+            // Health checks are logged at this level.
             .var("LOG_LEVEL", "debug");
         let mut child = setup
             .command()
@@ -648,10 +652,10 @@ impl Unread {
         server
     }
 
-    /// Reads what is in the pipe from now on, line by line, until `is_last`.
+    /// Reads lines from the pipe until `is_last` is true for one.
     fn lines_until(&mut self, is_last: impl Fn(&str) -> bool) -> Vec<String> {
         let mut lines = Vec::new();
-        let stderr = self.stderr.as_mut().expect("it is piped");
+        let stderr = self.stderr.as_mut().expect("the stream is piped");
         for line in stderr.by_ref().lines().map_while(Result::ok) {
             let last = is_last(&line);
             lines.push(line);
@@ -670,9 +674,9 @@ impl Drop for Unread {
     }
 }
 
-/// Nobody reads its log: it serves on, and once somebody reads again, the next line says how many lines are missing.
+/// The server keeps serving while its log is not read. Once it is read again, the next line has the number of dropped lines.
 #[test]
-fn full_pipe_on_stderr_costs_lines_and_nothing_else() {
+fn full_pipe_on_stderr_drops_log_lines_only() {
     for format in ["text", "json"] {
         let mut server = Unread::start(format);
         let mut client = Connection::open(server.address);
@@ -683,12 +687,12 @@ fn full_pipe_on_stderr_costs_lines_and_nothing_else() {
             let answer = answer.unwrap_or_else(|e| panic!("{format}: no answer after {sent}: {e}"));
             assert_eq!(answer.status, 200);
         }
-        // Others are served as well.
+        // New connections are served as well.
         for target in ["/ready", "/device/verify"] {
             let request = http::request("GET", target, &[], b"");
             assert_eq!(http::exchange(server.address, request).status, 200);
         }
-        // One line more than fits makes room for none: the one that comes after the pipe was emptied tells of them.
+        // The line with the number is written with the first line after the pipe was emptied.
         let mut emptied = 0;
         let mut lines = Vec::new();
         let is_request = |line: &str| line.contains("request") && line.contains("/health");
@@ -702,22 +706,22 @@ fn full_pipe_on_stderr_costs_lines_and_nothing_else() {
         let missing = lines
             .last()
             .and_then(|line| dropped(line))
-            .expect("it is told");
-        // What comes after that line is the request that made it come.
+            .expect("a line has the number of dropped lines");
+        // The next line is that of the request that caused it.
         lines.extend(server.lines_until(is_request));
         let seen = lines.iter().filter(|line| is_request(line)).count();
-        // All requests, with the two of others and the last.
+        // All requests, including the two on new connections and the last one.
         assert_eq!(
             seen + missing,
             REQUESTS + 2 + 1,
-            "{format}: {missing} are told"
+            "{format}: {missing} are reported"
         );
     }
 }
 
-/// The reader of its log is gone.
+/// The reader of the pipe has closed it.
 #[test]
-fn closed_pipe_on_stderr_costs_nothing_else() {
+fn closed_pipe_on_stderr_fails_no_request() {
     let mut server = Unread::start("text");
     server.stderr = None;
     let mut client = Connection::open(server.address);
@@ -727,7 +731,7 @@ fn closed_pipe_on_stderr_costs_nothing_else() {
     }
 }
 
-/// The count in a line that says how many were dropped.
+/// The number in a line about dropped lines.
 fn dropped(line: &str) -> Option<usize> {
     if let Ok(object) = serde_json::from_str::<Value>(line) {
         let is_it = object["event"] == "log_lines_dropped";
@@ -738,13 +742,13 @@ fn dropped(line: &str) -> Option<usize> {
     count.split(' ').next()?.parse().ok()
 }
 
-/// The delivery of a token is a lease of a second and holds nothing: 60 clients that vanish just before it is over cost
-/// others nothing, and each token is there for the next poll.
+/// Delivering a token takes a lease of one second, but holds no transaction open. 60 clients that reset just before the lease
+/// ends do not delay others, and the next poll gets each token.
 #[test]
-fn sixty_clients_that_reset_cost_others_nothing() {
+fn sixty_resetting_clients_do_not_delay_others() {
     const CLIENTS: usize = 60;
-    let scene = Scene::new(&Times::DEFAULT);
-    let (server, postiz) = (&scene.server, &scene.postiz);
+    let fixture = Fixture::new(&Times::DEFAULT);
+    let (server, postiz) = (&fixture.server, &fixture.postiz);
     let logins: Vec<Vec<Login>> = at_once(6, |_| {
         let approved = |_| {
             let login = Login::start(server);
@@ -768,7 +772,7 @@ fn sixty_clients_that_reset_cost_others_nothing() {
         thread::sleep(Duration::from_millis(800).saturating_sub(sent.elapsed()));
         reset(stream);
         vanished.fetch_add(1, Ordering::SeqCst);
-        // Its second began after it had asked. On a busy machine it may be over by now.
+        // The lease began after the poll was sent. On a busy machine it may have ended by now.
         sent.elapsed() < Duration::from_millis(950)
     };
     let in_time: Vec<bool> = thread::scope(|scope| {
@@ -779,7 +783,7 @@ fn sixty_clients_that_reset_cost_others_nothing() {
             .collect();
         let other = Login::start(server);
         let approving = scope.spawn(|| log_in(server, postiz));
-        let mut observer = scene.database.connect();
+        let mut observer = fixture.database.connect();
         while vanished.load(Ordering::SeqCst) < CLIENTS && !clients.iter().all(|c| c.is_finished())
         {
             let begun = Instant::now();
@@ -790,7 +794,7 @@ fn sixty_clients_that_reset_cost_others_nothing() {
             let held: i64 = observer.query_one(held, &[]).expect("a count").get(0);
             assert_eq!(held, 0, "a transaction is held open");
         }
-        approving.join().expect("somebody else logs in");
+        approving.join().expect("the other logins succeed");
         let vanished = |client: thread::ScopedJoinHandle<bool>| client.join().expect("it vanishes");
         clients.into_iter().map(vanished).collect()
     });
@@ -810,5 +814,5 @@ fn sixty_clients_that_reset_cost_others_nothing() {
     let in_time = in_time.iter().filter(|in_time| **in_time).count();
     assert!(in_time > CLIENTS / 4, "{in_time}: the machine is too busy");
     assert!(server.log().matches("token not delivered").count() >= in_time);
-    scene.assert_no_slot_is_missing();
+    fixture.assert_no_slot_is_missing();
 }

@@ -1,4 +1,4 @@
-//! The embedded file: its process is killed in the middle of anything, its disk is full, or cannot be written to.
+//! Faults of the embedded store: its process is killed at any moment, its disk is full, or its file cannot be written.
 
 use std::fs;
 use std::process::Command;
@@ -16,16 +16,16 @@ use crate::support::{
 
 const KILLS: u64 = 50;
 
-/// What the server said it had done before it was killed.
+/// The logins that the server acknowledged before it was killed.
 #[derive(Default)]
 struct Acknowledged {
     started: Vec<Login>,
     completed: Vec<Login>,
 }
 
-/// Killed at 50 moments under load; each time, what was acknowledged is there when it is back.
+/// The server is killed at 50 moments under load. After each restart it still has every acknowledged login.
 #[test]
-fn killed_server_keeps_what_it_acknowledged() {
+fn killed_server_keeps_acknowledged_logins() {
     let postiz = FakePostiz::start();
     let setup = TestServer::setup(Store::Embedded).postiz(&postiz);
     let mut earlier = Acknowledged::default();
@@ -44,7 +44,7 @@ fn killed_server_keeps_what_it_acknowledged() {
                 });
             }
             complete_one(server, &acknowledged);
-            // Anywhere in the first 100 ms of load, by a fixed sequence.
+            // A moment in the first 100 ms of load, from a fixed sequence.
             thread::sleep(Duration::from_millis(kill * 37 % 100));
             server.kill();
             killed.store(true, Ordering::SeqCst);
@@ -64,7 +64,7 @@ fn assert_all_there(server: &TestServer, earlier: &Acknowledged) {
     }
 }
 
-/// One more login, unless the server is gone before it says so.
+/// Starts a login and records it, unless the server is killed before its answer.
 fn start_if_alive(address: std::net::SocketAddr, acknowledged: &Mutex<Acknowledged>) {
     let Ok(mut connection) = Connection::try_open(address) else {
         return;
@@ -84,7 +84,7 @@ fn complete_one(server: &TestServer, acknowledged: &Mutex<Acknowledged>) {
     acknowledged.completed.push(login);
 }
 
-/// Can mounts be made that only one process sees? Says why not.
+/// Can this process make mount namespaces? Prints the reason if not.
 fn can_mount() -> bool {
     let output = run(Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "none", "/mnt"]));
     if !output.status.success() {
@@ -94,8 +94,8 @@ fn can_mount() -> bool {
     output.status.success()
 }
 
-/// A folder of a few megabytes: once it is full, clients are told to come again; once there is room, all goes on, and
-/// nothing that was acknowledged is lost.
+/// The disk has a few megabytes. Once it is full, clients get 503; once it has room again, logins work, and every acknowledged
+/// login is still there.
 #[test]
 fn full_disk_answers_503_and_recovers() {
     if !can_mount() {
@@ -105,7 +105,7 @@ fn full_disk_answers_503_and_recovers() {
     let setup = TestServer::setup(Store::Embedded)
         .postiz(&postiz)
         .var("LIMIT_LIVE_LOGINS", "0");
-    fs::create_dir(setup.data_dir()).expect("it is ours");
+    fs::create_dir(setup.data_dir()).expect("the test may write the file");
     let setup = setup.in_own_mounts(
         "mount -t tmpfs -o size=6m none \"$DATA_DIR\" && head -c 1000000 /dev/zero >\"$DATA_DIR/ballast\"",
     );
@@ -119,7 +119,7 @@ fn full_disk_answers_503_and_recovers() {
     let ballast = setup.data_dir().join("ballast");
     let inside = format!("/proc/{}/root{}", server.child.id(), ballast.display());
     fs::remove_file(inside).expect("root may look into its mounts");
-    eventually("it takes logins again", || ask(&server).status == 200);
+    eventually("logins start again", || ask(&server).status == 200);
     for start in acknowledged {
         let login = Login { start };
         expect::error(&login.poll(&server), 400, "authorization_pending");
@@ -129,7 +129,7 @@ fn full_disk_answers_503_and_recovers() {
     expect::json(&login.outcome(&server), 200);
 }
 
-/// The file may not grow any further (`ulimit -f`), which the system tells by a signal that would end the process.
+/// The file may not grow further (`ulimit -f`). The system reports this by a signal that would end the process by default.
 #[test]
 fn file_size_limit_answers_503() {
     let setup = TestServer::setup(Store::Embedded)
@@ -150,7 +150,7 @@ fn ask(server: &TestServer) -> Answer {
     server.post_json("/device/code", &json!({}))
 }
 
-/// Starts logins until the file takes no more, and clients are told to come again.
+/// Starts logins until the file is full and clients get 503. Returns the acknowledged ones.
 fn fill(server: &TestServer) -> Vec<Value> {
     let acknowledged = Mutex::<Vec<Value>>::default();
     at_once(8, |_| {
@@ -178,27 +178,30 @@ fn read_only_file_ends_the_start() {
     let read_only =
         "mount --bind \"$DATA_DIR\" \"$DATA_DIR\" && mount -o remount,bind,ro \"$DATA_DIR\"";
     let output = setup.clone().in_own_mounts(read_only).run(&[]);
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{told}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
     let file = setup.data_dir().join("postiz-auth.redb");
-    assert!(told.contains(&*file.to_string_lossy()), "{told}");
-    assert!(told.contains("Read-only file system"), "{told}");
-    assert!(!told.contains("panic"), "{told}");
+    assert!(stderr.contains(&*file.to_string_lossy()), "{stderr}");
+    assert!(stderr.contains("Read-only file system"), "{stderr}");
+    assert!(!stderr.contains("panic"), "{stderr}");
 }
 
-/// Somebody else has it open: told so at the start, whatever else is going on.
+/// Another process has the file open: the start fails and names the reason.
 #[test]
 fn file_open_elsewhere_ends_the_start() {
     let setup = TestServer::setup(Store::Embedded);
     let server = setup.start();
     let login = Login::start(&server);
     let output = setup.run(&[]);
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{told}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(
-        told.contains("another postiz-auth-server has it open"),
-        "{told}"
+        stderr.contains("another postiz-auth-server has it open"),
+        "{stderr}"
     );
-    assert!(told.contains("DATABASE_URL"), "it says what to do: {told}");
+    assert!(
+        stderr.contains("DATABASE_URL"),
+        "it names a remedy: {stderr}"
+    );
     expect::error(&login.poll(&server), 400, "authorization_pending");
 }

@@ -1,5 +1,5 @@
-//! Plays the person's browser over HTTP: keeps cookies, follows redirects one at a time, presses buttons of forms, and
-//! sends the headers that say where a request comes from, as browsers do.
+//! A simple browser over HTTP: it keeps cookies, follows redirects one at a time, submits forms, and sends `Origin` and the
+//! `Sec-Fetch-*` headers as browsers do.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -9,7 +9,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use super::http::{self, Answer};
 use crate::fake_postiz::http::form_field;
 
-/// One person's browser, on one machine.
+/// One person's browser.
 #[derive(Clone, Default)]
 pub struct Browser {
     cookies: Vec<Cookie>,
@@ -25,14 +25,14 @@ struct Cookie {
     value: String,
 }
 
-/// What the browser shows now.
+/// The page that the browser shows.
 #[derive(Clone, Debug)]
 pub struct Page {
     /// The address bar.
     pub url: String,
-    /// What came from there.
+    /// The server's answer.
     pub answer: Answer,
-    /// Has the chain of requests that led here left the site on which it began?
+    /// Did the redirects that led here pass another origin? Then `Sec-Fetch-Site` is `cross-site`.
     crossed: bool,
 }
 
@@ -43,12 +43,12 @@ pub struct Form {
     action: String,
     /// Names and values of its inputs.
     pub fields: Vec<(String, String)>,
-    /// Names and values of its buttons; empty where a button has none.
+    /// Names and values of its buttons; an empty name for a button without one.
     pub buttons: Vec<(String, String)>,
 }
 
 impl Browser {
-    /// A browser that was never used.
+    /// A new browser, without cookies.
     pub fn new() -> Browser {
         Browser::default()
     }
@@ -58,17 +58,17 @@ impl Browser {
         self.routes.insert(authority.to_owned(), address);
     }
 
-    /// Leaves this beginning out of the paths of routed requests, as some proxies do.
+    /// Removes this prefix from the paths of routed requests, as some proxies do.
     pub fn strip(&mut self, prefix: &str) {
         prefix.clone_into(&mut self.stripped);
     }
 
-    /// Opens an address that the person typed or clicked in a terminal. Redirects are not followed.
+    /// Opens a URL that the person typed, or clicked in a terminal. Redirects are not followed.
     pub fn open(&mut self, url: &str) -> Page {
         self.fetch("GET", url, &[("Sec-Fetch-Site", "none")], "", false)
     }
 
-    /// Takes one redirect.
+    /// Follows one redirect.
     pub fn follow(&mut self, page: &Page) -> Page {
         let next = page.location();
         let crossed = page.crossed || origin(&next) != origin(&page.url);
@@ -76,7 +76,7 @@ impl Browser {
         self.fetch("GET", &next, &[("Sec-Fetch-Site", site)], "", crossed)
     }
 
-    /// Takes all redirects.
+    /// Follows all redirects.
     pub fn settle(&mut self, mut page: Page) -> Page {
         for _ in 0..10 {
             if page.answer.header("location").is_none() {
@@ -105,7 +105,7 @@ impl Browser {
         self.send_form(page, &form, &[], &button)
     }
 
-    /// The person's cookies as a script would have to send them to `url`.
+    /// The value of the `Cookie` header for `url`.
     pub fn cookies_for(&self, url: &str) -> String {
         let (host, path) = (host_of(url), target_of(url));
         let fits = |c: &&Cookie| c.host == host && path.starts_with(&c.path);
@@ -121,7 +121,7 @@ impl Browser {
         http::request("GET", target_of(url), &headers, b"")
     }
 
-    /// The values of all cookies, which no log may hold.
+    /// The values of all cookies, for the search in logs.
     pub fn cookie_values(&self) -> Vec<String> {
         self.cookies.iter().map(|c| c.value.clone()).collect()
     }
@@ -189,7 +189,7 @@ impl Browser {
         }
     }
 
-    /// By the routes, else as the system does, IPv4 first: the tests' servers listen there.
+    /// Resolves by `routes`, else by the system, IPv4 first: the tests' servers listen there.
     fn resolve(&self, authority: &str) -> SocketAddr {
         if let Some(address) = self.routes.get(authority) {
             return *address;

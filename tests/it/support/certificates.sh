@@ -1,9 +1,9 @@
-# Sourced by every script that makes certificates for the tests: in its folder, with openssl, valid for two days. What `$key`
-# says is the usual kind of key; the options of openssl say others. Without any, all have the folder's one RSA key of 2048
-# bits, which is openssl's default: making each its own takes a second.
+# Functions that make certificates for the tests with openssl, in the current folder, valid for two days. Scripts source this.
+# `$key` holds the options for the usual kind of key; a caller may pass others. Without options, all certificates share the
+# folder's one RSA key of 2048 bits (openssl's default), since making one for each would take a second.
 key='-newkey ec -pkeyopt ec_paramgen_curve:P-256'
 
-# a_key NAME OPTION...: the options of openssl that make NAME.key, or a copy of the RSA key.
+# a_key NAME OPTION...: prints the options of openssl that make NAME.key, or those that use a copy of the RSA key.
 a_key() {
     case "$*" in
     *-newkey*) echo "-keyout $1.key" ;;
@@ -15,7 +15,7 @@ a_key() {
     esac
 }
 
-# self_signed NAME SUBJECT OPTION...: NAME.key, and NAME.crt that signs itself.
+# self_signed NAME SUBJECT OPTION...: makes NAME.key, and NAME.crt signed by it.
 self_signed() {
     name=$1 subject=$2
     shift 2
@@ -23,7 +23,7 @@ self_signed() {
     openssl req -x509 -nodes -days 2 -subj "/CN=$subject" $with -out "$name.crt" "$@" 2>openssl.log || failed
 }
 
-# request NAME SUBJECT OPTION...: NAME.key, and NAME.csr to be signed.
+# request NAME SUBJECT OPTION...: makes NAME.key, and the signing request NAME.csr.
 request() {
     name=$1 subject=$2
     shift 2
@@ -31,14 +31,14 @@ request() {
     openssl req -new -nodes -subj "/CN=$subject" $with -out "$name.csr" "$@" 2>openssl.log || failed
 }
 
-# sign NAME OPTION...: NAME.crt, out of NAME.csr.
+# sign NAME OPTION...: makes NAME.crt from NAME.csr.
 sign() {
     name=$1
     shift
     openssl x509 -req -in "$name.csr" -days 2 -out "$name.crt" "$@" 2>openssl.log || failed
 }
 
-# signed NAME SUBJECT AUTHORITY HOSTS OPTION...: NAME.key, and NAME.crt signed by AUTHORITY.key for HOSTS (DNS:localhost).
+# signed NAME SUBJECT AUTHORITY HOSTS OPTION...: makes NAME.key, and NAME.crt for HOSTS (DNS:localhost) signed by AUTHORITY.key.
 signed() {
     authority=$3 hosts=$4
     name=$1 subject=$2

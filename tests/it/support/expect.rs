@@ -1,4 +1,4 @@
-//! What every answer of a kind must look like: checked wherever a test looks at one.
+//! Assertions that hold for every answer of a kind: JSON, OAuth error, page, 503.
 
 use super::http::Answer;
 
@@ -14,7 +14,7 @@ pub fn json(answer: &Answer, status: u16) {
     assert!(answer.json().is_object(), "{}", answer.text());
 }
 
-/// An OAuth error: registered shape, and a description of allowed characters.
+/// An OAuth error: the fields of RFC 6749 §5.2, and only characters that it allows.
 #[track_caller]
 pub fn error(answer: &Answer, status: u16, word: &str) {
     json(answer, status);
@@ -36,7 +36,7 @@ pub fn error(answer: &Answer, status: u16, word: &str) {
     assert_eq!(names, ["error", "error_description"]);
 }
 
-/// What makes a page reload itself after 2 s.
+/// The tag that makes a page reload itself after 2 s.
 pub const RELOAD: &str = "<meta http-equiv=\"refresh\" content=\"2\">";
 
 /// A page (the contract's preamble). Its `Referrer-Policy` has a test of its own in `contract/verify.rs`.
@@ -58,7 +58,7 @@ pub fn page(answer: &Answer, status: u16) {
     );
 }
 
-/// "Try again in a while", in a form that the npm CLI takes for a hiccup.
+/// 503 with Retry-After. The body is plain text, which the npm CLI treats as a temporary error.
 #[track_caller]
 pub fn unavailable(answer: &Answer) {
     assert_eq!(answer.status, 503, "{}", answer.text());

@@ -1,8 +1,8 @@
-//! A database that falls silent in the middle of everything, as a frozen machine does.
+//! A database that stops answering while its connections stay open, as on a frozen machine.
 
 use super::Cluster;
 
-/// A cluster whose processes are stopped, until this is dropped.
+/// A cluster whose processes are stopped (SIGSTOP) until this is dropped.
 pub struct Frozen<'a>(&'a Cluster);
 
 impl Frozen<'_> {

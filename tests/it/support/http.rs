@@ -1,4 +1,4 @@
-//! HTTP by hand: bytes out, the whole answer back with its headers in order, always within a time limit.
+//! A small HTTP client: it sends exact bytes and returns the whole answer with its headers in order, within a timeout.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use serde_json::Value;
 /// Read and write timeout.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
-/// One connection, for requests one after another.
+/// One connection, for several requests in turn.
 pub struct Connection {
     stream: TcpStream,
     unread: Vec<u8>,
@@ -22,7 +22,7 @@ pub struct Answer {
     pub status: u16,
     /// In the order sent, names as sent.
     pub headers: Vec<(String, String)>,
-    /// The body, with its transfer encoding undone.
+    /// The body, with its transfer encoding decoded.
     pub body: Vec<u8>,
 }
 
@@ -32,7 +32,7 @@ impl Connection {
         Connection::try_open(address).unwrap_or_else(|e| panic!("cannot connect to {address}: {e}"))
     }
 
-    /// Connects, if somebody is there.
+    /// Connects, or returns the error.
     pub fn try_open(address: SocketAddr) -> io::Result<Connection> {
         let stream = TcpStream::connect_timeout(&address, SILENCE_MAX)?;
         stream.set_read_timeout(Some(SILENCE_MAX))?;
@@ -44,19 +44,19 @@ impl Connection {
         })
     }
 
-    /// Sends these very bytes.
+    /// Sends exactly these bytes.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream
             .write_all(bytes.as_ref())
             .expect("the server takes the request");
     }
 
-    /// Sends these bytes to somebody who may be gone; the answer will tell.
+    /// Sends these bytes, ignoring an error: the server may have closed the connection, which reading the answer will show.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).ok();
     }
 
-    /// The same; an error when the server has closed the connection, or takes no bytes for too long.
+    /// Sends these bytes. It is an error when the server has closed the connection, or when the write times out.
     pub fn send_or_fail(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.stream.write_all(bytes.as_ref())
     }
@@ -66,12 +66,12 @@ impl Connection {
         self.stream.shutdown(how).expect("it is open");
     }
 
-    /// The same on a connection that may be gone.
+    /// The same on a connection that may be closed already.
     pub fn try_shut_down(&self, how: Shutdown) {
         self.stream.shutdown(how).ok();
     }
 
-    /// Waits until something of an answer is there, and leaves it unread.
+    /// Waits until the first byte of an answer has arrived, and leaves it unread.
     pub fn wait_for_bytes(&self) {
         let there = self.stream.peek(&mut [0]).expect("an answer comes");
         assert!(there > 0, "the server closed the connection");
@@ -82,12 +82,12 @@ impl Connection {
         self.try_answer(true).expect("a whole answer")
     }
 
-    /// The next answer, to a HEAD request: a length, but no body.
+    /// The next answer, to a HEAD request: with a length, but without a body.
     pub fn answer_to_head(&mut self) -> Answer {
         self.try_answer(false).expect("an answer's head")
     }
 
-    /// The next answer, if one comes.
+    /// The next answer, or an error.
     pub fn try_answer(&mut self, has_body: bool) -> io::Result<Answer> {
         loop {
             let mut answer = self.read_head()?;
@@ -101,7 +101,7 @@ impl Connection {
         }
     }
 
-    /// Everything until the server closes the connection, unparsed; an error when it does not close in time.
+    /// All bytes until the server closes the connection. It is an error when it does not close in time.
     pub fn rest(&mut self) -> io::Result<Vec<u8>> {
         while self.read_more()? > 0 {}
         Ok(std::mem::take(&mut self.unread))
@@ -175,7 +175,7 @@ impl Connection {
 }
 
 impl Answer {
-    /// A header's value; names compare without case.
+    /// A header's value; names are case-insensitive.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers_named(name).first().copied()
     }
@@ -201,7 +201,7 @@ impl Answer {
         parsed.unwrap_or_else(|e| panic!("{e}: {}: {}", self.status, self.text()))
     }
 
-    /// The word in `error`, or `""`.
+    /// The value of `error`, or `""`.
     pub fn error(&self) -> String {
         let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         body["error"].as_str().unwrap_or_default().to_owned()
@@ -215,7 +215,7 @@ pub fn exchange(address: SocketAddr, request: impl AsRef<[u8]>) -> Answer {
     connection.answer()
 }
 
-/// The bytes of a request; `Host`, `Connection: close` and, with a body, `Content-Length` are added.
+/// The bytes of a request. It adds `Host`, `Connection: close` and, with a body, `Content-Length`.
 pub fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut head = format!("{method} {target} HTTP/1.1\r\n");
     if !headers.iter().any(|(n, _)| n.eq_ignore_ascii_case("host")) {

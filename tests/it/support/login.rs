@@ -1,4 +1,4 @@
-//! One login, step by step: what the CLI asks, what the person does in the browser, what the polls answer.
+//! One login, step by step: the CLI's requests, the person's actions in the browser, the answers to polls.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::expect;
 use super::http::{self, Answer};
 use super::server::TestServer;
 
-/// What the verify page gives a browser: its cookie, and the token of its form.
+/// What a browser gets with the verify page: a cookie, and the form's token.
 pub struct VerifyForm {
     /// `name=value`.
     pub cookie: String,
@@ -18,7 +18,7 @@ pub struct VerifyForm {
 }
 
 impl VerifyForm {
-    /// Opens the page as a browser that was never here.
+    /// Opens the page with a new browser.
     pub fn open(server: &TestServer) -> VerifyForm {
         let page = server.page("/device/verify");
         let cookie = page.header("set-cookie").expect("the page sets a cookie");
@@ -32,7 +32,7 @@ impl VerifyForm {
         }
     }
 
-    /// Sends the form with these fields, encoded by the caller, and headers.
+    /// Sends the form with these headers, and with these fields, which the caller has encoded.
     pub fn send(&self, server: &TestServer, fields: &str, headers: &[(&str, &str)]) -> Answer {
         let mut all = vec![
             ("Content-Type", "application/x-www-form-urlencoded"),
@@ -53,7 +53,7 @@ impl VerifyForm {
     }
 }
 
-/// A login that has been started.
+/// A started login.
 #[derive(Clone, Debug)]
 pub struct Login {
     /// The whole answer to `/device/code`.
@@ -61,12 +61,12 @@ pub struct Login {
 }
 
 impl Login {
-    /// Asks `server` for codes, as the CLI does.
+    /// Starts a login at `server`, as the CLI does.
     pub fn start(server: &TestServer) -> Login {
         Login::of(&server.post_json("/device/code", &json!({})))
     }
 
-    /// The login that this answer begins.
+    /// The login that this answer of `/device/code` starts.
     #[track_caller]
     pub fn of(answer: &Answer) -> Login {
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -75,17 +75,17 @@ impl Login {
         }
     }
 
-    /// The CLI's secret.
+    /// The device code, which is the CLI's secret.
     pub fn device_code(&self) -> &str {
         self.field("device_code")
     }
 
-    /// What the person compares.
+    /// The user code, which the person compares.
     pub fn user_code(&self) -> &str {
         self.field("user_code")
     }
 
-    /// The address with the code in it, for the browser.
+    /// The `verification_uri_complete`.
     pub fn link(&self) -> &str {
         self.field("verification_uri_complete")
     }
@@ -121,7 +121,7 @@ impl Login {
         server.post_form("/device/token", &form)
     }
 
-    /// Polls until something else than "pending" comes: a token that is being handed to somebody is pending for the rest.
+    /// Polls until the answer is not "pending": a token that is being delivered to one client is pending for others.
     pub fn outcome(&self, server: &TestServer) -> Answer {
         super::eventually_some("the login ends", || {
             let answer = self.poll(server);
@@ -129,7 +129,7 @@ impl Login {
         })
     }
 
-    /// The person opens the address from the terminal and confirms the code; the redirect to Postiz.
+    /// The person opens the link and confirms the code. Returns the redirect to Postiz.
     pub fn confirm(&self, browser: &mut Browser) -> Page {
         let page = browser.open(self.link());
         assert_eq!(page.status(), 200, "{}", page.html());
@@ -138,13 +138,13 @@ impl Login {
         page
     }
 
-    /// The person opens the address from the terminal and refuses; the last page.
+    /// The person opens the link and refuses. Returns the last page.
     pub fn refuse(&self, browser: &mut Browser) -> Page {
         let page = browser.open(self.link());
         browser.press(&page, "action", "deny")
     }
 
-    /// The person confirms the code and gets as far as Postiz' consent page, signing in as `person` on the way.
+    /// The person confirms the code, signs in at Postiz as `person`, and arrives at the consent page.
     pub fn reach_consent(&self, browser: &mut Browser, person: &str) -> Page {
         let redirect = self.confirm(browser);
         let page = browser.settle(redirect);
@@ -155,7 +155,7 @@ impl Login {
         browser.settle(page)
     }
 
-    /// The person does it all and agrees; the redirect back to the server, not followed yet.
+    /// The person confirms the code and consents at Postiz. Returns the redirect back to the server, not followed yet.
     pub fn consent(&self, browser: &mut Browser, person: &str) -> Page {
         let page = self.reach_consent(browser, person);
         let page = browser.press(&page, "action", "approve");
@@ -163,15 +163,15 @@ impl Login {
         page
     }
 
-    /// The person does it all and agrees; the last page.
+    /// The person confirms the code and consents at Postiz. Returns the last page.
     pub fn approve(&self, browser: &mut Browser, person: &str) -> Page {
         let redirect = self.consent(browser, person);
         browser.follow(&redirect)
     }
 }
 
-/// A login whose user has agreed and is on the way back from Postiz.
-pub struct OnTheWay {
+/// A login whose user has consented at Postiz and has not yet followed the redirect to the callback.
+pub struct ApprovedLogin {
     /// The login.
     pub login: Login,
     /// The user's browser.
@@ -180,31 +180,31 @@ pub struct OnTheWay {
     pub redirect: Page,
 }
 
-impl OnTheWay {
-    /// A new login at `server`, of this person.
-    pub fn new(server: &TestServer, person: &str) -> OnTheWay {
+impl ApprovedLogin {
+    /// Starts a login at `server` for `person`.
+    pub fn new(server: &TestServer, person: &str) -> ApprovedLogin {
         let (login, mut browser) = (Login::start(server), Browser::new());
         let redirect = login.consent(&mut browser, person);
-        OnTheWay {
+        ApprovedLogin {
             login,
             browser,
             redirect,
         }
     }
 
-    /// The browser arrives: what the callback answers.
-    pub fn arrive(&mut self) -> Answer {
+    /// Follows the redirect to the callback, and returns its answer.
+    pub fn call_back(&mut self) -> Answer {
         self.browser.follow(&self.redirect).answer
     }
 
-    /// A fault has just ended: the very next request is served, within a second, and the login ends well.
+    /// After a fault has ended, the next request must be served within a second, and the login must succeed.
     #[track_caller]
-    pub fn assert_goes_on(&mut self, server: &TestServer) {
+    pub fn assert_recovers(&mut self, server: &TestServer) {
         let begun = Instant::now();
         expect::error(&self.login.poll(server), 400, "authorization_pending");
         let took = begun.elapsed();
         assert!(took < Duration::from_secs(1), "it took {took:?}");
-        expect::page(&self.arrive(), 200);
+        expect::page(&self.call_back(), 200);
         expect::json(&self.login.outcome(server), 200);
     }
 }

@@ -1,4 +1,4 @@
-//! What tests stand on: servers and databases that end with the test, HTTP by hand, a browser, waiting for conditions.
+//! What all tests share: servers and databases that end with the test, an HTTP client, a browser, waiting for conditions.
 
 pub mod browser;
 pub mod expect;
@@ -28,8 +28,8 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Tests that hold for each store, named after the function and the store: `on_each_store!(poll_is_pending)` makes
-/// `poll_is_pending::embedded` and `poll_is_pending::postgres` of a function that takes a [`Store`], or what is made of one.
+/// Makes one test for each store: `on_each_store!(poll_is_pending)` makes the tests `poll_is_pending::embedded` and
+/// `poll_is_pending::postgres` of the function `poll_is_pending`. The function takes a [`Store`], or a type made from one.
 macro_rules! on_each_store {
     ($($name:ident),+ $(,)?) => {$(
         mod $name {
@@ -48,48 +48,48 @@ macro_rules! on_each_store {
     )+};
 }
 
-/// A program under test, `postiz` or `postiz-auth-server`: this build's, or, where POSTIZ_TEST_BIN_DIR is set, that
-/// folder's.
+/// The path of a program under test, `postiz` or `postiz-auth-server`: in the folder POSTIZ_TEST_BIN_DIR if that is set, else
+/// from this build.
 #[allow(
     clippy::disallowed_methods,
-    reason = "nobody hands tests their environment"
+    reason = "tests read their environment directly"
 )]
 pub fn program(name: &str) -> PathBuf {
     match std::env::var_os("POSTIZ_TEST_BIN_DIR") {
         Some(folder) => Path::new(&folder).join(name),
-        // Both are in one folder.
+        // Cargo puts both programs into one folder.
         None => Path::new(env!("CARGO_BIN_EXE_postiz")).with_file_name(name),
     }
 }
 
-/// Longest wait for anything that should happen soon: generous, since machines that run tests are busy.
+/// Longest wait for a condition. It is long because machines that run tests are busy.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// Waits until `condition` holds; panics with `what` when it does not within [`SOON`].
+/// Waits until `condition` is true. After [`SOON`] it panics with `what`.
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     eventually_some(what, || condition().then_some(()));
 }
 
-/// Waits until `attempt` yields something; panics with `what` when it does not within [`SOON`].
+/// Waits until `attempt` returns a value. After [`SOON`] it panics with `what`.
 pub fn eventually_some<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + SOON;
     loop {
         if let Some(found) = attempt() {
             return found;
         }
-        assert!(Instant::now() < deadline, "still not so: {what}");
+        assert!(Instant::now() < deadline, "timed out, not true yet: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Waits for a child's end.
+/// Waits until a child process has ended.
 pub fn wait_for_exit(child: &mut Child) -> ExitStatus {
     eventually_some("the program ends", || {
-        child.try_wait().expect("the child is ours to wait for")
+        child.try_wait().expect("the child can be waited for")
     })
 }
 
-/// Runs a program to its end, which must come within [`SOON`], with nothing on its standard input.
+/// Runs a program with an empty standard input. It must end within [`SOON`].
 pub fn run(command: &mut Command) -> Output {
     let mut child = command
         .stdin(Stdio::null())
@@ -97,8 +97,8 @@ pub fn run(command: &mut Command) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
-    let stdout = read_in_thread(child.stdout.take().expect("it is piped"));
-    let stderr = read_in_thread(child.stderr.take().expect("it is piped"));
+    let stdout = read_in_thread(child.stdout.take().expect("the stream is piped"));
+    let stderr = read_in_thread(child.stderr.take().expect("the stream is piped"));
     let status = wait_for_exit(&mut child);
     let read = |reader: thread::JoinHandle<Vec<u8>>| reader.join().expect("reading does not panic");
     Output {
@@ -108,14 +108,14 @@ pub fn run(command: &mut Command) -> Output {
     }
 }
 
-/// Sends a signal by name, with the shell's own `kill`: signals need `unsafe` otherwise.
+/// Sends a signal by name. It uses the shell's `kill`, since a system call would need `unsafe`.
 pub fn signal(child: &Child, name: &str) {
     let command = format!("kill -{name} {}", child.id());
     let status = Command::new("sh").args(["-c", &command]).status();
     assert!(status.is_ok_and(|s| s.success()), "{command} failed");
 }
 
-/// Runs `act` on `count` threads that start at the same moment; their results.
+/// Runs `act` on `count` threads that start at the same moment, and returns their results.
 pub fn at_once<T: Send>(count: usize, act: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let barrier = std::sync::Barrier::new(count);
     thread::scope(|scope| {
@@ -128,7 +128,7 @@ pub fn at_once<T: Send>(count: usize, act: impl Fn(usize) -> T + Sync) -> Vec<T>
         };
         let threads: Vec<_> = (0..count).map(start).collect();
         let finish =
-            |t: thread::ScopedJoinHandle<T>| t.join().expect("a thread of the test panicked");
+            |t: thread::ScopedJoinHandle<T>| t.join().expect("the test's threads do not panic");
         threads.into_iter().map(finish).collect()
     })
 }
@@ -136,7 +136,7 @@ pub fn at_once<T: Send>(count: usize, act: impl Fn(usize) -> T + Sync) -> Vec<T>
 fn read_in_thread(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
-        // What came before an error is still worth showing.
+        // After an error, the bytes that were read before it are still shown.
         pipe.read_to_end(&mut bytes).ok();
         bytes
     })

@@ -1,4 +1,4 @@
-//! People who log in: the legitimate users beside whatever a test does to the server.
+//! Whole logins of legitimate users, while a test attacks the server or breaks its database.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,13 +11,13 @@ use super::http::{self, Answer};
 use super::{Browser, Login, TestServer, at_once, eventually_some, expect};
 use crate::fake_postiz::FakePostiz;
 
-/// A name that no other person of this run has: Postiz gives each person one token.
+/// A name that is unique in this run, since Postiz gives each person one token.
 pub fn name() -> String {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     format!("somebody-{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// One whole login, from its code to a token that Postiz takes.
+/// One whole login, from its code to a token that Postiz accepts.
 #[track_caller]
 pub fn log_in(server: &TestServer, postiz: &FakePostiz) {
     let login = Login::start(server);
@@ -26,12 +26,12 @@ pub fn log_in(server: &TestServer, postiz: &FakePostiz) {
     assert_token(&login.outcome(server), postiz);
 }
 
-/// So many at the same moment, all of which end well.
+/// `count` logins at the same moment, all of which must succeed.
 pub fn log_in_at_once(server: &TestServer, postiz: &FakePostiz, count: usize) {
     at_once(count, |_| log_in(server, postiz));
 }
 
-/// An answer with a token that Postiz takes.
+/// The answer must hold a token that Postiz accepts.
 #[track_caller]
 pub fn assert_token(answer: &Answer, postiz: &FakePostiz) {
     expect::json(answer, 200);
@@ -40,8 +40,8 @@ pub fn assert_token(answer: &Answer, postiz: &FakePostiz) {
     assert!(postiz.accepts(&token), "Postiz does not know {token}");
 }
 
-/// One whole login by way of a proxy at `address`, each request on a connection of its own. Every answer must be the right
-/// one at once: a proxy's 502 is as bad as the server's.
+/// One whole login through a proxy at `address`, with a connection for each request. Each request must succeed at the first
+/// try: a 502 of the proxy is a failure, too.
 pub fn log_in_through(address: SocketAddr, postiz: &FakePostiz) {
     let post = |target: &str, body: &Value| {
         let headers = [("Content-Type", "application/json")];

@@ -1,4 +1,4 @@
-//! A private PgBouncer in transaction mode in front of a cluster of the tests. `pooler_guard.sh` ends it with this process.
+//! A private PgBouncer in transaction mode in front of a test cluster. `pooler_guard.sh` ends it with this process.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
@@ -11,13 +11,13 @@ use super::postgres::{PASSWORD, free_port};
 pub struct Pooler {
     port: u16,
     child: Child,
-    /// Its end is the guard's word to end, too.
+    /// The guard ends when this is closed.
     stdin: Option<ChildStdin>,
 }
 
 impl Pooler {
-    /// In front of the cluster of `database`, with few sessions, so that all its clients share them. `settings` are lines of
-    /// its configuration.
+    /// Starts one in front of the cluster of `database`. It has few sessions, so that its clients share them. `settings` are
+    /// lines of its configuration.
     pub fn start(database: &Database, settings: &str) -> Pooler {
         let script = concat!(
             env!("CARGO_MANIFEST_DIR"),
@@ -37,7 +37,7 @@ impl Pooler {
         super::eventually(
             "pgbouncer listens (on Debian: apt-get install pgbouncer)",
             || {
-                let ended = child.try_wait().expect("the child is ours");
+                let ended = child.try_wait().expect("the child can be waited for");
                 assert!(ended.is_none(), "pgbouncer ended: {ended:?}");
                 TcpStream::connect(address).is_ok()
             },
@@ -45,7 +45,7 @@ impl Pooler {
         Pooler { port, child, stdin }
     }
 
-    /// The same database by way of the pooler.
+    /// The same database through the pooler.
     pub fn database(&self, database: &Database) -> Database {
         database.behind(self.port)
     }
@@ -54,7 +54,7 @@ impl Pooler {
 impl Drop for Pooler {
     fn drop(&mut self) {
         drop(self.stdin.take());
-        // However it ends, it is gone.
+        // The exit status does not matter.
         self.child.wait().ok();
     }
 }

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Keeps one private PgBouncer in transaction mode for a test process, and ends it when that process ends, however it ends: the
-# process holds the other end of this script's standard input.
+# Runs one private PgBouncer in transaction mode for a test process, and ends it when that process ends, even by SIGKILL: then
+# this script's standard input is closed.
 #
 # usage: pooler_guard.sh PORT POSTGRES_PORT PASSWORD SETTINGS
 set -eu

@@ -1,5 +1,5 @@
-//! A private PostgreSQL for the tests: one cluster for the whole run and a fresh database for each test, or a cluster of
-//! one's own for tests that stop it. `postgres_guard.sh` ends each cluster with this process, even a killed one.
+//! A private PostgreSQL for the tests. One cluster serves the whole run, with a new database for each test; tests that stop
+//! PostgreSQL start a cluster of their own. `postgres_guard.sh` ends each cluster with this process, even a killed one.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -13,7 +13,7 @@ use postgres::{Client, NoTls};
 use super::eventually;
 use super::tls::make_certificates;
 
-/// The superuser's password, easy to find where it must not be.
+/// The superuser's password. It is unique, so that tests can search logs and pages for it.
 pub const PASSWORD: &str = "dbpw0that0must0not0leak";
 
 /// A running PostgreSQL; ends when dropped, or with this process.
@@ -23,10 +23,10 @@ pub struct Cluster {
     guard: Mutex<Guard>,
 }
 
-/// The script that keeps the cluster.
+/// The script that starts and ends the cluster.
 struct Guard {
     child: Child,
-    /// Its end is the guard's word to end, too.
+    /// The guard ends when this is closed.
     commands: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
 }
@@ -39,25 +39,25 @@ pub struct Database {
 }
 
 impl Cluster {
-    /// The cluster that all tests share, started by the first that asks.
+    /// The cluster that all tests share, started on first use.
     pub fn shared() -> &'static Cluster {
         static SHARED: OnceLock<Cluster> = OnceLock::new();
         SHARED.get_or_init(|| Cluster::start_with("", &[]))
     }
 
-    /// A cluster for one test, to be stopped and started at will.
+    /// A cluster for one test, which may stop and start it.
     pub fn start_new() -> Cluster {
         Cluster::start_with(&Cluster::shared().file(""), &[])
     }
 
-    /// A cluster that also takes encrypted connections, with a certificate for `localhost`, and whose folder has its socket.
+    /// A cluster that also accepts encrypted connections, with a certificate for `localhost`, and has its socket in its folder.
     pub fn start_with_tls() -> Cluster {
         Cluster::start_with(&Cluster::shared().file(""), &["tls"])
     }
 
-    /// The data are a copy of those that the cluster in the folder `template` began with: making new ones takes a second.
+    /// Starts a cluster on a copy of the initial data of the cluster in the folder `template`, since initdb takes a second.
     fn start_with(template: &str, options: &[&str]) -> Cluster {
-        // The port was free a moment ago; somebody else may be quicker, so that more than one try is fair.
+        // Another process may take the free port first, so it tries several times.
         let mut tries = (0..5).map(|_| Cluster::try_start(template, options));
         let last = tries.find(Result::is_ok);
         last.and_then(Result::ok).unwrap_or_else(|| {
@@ -79,12 +79,12 @@ impl Cluster {
             .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // Ctrl-C is for the tests; the guard ends after them.
+            // In its own process group, so that Ctrl-C ends the tests first and the guard after them.
             .process_group(0)
             .spawn()
             .map_err(|e| e.to_string())?;
         let commands = child.stdin.take();
-        let answers = BufReader::new(child.stdout.take().expect("it is piped"));
+        let answers = BufReader::new(child.stdout.take().expect("the stream is piped"));
         let mut guard = Guard {
             child,
             commands,
@@ -118,20 +118,19 @@ impl Cluster {
         }
     }
 
-    /// Stops it as an administrator would (`stop`), as a crash would (`kill`) or with no time for any last word
-    /// (`sigkill`), or starts it again (`start`); or makes it fall silent (`freeze`), connections and all, and wakes it up
-    /// (`thaw`).
+    /// Sends the guard a command: `stop` (as an administrator), `kill` (as a crash), `sigkill` (SIGKILL to all processes),
+    /// `start`, `freeze` (SIGSTOP to all processes) or `thaw` (SIGCONT).
     pub fn control(&self, command: &str) {
         assert_eq!(self.tell(command), "done", "{command}");
     }
 
-    /// A file of its folder: `ca.crt`, the authority behind its certificate, or `other.crt`, one that is not.
+    /// The path of a file in its folder: `ca.crt` is the authority of its certificate, `other.crt` an unrelated one.
     pub fn file(&self, name: &str) -> String {
         format!("{}/{name}", self.tell("folder"))
     }
 
-    /// Runs a shell script in its folder and starts it again: with another `server.crt` and `server.key`, for example, which
-    /// `certificates.sh` makes.
+    /// Stops it, runs a shell script in its folder and starts it again. The script may make another `server.crt` and
+    /// `server.key` by `certificates.sh`.
     pub fn restart_after(&self, script: &str) {
         self.control("stop");
         let folder = self.file("");
@@ -142,7 +141,7 @@ impl Cluster {
         assert_eq!(started, "done", "{script}: {last:?}");
     }
 
-    /// Runs a shell script in its folder and makes it read its certificate and its settings again.
+    /// Runs a shell script in its folder and reloads its certificate and its settings.
     pub fn reload_after(&self, script: &str) {
         let loaded_at = || -> String {
             let mut client = self.existing("postgres").connect();
@@ -166,7 +165,7 @@ impl Cluster {
 impl Guard {
     fn answer(&mut self) -> String {
         let mut line = String::new();
-        // No answer is told apart from every good one.
+        // The empty string of a guard that has ended equals no valid answer.
         self.answers.read_line(&mut line).ok();
         line.trim().to_owned()
     }
@@ -182,12 +181,12 @@ impl Drop for Cluster {
 }
 
 impl Database {
-    /// `postgres://…`, as the server takes it.
+    /// Its `postgres://…` URL.
     pub fn url(&self) -> String {
         self.url_with("127.0.0.1", "sslmode=disable")
     }
 
-    /// The same by this name of its host, and with these parameters.
+    /// Its URL with this host and these parameters.
     pub fn url_with(&self, host: &str, parameters: &str) -> String {
         let Database { port, name } = self;
         format!("postgres://postgres:{PASSWORD}@{host}:{port}/{name}?{parameters}")
@@ -203,7 +202,7 @@ impl Database {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
-    /// The same database by another port, which something in between listens on.
+    /// The same database by another port, on which a proxy listens.
     pub fn behind(&self, port: u16) -> Database {
         Database {
             port,
@@ -211,18 +210,18 @@ impl Database {
         }
     }
 
-    /// A connection of one's own.
+    /// A new connection for the test.
     pub fn connect(&self) -> Client {
         Client::connect(&self.url(), NoTls).expect("the test's database is there")
     }
 
-    /// Runs statements whose results don't matter.
+    /// Runs statements and drops their results.
     pub fn run(&self, statements: &str) {
         let done = self.connect().batch_execute(statements);
         done.unwrap_or_else(|e| panic!("{statements}: {e:?}"));
     }
 
-    /// Everything in it as text: what a stolen backup would hold.
+    /// All its tables as text, as a stolen backup would hold them.
     pub fn dump(&self) -> String {
         let mut client = self.connect();
         let tables = "SELECT table_schema || '.' || table_name FROM information_schema.tables \
@@ -242,7 +241,7 @@ impl Database {
     }
 }
 
-/// A port that nobody listens on.
+/// A port on which no process listens.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on loopback");
     listener.local_addr().expect("it is bound").port()

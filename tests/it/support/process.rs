@@ -1,4 +1,4 @@
-//! A process seen from outside: its threads, its descriptors, and the limits that the system sets it, also while it runs.
+//! Threads, descriptors and resource limits of a running process, read from outside.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
 
 use super::run;
 
-/// How many threads it has.
+/// The number of its threads.
 pub fn threads(process: &Child) -> usize {
     thread_names(process).len()
 }
@@ -16,7 +16,7 @@ pub fn threads(process: &Child) -> usize {
 /// The names of its threads.
 pub fn thread_names(process: &Child) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{}/task", process.id())).expect("it runs");
-    // A thread may end while it is looked at.
+    // A thread may end before its name is read.
     let names = tasks.flatten().filter_map(|task| {
         let name = fs::read_to_string(task.path().join("comm")).ok()?;
         Some(name.trim().to_owned())
@@ -24,7 +24,8 @@ pub fn thread_names(process: &Child) -> Vec<String> {
     names.collect()
 }
 
-/// Leaves it so many descriptors that it can open beside those that it has. (The limit is one on their numbers.)
+/// Sets its limit such that it can open `spare` more descriptors. (The limit is on the number of a descriptor, not on their
+/// count.)
 pub fn leave_descriptors(process: &Child, spare: usize) {
     let folder = fs::read_dir(format!("/proc/{}/fd", process.id())).expect("it runs");
     let open = folder.flatten().map(|entry| entry.file_name());
@@ -36,7 +37,7 @@ pub fn leave_descriptors(process: &Child, spare: usize) {
     set_limit(process, "nofile", &format!("{limit}:"));
 }
 
-/// Sets a limit of a running process, as `prlimit` takes it: `set_limit(child, "nofile", "3:")` for the soft one.
+/// Sets a limit of a running process, in the syntax of `prlimit`: `set_limit(child, "nofile", "3:")` sets the soft one.
 pub fn set_limit(process: &Child, resource: &str, limit: &str) {
     let (id, limit) = (process.id().to_string(), format!("--{resource}={limit}"));
     let folder = fs::metadata(format!("/proc/{id}")).expect("it runs");
@@ -44,7 +45,7 @@ pub fn set_limit(process: &Child, resource: &str, limit: &str) {
     let mut command = if user == getuid().as_raw() {
         Command::new("prlimit")
     } else {
-        // In a container not even root may do it for another user.
+        // In a container even root may not set a limit of another user's process.
         let mut command = Command::new("setpriv");
         command.args([format!("--reuid={user}"), format!("--regid={group}")]);
         command.args(["--clear-groups", "prlimit"]);
@@ -54,7 +55,7 @@ pub fn set_limit(process: &Child, resource: &str, limit: &str) {
     assert!(output.status.success(), "{limit}: {output:?}");
 }
 
-/// Lets this process have as many connections as tests with crowds need.
+/// Raises this process's descriptor limit for tests with many connections.
 pub fn raise_own_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let raised = Rlimit {

@@ -1,5 +1,5 @@
-//! haproxy and nginx, as Debian packages them, in front of two instances; each on a free port, with a configuration of its
-//! own, and gone with the test.
+//! haproxy, nginx and Caddy from Debian in front of instances of the server. Each has a free port and its own configuration,
+//! and ends with the test.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -11,13 +11,13 @@ use tempfile::TempDir;
 use super::http::{self, Answer};
 use super::{Connection, eventually, signal, wait_for_exit};
 
-/// Which proxy.
+/// The proxy program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It asks `/ready` ten times a second, and sends nobody to an instance that is stopping. It keeps no connections, which
-    /// a stopping instance would wait for.
+    /// It checks `/ready` ten times a second, and sends no client to a stopping instance. It keeps no idle connections, for
+    /// which a stopping instance would wait.
     Haproxy,
-    /// It asks nothing: a connection that is refused goes to the other instance. It keeps connections open.
+    /// It has no health check: after a refused connection it tries the other instance. It keeps connections open.
     Nginx,
 }
 
@@ -29,14 +29,14 @@ pub struct Proxy {
     _folder: TempDir,
 }
 
-/// A port that was free a moment ago.
+/// A port on which no process listens.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on loopback");
     listener.local_addr().expect("it is bound").port()
 }
 
 impl Proxy {
-    /// Starts one on `port`, in front of instances on these ports of 127.0.0.1, and waits until it listens.
+    /// Starts one on `port` in front of instances on these ports of 127.0.0.1, and waits until it listens.
     pub fn start(kind: Kind, port: u16, instances: [u16; 2]) -> Proxy {
         match kind {
             Kind::Haproxy => run(HAPROXY, port, |_| haproxy(port, instances)),
@@ -44,7 +44,7 @@ impl Proxy {
         }
     }
 
-    /// One that speaks HTTP/2 in clear and passes bodies on as they come, in front of one instance; with its name.
+    /// Proxies that speak HTTP/2 without TLS and forward bodies without buffering, each with its name, in front of one instance.
     pub fn http_2(instance: u16) -> [(&'static str, Proxy); 3] {
         let ports = [free_port(), free_port(), free_port()];
         let nginx = run(NGINX, ports[0], |folder| {
@@ -68,12 +68,41 @@ impl Proxy {
         [("nginx", nginx), ("haproxy", haproxy), ("caddy", caddy)]
     }
 
+    /// The three example configurations of the handbook with other addresses, in front of one instance, each
+    /// with its name.
+    pub fn handbook(instance: u16) -> [(&'static str, Proxy); 3] {
+        let example = |language: &str| {
+            let handbook = include_str!("../../../scripts/README.md");
+            let (_, rest) = handbook
+                .split_once(&format!("```{language}\n"))
+                .expect("the handbook has an example");
+            let (example, _) = rest.split_once("```").expect("the example ends");
+            example.replace("127.0.0.1:3111", &format!("127.0.0.1:{instance}"))
+        };
+        let ports = [free_port(), free_port(), free_port()];
+        let nginx = run(NGINX, ports[0], |folder| {
+            let usual = nginx(ports[0], [instance; 2], folder);
+            let (before, _) = usual.split_once("location / {").expect("it has one");
+            format!("{before}{}}}}}", example("nginx"))
+        });
+        let haproxy = run(HAPROXY, ports[1], |_| {
+            let bind = format!("bind 127.0.0.1:{}", ports[1]);
+            example("haproxy").replace("bind :443 ssl crt /etc/haproxy/example.com.pem", &bind)
+        });
+        let caddy = run(CADDY, ports[2], |_| {
+            let site = format!("http://:{} {{\n    bind 127.0.0.1", ports[2]);
+            let example = example("caddy").replace("example.com {", &site);
+            format!("{{\n    admin off\n}}\n{example}")
+        });
+        [("nginx", nginx), ("haproxy", haproxy), ("caddy", caddy)]
+    }
+
     /// `GET`.
     pub fn get(&self, target: &str) -> Answer {
         http::exchange(self.address, http::request("GET", target, &[], b""))
     }
 
-    /// Waits until it sends clients to the instance on this port (again).
+    /// Waits until it sends clients to the instance on this port.
     pub fn wait_for(&self, instance: u16) {
         let place = format!("127.0.0.1:{instance}");
         eventually("the proxy has found the instance", || {
@@ -82,10 +111,10 @@ impl Proxy {
     }
 }
 
-/// A program, and its arguments before its configuration file.
+/// A program, and its arguments that precede the configuration file.
 type Program = (&'static str, &'static [&'static str]);
 
-/// `-db`: in this process, not behind it.
+/// `-db`: in the foreground.
 const HAPROXY: Program = ("/usr/sbin/haproxy", &["-db", "-f"]);
 const NGINX: Program = ("/usr/sbin/nginx", &["-c"]);
 const CADDY: Program = (
@@ -100,7 +129,7 @@ fn run(
 ) -> Proxy {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("proxy.conf");
-    fs::write(&file, configuration(folder.path())).expect("it is ours");
+    fs::write(&file, configuration(folder.path())).expect("the test may write the file");
     let child = Command::new(program)
         .args(arguments)
         .arg(&file)
@@ -120,7 +149,7 @@ fn run(
         _folder: folder,
     };
     eventually("the proxy listens", || {
-        let ended = proxy.child.try_wait().expect("the child is ours");
+        let ended = proxy.child.try_wait().expect("the child can be waited for");
         assert!(ended.is_none(), "{program} ended: {ended:?}");
         Connection::try_open(proxy.address).is_ok()
     });
@@ -163,7 +192,7 @@ backend auth
 
 fn nginx(port: u16, [a, b]: [u16; 2], folder: &Path) -> String {
     let folder = folder.display();
-    // In one process, so that nothing is left behind when it is ended.
+    // In one process, so that killing it leaves no worker behind.
     format!(
         "daemon off;
 master_process off;

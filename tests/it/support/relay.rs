@@ -1,5 +1,5 @@
-//! A TCP relay before a server, whose port can be closed with all its connections, and which can forget the connections it
-//! has: then it passes nothing on for them any more and says nothing either.
+//! A TCP relay in front of a server. It can close its port and all connections, and it can forget its connections: then they
+//! stay open but it forwards nothing on them.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -18,7 +18,7 @@ pub struct Relay {
 #[derive(Default)]
 struct State {
     closed: bool,
-    /// How often connections were forgotten: those that began before the last time are.
+    /// How often connections were forgotten. Connections of an earlier era are forgotten ones.
     era: u64,
     streams: Vec<TcpStream>,
 }
@@ -40,7 +40,7 @@ impl Relay {
         self.address.port()
     }
 
-    /// Passes nothing on any more of what the connections that are open send.
+    /// Forwards nothing more on the connections that are open now.
     pub fn forget_connections(&self) {
         lock(&self.state).era += 1;
     }
@@ -72,7 +72,7 @@ impl Relay {
                 stream.shutdown(Shutdown::Both).ok();
             }
         }
-        // Wakes the thread, which ends and closes the port.
+        // Wakes the accepting thread, which then closes the port.
         TcpStream::connect(self.address).ok();
         eventually("the port is closed", || {
             TcpStream::connect(self.address).is_err()
@@ -90,7 +90,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().expect("no other thread panics")
 }
 
-/// Passes on both ways, in threads that end with the connections.
+/// Forwards in both directions, in threads that end with the connections.
 fn relay(client: &TcpStream, server: &TcpStream, state: &Arc<Mutex<State>>) -> io::Result<()> {
     let mut now = lock(state);
     now.streams

@@ -1,4 +1,4 @@
-//! The real server program: started on a free port, its log collected, ended with the test.
+//! Runs the real server program: on a free port, with its log collected, until the end of the test.
 
 use std::ffi::OsString;
 use std::fs;
@@ -17,7 +17,7 @@ use super::postgres::{Cluster, Database};
 use super::tls::Authority;
 use crate::fake_postiz::{CLIENT_ID, CLIENT_SECRET, FakePostiz};
 
-/// Where a server keeps its requests.
+/// The store that a server keeps its logins in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
     /// A file of its own.
@@ -30,32 +30,32 @@ pub enum Store {
 pub struct TestServer {
     /// Where it listens.
     pub address: SocketAddr,
-    /// Its public address, as it says it to clients.
+    /// Its public URL, which it sends to clients.
     pub public_url: String,
     /// The process.
     pub child: Child,
-    /// Its stderr. A file, so that what was written before an answer is there when the answer is.
+    /// Its stderr. A file, since a line written before an answer is then in it when the answer arrives.
     log: NamedTempFile,
-    // Its folder; removed after it.
+    // Its folder, removed after the process has ended.
     _dir: Arc<TempDir>,
 }
 
-/// A server to be started; the same one can be started several times, for several instances or after a crash.
+/// A server's settings before its start. One setup can start several instances, or the same one again after a crash.
 #[derive(Clone)]
 pub struct ServerSetup {
     variables: Vec<(String, String)>,
-    /// A program with arguments that runs the server, if any.
+    /// A command that runs the server as its argument; empty for none.
     wrapper: Vec<String>,
     dir: Arc<TempDir>,
 }
 
 impl TestServer {
-    /// A server on `store` in front of `postiz`, which learns its callback address.
+    /// Starts a server on `store` for `postiz`, and registers its callback URL there.
     pub fn start(store: Store, postiz: &FakePostiz) -> TestServer {
         TestServer::setup(store).start_for(postiz)
     }
 
-    /// A server on `store`, to be changed before it is started.
+    /// The settings of a server on `store`, to be changed before the start.
     pub fn setup(store: Store) -> ServerSetup {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let setup = ServerSetup {
@@ -68,7 +68,7 @@ impl TestServer {
             .var("PORT", "0")
             .var("POSTIZ_OAUTH_CLIENT_ID", CLIENT_ID)
             .var("POSTIZ_OAUTH_CLIENT_SECRET", CLIENT_SECRET)
-            // All clients of a test share one address. Tests of the budgets set them.
+            // All clients of a test share one address, so rate limits are off. Tests of rate limits set them.
             .var("LIMIT_LOGINS_PER_MINUTE", "0")
             .var("LIMIT_WRONG_CODES_PER_MINUTE", "0")
             .var("LIMIT_WRONG_CODES_PER_MINUTE_TOTAL", "0")
@@ -80,12 +80,12 @@ impl TestServer {
         }
     }
 
-    /// Lets `postiz` send browsers back to it.
+    /// Sets this server's callback URL at `postiz`.
     pub fn register_at(&self, postiz: &FakePostiz) {
         postiz.set_callback_url(&format!("{}/device/callback", self.public_url));
     }
 
-    /// A server's answer to one request.
+    /// Sends one request and returns the answer.
     pub fn send(
         &self,
         method: &str,
@@ -101,7 +101,7 @@ impl TestServer {
         self.send("GET", target, &[], b"")
     }
 
-    /// `GET` as a browser does when somebody goes to the address.
+    /// `GET` as a browser sends it for a navigation.
     pub fn page(&self, target: &str) -> Answer {
         self.send("GET", target, &[("Accept", "text/html")], b"")
     }
@@ -112,13 +112,13 @@ impl TestServer {
         self.send("POST", target, &headers, body.to_string().as_bytes())
     }
 
-    /// `POST` with a form, encoded by the caller.
+    /// `POST` with a form that the caller has encoded.
     pub fn post_form(&self, target: &str, body: &str) -> Answer {
         let headers = [("Content-Type", "application/x-www-form-urlencoded")];
         self.send("POST", target, &headers, body.as_bytes())
     }
 
-    /// All whole lines that it has logged so far.
+    /// All complete lines of its log so far.
     pub fn log(&self) -> String {
         let bytes = fs::read(&self.log).expect("the log is there");
         let log = String::from_utf8_lossy(&bytes);
@@ -130,16 +130,16 @@ impl TestServer {
         super::signal(&self.child, name);
     }
 
-    /// Waits for its end.
+    /// Waits until it has ended.
     pub fn wait(&mut self) -> ExitStatus {
         super::wait_for_exit(&mut self.child)
     }
 
-    /// Ends it as a crash would, and waits until it is gone.
+    /// Kills it, as a crash would, and waits until it has ended.
     pub fn kill(&mut self) {
         // It may have ended by itself.
         self.child.kill().ok();
-        self.child.wait().expect("the child is ours to wait for");
+        self.child.wait().expect("the child can be waited for");
     }
 }
 
@@ -160,15 +160,14 @@ impl ServerSetup {
         self
     }
 
-    /// With one time shorter: `.time(|times| times.request = …)`.
+    /// With one timeout shorter: `.time(|times| times.request = …)`.
     pub fn time(self, shorten: fn(&mut Times)) -> ServerSetup {
         let mut times = Times::DEFAULT;
         shorten(&mut times);
         self.times(&times)
     }
 
-    /// With shorter times, so that tests need not wait as long as clients may. Programs that were built for release have
-    /// none but the default.
+    /// With shorter timeouts, so that tests need not wait for the real ones. Release builds have only the defaults.
     pub fn times(self, times: &Times) -> ServerSetup {
         let text = serde_json::to_string(times).expect("times are JSON");
         self.var(times::TEST_VARIABLE, &text)
@@ -180,12 +179,12 @@ impl ServerSetup {
         self
     }
 
-    /// Under a limit, as the shell's `ulimit` sets it: `-n 128`.
+    /// Under a limit that the shell's `ulimit` sets, such as `-n 128`.
     pub fn limited(self, ulimit: &str) -> ServerSetup {
         self.wrapped(&["/bin/sh", "-c"], &format!("ulimit {ulimit}"))
     }
 
-    /// With mounts that this command makes, and that only the server sees; needs root.
+    /// In a mount namespace of its own, in which this command makes mounts. Needs root.
     pub fn in_own_mounts(self, mount: &str) -> ServerSetup {
         self.wrapped(&["unshare", "-m", "/bin/sh", "-c"], mount)
     }
@@ -196,7 +195,7 @@ impl ServerSetup {
         self
     }
 
-    /// In front of this Postiz, where no other is set.
+    /// For this Postiz, unless another one is set.
     pub fn postiz(mut self, postiz: &FakePostiz) -> ServerSetup {
         for name in ["POSTIZ_FRONTEND_URL", "POSTIZ_API_URL"] {
             if self.variables.iter().all(|(n, _)| n != name) {
@@ -206,14 +205,14 @@ impl ServerSetup {
         self
     }
 
-    /// Serving https itself, with the certificate of `authority`.
+    /// With https and the certificate of `authority`.
     pub fn https(self, authority: &Authority) -> ServerSetup {
         let path = |name| authority.file(name).display().to_string();
         self.var("TLS_CERT_FILE", &path("server.crt"))
             .var("TLS_KEY_FILE", &path("server.key"))
     }
 
-    /// On this database.
+    /// With this database as its store.
     pub fn database(self, database: &Database) -> ServerSetup {
         self.without("DATA_DIR")
             .var("DATABASE_URL", &database.url())
@@ -224,12 +223,12 @@ impl ServerSetup {
         self.var("DATA_DIR", &data)
     }
 
-    /// Where the embedded store lives.
+    /// The folder of the embedded store.
     pub fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
-    /// The program with its environment and nothing else of ours.
+    /// The command that starts the program, with only the environment that was set here.
     pub fn command(&self) -> Command {
         let program = super::program("postiz-auth-server");
         let mut words = self
@@ -245,12 +244,12 @@ impl ServerSetup {
         command
     }
 
-    /// Runs it to its end, with arguments.
+    /// Runs it with these arguments until it ends.
     pub fn run(&self, args: &[&str]) -> Output {
         super::run(self.command().args(args))
     }
 
-    /// Starts it in front of `postiz`, which learns its callback address.
+    /// Starts it for `postiz`, and registers its callback URL there.
     pub fn start_for(&self, postiz: &FakePostiz) -> TestServer {
         let server = self.clone().postiz(postiz).start();
         server.register_at(postiz);
@@ -262,7 +261,10 @@ impl ServerSetup {
         let mut server = self.start_without_waiting();
         let listening = super::eventually_some("the server listens", || {
             let found = listening_at(&server.log());
-            let ended = server.child.try_wait().expect("the child is ours");
+            let ended = server
+                .child
+                .try_wait()
+                .expect("the child can be waited for");
             assert!(
                 found.is_some() || ended.is_none(),
                 "it ended: {}",
@@ -279,9 +281,9 @@ impl ServerSetup {
         server
     }
 
-    /// Starts it; its address is not known yet.
+    /// Starts it without waiting. Its address is not known yet.
     pub fn start_without_waiting(&self) -> TestServer {
-        let log = NamedTempFile::new_in(self.dir.path()).expect("the folder is ours");
+        let log = NamedTempFile::new_in(self.dir.path()).expect("the test may write the folder");
         let child = self
             .command()
             .stdin(Stdio::null())
@@ -300,8 +302,8 @@ impl ServerSetup {
     }
 }
 
-/// The address in the line that says so: `… listening on http://127.0.0.1:PORT`, or as JSON `"url":"http://127.0.0.1:PORT"`;
-/// it may be `https`.
+/// The address in the log's line `… listening on http://127.0.0.1:PORT`, or in JSON `"url":"http://127.0.0.1:PORT"`; the
+/// scheme may be `https`.
 fn listening_at(log: &str) -> Option<SocketAddr> {
     let line = log.lines().find(|l| l.contains("listening"))?;
     let (_, rest) = line.split_once("://")?;

@@ -1,4 +1,4 @@
-//! What the standard library's sockets cannot do: connect from an address of one's choice, and reset.
+//! Socket functions that the standard library lacks: connecting from a chosen address, and resetting a connection.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -15,7 +15,7 @@ pub fn connect_from(source: IpAddr, target: SocketAddr) -> io::Result<TcpStream>
     connect_with(source, target, |_| Ok(()))
 }
 
-/// The same of a client that takes as little as possible ahead of reading it.
+/// The same with the smallest possible receive buffer.
 pub fn connect_without_buffer(source: IpAddr, target: SocketAddr) -> io::Result<TcpStream> {
     connect_with(source, target, |socket| {
         Ok(sockopt::set_socket_recv_buffer_size(socket, 4_096)?)
@@ -27,7 +27,7 @@ fn connect_with(
     target: SocketAddr,
     prepare: impl Fn(&OwnedFd) -> io::Result<()>,
 ) -> io::Result<TcpStream> {
-    // A program that is started meanwhile would keep it open.
+    // Close on exec: a child process that is started meanwhile would keep the socket open.
     let flags = SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
     prepare(&socket)?;
@@ -39,7 +39,7 @@ fn connect_with(
     Ok(stream)
 }
 
-/// Ends a connection as a system does whose program has crashed: with a reset.
+/// Closes a connection with a reset, as the system does after a crash of the program.
 pub fn reset(stream: TcpStream) {
     sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("it is a socket");
 }

@@ -1,4 +1,4 @@
-//! A private certificate authority, relays that put TLS on or take it off, and a CONNECT proxy: a company's network, small.
+//! TLS of a company's network: a private certificate authority, relays that add or remove TLS, and a CONNECT proxy.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -14,19 +14,22 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+    ClientConfig, ClientConnection, ConnectionCommon, RootCertStore, ServerConfig,
+    ServerConnection, StreamOwned,
 };
 
 /// Read timeout.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// How long a relay in both directions reads from one end before it reads from the other.
+const RELAY_TURN: Duration = Duration::from_millis(2);
 
-/// An authority that no system knows, and one certificate by it, for `localhost` and `postiz.test`.
+/// A private authority, and one certificate that it has signed, for `localhost` and `postiz.test`.
 pub struct Authority {
     folder: tempfile::TempDir,
 }
 
 impl Authority {
-    /// Makes both.
+    /// Makes the authority and the certificate.
     pub fn new() -> Authority {
         Authority::made_by(
             "self_signed ca 'A Private Authority' $key
@@ -36,7 +39,7 @@ impl Authority {
         )
     }
 
-    /// No authority: a certificate for `localhost` that signs itself, as `openssl req -x509` makes it.
+    /// Makes a self-signed certificate for `localhost`, as `openssl req -x509` does; it is its own `ca.crt`.
     pub fn self_signed() -> Authority {
         Authority::made_by(
             "self_signed server localhost $key -addext subjectAltName=DNS:localhost
@@ -50,7 +53,8 @@ impl Authority {
         Authority { folder }
     }
 
-    /// `ca.crt`, what those trust who know it; `store`, a folder with that as systems have it; `server.crt` and `server.key`.
+    /// The path of a file: `ca.crt` is the root certificate, `store` a folder with it by its hash as in `/etc/ssl/certs`,
+    /// `server.crt` and `server.key` the certificate and its key.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -60,13 +64,13 @@ impl Authority {
         let key = PrivateKeyDer::from_pem_file(self.file("server.key")).expect("a key");
         let builder = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
-            .expect("ring has them")
+            .expect("ring supports these versions")
             .with_no_client_auth();
         Arc::new(builder.with_single_cert(chain, key).expect("they fit"))
     }
 }
 
-/// Runs a shell script in this folder, which may call what `certificates.sh` offers.
+/// Runs a shell script in this folder. It may call the functions of `certificates.sh`.
 #[track_caller]
 pub fn make_certificates(folder: &Path, script: &str) {
     const FUNCTIONS: &str = include_str!("certificates.sh");
@@ -84,12 +88,12 @@ fn client_config(ca: &Path) -> Arc<ClientConfig> {
     roots.add(certificate(ca)).expect("a root");
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
-        .expect("ring has them")
+        .expect("ring supports these versions")
         .with_root_certificates(roots);
     Arc::new(builder.with_no_client_auth())
 }
 
-/// An https server that shows the certificate of `shown` and holds the key of `held` instead: where it listens.
+/// Starts an https server that presents the certificate of `shown` but signs with the key of `held`. Returns its address.
 pub fn impostor(shown: &Authority, held: &Authority) -> SocketAddr {
     #[derive(Debug)]
     struct Always(Arc<CertifiedKey>);
@@ -99,11 +103,11 @@ pub fn impostor(shown: &Authority, held: &Authority) -> SocketAddr {
         }
     }
     let key = PrivateKeyDer::from_pem_file(held.file("server.key")).expect("a key");
-    let key = rustls::crypto::ring::sign::any_supported_type(&key).expect("ring takes it");
+    let key = rustls::crypto::ring::sign::any_supported_type(&key).expect("ring supports this key");
     let chain = vec![certificate(&shown.file("server.crt"))];
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
-        .expect("ring has them")
+        .expect("ring supports these versions")
         .with_no_client_auth();
     let resolver = Always(Arc::new(CertifiedKey::new(chain, key)));
     let config = Arc::new(builder.with_cert_resolver(Arc::new(resolver)));
@@ -123,7 +127,8 @@ fn certificate(path: &Path) -> CertificateDer<'static> {
     CertificateDer::from_pem_file(path).expect("a certificate")
 }
 
-/// Speaks https for the plain server at `server`: where it listens. One request a connection.
+/// Starts a proxy that speaks https and forwards to the plain HTTP server at `server`. Returns its address. It takes one
+/// request a connection.
 pub fn put_tls_before(server: SocketAddr, authority: &Authority) -> SocketAddr {
     let config = authority.server_config();
     serve(move |client| {
@@ -132,16 +137,16 @@ pub fn put_tls_before(server: SocketAddr, authority: &Authority) -> SocketAddr {
     })
 }
 
-/// Speaks TLS for the proxy at `proxy`, both ways at once.
+/// Starts a relay that speaks TLS and forwards both directions to the server at `proxy`. Returns its address.
 pub fn put_tls_before_proxy(proxy: SocketAddr, authority: &Authority) -> SocketAddr {
     let config = authority.server_config();
     serve(move |client| {
         let session = ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
-        let server = TcpStream::connect(proxy)?;
-        for stream in [&client, &server] {
-            stream.set_read_timeout(Some(Duration::from_millis(1)))?;
+        let (mut client, mut server) = (StreamOwned::new(session, client), connect(proxy)?);
+        complete_handshake(&mut client.conn, &mut client.sock)?;
+        for socket in [&client.sock, &server] {
+            socket.set_read_timeout(Some(RELAY_TURN))?;
         }
-        let (mut client, mut server) = (StreamOwned::new(session, client), server);
         loop {
             pass_on(&mut client, &mut server)?;
             pass_on(&mut server, &mut client)?;
@@ -149,7 +154,7 @@ pub fn put_tls_before_proxy(proxy: SocketAddr, authority: &Authority) -> SocketA
     })
 }
 
-/// What has come until now; the end of it is an error.
+/// Forwards the bytes that have arrived. The end of the stream is an error.
 fn pass_on(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
     let mut chunk = [0; 16 * 1024];
     match from.read(&mut chunk) {
@@ -160,7 +165,8 @@ fn pass_on(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
     }
 }
 
-/// Speaks plain HTTP for the https server at `server`: where it listens. One request a connection.
+/// Starts a proxy that speaks plain HTTP and forwards to the https server at `server`. Returns its address. It takes one
+/// request a connection.
 pub fn take_tls_off(server: SocketAddr, authority: &Authority) -> SocketAddr {
     let config = client_config(&authority.file("ca.crt"));
     serve(move |client| {
@@ -170,9 +176,9 @@ pub fn take_tls_off(server: SocketAddr, authority: &Authority) -> SocketAddr {
     })
 }
 
-/// Reads along between a client and the PostgreSQL at `server`, whose certificate is by `ca`: it has TLS with both, and
-/// shows the client a certificate by `authority`.
-pub fn read_along(server: SocketAddr, ca: &Path, authority: &Authority) -> SocketAddr {
+/// Starts a man in the middle between a client and the PostgreSQL at `server`, whose certificate `ca` has signed. It speaks
+/// TLS with both, and presents the client a certificate signed by `authority`. Returns its address.
+pub fn intercept_tls(server: SocketAddr, ca: &Path, authority: &Authority) -> SocketAddr {
     const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
     let (to_client, to_server) = (authority.server_config(), client_config(ca));
     serve(move |mut client| {
@@ -182,15 +188,17 @@ pub fn read_along(server: SocketAddr, ca: &Path, authority: &Authority) -> Socke
         server.write_all(&SSL_REQUEST)?;
         server.read_exact(&mut answer)?;
         client.write_all(&answer)?;
-        for socket in [&client, &server] {
-            socket.set_read_timeout(Some(Duration::from_millis(2)))?;
-        }
         let session = ServerConnection::new(Arc::clone(&to_client)).map_err(io::Error::other)?;
         let mut client = StreamOwned::new(session, client);
         let name = ServerName::try_from("localhost").expect("a name");
         let session =
             ClientConnection::new(Arc::clone(&to_server), name).map_err(io::Error::other)?;
         let mut server = StreamOwned::new(session, server);
+        complete_handshake(&mut client.conn, &mut client.sock)?;
+        complete_handshake(&mut server.conn, &mut server.sock)?;
+        for socket in [&client.sock, &server.sock] {
+            socket.set_read_timeout(Some(RELAY_TURN))?;
+        }
         loop {
             pass_on(&mut client, &mut server)?;
             pass_on(&mut server, &mut client)?;
@@ -198,14 +206,25 @@ pub fn read_along(server: SocketAddr, ca: &Path, authority: &Authority) -> Socke
     })
 }
 
-/// A proxy as companies have it: it alone knows where the names are, and it remembers who was asked for.
+/// A read timeout in the middle of a handshake would end it, so that a relay shortens its timeout only afterwards.
+fn complete_handshake<Data>(
+    session: &mut ConnectionCommon<Data>,
+    socket: &mut TcpStream,
+) -> io::Result<()> {
+    while session.is_handshaking() {
+        session.complete_io(socket)?;
+    }
+    Ok(())
+}
+
+/// A CONNECT proxy as in company networks: only it can resolve the names. It records the targets of requests.
 pub struct ConnectProxy {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl ConnectProxy {
-    /// Leads `host:port` to where `routes` says.
+    /// Starts one that connects each `host:port` of `routes` to the address there.
     pub fn start(routes: &[(&str, SocketAddr)]) -> ConnectProxy {
         let routes: HashMap<String, SocketAddr> = routes
             .iter()
@@ -235,18 +254,18 @@ impl ConnectProxy {
         self.address
     }
 
-    /// For `HTTPS_PROXY`.
+    /// Its URL for `HTTPS_PROXY`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Every `host:port` that was asked for.
+    /// The `host:port` of each request so far.
     pub fn asked(&self) -> Vec<String> {
         self.asked.lock().expect("no thread panics").clone()
     }
 }
 
-/// Listens on a free port for as long as the tests run, a thread a connection. A peer that leaves early is no failure.
+/// Listens on a free port until the tests end, with a thread for each connection. Errors of a connection are ignored.
 fn serve(handle: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on loopback");
     let address = listener.local_addr().expect("it is bound");
@@ -271,13 +290,13 @@ fn connect(server: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// One request to `server`, and all that it answers until it closes the connection.
+/// Forwards one request to `server`, and its answer until it closes the connection.
 fn relay(mut client: impl Read + Write, mut server: impl Read + Write) -> io::Result<()> {
     server.write_all(&read_request(&mut client)?)?;
     server.flush()?;
     let mut answer = Vec::new();
     match server.read_to_end(&mut answer) {
-        // Some close without saying so in TLS first.
+        // Some servers close without a TLS close_notify.
         Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
         _ => client.write_all(&answer)?,
     }

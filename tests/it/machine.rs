@@ -352,3 +352,26 @@ fn log_in_at(url: &str, authority: &Authority) {
     expect::page(&login.approve(&mut browser, "ada").answer, 200);
     cli("auth:login --finish");
 }
+
+/// A port that only root may take.
+#[test]
+fn port_without_the_right_is_found_by_check() {
+    let postiz = FakePostiz::start();
+    let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let anyone_may = first.is_ok_and(|port| port.trim() == "0");
+    let Some(mut account) = Account::new(&postiz).filter(|_| !anyone_may) else {
+        return;
+    };
+    // The stranger's own store, so that the port alone is wrong.
+    let folder = tempfile::tempdir().unwrap();
+    chown(folder.path(), Some(STRANGER), Some(STRANGER)).unwrap();
+    let data = folder.path().display().to_string();
+    account.setup = account.setup.var("DATA_DIR", &data).var("PORT", "80");
+    for arguments in [&[][..], &["--check"]] {
+        let output = account.run(arguments);
+        let text = text_of(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains("CAP_NET_BIND_SERVICE"), "{text}");
+        assert!(!text.contains("a start as this user would fail"), "{text}");
+    }
+}

@@ -3,11 +3,11 @@
 # standard input is closed. The commands on it are start, stop, reload, kill, sigkill, freeze, thaw and folder; each is
 # answered with a line.
 #
-# usage: postgres_guard.sh PORT PASSWORD TEMPLATE [tls]   TEMPLATE: the folder of a guard whose initial data are copied, or ""
+# usage: postgres_guard.sh PORT PASSWORD [TEMPLATE [tls]]   TEMPLATE: the folder of a guard whose initial data are copied, or ""
 set -eu
 # PIPE is ignored because writing an answer to a test process that has ended must not prevent the cleanup.
 trap '' INT TERM HUP PIPE
-port=$1 password=$2 template=$3
+port=$1 password=$2 template=${3:-}
 . "$(dirname "$0")/certificates.sh"
 
 # PostgreSQL refuses to run as root.

@@ -165,7 +165,7 @@ fn unusable_proxy_ends_the_start() {
         for part in [
             "http_proxy: the value ",
             "HTTPS_PROXY: the value ",
-            "SSL_CERT_FILE: /dev/null holds no certificate",
+            "SSL_CERT_FILE: /dev/null cannot be read: it is not a regular file",
             "NODE_EXTRA_CA_CERTS: /missing/ca.pem cannot be read",
         ] {
             assert!(stderr.contains(part), "no {part:?} in {stderr}");

@@ -735,7 +735,7 @@ fn closed_pipe_on_stderr_fails_no_request() {
 fn dropped(line: &str) -> Option<usize> {
     if let Ok(object) = serde_json::from_str::<Value>(line) {
         let is_it = object["event"] == "log_lines_dropped";
-        return is_it.then(|| object["count"].as_str()?.parse().ok())?;
+        return is_it.then(|| object["count"].as_u64()?.try_into().ok())?;
     }
     let words = line.replace("log lines dropped", "log_lines_dropped");
     let (_, count) = words.split_once("log_lines_dropped count=")?;

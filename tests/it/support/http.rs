@@ -168,7 +168,13 @@ impl Connection {
 
     fn read_more(&mut self) -> io::Result<usize> {
         let mut chunk = [0; 16 * 1024];
-        let count = self.stream.read(&mut chunk)?;
+        let count = loop {
+            match self.stream.read(&mut chunk) {
+                // A signal for this process interrupts reads that have a timeout (signal(7)).
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
         self.unread.extend_from_slice(&chunk[..count]);
         Ok(count)
     }

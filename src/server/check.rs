@@ -9,7 +9,7 @@ use crate::server::file_rights;
 use crate::server::front::tls::{ChainAndKey, Validity};
 use crate::server::front::{listener, process_limits};
 use crate::server::metrics;
-use crate::server::postiz::{Postiz, PostizError, ProbeError};
+use crate::server::postiz::{Postiz, PostizError};
 use crate::server::store::{StoreError, embedded, postgres};
 use crate::server::{server_url, with_timeout};
 use crate::shared::base_url::BaseUrl;
@@ -86,13 +86,13 @@ impl Findings {
                     false => "it is too old to register clients (POST /oauth/register)",
                 });
             }
-            Err(ProbeError::NotPostiz(what)) => self.misconfigured.push(format!(
+            Err(PostizError::NotPostiz(what)) => self.misconfigured.push(format!(
                 "POSTIZ_API_URL {url} is not the API of a Postiz: {what}; a self-hosted one has it at https://host/api"
             )),
-            Err(ProbeError::Postiz(
-                error @ (PostizError::InvalidClient | PostizError::Unregistered(_)),
-            )) => self.misconfigured.push(error.to_string()),
-            Err(ProbeError::Postiz(error)) => self.unreachable.push(error.to_string()),
+            Err(error @ (PostizError::InvalidClient | PostizError::Unregistered(_))) => {
+                self.misconfigured.push(error.to_string());
+            }
+            Err(error) => self.unreachable.push(error.to_string()),
         }
     }
 
@@ -117,7 +117,7 @@ impl Findings {
 
     fn metrics(&mut self, listen: Option<SocketAddr>) {
         if let Some(address) = listen.filter(|address| !address.ip().is_loopback()) {
-            self.warn(&format!("METRICS_LISTEN {address} is not loopback: whoever reaches it reads the metrics, which hold no secrets"));
+            self.warn(&format!("METRICS_LISTEN {address} is not loopback: anybody who reaches it can read the metrics, which hold no secrets"));
         }
     }
 

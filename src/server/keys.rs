@@ -8,7 +8,7 @@ use crate::server::codes::{BrowserKey, DeviceCodeHash, State, UserCode};
 use crate::shared::hash::{hex, unhex};
 use crate::shared::secret::Secret;
 
-/// Minimum length of the root secret. Whoever has a copy of the store could guess a shorter one.
+/// Minimum length of the root secret. With a copy of the store, a shorter one could be guessed.
 pub(crate) const SECRET_BYTES_MIN: usize = 16;
 
 /// All keys of a server.

@@ -137,7 +137,9 @@ impl Log {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.entry(event).or_default() += 1;
         drop(counts);
-        self.line(level, event, fields);
+        if self.is_written(level) {
+            self.write(level, event, fields);
+        }
     }
 
     /// Logs where the server listens and its build, in the form that scripts look for: `listening on http://…`. It is written
@@ -166,12 +168,6 @@ impl Log {
         let dropped = self.dropped.load(Ordering::Relaxed);
         counts.insert("log_lines_dropped", dropped);
         counts
-    }
-
-    fn line(&self, level: Level, event: &str, fields: &[(&str, &str)]) {
-        if self.is_written(level) {
-            self.write(level, event, fields);
-        }
     }
 
     fn write(&self, level: Level, event: &str, fields: &[(&str, &str)]) {

@@ -91,20 +91,6 @@ pub enum PostizError {
     Failed(String),
 }
 
-/// Why [`Postiz::probe`] failed.
-pub enum ProbeError {
-    /// POSTIZ_API_URL is something else.
-    NotPostiz(String),
-    /// Postiz does not respond, or refuses this server.
-    Postiz(PostizError),
-}
-
-impl From<PostizError> for ProbeError {
-    fn from(error: PostizError) -> ProbeError {
-        ProbeError::Postiz(error)
-    }
-}
-
 impl PostizError {
     /// The reason in the log and the metrics.
     pub fn reason(&self) -> &'static str {
@@ -306,7 +292,7 @@ impl Postiz {
 
     /// Checks that this is a Postiz which knows the OAuth app or, without one, registers clients. Returns whether it registers
     /// clients. Changes nothing: it exchanges an invalid code, and registers a client with an invalid grant type.
-    pub fn probe(&self) -> Result<bool, ProbeError> {
+    pub fn probe(&self) -> Result<bool, PostizError> {
         let unknown_client = OAuthClient {
             id: "none".to_owned(),
             verifier: pkce::verifier(),
@@ -319,14 +305,13 @@ impl Postiz {
             // A Postiz that is too old to register clients requires a client_secret.
             (Err(PostizError::Failed(what)), Some(_))
                 if what.starts_with("Postiz answered 400 {") => {}
-            (Err(PostizError::NotPostiz(what)), _) => return Err(ProbeError::NotPostiz(what)),
             (Err(PostizError::Failed(what)), _)
                 if what.starts_with("Postiz answered")
                     && !what.starts_with("Postiz answered 5") =>
             {
-                return Err(ProbeError::NotPostiz(what));
+                return Err(PostizError::NotPostiz(what));
             }
-            (Err(error), _) => return Err(error.into()),
+            (Err(error), _) => return Err(error),
         }
         let (status, answer) = self.post_registration(&json!({
             "redirect_uris": [self.redirect_uri],
@@ -348,11 +333,10 @@ impl Postiz {
                 return Err(PostizError::Failed(format!(
                     "POST {}/oauth/register answered {status}",
                     self.api_url
-                ))
-                .into());
+                )));
             }
         };
-        Err(PostizError::Unregistered(refused).into())
+        Err(PostizError::Unregistered(refused))
     }
 
     /// Posts JSON to a path below POSTIZ_API_URL. Returns status and body of the answer.

@@ -87,7 +87,7 @@ impl Wait {
             Poll::NoToken(why) => {
                 let message = format!("the auth server said the login is done, but {why}");
                 return Err(ended("no_token", message).hint(
-                    "run `postiz auth:login` again; if that does not help, tell whoever runs the auth server",
+                    "run `postiz auth:login` again; if that does not help, tell the administrator of the auth server",
                 ));
             }
             Poll::Refused { error, description } => {

@@ -87,7 +87,7 @@ fn in_words(
         403 if answer.is_html() => {
             let message = format!("a firewall in front of {api_url} refused the request: {reason}");
             CliError::failed(message)
-                .hint("it is not Postiz that refuses: ask its administrator to let the API through")
+                .hint("it is not Postiz that refuses: ask the firewall's administrator to let the API through")
         }
         403 => CliError::failed(format!("Postiz does not allow it: {reason}")),
         404 if is_missing_path(answer, said) => {

@@ -38,6 +38,13 @@ fn approved(server: &TestServer) -> Login {
     login
 }
 
+/// A poll gets the token, at last.
+#[track_caller]
+fn assert_token_arrives(login: &Login, server: &TestServer, when: &str) {
+    let answer = login.outcome(server);
+    assert_eq!(answer.status, 200, "{when}: {}", answer.text());
+}
+
 on_each_store!(
     real_cli_logs_in,
     poll_answers_follow_the_login,
@@ -284,13 +291,7 @@ fn poller_that_disconnects_loses_no_token(store: Store) {
             }
         }
         drop(connection);
-        let answer = login.outcome(&server);
-        assert_eq!(
-            answer.status,
-            200,
-            "round {round} on {store:?}: {}",
-            answer.text()
-        );
+        assert_token_arrives(&login, &server, &format!("round {round} on {store:?}"));
     }
 }
 
@@ -354,13 +355,7 @@ fn killed_server_loses_no_token(store: Store) {
             .is_ok_and(|answer| answer.status == 200);
         server = setup.start_for(&postiz);
         if !received {
-            let answer = login.outcome(&server);
-            assert_eq!(
-                answer.status,
-                200,
-                "round {round} on {store:?}: {}",
-                answer.text()
-            );
+            assert_token_arrives(&login, &server, &format!("round {round} on {store:?}"));
         }
     }
 }

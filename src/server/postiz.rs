@@ -313,11 +313,16 @@ impl Postiz {
             }
             (Err(error), _) => return Err(error),
         }
-        let (status, answer) = self.post_registration(&json!({
+        let registration = self.post_registration(&json!({
             "redirect_uris": [self.redirect_uri],
             "grant_types": ["none"],
             "token_endpoint_auth_method": "none",
-        }))?;
+        }));
+        // A Postiz answered the exchange, so POSTIZ_API_URL is right, whatever answers here.
+        let (status, answer) = registration.map_err(|error| match error {
+            PostizError::NotPostiz(what) => PostizError::Failed(what),
+            error => error,
+        })?;
         if self.has_app() {
             return Ok(status != 404);
         }

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     let context = Context {
         arguments: std::env::args_os().skip(1).collect(),
         vars,
-        host_name: host_name(),
+        host_name: Some(host_name()),
         home: std::env::home_dir().filter(|home| !home.as_os_str().is_empty()),
         stdin: Box::new(io::stdin()),
         output: Output::new(Box::new(io::stdout()), Box::new(io::stderr()), screen),
@@ -31,15 +31,9 @@ fn main() -> ExitCode {
     ExitCode::from(postiz::cli::run(context).code())
 }
 
-#[cfg(unix)]
-fn host_name() -> Option<String> {
+fn host_name() -> String {
     let system = rustix::system::uname();
-    Some(system.nodename().to_string_lossy().into_owned())
-}
-
-#[cfg(not(unix))]
-fn host_name() -> Option<String> {
-    std::env::var("COMPUTERNAME").ok()
+    system.nodename().to_string_lossy().into_owned()
 }
 
 /// The clock that sees Ctrl-C, which ends the program with exit code 130: at once, unless work defers it.

@@ -35,7 +35,7 @@ pub(crate) fn may_open(wanted: bool, vars: &Vars, has_terminal: bool) -> Result<
     if is_over_ssh(vars) {
         return Err(NoBrowser::OverSsh);
     }
-    // macOS and Windows have a display, and no variable that says so.
+    // macOS has a display, and no variable that says so.
     let has_display =
         !cfg!(target_os = "linux") || vars.is_set("DISPLAY") || vars.is_set("WAYLAND_DISPLAY");
     if has_display || has_terminal {

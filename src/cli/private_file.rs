@@ -3,8 +3,11 @@
 //! The path comes from the user, so that anything may be there: only a regular file of at most 64 KiB is read, replaced or
 //! removed. A device, a pipe or a folder stays untouched. Links are followed, even where the target does not exist yet.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{
+    DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown,
+};
 use std::path::{Path, PathBuf};
 
 use crate::shared::hash::hex;
@@ -83,16 +86,8 @@ pub(crate) fn remove(path: &Path) -> io::Result<bool> {
 }
 
 /// Can other users of this machine read the file?
-#[cfg(unix)]
 pub(crate) fn is_open_to_others(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
     fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
-}
-
-/// On Windows, only its user can read a home folder.
-#[cfg(not(unix))]
-pub(crate) fn is_open_to_others(_: &Path) -> bool {
-    false
 }
 
 fn find(path: &Path) -> io::Result<Found> {
@@ -148,9 +143,7 @@ impl Replacement {
 
     fn write_temporary(&self, bytes: &[u8]) -> io::Result<()> {
         let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.write(true).create_new(true).mode(0o600);
         let mut file = options.open(&self.temporary)?;
         if let Some(before) = &self.before {
             keep_owner(&file, before)?;
@@ -203,39 +196,20 @@ fn make_folder_of(target: &Path) -> io::Result<()> {
     if folder.as_os_str().is_empty() {
         return Ok(());
     }
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// A file that root replaces keeps its owner.
-#[cfg(unix)]
 fn keep_owner(file: &File, before: &Metadata) -> io::Result<()> {
-    use std::os::unix::fs::{MetadataExt, fchown};
     if file.metadata()?.uid() == before.uid() {
         return Ok(());
     }
     fchown(file, Some(before.uid()), Some(before.gid()))
 }
 
-/// On Windows, a file gets the rights of its folder.
-#[cfg(not(unix))]
-fn keep_owner(_: &File, _: &Metadata) -> io::Result<()> {
-    Ok(())
-}
-
-#[cfg(unix)]
 fn is_null_device(found: &Metadata) -> bool {
-    use std::os::unix::fs::{FileTypeExt, MetadataExt};
     let same = |null: Metadata| null.file_type().is_char_device() && null.rdev() == found.rdev();
     found.file_type().is_char_device() && fs::metadata("/dev/null").is_ok_and(same)
-}
-
-#[cfg(not(unix))]
-fn is_null_device(_: &Metadata) -> bool {
-    false
 }
 
 /// As many links as Linux follows.

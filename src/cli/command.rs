@@ -119,6 +119,11 @@ pub(crate) const fn flag(long: &'static str, takes: Takes, about: &'static str) 
     }
 }
 
+/// A flag with a value, which help calls `name`.
+pub(crate) const fn value(long: &'static str, name: &'static str, about: &'static str) -> Flag {
+    flag(long, Takes::Value(name), about)
+}
+
 /// A flag that takes no value.
 pub(crate) const fn switch(long: &'static str, about: &'static str) -> Flag {
     flag(long, Takes::Nothing, about)
@@ -285,9 +290,9 @@ pub(crate) static CREDENTIALS: Flag = flag(
 /// `--json` of the commands that have no such flag of their own: scripts add it out of habit.
 static JSON: Flag = switch("json", "accepted and ignored: results are JSON");
 
-pub(crate) static TIMEOUT: Flag = flag(
+pub(crate) static TIMEOUT: Flag = value(
     "timeout",
-    Takes::Value("SECONDS"),
+    "SECONDS",
     "how long an answer may take; 0: no limit (default: 60; upload and api: no limit)",
 );
 

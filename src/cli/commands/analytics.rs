@@ -1,7 +1,7 @@
 //! `analytics:platform` and `analytics:post`: the numbers of the last days.
 
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Takes, flag};
+use crate::cli::command::{Command, Flag, Options, value};
 use crate::cli::commands::common::{INTEGRATION_ID, POST_ID, answer_of};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
@@ -16,12 +16,7 @@ pub(crate) static PLATFORM: Command = Command {
     run: platform,
 };
 
-static DAYS: Flag = flag(
-    "date",
-    Takes::Value("DAYS"),
-    "how many days back (default: 7)",
-)
-.short('d');
+static DAYS: Flag = value("date", "DAYS", "how many days back (default: 7)").short('d');
 
 fn platform(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let call = Call::get(&["analytics", options.positional(0)?])?.query("date", days(options)?);

@@ -4,7 +4,7 @@ use ureq::http::Method;
 
 use crate::cli::api::Api;
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Takes, flag, one};
+use crate::cli::command::{Command, Flag, Options, one, value};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::input::read_json;
@@ -26,9 +26,9 @@ pub(crate) static API: Command = Command {
     run: send,
 };
 
-static BODY: Flag = flag(
+static BODY: Flag = value(
     "data",
-    Takes::Value("JSON|@FILE|-"),
+    "JSON|@FILE|-",
     "the request's body: JSON, @FILE, or - for stdin",
 )
 .short('d');

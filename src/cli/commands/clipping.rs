@@ -7,7 +7,7 @@ use ureq::http::Method;
 
 use crate::cli::api::Api;
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Takes, flag, one, switch, utf8};
+use crate::cli::command::{Command, Flag, Options, Takes, flag, one, switch, utf8, value};
 use crate::cli::commands::common::{PAGE, answer_of, page};
 use crate::cli::context::{Context, sleep};
 use crate::cli::error::{CliError, Exit};
@@ -22,14 +22,14 @@ pub(crate) static CREATE: Command = Command {
     run: create,
 };
 
-static CHANNELS: Flag = flag(
+static CHANNELS: Flag = value(
     "integrations",
-    Takes::Value("IDS"),
+    "IDS",
     "comma-separated channel IDs that the clips are meant for; may be repeated",
 )
 .short('i')
 .repeatable();
-static CLIPS: Flag = flag("clips", Takes::Value("1-10"), "how many clips to cut").short('n');
+static CLIPS: Flag = value("clips", "1-10", "how many clips to cut").short('n');
 static FIT: Flag = flag(
     "fit",
     Takes::OneOf(&["blur", "crop"]),

@@ -2,7 +2,7 @@
 
 use crate::cli::api::Api;
 use crate::cli::call::Call;
-use crate::cli::command::{Flag, Options, Positional, Takes, flag, one};
+use crate::cli::command::{Flag, Options, Positional, one, value};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 
@@ -19,8 +19,7 @@ pub(super) fn answer_of(context: &mut Context, call: &Call) -> Result<Exit, CliE
     Api::connect(context)?.print(context, call)
 }
 
-pub(super) static PAGE: Flag =
-    flag("page", Takes::Value("N"), "which page, from 1 (default: 1)").short('p');
+pub(super) static PAGE: Flag = value("page", "N", "which page, from 1 (default: 1)").short('p');
 
 /// The page number that `flag` names; pages are counted from `first`.
 pub(super) fn page<'a>(

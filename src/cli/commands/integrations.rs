@@ -7,7 +7,7 @@ use ureq::http::Method;
 use crate::cli::api::Api;
 use crate::cli::browser::may_open;
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Takes, flag, one};
+use crate::cli::command::{Command, Flag, Options, one, value};
 use crate::cli::commands::common::{INTEGRATION_ID, answer_of, print_get};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
@@ -27,21 +27,13 @@ pub(crate) static LIST: Command = Command {
     run: list,
 };
 
-static NAME: Flag = flag(
-    "name",
-    Takes::Value("TEXT"),
-    "only channels with this in their name",
-);
-static PLATFORM: Flag = flag(
+static NAME: Flag = value("name", "TEXT", "only channels with this in their name");
+static PLATFORM: Flag = value(
     "platform",
-    Takes::Value("NAME"),
+    "NAME",
     "only channels of this platform (their identifier: x, linkedin, …)",
 );
-pub(crate) static GROUP: Flag = flag(
-    "group",
-    Takes::Value("ID"),
-    "only channels of this group (customer)",
-);
+pub(crate) static GROUP: Flag = value("group", "ID", "only channels of this group (customer)");
 
 fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let mut call = Call::get(&["integrations"])?;
@@ -132,9 +124,9 @@ pub(crate) static TRIGGER: Command = Command {
     run: trigger,
 };
 
-static TRIGGER_DATA: Flag = flag(
+static TRIGGER_DATA: Flag = value(
     "data",
-    Takes::Value("JSON"),
+    "JSON",
     "what the method wants to know (default: {})",
 )
 .short('d');
@@ -163,9 +155,9 @@ pub(crate) static CONNECT: Command = Command {
     run: connect,
 };
 
-static REFRESH: Flag = flag(
+static REFRESH: Flag = value(
     "refresh",
-    Takes::Value("ID"),
+    "ID",
     "reconnect this channel instead of adding one",
 );
 

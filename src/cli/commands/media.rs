@@ -1,7 +1,7 @@
 //! `media:list`: the files that were uploaded.
 
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Takes, flag};
+use crate::cli::command::{Command, Flag, Options, value};
 use crate::cli::commands::common::{PAGE, answer_of, page};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
@@ -19,9 +19,9 @@ pub(crate) static LIST: Command = Command {
     run: list,
 };
 
-static SEARCH: Flag = flag(
+static SEARCH: Flag = value(
     "search",
-    Takes::Value("TEXT"),
+    "TEXT",
     "only files with this in their original name",
 )
 .short('s');

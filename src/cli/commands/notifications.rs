@@ -1,7 +1,7 @@
 //! `notifications`: Postiz' messages to the organisation, such as why posts failed.
 
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Takes, flag};
+use crate::cli::command::{Command, Flag, Options, value};
 use crate::cli::commands::common::{answer_of, page};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
@@ -16,12 +16,7 @@ pub(crate) static NOTIFICATIONS: Command = Command {
     run: list,
 };
 
-static PAGE: Flag = flag(
-    "page",
-    Takes::Value("N"),
-    "which page, from 0 (default: the newest 100)",
-)
-.short('p');
+static PAGE: Flag = value("page", "N", "which page, from 0 (default: the newest 100)").short('p');
 
 fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let mut call = Call::get(&["notifications"])?;

@@ -11,7 +11,7 @@ use ureq::http::Method;
 use crate::cli::api::{self, Api};
 use crate::cli::api_error;
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Takes, flag, many, switch};
+use crate::cli::command::{Command, Flag, Options, many, switch, value};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::http::{Answer, Reached};
@@ -39,9 +39,9 @@ one fails, those before it are printed.",
 static RECURSIVE: Flag =
     switch("recursive", "upload the pictures and videos in a folder").short('r');
 
-static NAME: Flag = flag(
+static NAME: Flag = value(
     "name",
-    Takes::Value("NAME"),
+    "NAME",
     "the file's name, when it comes from stdin (-)",
 );
 

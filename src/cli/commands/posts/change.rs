@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use ureq::http::Method;
 
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Positional, Takes, flag, optional};
+use crate::cli::command::{Command, Flag, Options, Positional, Takes, flag, optional, value};
 use crate::cli::commands::common::{POST_ID, answer_of, print_get};
 use crate::cli::commands::posts::flags::{NEW_SETTINGS, object};
 use crate::cli::context::Context;
@@ -26,9 +26,9 @@ pub(crate) static DELETE: Command = Command {
 
 const OPTIONAL_POST_ID: Positional = optional("id", "the post's ID");
 
-static WHOLE_GROUP: Flag = flag(
+static WHOLE_GROUP: Flag = value(
     "group",
-    Takes::Value("ID"),
+    "ID",
     "instead of an ID: delete the posts with this `group`",
 );
 
@@ -110,9 +110,9 @@ pub(crate) static CONNECT: Command = Command {
     run: connect,
 };
 
-static RELEASE_ID: Flag = flag(
+static RELEASE_ID: Flag = value(
     "release-id",
-    Takes::Value("ID"),
+    "ID",
     "the ID of the published post on its platform (required)",
 );
 

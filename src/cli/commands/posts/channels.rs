@@ -5,24 +5,24 @@ use serde_json::{Map, Value};
 
 use crate::cli::api::Api;
 use crate::cli::call::Call;
-use crate::cli::command::{Flag, Options, Takes, flag, utf8};
+use crate::cli::command::{Flag, Options, utf8, value};
 use crate::cli::commands::posts::flags::object;
 use crate::cli::commands::posts::parts::{Part, split_list};
 use crate::cli::commands::posts::text::characters;
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 
-pub(super) static INTEGRATIONS: Flag = flag(
+pub(super) static INTEGRATIONS: Flag = value(
     "integrations",
-    Takes::Value("CHANNELS"),
+    "CHANNELS",
     "comma-separated channels: an ID, a name, or a platform that only one has; may be repeated",
 )
 .short('i')
 .repeatable();
 
-pub(super) static SETTINGS: Flag = flag(
+pub(super) static SETTINGS: Flag = value(
     "settings",
-    Takes::Value("[CHANNEL:]JSON"),
+    "[CHANNEL:]JSON",
     "the platform's settings, for all channels or for one (x:{…}); may be repeated",
 )
 .repeatable();

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cli::api::Api;
-use crate::cli::command::{Command, Flag, Options, Takes, flag};
+use crate::cli::command::{Command, Flag, Options, Takes, flag, value};
 use crate::cli::commands::common::{IGNORED, say_ignored};
 use crate::cli::commands::posts::body::{Body, ChannelPost, PartBody, send};
 use crate::cli::commands::posts::channels::{INTEGRATIONS, SETTINGS, Wanted, check_lengths};
@@ -75,7 +75,7 @@ static POST_FILE: Flag = flag(
 )
 .short('j');
 
-static PROVIDER: Flag = flag("provider", Takes::Value("NAME"), IGNORED).short('p');
+static PROVIDER: Flag = value("provider", "NAME", IGNORED).short('p');
 
 fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     if options.has(&POST_FILE) {

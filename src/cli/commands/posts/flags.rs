@@ -2,14 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use crate::cli::command::{Flag, Takes, flag, switch};
+use crate::cli::command::{Flag, Takes, flag, switch, value};
 use crate::cli::error::CliError;
 
-pub(super) static NEW_SETTINGS: Flag = flag(
-    "settings",
-    Takes::Value("JSON"),
-    "the platform's settings, a JSON object",
-);
+pub(super) static NEW_SETTINGS: Flag =
+    value("settings", "JSON", "the platform's settings, a JSON object");
 
 pub(super) static SHORT_LINK: Flag = flag(
     "shortLink",

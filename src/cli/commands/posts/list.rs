@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::cli::api::Api;
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Takes, flag};
+use crate::cli::command::{Command, Flag, Options, Takes, flag, value};
 use crate::cli::commands::common::{IGNORED, say_ignored};
 use crate::cli::commands::posts::schedule::{self, TZ};
 use crate::cli::context::Context;
@@ -38,23 +38,15 @@ pub(crate) static LIST: Command = Command {
     run: list,
 };
 
-static START_DATE: Flag = flag(
+static START_DATE: Flag = value(
     "startDate",
-    Takes::Value("DATE"),
+    "DATE",
     "from this date (default: 30 days back)",
 );
 
-static END_DATE: Flag = flag(
-    "endDate",
-    Takes::Value("DATE"),
-    "to this date (default: 30 days ahead)",
-);
+static END_DATE: Flag = value("endDate", "DATE", "to this date (default: 30 days ahead)");
 
-static CUSTOMER: Flag = flag(
-    "customer",
-    Takes::Value("ID"),
-    "only posts of this customer (group)",
-);
+static CUSTOMER: Flag = value("customer", "ID", "only posts of this customer (group)");
 
 static STATE: Flag = flag(
     "state",
@@ -62,15 +54,15 @@ static STATE: Flag = flag(
     "only posts in this state",
 );
 
-static GROUP: Flag = flag(
+static GROUP: Flag = value(
     "group",
-    Takes::Value("ID"),
+    "ID",
     "only posts with this `group`, as the list shows it",
 );
 
-static PAGE: Flag = flag("page", Takes::Value("N"), IGNORED).short('p');
-static LIMIT: Flag = flag("limit", Takes::Value("N"), IGNORED).short('l');
-static SEARCH: Flag = flag("search", Takes::Value("TEXT"), IGNORED).short('s');
+static PAGE: Flag = value("page", "N", IGNORED).short('p');
+static LIMIT: Flag = value("limit", "N", IGNORED).short('l');
+static SEARCH: Flag = value("search", "TEXT", IGNORED).short('s');
 
 fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     say_ignored(context, options, &[&PAGE, &LIMIT, &SEARCH]);

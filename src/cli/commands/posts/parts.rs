@@ -4,15 +4,15 @@ use std::ffi::OsStr;
 
 use serde_json::Number;
 
-use crate::cli::command::{Flag, Options, Takes, flag, utf8};
+use crate::cli::command::{Flag, Options, Takes, flag, utf8, value};
 use crate::cli::commands::posts::text::{self, Reading};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::input::read_text;
 
-pub(super) static CONTENT: Flag = flag(
+pub(super) static CONTENT: Flag = value(
     "content",
-    Takes::Value("TEXT"),
+    "TEXT",
     "the text of the post; repeat it for a thread or comments",
 )
 .short('c')
@@ -25,9 +25,9 @@ pub(super) static CONTENT_FILE: Flag = flag(
 )
 .repeatable();
 
-pub(super) static MEDIA: Flag = flag(
+pub(super) static MEDIA: Flag = value(
     "media",
-    Takes::Value("FILES|URLS"),
+    "FILES|URLS",
     "comma-separated media of the -c before it; files are uploaded first",
 )
 .short('m')
@@ -39,9 +39,9 @@ pub(super) static HTML: Flag = flag(
     "the text is HTML; --no-html: it is not (default: a tag like <p> tells)",
 );
 
-pub(super) static DELAY: Flag = flag(
+pub(super) static DELAY: Flag = value(
     "delay",
-    Takes::Value("MINUTES"),
+    "MINUTES",
     "minutes between the parts of a thread (default: 0)",
 )
 .short('d');

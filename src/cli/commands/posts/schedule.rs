@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use crate::cli::api::Api;
 use crate::cli::call::Call;
-use crate::cli::command::{Flag, Options, Takes, flag};
+use crate::cli::command::{Flag, Options, value};
 use crate::cli::context::Context;
 use crate::cli::dates::{self, Zone};
 use crate::cli::error::CliError;
 use crate::shared::text::printable_cut;
 use crate::shared::utc;
 
-pub(super) static DATE: Flag = flag("date", Takes::Value("DATE|next"), "when to publish: ISO 8601, UTC unless it names a zone; next: the first channel's next free slot").short('s');
+pub(super) static DATE: Flag = value("date", "DATE|next", "when to publish: ISO 8601, UTC unless it names a zone; next: the first channel's next free slot").short('s');
 
-pub(super) static TZ: Flag = flag(
+pub(super) static TZ: Flag = value(
     "tz",
-    Takes::Value("ZONE"),
+    "ZONE",
     "the zone of dates that name none, like Europe/Berlin",
 );
 

@@ -82,6 +82,13 @@ pub(crate) struct Flag {
     pub(crate) about: &'static str,
 }
 
+/// Flags are the same only by identity: other commands' flags may be written alike.
+impl PartialEq for Flag {
+    fn eq(&self, other: &Flag) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
 /// What follows a flag.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Takes {
@@ -95,18 +102,6 @@ pub(crate) enum Takes {
     Path,
     /// One of these words.
     OneOf(&'static [&'static str]),
-}
-
-impl Takes {
-    /// The value's name in help.
-    pub(crate) fn value_name(&self) -> String {
-        match self {
-            Takes::Nothing | Takes::YesNo => String::new(),
-            Takes::Value(name) => (*name).to_owned(),
-            Takes::Path => "FILE".to_owned(),
-            Takes::OneOf(words) => words.join("|"),
-        }
-    }
 }
 
 pub(crate) const fn flag(long: &'static str, takes: Takes, about: &'static str) -> Flag {
@@ -150,20 +145,6 @@ pub(crate) const fn one(name: &'static str, about: &'static str) -> Positional {
     }
 }
 
-pub(crate) const fn optional(name: &'static str, about: &'static str) -> Positional {
-    Positional {
-        optional: true,
-        ..one(name, about)
-    }
-}
-
-pub(crate) const fn many(name: &'static str, about: &'static str) -> Positional {
-    Positional {
-        many: true,
-        ..one(name, about)
-    }
-}
-
 /// The arguments of one command, checked by args.rs, in the order they were typed.
 pub(crate) struct Options {
     pub(crate) commands: Commands,
@@ -175,9 +156,7 @@ pub(crate) struct Options {
 impl Options {
     /// Was `flag` given?
     pub(crate) fn has(&self, flag: &'static Flag) -> bool {
-        self.given
-            .iter()
-            .any(|(given, _)| std::ptr::eq(*given, flag))
+        self.raw(flag).is_some()
     }
 
     /// All flags that were given, in order.
@@ -187,12 +166,16 @@ impl Options {
             .map(|(flag, value)| (*flag, value.as_os_str()))
     }
 
+    /// Those of them that are the command's own, and not flags that every command has.
+    pub(crate) fn given_own(&self) -> impl Iterator<Item = (&'static Flag, &OsStr)> {
+        let own = self.command.flags;
+        self.given().filter(|(flag, _)| own.contains(flag))
+    }
+
     /// The value of `flag`, which may be a path that is not UTF-8.
     pub(crate) fn raw(&self, flag: &'static Flag) -> Option<&OsStr> {
-        let mut given = self.given();
-        given
-            .find(|(given, _)| std::ptr::eq(*given, flag))
-            .map(|(_, value)| value)
+        let found = self.given().find(|(given, _)| *given == flag);
+        found.map(|(_, value)| value)
     }
 
     /// The value of `flag`. An empty value is an error: usually it is a script's variable that was never set.
@@ -224,11 +207,7 @@ impl Options {
 
     /// The positional at `index`, which args.rs found to be there.
     pub(crate) fn positional(&self, index: usize) -> Result<&str, CliError> {
-        let raw = self
-            .positionals
-            .get(index)
-            .map(OsString::as_os_str)
-            .unwrap_or_default();
+        let raw = self.paths().nth(index).unwrap_or_default();
         raw.to_str().ok_or_else(|| {
             let message = format!("`{}` is not valid UTF-8", raw.to_string_lossy());
             CliError::usage(message)
@@ -237,14 +216,9 @@ impl Options {
 
     /// Identifies what the user asked for: the command and its arguments, without the flags that every command has.
     pub(crate) fn identity(&self) -> Vec<u8> {
-        let is_common = |flag: &&Flag| {
-            COMMON_FLAGS
-                .iter()
-                .chain(&[&JSON])
-                .any(|common| std::ptr::eq(*common, *flag))
-        };
-        let given = self.given.iter().filter(|(flag, _)| !is_common(flag));
-        let flags = given.flat_map(|(flag, value)| [OsStr::new(flag.long), value]);
+        let flags = self
+            .given_own()
+            .flat_map(|(flag, value)| [OsStr::new(flag.long), value]);
         let words = [OsStr::new(self.command.name)]
             .into_iter()
             .chain(self.paths())

@@ -1,6 +1,6 @@
 //! The pages of `--help`, written from the table of commands.
 
-use crate::cli::command::{Command, Commands, Flag};
+use crate::cli::command::{Command, Commands, Flag, Takes};
 
 /// What help is about.
 #[derive(Clone, Copy)]
@@ -116,9 +116,11 @@ pub(crate) fn usage(command: &Command) -> String {
 
 /// `-p, --page N`.
 pub(crate) fn flag_names(flag: &Flag) -> String {
-    let value = match flag.takes.value_name() {
-        name if name.is_empty() => name,
-        name => format!(" {name}"),
+    let value = match flag.takes {
+        Takes::Nothing | Takes::YesNo => String::new(),
+        Takes::Value(name) => format!(" {name}"),
+        Takes::Path => " FILE".to_owned(),
+        Takes::OneOf(words) => format!(" {}", words.join("|")),
     };
     match flag.short {
         Some(short) => format!("-{short}, --{}{value}", flag.long),

@@ -76,7 +76,7 @@ fn new_clipping(options: &Options) -> Result<Value, CliError> {
 fn channels(options: &Options) -> Result<Vec<&str>, CliError> {
     let mut channels = Vec::new();
     for (flag, value) in options.given() {
-        if std::ptr::eq(flag, &CHANNELS) {
+        if flag == &CHANNELS {
             channels.extend(utf8(flag, value)?.split(',').map(str::trim));
         }
     }

@@ -11,7 +11,7 @@ use ureq::http::Method;
 use crate::cli::api::{self, Api};
 use crate::cli::api_error;
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, many, switch, value};
+use crate::cli::command::{Command, Flag, Options, Positional, one, switch, value};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::http::{Answer, Reached};
@@ -24,7 +24,10 @@ use crate::shared::random;
 pub(crate) static UPLOAD: Command = Command {
     name: "upload",
     about: "upload files, to use them in posts",
-    positionals: &[many("file", "a file's path, a folder's with -r, or an https URL; - is stdin")],
+    positionals: &[Positional {
+        many: true,
+        ..one("file", "a file's path, a folder's with -r, or an https URL; - is stdin")
+    }],
     flags: &[&RECURSIVE, &NAME],
     notes: "One file gives its record, several give an array. Files are sent one after another, straight from the disk; when
 one fails, those before it are printed.",

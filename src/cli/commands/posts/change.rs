@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use ureq::http::Method;
 
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Positional, Takes, flag, optional, value};
+use crate::cli::command::{Command, Flag, Options, Positional, Takes, flag, value};
 use crate::cli::commands::common::{POST_ID, answer_of, print_get};
 use crate::cli::commands::posts::flags::{NEW_SETTINGS, object};
 use crate::cli::context::Context;
@@ -24,7 +24,10 @@ pub(crate) static DELETE: Command = Command {
     run: delete,
 };
 
-const OPTIONAL_POST_ID: Positional = optional("id", "the post's ID");
+const OPTIONAL_POST_ID: Positional = Positional {
+    optional: true,
+    ..POST_ID
+};
 
 static WHOLE_GROUP: Flag = value(
     "group",
@@ -33,14 +36,9 @@ static WHOLE_GROUP: Flag = value(
 );
 
 fn delete(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let id = options
-        .paths()
-        .next()
-        .map(|_| options.positional(0))
-        .transpose()?;
-    let call = match (id, options.text(&WHOLE_GROUP)?) {
-        (Some(id), None) => Call::new(Method::DELETE, &["posts", id])?,
-        (None, Some(group)) => Call::new(Method::DELETE, &["posts", "group", group])?,
+    let call = match (options.positionals.is_empty(), options.text(&WHOLE_GROUP)?) {
+        (false, None) => Call::new(Method::DELETE, &["posts", options.positional(0)?])?,
+        (true, Some(group)) => Call::new(Method::DELETE, &["posts", "group", group])?,
         _ => return Err(options.wrong_usage("posts:delete needs either <id> or --group")),
     };
     answer_of(context, &call)

@@ -48,9 +48,9 @@ impl<'a> Wanted<'a> {
         let mut channels = Vec::new();
         let mut settings: Vec<(Option<&str>, _)> = Vec::new();
         for (flag, value) in options.given() {
-            if std::ptr::eq(flag, &INTEGRATIONS) {
+            if flag == &INTEGRATIONS {
                 channels.extend(split_list(flag, utf8(flag, value)?)?);
-            } else if std::ptr::eq(flag, &SETTINGS) {
+            } else if flag == &SETTINGS {
                 let (channel, json) = split_settings(utf8(flag, value)?);
                 if settings.iter().any(|(earlier, _)| *earlier == channel) {
                     let whose = channel.unwrap_or("all channels");

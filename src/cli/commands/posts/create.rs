@@ -132,11 +132,8 @@ fn when(context: &Context, options: &Options, kind: &str) -> Result<When, CliErr
 
 /// The content of the `--json` file; an error for a shape that Postiz refuses.
 fn whole_file(context: &mut Context, options: &Options) -> Result<Json, CliError> {
-    let is_one_of =
-        |flags: &[&'static Flag], flag| flags.iter().any(|one| std::ptr::eq(*one, flag));
-    let is_excluded =
-        |flag| is_one_of(CREATE.flags, flag) && !is_one_of(&[&POST_FILE, &DRY_RUN], flag);
-    if let Some((other, _)) = options.given().find(|(flag, _)| is_excluded(*flag)) {
+    let is_excluded = |flag: &Flag| flag != &POST_FILE && flag != &DRY_RUN;
+    if let Some((other, _)) = options.given_own().find(|(flag, _)| is_excluded(flag)) {
         let name = other.long;
         let message = format!("--json sends the file as it is, so --{name} has no place beside it");
         return Err(CliError::usage(message));

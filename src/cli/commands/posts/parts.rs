@@ -77,7 +77,7 @@ fn pair<'a>(context: &mut Context, options: &'a Options) -> Result<Paired<'a>, C
     let mut ahead = Vec::new();
     let mut media_follow_all = true;
     for (flag, value) in options.given() {
-        if std::ptr::eq(flag, &MEDIA) {
+        if flag == &MEDIA {
             let media = utf8(flag, value)?;
             all_media.push(media);
             parts
@@ -105,10 +105,10 @@ fn pair<'a>(context: &mut Context, options: &'a Options) -> Result<Paired<'a>, C
 
 /// The text in the value of `flag`; `None` when it is not a flag for text.
 fn content(context: &mut Context, flag: &Flag, value: &OsStr) -> Result<Option<String>, CliError> {
-    if std::ptr::eq(flag, &CONTENT) {
+    if flag == &CONTENT {
         return Ok(Some(utf8(flag, value)?.to_owned()));
     }
-    if !std::ptr::eq(flag, &CONTENT_FILE) {
+    if flag != &CONTENT_FILE {
         return Ok(None);
     }
     let text = read_text(context, value)?.replace("\r\n", "\n");

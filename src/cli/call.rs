@@ -54,10 +54,13 @@ impl Call {
         self
     }
 
-    pub(crate) fn query(mut self, name: &str, value: &str) -> Call {
-        let separator = if self.path.contains('?') { "&" } else { "?" };
-        self.path.extend([separator, name, "="]);
-        self.path.extend(percent::encode(value));
+    /// With `name=value` in the query, if there is a value.
+    pub(crate) fn query<'a>(mut self, name: &str, value: impl Into<Option<&'a str>>) -> Call {
+        if let Some(value) = value.into() {
+            let separator = if self.path.contains('?') { "&" } else { "?" };
+            self.path.extend([separator, name, "="]);
+            self.path.extend(percent::encode(value));
+        }
         self
     }
 

@@ -97,10 +97,7 @@ pub(crate) static LIST: Command = Command {
 };
 
 fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let mut call = Call::get(&["clipping"])?;
-    if let Some(page) = page(options, &PAGE, 1)? {
-        call = call.query("page", page);
-    }
+    let call = Call::get(&["clipping"])?.query("page", page(options, &PAGE, 1)?);
     answer_of(context, &call)
 }
 

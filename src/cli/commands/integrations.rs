@@ -36,10 +36,7 @@ static PLATFORM: Flag = value(
 pub(crate) static GROUP: Flag = value("group", "ID", "only channels of this group (customer)");
 
 fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let mut call = Call::get(&["integrations"])?;
-    if let Some(group) = options.text(&GROUP)? {
-        call = call.query("group", group);
-    }
+    let call = Call::get(&["integrations"])?.query("group", options.text(&GROUP)?);
     let (name, platform) = (options.text(&NAME)?, options.text(&PLATFORM)?);
     if name.is_none() && platform.is_none() {
         return answer_of(context, &call);
@@ -91,12 +88,8 @@ pub(crate) static GROUPS: Command = Command {
     flags: &[],
     notes: "",
     examples: &["postiz integrations:groups | jq -r '.[].id'"],
-    run: groups,
+    run: |context, _| print_get(context, &["groups"]),
 };
-
-fn groups(context: &mut Context, _: &Options) -> Result<Exit, CliError> {
-    print_get(context, &["groups"])
-}
 
 pub(crate) static SETTINGS: Command = Command {
     name: "integrations:settings",
@@ -105,12 +98,8 @@ pub(crate) static SETTINGS: Command = Command {
     flags: &[],
     notes: "",
     examples: &["postiz integrations:settings \"$CHANNEL\" | jq .output.maxLength"],
-    run: settings,
+    run: |context, options| print_get(context, &["integration-settings", options.positional(0)?]),
 };
-
-fn settings(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    print_get(context, &["integration-settings", options.positional(0)?])
-}
 
 pub(crate) static TRIGGER: Command = Command {
     name: "integrations:trigger",
@@ -162,10 +151,8 @@ static REFRESH: Flag = value(
 );
 
 fn connect(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let mut call = Call::get(&["social", options.positional(0)?])?;
-    if let Some(id) = options.text(&REFRESH)? {
-        call = call.query("refresh", id);
-    }
+    let call = Call::get(&["social", options.positional(0)?])?;
+    let call = call.query("refresh", options.text(&REFRESH)?);
     let answer = Api::connect(context)?.json(context, &call)?;
     context.output.json(&answer)?;
     let answer: Value = serde_json::from_str(answer.as_str()).unwrap_or_default();
@@ -189,9 +176,5 @@ pub(crate) static SLOT: Command = Command {
     flags: &[],
     notes: "The date is UTC. `postiz posts:create -s next` posts at it.",
     examples: &["postiz integrations:slot \"$CHANNEL\" | jq -r .date"],
-    run: slot,
+    run: |context, options| print_get(context, &["find-slot", options.positional(0)?]),
 };
-
-fn slot(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    print_get(context, &["find-slot", options.positional(0)?])
-}

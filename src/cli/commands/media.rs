@@ -28,9 +28,6 @@ static SEARCH: Flag = value(
 
 fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let page = page(options, &PAGE, 1)?.unwrap_or("1");
-    let mut call = Call::get(&["media"])?.query("page", page);
-    if let Some(search) = options.text(&SEARCH)? {
-        call = call.query("search", search);
-    }
-    answer_of(context, &call)
+    let call = Call::get(&["media"])?.query("page", page);
+    answer_of(context, &call.query("search", options.text(&SEARCH)?))
 }

@@ -19,9 +19,6 @@ pub(crate) static NOTIFICATIONS: Command = Command {
 static PAGE: Flag = value("page", "N", "which page, from 0 (default: the newest 100)").short('p');
 
 fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let mut call = Call::get(&["notifications"])?;
-    if let Some(page) = page(options, &PAGE, 0)? {
-        call = call.query("page", page);
-    }
+    let call = Call::get(&["notifications"])?.query("page", page(options, &PAGE, 0)?);
     answer_of(context, &call)
 }

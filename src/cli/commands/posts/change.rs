@@ -91,12 +91,8 @@ pub(crate) static MISSING: Command = Command {
     flags: &[],
     notes: "",
     examples: &["postiz posts:missing \"$LOST\" | jq -r '.[].id'"],
-    run: missing,
+    run: |context, options| print_get(context, &["posts", options.positional(0)?, "missing"]),
 };
-
-fn missing(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    print_get(context, &["posts", options.positional(0)?, "missing"])
-}
 
 pub(crate) static CONNECT: Command = Command {
     name: "posts:connect",

@@ -76,12 +76,10 @@ fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
         Some(text) => dates::read_end(END_DATE.long, text, zone.as_ref())?.text,
         None => utc::iso8601(now + LIST_SPAN),
     };
-    let mut call = Call::get(&["posts"])?
-        .query("startDate", &start)
-        .query("endDate", &end);
-    if let Some(customer) = options.text(&CUSTOMER)? {
-        call = call.query("customer", customer);
-    }
+    let call = Call::get(&["posts"])?
+        .query("startDate", start.as_str())
+        .query("endDate", end.as_str())
+        .query("customer", options.text(&CUSTOMER)?);
     let state = options.text(&STATE)?.map(str::to_ascii_uppercase);
     let group = options.text(&GROUP)?;
     let mut answer = Api::connect(context)?.json(context, &call)?;

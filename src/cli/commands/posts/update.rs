@@ -151,8 +151,8 @@ impl OldPost {
         let now = context.clock.date();
         for span in [SPAN, SPAN_MAX] {
             let call = Call::get(&["posts"])?
-                .query("startDate", &utc::iso8601(now - span))
-                .query("endDate", &utc::iso8601(now + span));
+                .query("startDate", utc::iso8601(now - span).as_str())
+                .query("endDate", utc::iso8601(now + span).as_str());
             let answer = api.json(context, &call)?;
             let mut answer: Value = serde_json::from_str(answer.as_str()).unwrap_or_default();
             let posts = answer["posts"].as_array_mut().map(std::mem::take);

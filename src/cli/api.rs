@@ -11,7 +11,7 @@ use crate::cli::call::Call;
 use crate::cli::context::{Context, sleep};
 use crate::cli::error::{CliError, Exit};
 use crate::cli::http::{
-    Answer, Http, NoAnswer, Outgoing, Pace, Reached, RequestBody, is_idempotent, is_read,
+    Answer, Http, NoAnswer, Outgoing, Pace, RequestBody, is_idempotent, is_read,
 };
 use crate::cli::json::Json;
 use crate::cli::signed_in::SignedIn;
@@ -260,7 +260,7 @@ fn unprinted(call: &Call, error: CliError) -> CliError {
 pub(crate) fn leaves_outcome_unknown(call: &Call, sent: &Result<Answer, NoAnswer>) -> bool {
     match sent {
         _ if is_read(&call.method) => false,
-        Err(no_answer) => no_answer.reached == Reached::Whole,
+        Err(no_answer) => no_answer.may_be_done,
         // A gateway got no answer. An idempotent request is retried, so that its last answer counts.
         Ok(answer) => {
             !is_idempotent(&call.method) && matches!(answer.status, 502 | 504 | 520 | 524)

@@ -167,11 +167,7 @@ pub(crate) fn not_the_api(answer: &Answer, target: &str, signed_in: &SignedIn) -
 
 /// The error where there was no answer.
 pub(crate) fn unreachable(no_answer: NoAnswer, signed_in: &SignedIn) -> CliError {
-    let message = format!("cannot reach {}: {}", signed_in.api_url, no_answer.why);
-    let hint = no_answer
-        .hint
-        .unwrap_or("check the network and the API URL");
-    CliError::failed(message).word("unreachable").hint(hint)
+    no_answer.error(&signed_in.api_url, "check the network and the API URL")
 }
 
 /// The JSON of a success.

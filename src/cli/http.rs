@@ -1,6 +1,7 @@
 //! Sends one request and reads its whole answer, of whatever status. api.rs and login/ know what the answers mean.
 
 use std::cell::Cell;
+use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -87,29 +88,26 @@ pub(crate) struct NoAnswer {
     pub(crate) hint: Option<&'static str>,
     /// The connection failed, so that sending the request again may succeed.
     pub(crate) is_retryable: bool,
-    /// How much of the request may have reached the server; set by [`Http`].
-    pub(crate) reached: Reached,
-}
-
-/// How much of a request may have reached the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reached {
-    Nothing,
-    /// A part, which a server cannot act on.
-    Part,
-    /// All of it: the outcome is not known.
-    Whole,
+    /// The whole request may have reached the server, so that the outcome is not known; set by [`Http`].
+    pub(crate) may_be_done: bool,
 }
 
 impl NoAnswer {
     /// For a request that cannot be sent.
-    pub(crate) fn not_sent(why: &str) -> NoAnswer {
+    pub(crate) fn not_sent(why: impl Into<String>) -> NoAnswer {
         NoAnswer {
-            why: why.to_owned(),
+            why: why.into(),
             hint: None,
             is_retryable: false,
-            reached: Reached::Nothing,
+            may_be_done: false,
         }
+    }
+
+    /// The error for the user. `hint` is for a failure that has none of its own.
+    pub(crate) fn error(self, what: impl fmt::Display, hint: &'static str) -> CliError {
+        CliError::failed(format!("cannot reach {what}: {}", self.why))
+            .word("unreachable")
+            .hint(self.hint.unwrap_or(hint))
     }
 }
 
@@ -167,13 +165,9 @@ impl Http {
         let answer = self.try_send(outgoing, &is_unread);
         let answer = answer.map_err(|error| {
             let mut no_answer = explain(error, self.timeout);
-            no_answer.reached = if !self.sending.has_begun() {
-                Reached::Nothing
-            } else if self.sending.has_failed() || is_unread.get() {
-                Reached::Part
-            } else {
-                Reached::Whole
-            };
+            // A server cannot act on a part of a request.
+            let is_part = self.sending.has_failed() || is_unread.get();
+            no_answer.may_be_done = self.sending.has_begun() && !is_part;
             if no_answer.is_retryable && self.proxies.applies_to(&uri) {
                 no_answer.hint = no_answer.hint.or(Some(PROXY_HINT));
             }
@@ -376,38 +370,28 @@ fn explain(error: ureq::Error, timeout: AnswerTimeout) -> NoAnswer {
         other => other.to_string(),
     };
     NoAnswer {
-        why,
-        hint: None,
         is_retryable,
-        reached: Reached::Nothing,
+        ..NoAnswer::not_sent(why)
     }
 }
 
 fn explain_proxy(error: &ProxyError) -> NoAnswer {
     NoAnswer {
-        why: error.to_string(),
         hint: Some(PROXY_HINT),
         is_retryable: error.is_retryable,
-        reached: Reached::Nothing,
+        ..NoAnswer::not_sent(error.to_string())
     }
 }
 
 fn explain_tls(error: &rustls::Error) -> NoAnswer {
-    let (why, hint) = match error {
-        rustls::Error::InvalidCertificate(reason) => {
-            let by_unknown = *reason == CertificateError::UnknownIssuer;
-            (
-                format!("its certificate is not trusted: {}", distrust(reason)),
-                by_unknown.then_some(PRIVATE_CA_HINT),
-            )
-        }
-        other => (format!("TLS failed: {other}"), None),
+    let rustls::Error::InvalidCertificate(reason) = error else {
+        return NoAnswer::not_sent(format!("TLS failed: {error}"));
     };
+    let why = format!("its certificate is not trusted: {}", distrust(reason));
+    let by_unknown = *reason == CertificateError::UnknownIssuer;
     NoAnswer {
-        why,
-        hint,
-        is_retryable: false,
-        reached: Reached::Nothing,
+        hint: by_unknown.then_some(PRIVATE_CA_HINT),
+        ..NoAnswer::not_sent(why)
     }
 }
 

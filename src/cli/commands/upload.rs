@@ -14,7 +14,7 @@ use crate::cli::call::Call;
 use crate::cli::command::{Command, Flag, Options, Positional, one, switch, value};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
-use crate::cli::http::{Answer, Reached};
+use crate::cli::http::Answer;
 use crate::cli::json::Json;
 use crate::cli::progress::{Progress, bytes};
 use crate::cli::unanswered;
@@ -338,7 +338,7 @@ fn send(
             .hint("upload it again once it is complete"));
     }
     sent.map_err(|no_answer| {
-        if no_answer.reached == Reached::Whole {
+        if no_answer.may_be_done {
             return outcome_unknown(shown, &no_answer.why);
         }
         let part = format!("{shown} is not uploaded ({} sent)", bytes(sent_bytes));

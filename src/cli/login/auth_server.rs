@@ -95,13 +95,7 @@ impl AuthServer {
         };
         let answer = self.post("/device/code", body).map_err(|no_answer| {
             let hint = "check the network, and --auth-server or POSTIZ_AUTH_SERVER";
-            let message = format!(
-                "cannot reach the auth server at {server}: {}",
-                no_answer.why
-            );
-            CliError::failed(message)
-                .word("unreachable")
-                .hint(no_answer.hint.unwrap_or(hint))
+            no_answer.error(format!("the auth server at {server}"), hint)
         })?;
         self.read_codes(&answer).map_err(|error| {
             let error = error.answered(error_answer(&answer));

@@ -172,12 +172,7 @@ impl Postiz {
         );
         sent.map_err(|no_answer| {
             let hint = "check the network, and POSTIZ_API_URL";
-            CliError::failed(format!(
-                "cannot reach Postiz at {api_url}: {}",
-                no_answer.why
-            ))
-            .word("unreachable")
-            .hint(no_answer.hint.unwrap_or(hint))
+            no_answer.error(format!("Postiz at {api_url}"), hint)
         })
     }
 

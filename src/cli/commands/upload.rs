@@ -84,7 +84,7 @@ fn upload(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     };
     match failure {
         Some(failure) => Err(failure),
-        None => api.printed(context, &upload_call()?, printed),
+        None => api.printed(context, &upload_call(), printed),
     }
 }
 
@@ -119,8 +119,8 @@ enum Content {
     File { path: PathBuf, length: u64 },
     /// Bytes that can be read only once: a pipe, stdin, a file of /proc.
     Stream(Opened),
-    /// An address that Postiz fetches.
-    Url(String),
+    /// Postiz fetches it from the address that is its name.
+    Url,
 }
 
 /// Bytes to send.
@@ -137,9 +137,6 @@ impl Source {
         name: Option<&str>,
     ) -> Result<Source, CliError> {
         let shown = path.to_string_lossy().into_owned();
-        if let Some(url) = path.to_str().filter(|text| text.contains("://")) {
-            return Source::at_url(url);
-        }
         let own_name = Path::new(path)
             .file_name()
             .unwrap_or(path)
@@ -152,49 +149,32 @@ impl Source {
         })
     }
 
-    fn at_url(url: &str) -> Result<Source, CliError> {
-        if !url.starts_with("https://") {
-            let message =
-                format!("Postiz fetches files from https:// addresses alone, not from {url}");
-            return Err(CliError::usage(message));
-        }
-        Ok(Source {
-            shown: url.to_owned(),
-            file_name: String::new(),
-            content: Content::Url(url.to_owned()),
-        })
-    }
-
     /// Uploads it: its record.
     pub(crate) fn upload(self, context: &mut Context, api: &Api) -> Result<Json, CliError> {
-        let Source {
-            shown,
-            file_name,
-            content,
-        } = self;
-        match content {
-            Content::Url(url) => {
+        let (shown, file_name) = (&self.shown, &self.file_name);
+        match self.content {
+            Content::Url => {
                 let call = Call::new(Method::POST, &["upload-from-url"])?.slow();
-                let call = call.body(json!({ "url": url }).to_string());
+                let call = call.body(json!({ "url": shown }).to_string());
                 let record = api.json(context, &call);
                 record.map_err(|error| error.about(&format!("{shown} is not uploaded")))
             }
             Content::Stream(opened) => {
-                let answer = send(context, api, &shown, &file_name, opened)?;
-                record_in(context, api, &shown, answer)
+                let answer = send(context, api, shown, file_name, opened)?;
+                record_in(context, api, shown, answer)
             }
             Content::File { path, length } => {
                 let mut tries = 0;
                 loop {
-                    let file = File::open(&path).map_err(|error| cannot_read(&shown, &error))?;
+                    let file = File::open(&path).map_err(|error| cannot_read(shown, &error))?;
                     let opened = Opened {
                         reader: Box::new(file),
                         length: Some(length),
                     };
-                    let answer = send(context, api, &shown, &file_name, opened)?;
+                    let answer = send(context, api, shown, file_name, opened)?;
                     tries += 1;
-                    if !api.waits_after(context, &upload_call()?, &answer, tries)? {
-                        return record_in(context, api, &shown, answer);
+                    if !api.waits_after(context, &upload_call(), &answer, tries)? {
+                        return record_in(context, api, shown, answer);
                     }
                 }
             }
@@ -204,6 +184,14 @@ impl Source {
 
 impl Content {
     fn open(context: &mut Context, path: &OsStr, shown: &str) -> Result<Content, CliError> {
+        if let Some(url) = path.to_str().filter(|text| text.contains("://")) {
+            if !url.starts_with("https://") {
+                let message =
+                    format!("Postiz fetches files from https:// addresses alone, not from {url}");
+                return Err(CliError::usage(message));
+            }
+            return Ok(Content::Url);
+        }
         if path == "-" {
             let stdin = std::mem::replace(&mut context.stdin, Box::new(io::empty()));
             return Content::stream(stdin, shown);
@@ -299,8 +287,8 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-fn upload_call() -> Result<Call, CliError> {
-    Call::new(Method::POST, &["upload"])
+fn upload_call() -> Call {
+    Call::verbatim(Method::POST, "/public/v1/upload", None)
 }
 
 fn send(
@@ -353,15 +341,12 @@ fn send(
 }
 
 fn outcome_unknown(shown: &str, why: &str) -> CliError {
-    match upload_call() {
-        Ok(call) => unanswered::outcome_unknown(&call, why).about(shown),
-        Err(error) => error,
-    }
+    unanswered::outcome_unknown(&upload_call(), why).about(shown)
 }
 
 /// The file's record, if the answer is a success.
 fn record_in(context: &Context, api: &Api, shown: &str, answer: Answer) -> Result<Json, CliError> {
-    let call = upload_call()?;
+    let call = upload_call();
     if answer.is_success() {
         return api_error::json_of(&answer, &call, &api.signed_in);
     }

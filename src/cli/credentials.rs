@@ -70,7 +70,7 @@ impl Stored {
         for (name, value) in earlier {
             object.entry(name).or_insert(value);
         }
-        file.save(object)
+        file.save(&object)
     }
 }
 

@@ -119,7 +119,7 @@ impl Remembered {
         let now = seconds(context);
         let mut all = self.load(now);
         all.insert(self.hash.clone(), now.into());
-        let _ = self.file.save(all);
+        let _ = self.file.save(&all);
     }
 
     /// Forgets the request: the user has checked.
@@ -127,7 +127,7 @@ impl Remembered {
         let mut all = self.load(seconds(context));
         if all.remove(&self.hash).is_some() {
             // As in `keep`, a failure is not reported.
-            let _ = self.file.save(all);
+            let _ = self.file.save(&all);
         }
     }
 

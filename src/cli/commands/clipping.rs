@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use ureq::http::Method;
 
 use crate::cli::api::Api;
@@ -49,27 +49,23 @@ fn new_clipping(options: &Options) -> Result<Value, CliError> {
         let message = format!("`{url}` is not the video's URL, which begins with https://");
         return Err(CliError::usage(message));
     }
-    let mut body = Map::from_iter([("url".to_owned(), json!(url))]);
+    let mut body = json!({ "url": url });
     let channels = channels(options)?;
     if !channels.is_empty() {
-        body.insert("integrations".to_owned(), json!(channels));
+        body["integrations"] = json!(channels);
     }
     if let Some(clips) = options.text(&CLIPS)? {
-        let number = clips
-            .parse()
-            .ok()
-            .filter(|number| (1..=10).contains(number));
-        let number: u8 = number.ok_or_else(|| {
-            CliError::usage(format!(
-                "--clips must be a number from 1 to 10, not `{clips}`"
-            ))
-        })?;
-        body.insert("clips".to_owned(), json!(number));
+        let number: u8 = clips.parse().unwrap_or_default();
+        if !(1..=10).contains(&number) {
+            let message = format!("--clips must be a number from 1 to 10, not `{clips}`");
+            return Err(CliError::usage(message));
+        }
+        body["clips"] = json!(number);
     }
     if let Some(fit) = options.text(&FIT)? {
-        body.insert("fit".to_owned(), json!(fit));
+        body["fit"] = json!(fit);
     }
-    Ok(Value::Object(body))
+    Ok(body)
 }
 
 /// The channels of all `-i`.

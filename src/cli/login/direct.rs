@@ -38,7 +38,7 @@ pub(super) fn sign_in(context: &mut Context, options: &Options) -> Result<Exit, 
     let postiz = Postiz::connect(api_url, frontend_url, context)?;
     let (listener, client) = client(context, options, &postiz, &file)?;
     let request = LoginRequest {
-        client_id: client.id,
+        client_id: client.client_id,
         redirect_uri: listener.redirect_uri(),
         state: hex(&random::bytes::<32>()),
         verifier: pkce::verifier(),
@@ -112,11 +112,11 @@ fn client(
         "" => CLIENT_NAME.to_owned(),
         machine => format!("{CLIENT_NAME} on {machine}"),
     };
-    let client_file = RegisteredClient::file_beside(file);
+    let client_file = file.beside(".client");
     let kept = RegisteredClient::load(&client_file, &postiz.api_url, &name);
     if let Some(client) = kept.filter(|_| !options.has(&NEW_CLIENT))
         && let Ok(listener) = CallbackListener::bind(client.port)
-        && postiz.knows(&client.id)?
+        && postiz.knows(&client.client_id)?
     {
         return Ok((listener, client));
     }
@@ -124,10 +124,12 @@ fn client(
         CliError::failed(format!("cannot wait for the browser on 127.0.0.1: {error}"))
     })?;
     let client = RegisteredClient {
-        id: postiz.register(&name, &listener.redirect_uri())?,
+        api_url: postiz.api_url.to_string(),
+        client_id: postiz.register(&name, &listener.redirect_uri())?,
+        client_name: name,
         port: listener.port,
     };
-    if let Err(error) = client.save(&client_file, &postiz.api_url, &name) {
+    if let Err(error) = client_file.save(&client) {
         context.output.warn(&format!(
             "cannot write {}: {error}; the next login will register this machine anew",
             client_file.shown()

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde_json::Map;
+use serde_json::json;
 
 use crate::cli::error::CliError;
 use crate::cli::json_file::JsonFile;
@@ -60,16 +60,14 @@ impl StartedLogin {
     }
 
     pub(super) fn save(&self, login_file: &JsonFile) -> Result<(), CliError> {
-        let mut fields = Map::new();
-        fields.insert("authServer".into(), self.server.as_str().into());
-        fields.insert(
-            "deviceCode".into(),
-            self.device_code.expose().as_str().into(),
-        );
-        fields.insert("interval".into(), self.interval.as_secs_f64().into());
-        fields.insert("expiresAt".into(), self.expires_at.into());
-        fields.insert("askAgainAt".into(), self.ask_again_at.into());
-        login_file.save(fields).map_err(|error| {
+        let fields = json!({
+            "authServer": self.server.as_str(),
+            "deviceCode": self.device_code.expose(),
+            "interval": self.interval.as_secs_f64(),
+            "expiresAt": self.expires_at,
+            "askAgainAt": self.ask_again_at,
+        });
+        login_file.save(&fields).map_err(|error| {
             let message = format!("cannot write {}: {error}", login_file.shown());
             CliError::failed(message).word("cannot_save")
         })

@@ -2,7 +2,7 @@
 //!
 //! The file holds the device code, which is as secret as the token. It is never put on a command line or on stdout.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
@@ -12,6 +12,7 @@ use crate::cli::login::auth_server::Codes;
 use crate::cli::login::wait::Wait;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::secret::Secret;
+use crate::shared::utc::unix_seconds;
 
 /// What `--finish` needs.
 pub(crate) struct StartedLogin {
@@ -100,11 +101,6 @@ impl StartedLogin {
         };
         read().ok_or_else(|| not_started(format!("{} is broken", login_file.shown())))
     }
-}
-
-fn unix_seconds(date: SystemTime) -> u64 {
-    let since = date.duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().as_secs()
 }
 
 /// Longest interval that a file may hold: longer than a server may ask for.

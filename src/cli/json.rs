@@ -39,6 +39,11 @@ impl Json {
         &self.0
     }
 
+    /// The value, to look at; null where it is nested too deeply.
+    pub(crate) fn value(&self) -> Value {
+        serde_json::from_str(&self.0).unwrap_or_default()
+    }
+
     /// Two-space indented. With `for_terminal`, control characters that JSON allows inside a string are written as escapes,
     /// which mean the same.
     pub(crate) fn indented(&self, for_terminal: bool) -> String {

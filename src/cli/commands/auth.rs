@@ -120,8 +120,8 @@ fn print_account(
 
 /// Asks Postiz whether the credential is valid, and whose it is.
 fn confirm(api: &Api, context: &mut Context) -> Result<Confirmed, CliError> {
-    let json = api.json(context, &Call::get(&["integrations"])?)?;
-    let Ok(Value::Array(integrations)) = serde_json::from_str(json.as_str()) else {
+    let answer = api.json(context, &Call::get(&["integrations"])?)?;
+    let Value::Array(integrations) = answer.value() else {
         return Err(CliError::failed(
             "Postiz answered with something else than a list of integrations",
         ));

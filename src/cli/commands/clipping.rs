@@ -127,7 +127,7 @@ fn wait(context: &mut Context, call: &Call) -> Result<Exit, CliError> {
     let mut said = String::new();
     loop {
         let answer = api.json(context, call)?;
-        let job: Value = serde_json::from_str(answer.as_str()).unwrap_or_default();
+        let job = answer.value();
         let state = job["status"].as_str().unwrap_or("unknown").to_owned();
         match state.as_str() {
             "completed" => {

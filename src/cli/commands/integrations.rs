@@ -155,8 +155,8 @@ fn connect(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let call = call.query("refresh", options.text(&REFRESH)?);
     let answer = Api::connect(context)?.json(context, &call)?;
     context.output.json(&answer)?;
-    let answer: Value = serde_json::from_str(answer.as_str()).unwrap_or_default();
-    let Some(url) = answer["url"].as_str() else {
+    let fields = answer.value();
+    let Some(url) = fields["url"].as_str() else {
         return Ok(Exit::Done);
     };
     let has_terminal = context.output.screen().stderr_is_terminal;

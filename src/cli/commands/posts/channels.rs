@@ -263,7 +263,7 @@ pub(super) fn check_lengths(
 fn longest_text(context: &mut Context, api: &Api, id: &str) -> Result<Option<u64>, CliError> {
     match api.json(context, &Call::get(&["integration-settings", id])?) {
         Ok(answer) => {
-            let answer: Value = serde_json::from_str(answer.as_str()).unwrap_or_default();
+            let answer = answer.value();
             Ok(answer["output"]["maxLength"]
                 .as_u64()
                 .filter(|limit| *limit > 0))

@@ -96,7 +96,7 @@ fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
 }
 
 fn filtered(answer: &Json, is_wanted: impl Fn(&Value) -> bool) -> Result<Json, CliError> {
-    let mut answer: Value = serde_json::from_str(answer.as_str()).unwrap_or_default();
+    let mut answer = answer.value();
     let posts = answer["posts"].as_array_mut();
     let posts = posts.ok_or_else(|| CliError::failed("the answer is no list of posts"))?;
     posts.retain(is_wanted);

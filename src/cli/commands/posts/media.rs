@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::cli::api::Api;
 use crate::cli::command::Options;
@@ -56,8 +55,7 @@ impl Files {
                 context.output.say(&format!("would upload {path}"));
                 continue;
             }
-            let record = source.upload(context, api)?;
-            let record: Value = serde_json::from_str(record.as_str()).unwrap_or_default();
+            let record = source.upload(context, api)?.value();
             let (Some(id), Some(address)) = (record["id"].as_str(), record["path"].as_str()) else {
                 let message = format!("Postiz did not say where {path} is, so nothing was posted");
                 return Err(CliError::failed(message));

@@ -8,6 +8,7 @@ use crate::cli::command::{Flag, Options, value};
 use crate::cli::context::Context;
 use crate::cli::dates::{self, Zone};
 use crate::cli::error::CliError;
+use crate::cli::json::Json;
 use crate::shared::text::printable_cut;
 use crate::shared::utc;
 
@@ -74,7 +75,7 @@ impl When {
             When::At(text) => Ok(text),
             When::NextFreeSlot => {
                 let answer = api.json(context, &Call::get(&["find-slot", channel])?)?;
-                let slot = next_slot(answer.as_str()).ok_or_else(|| {
+                let slot = next_slot(&answer).ok_or_else(|| {
                     let answer = printable_cut(answer.as_str(), 200);
                     CliError::failed(format!("Postiz named no free slot: {answer}"))
                 })?;
@@ -86,9 +87,8 @@ impl When {
 }
 
 /// The date, in UTC, of an answer like `{"date":"2030-01-15T09:00:00"}`.
-fn next_slot(answer: &str) -> Option<String> {
-    let answer: serde_json::Value = serde_json::from_str(answer).ok()?;
-    let date = dates::read(DATE.long, answer["date"].as_str()?, None).ok()?;
+fn next_slot(answer: &Json) -> Option<String> {
+    let date = dates::read(DATE.long, answer.value()["date"].as_str()?, None).ok()?;
     Some(utc::iso8601(date.time))
 }
 

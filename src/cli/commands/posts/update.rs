@@ -153,8 +153,7 @@ impl OldPost {
             let call = Call::get(&["posts"])?
                 .query("startDate", utc::iso8601(now - span).as_str())
                 .query("endDate", utc::iso8601(now + span).as_str());
-            let answer = api.json(context, &call)?;
-            let mut answer: Value = serde_json::from_str(answer.as_str()).unwrap_or_default();
+            let mut answer = api.json(context, &call)?.value();
             let posts = answer["posts"].as_array_mut().map(std::mem::take);
             let found = posts.into_iter().flatten().find(|post| post["id"] == id);
             match found.map(OldPost) {

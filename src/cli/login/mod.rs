@@ -78,7 +78,6 @@ For agents: --start prints the code as JSON and ends; --finish waits for the use
     run: login,
 };
 
-/// Signs in.
 fn login(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     check_flags(options)?;
     if options.has(&CLIENT_ID) || options.has(&CLIENT_SECRET) {
@@ -86,15 +85,15 @@ fn login(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
             .output
             .say("--client-id and --client-secret are ignored: signing in needs neither.");
     }
-    let way = way(context, options)?;
-    if options.has(&NEW_CLIENT) && way != Way::Direct {
+    let is_direct = is_direct(context, options)?;
+    if options.has(&NEW_CLIENT) && !is_direct {
         return Err(CliError::usage(
             "--new-client goes with --direct: an auth server has its own",
         ));
     }
     let in_two_calls = options.has(&START) || options.has(&FINISH);
     let events = options.has(&AS_JSON) || in_two_calls;
-    let done = if way == Way::Direct {
+    let done = if is_direct {
         direct::sign_in(context, options)
     } else if options.has(&FINISH) {
         device_flow::finish(context, options)
@@ -118,27 +117,18 @@ fn login(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     }
 }
 
-/// The way to sign in.
-#[derive(PartialEq, Eq)]
-enum Way {
-    /// By a device code (RFC 8628).
-    AuthServer,
-    /// At Postiz itself.
-    Direct,
-}
-
-/// The way that the flags and variables ask for. A user who names a self-hosted Postiz must never sign in to the cloud.
-fn way(context: &Context, options: &Options) -> Result<Way, CliError> {
+/// Do the flags and variables ask for a direct login? A user who names a self-hosted Postiz must never sign in to the cloud.
+fn is_direct(context: &Context, options: &Options) -> Result<bool, CliError> {
     let names_auth_server = options.has(&AUTH_SERVER) || options.has(&FINISH);
     if options.has(&DIRECT) {
-        return Ok(Way::Direct);
+        return Ok(true);
     }
     if names_auth_server || context.vars.text(AUTH_SERVER_VARIABLE).is_some() {
-        return Ok(Way::AuthServer);
+        return Ok(false);
     }
     let api_url = api_url_from_environment(context)?;
     if direct::is_cloud(&api_url) {
-        return Ok(Way::AuthServer);
+        return Ok(false);
     }
     let other_device = [&START, &QR];
     if let Some(flag) = other_device.into_iter().find(|flag| options.has(flag)) {
@@ -147,7 +137,7 @@ fn way(context: &Context, options: &Options) -> Result<Way, CliError> {
             "{why}, and {API_URL_VARIABLE} names {api_url}"
         )));
     }
-    Ok(Way::Direct)
+    Ok(true)
 }
 
 fn check_flags(options: &Options) -> Result<(), CliError> {

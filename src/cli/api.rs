@@ -114,8 +114,7 @@ impl Api {
 
     /// The error for an answer that is not a success.
     pub(crate) fn refused(&self, context: &Context, call: &Call, answer: &Answer) -> CliError {
-        let now = context.clock.date();
-        api_error::of(answer, call, &self.signed_in, &context.vars, now)
+        api_error::of(answer, call, &self.signed_in, context)
     }
 
     /// Sends `call` until it is answered or must not be sent again. Once a try has left the outcome unknown, the error of a

@@ -170,9 +170,8 @@ impl Output {
         }
     }
 
-    /// As [`Output::error`], with one JSON object on a line of its own at the end.
+    /// The failure for programs: one JSON object on a line of its own.
     pub(crate) fn error_as_json(&mut self, error: &CliError) {
-        self.error(error);
         if !error.message.is_empty() {
             let line = without_unprintable(&error.as_json().to_string());
             self.write_stderr(&format!("{line}\n"));

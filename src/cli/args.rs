@@ -89,9 +89,11 @@ fn help_about(
 /// Flags come before the command (`--json auth:status`): the command is the first word that names one and whose flags the
 /// words before it can be.
 fn parse_flags_first(commands: Commands, arguments: &[OsString]) -> Result<Asked, CliError> {
-    match arguments.first().and_then(|first| first.to_str()) {
-        Some("-h" | "--help") => return Ok(Asked::Help(Topic::Overview)),
-        Some("-v" | "--version") => return Ok(Asked::Version),
+    let first = arguments.first().map(|first| first.to_string_lossy());
+    let first = first.unwrap_or_default();
+    match &*first {
+        "-h" | "--help" => return Ok(Asked::Help(Topic::Overview)),
+        "-v" | "--version" => return Ok(Asked::Version),
         _ => {}
     }
     for (index, word) in arguments.iter().enumerate() {
@@ -104,10 +106,6 @@ fn parse_flags_first(commands: Commands, arguments: &[OsString]) -> Result<Asked
             return parse_arguments(commands, command, &all);
         }
     }
-    let first = arguments
-        .first()
-        .map(|first| first.to_string_lossy())
-        .unwrap_or_default();
     Err(CliError::usage(format!("no command follows `{first}`")).hint(SEE_OVERVIEW))
 }
 
@@ -180,17 +178,14 @@ impl Parser {
             Some((name, value)) => (name, Some(value)),
             None => (text, None),
         };
-        let mut flags = self.options.command.all_flags();
+        let command = self.options.command;
+        let named = |wanted: &str| command.all_flags().find(|flag| kebab(flag.long) == wanted);
         let wanted = kebab(name);
-        if let Some(flag) = flags.find(|flag| kebab(flag.long) == wanted) {
+        if let Some(flag) = named(&wanted) {
             return self.flag(flag, value.map(OsString::from), rest);
         }
-        let positive = wanted.strip_prefix("no-").unwrap_or_default();
-        let negated = self
-            .options
-            .command
-            .all_flags()
-            .find(|flag| flag.takes == Takes::YesNo && kebab(flag.long) == positive);
+        let positive = wanted.strip_prefix("no-").and_then(named);
+        let negated = positive.filter(|flag| flag.takes == Takes::YesNo);
         match (negated, value) {
             (Some(flag), None) => self.keep(flag, "false".into()),
             (Some(_), Some(_)) => Err(CliError::usage(format!("--{name} takes no value"))),
@@ -282,13 +277,10 @@ impl Parser {
             .chain(["help", "version"]);
         let message = format!("{} has no flag {typed}", command.name);
         let typed = typed.trim_start_matches('-');
-        let renamed = RENAMED
-            .iter()
-            .find(|(old, new)| *old == typed && command.flags.iter().any(|flag| flag.long == *new));
-        match renamed
-            .map(|(_, new)| *new)
-            .or_else(|| suggestions::nearest_flag(&kebab(typed), names))
-        {
+        let has = |name: &str| command.flags.iter().any(|flag| flag.long == name);
+        let renamed = RENAMED.iter().find(|(old, new)| *old == typed && has(new));
+        let meant = renamed.map(|(_, new)| *new);
+        match meant.or_else(|| suggestions::nearest_flag(&kebab(typed), names)) {
             Some(name) => CliError::usage(message).hint(format!("did you mean --{name}?")),
             None => CliError::usage(message),
         }

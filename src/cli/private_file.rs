@@ -92,7 +92,9 @@ pub(crate) fn is_open_to_others(path: &Path) -> bool {
 
 fn find(path: &Path) -> io::Result<Found> {
     match fs::metadata(path) {
-        Ok(found) if found.len() > BYTES_MAX as u64 && found.is_file() => Err(too_large()),
+        Ok(found) if found.len() > BYTES_MAX as u64 && found.is_file() => Err(io::Error::other(
+            "it is larger than 64 KiB, so it is no credentials file",
+        )),
         Ok(found) if found.is_file() => Ok(Found::Regular(found)),
         Ok(found) if found.is_dir() => {
             Err(io::Error::new(ErrorKind::IsADirectory, "it is a folder"))
@@ -108,10 +110,6 @@ fn find(path: &Path) -> io::Result<Found> {
 
 fn not_regular() -> io::Error {
     io::Error::other("it is not a regular file")
-}
-
-fn too_large() -> io::Error {
-    io::Error::other("it is larger than 64 KiB, so it is no credentials file")
 }
 
 /// A file that is about to be replaced.

@@ -72,18 +72,10 @@ fn progress_line(sent: u64, length: Option<u64>, elapsed: Duration) -> String {
         return format!("{} sent  {speed}", bytes(sent));
     };
     let part = sent as f64 / length as f64;
-    let bar: String = (0..10)
-        .map(|index| {
-            if part * 10.0 >= f64::from(index + 1) {
-                '█'
-            } else {
-                ' '
-            }
-        })
-        .collect();
+    let bar = "█".repeat((part * 10.0) as usize);
     let left = ((length - sent) as f64 / rate.max(1.0)) as u64;
     format!(
-        "[{bar}] {:3.0} %  {} of {}  {speed}  {}:{:02} left",
+        "[{bar:10}] {:3.0} %  {} of {}  {speed}  {}:{:02} left",
         part * 100.0,
         bytes(sent),
         bytes(length),

@@ -116,8 +116,11 @@ impl AuthServer {
         }
         let (word, message) = match error_of(&body) {
             Some((error, description)) => {
-                let reason = Some(description).filter(|text| !text.is_empty());
-                let reason = reason.unwrap_or_else(|| error.clone());
+                let reason = if description.is_empty() {
+                    &error
+                } else {
+                    &description
+                };
                 let message =
                     format!("the auth server at {server} refused to start a login: {reason}");
                 (error, message)
@@ -216,14 +219,10 @@ fn origin(address: &str) -> Option<String> {
 }
 
 /// The complete address where the server sends none: the one that the npm CLI opens.
-fn with_code(verification_uri: &str, user_code: &str) -> String {
-    let separator = if verification_uri.contains('?') {
-        '&'
-    } else {
-        '?'
-    };
+fn with_code(address: &str, user_code: &str) -> String {
+    let separator = if address.contains('?') { '&' } else { '?' };
     let encoded = percent::encode(user_code);
-    format!("{verification_uri}{separator}code={encoded}")
+    format!("{address}{separator}code={encoded}")
 }
 
 impl Trust {

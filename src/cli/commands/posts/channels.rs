@@ -126,7 +126,7 @@ fn split_settings(text: &str) -> (Option<&str>, &str) {
 }
 
 /// A channel as Postiz lists it.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Known {
     id: String,
     #[serde(default)]
@@ -140,17 +140,14 @@ impl Known {
     fn by_id(id: &str) -> Known {
         Known {
             id: id.to_owned(),
-            name: String::new(),
-            identifier: String::new(),
+            ..Known::default()
         }
     }
 
     fn is_called(&self, word: &str) -> bool {
+        let word_lower = word.to_lowercase();
         let names = [&self.name, &self.identifier];
-        self.id == word
-            || names
-                .iter()
-                .any(|name| name.to_lowercase() == word.to_lowercase())
+        self.id == word || names.iter().any(|name| name.to_lowercase() == word_lower)
     }
 
     fn shown(&self) -> String {
@@ -241,10 +238,9 @@ pub(super) fn check_lengths(
     }
     for channel in channels {
         let limit = longest_text(context, api, &channel.id)?;
-        if limit.is_none_or(|limit| longest as u64 <= limit) {
+        let Some(limit) = limit.filter(|limit| longest as u64 > *limit) else {
             continue;
-        }
-        let limit = limit.unwrap_or_default();
+        };
         let message = format!(
             "part {number} has {longest} characters, {} takes {limit}",
             channel.shown

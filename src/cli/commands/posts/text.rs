@@ -50,12 +50,12 @@ pub(super) fn characters(content: &str) -> usize {
     let words = plain.split_inclusive(char::is_whitespace);
     let count = |word: &str| {
         let is_address = word.starts_with("https://") || word.starts_with("http://");
-        let characters = count_shown(word);
-        if is_address {
-            characters.min(ADDRESS_CHARACTERS_MAX)
+        let most = if is_address {
+            ADDRESS_CHARACTERS_MAX
         } else {
-            characters
-        }
+            usize::MAX
+        };
+        count_shown(word).min(most)
     };
     words.map(count).sum()
 }
@@ -70,17 +70,12 @@ fn without_tags(content: &str) -> Cow<'_, str> {
         plain.push_str(&rest[..start]);
         let is_entity = rest[start..].starts_with('&');
         let end = rest[start..].find(if is_entity { ';' } else { '>' });
-        match end {
-            Some(end) if !is_entity => rest = &rest[start + end + 1..],
-            Some(end) if end < ENTITY_BYTES_MAX => {
-                plain.push('&');
-                rest = &rest[start + end + 1..];
-            }
-            _ => {
-                plain.push('&');
-                rest = &rest[start + 1..];
-            }
+        let last = end.filter(|end| !is_entity || *end < ENTITY_BYTES_MAX);
+        // A tag counts nothing; an entity, or a character that begins neither, counts as one.
+        if is_entity || last.is_none() {
+            plain.push('&');
         }
+        rest = &rest[start + last.unwrap_or(0) + 1..];
     }
     plain.push_str(rest);
     plain.into()

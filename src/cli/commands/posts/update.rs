@@ -55,7 +55,7 @@ static TEXT_ONLY: Flag = switch(
 fn update(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let id = options.positional(0)?;
     let delay = parts::delay(context, options)?;
-    let parts = parts::read(context, options)?;
+    let mut parts = parts::read(context, options)?;
     check_is_whole(options, &parts)?;
     let settings = options.text(&NEW_SETTINGS)?;
     let settings = settings
@@ -67,7 +67,8 @@ fn update(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
 
     let api = Api::connect(context)?;
     let old = OldPost::find(context, &api, id)?;
-    let past = if old.is("DRAFT") {
+    let is_draft = old.is("DRAFT");
+    let past = if is_draft {
         Past::Accepted
     } else {
         Past::Refused
@@ -79,21 +80,14 @@ fn update(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
         settings: Some(old.settings_with(settings)?),
     };
     let has_new_text = !parts.is_empty();
-    let parts = match has_new_text {
-        true => parts,
-        false => vec![Part {
+    if has_new_text {
+        let channels = std::slice::from_ref(&channel);
+        check_lengths(context, &api, channels, &parts, is_draft)?;
+    } else {
+        parts.push(Part {
             content: old.text("content")?,
             media: Vec::new(),
-        }],
-    };
-    if has_new_text {
-        check_lengths(
-            context,
-            &api,
-            std::slice::from_ref(&channel),
-            &parts,
-            old.is("DRAFT"),
-        )?;
+        });
     }
     let date = when.date(context, &api, &channel.id)?;
     let uploaded = files.upload(context, options, &api)?;

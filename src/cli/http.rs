@@ -15,7 +15,7 @@ use crate::cli::context::{AnswerTimeout, Context};
 use crate::cli::error::CliError;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::http_client::{
-    self, ClientSettings, NO_HOST, Outbound, Proxies, ProxyError, Sending, distrust, tls_error,
+    self, NO_HOST, Outbound, Proxies, ProxyError, Sending, distrust, tls_error,
 };
 
 /// A client for one service.
@@ -129,17 +129,10 @@ impl Http {
             std::env::consts::OS,
             std::env::consts::ARCH
         );
-        let settings = ClientSettings {
-            user_agent: &user_agent,
-            connect_timeout: CONNECT_TIMEOUT,
-            total_timeout: None,
-        };
-        let sending = Arc::clone(&outbound.sending);
-        let agent = http_client::agent(&settings, outbound);
         Ok(Http {
-            agent,
             proxies,
-            sending,
+            sending: Arc::clone(&outbound.sending),
+            agent: outbound.client(&user_agent, CONNECT_TIMEOUT, None),
             timeout: context.common.timeout,
         })
     }

@@ -30,10 +30,7 @@ use crate::shared::secret::Secret;
 
 /// Looks names up, except those that a proxy looks up.
 #[derive(Debug)]
-pub(super) struct TargetResolver {
-    pub(super) proxies: Arc<Proxies>,
-    pub(super) resolver: DefaultResolver,
-}
+pub(super) struct TargetResolver(pub(super) Arc<Proxies>);
 
 impl Resolver for TargetResolver {
     fn resolve(
@@ -42,10 +39,10 @@ impl Resolver for TargetResolver {
         config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
-        if self.proxies.applies_to(uri) {
+        if self.0.applies_to(uri) {
             return Ok(self.empty());
         }
-        self.resolver.resolve(uri, config, timeout)
+        DefaultResolver::default().resolve(uri, config, timeout)
     }
 }
 
@@ -54,7 +51,6 @@ impl Resolver for TargetResolver {
 pub(super) struct OutboundConnector {
     pub(super) proxies: Arc<Proxies>,
     pub(super) tls: Arc<ClientConfig>,
-    pub(super) resolver: DefaultResolver,
     /// Sent to proxies too: some let only known clients through.
     pub(super) user_agent: String,
     pub(super) sending: Arc<Sending>,
@@ -111,9 +107,8 @@ impl OutboundConnector {
             .as_str()
             .parse()
             .map_err(|_| Error::InvalidProxyUrl)?;
-        let addresses = self
-            .resolver
-            .resolve(&uri, details.config, deadline.left())?;
+        let resolver = DefaultResolver::default();
+        let addresses = resolver.resolve(&uri, details.config, deadline.left())?;
         let (tcp, socket) = connect_tcp(details.config, &addresses, deadline)?;
         if !proxy.url.is_https() {
             return Ok((tcp, socket));

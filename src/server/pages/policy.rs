@@ -4,6 +4,8 @@ use std::sync::LazyLock;
 
 use ring::digest::{SHA256, digest};
 
+use crate::shared::base64::base64;
+
 /// The style sheet, exactly as it is between `<style>` and `</style>`, since the policy has a hash of it.
 pub(super) const STYLE: &str = include_str!("../../shared/style.css");
 
@@ -15,38 +17,3 @@ pub(super) static POLICY: LazyLock<String> = LazyLock::new(|| {
         "default-src 'none'; style-src 'sha256-{hash}'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
     )
 });
-
-/// Standard base64 with padding (RFC 4648 §4).
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for group in bytes.chunks(3) {
-        let bits = (0..3).fold(0, |bits, i| {
-            bits << 8 | u32::from(*group.get(i).unwrap_or(&0))
-        });
-        for i in 0..4 {
-            let digit = char::from(DIGITS[(bits >> (18 - 6 * i) & 63) as usize]);
-            text.push(if i > group.len() { '=' } else { digit });
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_encodes_the_vectors_of_the_rfc() {
-        let known = [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-        ];
-        for (bytes, text) in known {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-    }
-}

@@ -26,7 +26,6 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// The API of the user who is signed in.
     pub(crate) fn connect(context: &mut Context) -> Result<Api, CliError> {
         let mut signed_in = SignedIn::find(context)?;
         // Documents show the API's URL with this path.
@@ -317,7 +316,6 @@ fn redirected(call: &Call, uri: &Uri, target: &str) -> CliError {
     .hint("if that is where Postiz lives now, name it in POSTIZ_API_URL or sign in again")
 }
 
-/// Most tries of one request.
 const TRIES: u32 = 3;
 
 const REDIRECTS_MAX: u32 = 5;

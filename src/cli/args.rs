@@ -10,13 +10,10 @@ use crate::cli::error::CliError;
 use crate::cli::help::Topic;
 use crate::cli::suggestions::{self, SEE_OVERVIEW};
 
-/// What the user asks for.
 pub(crate) enum Asked {
-    /// A command, with its options.
     Run(Options),
     Help(Topic),
     Version,
-    /// Nothing was typed.
     Nothing,
 }
 

@@ -7,7 +7,6 @@ use crate::cli::error::CliError;
 use crate::cli::http::{Pace, is_read};
 use crate::shared::percent;
 
-/// One request to the API.
 pub(crate) struct Call {
     pub(crate) method: Method,
     /// Path and query under the API URL, encoded.
@@ -69,7 +68,6 @@ impl Call {
         self
     }
 
-    /// Without retries.
     pub(crate) fn once(mut self) -> Call {
         self.once = true;
         self

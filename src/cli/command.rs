@@ -50,12 +50,10 @@ impl Commands {
         self.0.iter().copied()
     }
 
-    /// The command with this exact name.
     pub(crate) fn named(self, name: &str) -> Option<&'static Command> {
         self.iter().find(|command| command.name == name)
     }
 
-    /// The group with this exact name.
     pub(crate) fn group(self, name: &str) -> Option<&'static str> {
         self.iter()
             .filter_map(Command::group)
@@ -63,11 +61,9 @@ impl Commands {
     }
 }
 
-/// A positional argument.
 pub(crate) struct Positional {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
-    /// It may be left out.
     pub(crate) optional: bool,
     /// It may be repeated.
     pub(crate) many: bool,
@@ -92,7 +88,6 @@ impl PartialEq for Flag {
 /// What follows a flag.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Takes {
-    /// Nothing.
     Nothing,
     /// Nothing, `=true` or `=false`; `--no-…` turns it off.
     YesNo,
@@ -154,7 +149,6 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Was `flag` given?
     pub(crate) fn has(&self, flag: &'static Flag) -> bool {
         self.raw(flag).is_some()
     }
@@ -234,7 +228,6 @@ impl Options {
     }
 }
 
-/// The value `raw` of `flag` as text.
 pub(crate) fn utf8<'a>(flag: &Flag, raw: &'a OsStr) -> Result<&'a str, CliError> {
     raw.to_str()
         .ok_or_else(|| CliError::usage(format!("the value of --{} is not valid UTF-8", flag.long)))

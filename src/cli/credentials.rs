@@ -16,7 +16,6 @@ use crate::shared::secret::Secret;
 /// The Postiz API when nothing names another.
 pub(crate) const DEFAULT_API_URL: &str = "https://api.postiz.com";
 
-/// A stored login.
 pub(crate) struct Stored {
     pub(crate) access_token: Secret<String>,
     pub(crate) api_url: Option<String>,

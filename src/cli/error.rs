@@ -87,7 +87,6 @@ impl CliError {
         CliError::new(Exit::Interrupted, "interrupted", "interrupted".to_owned())
     }
 
-    /// A request was sent, and its outcome is not known.
     pub(crate) fn unknown(message: impl Into<String>) -> CliError {
         CliError::new(Exit::Unknown, "outcome_unknown", message.into())
     }
@@ -112,7 +111,6 @@ impl CliError {
         json
     }
 
-    /// What to do now.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> CliError {
         self.hint = Some(hint.into());
         self

@@ -2,7 +2,6 @@
 
 use crate::cli::command::{Command, Commands, Flag, Takes};
 
-/// What help is about.
 #[derive(Clone, Copy)]
 pub(crate) enum Topic {
     Overview,
@@ -11,7 +10,6 @@ pub(crate) enum Topic {
     Command(&'static Command),
 }
 
-/// The page about `topic`.
 pub(crate) fn page(commands: Commands, topic: Topic) -> String {
     match topic {
         Topic::Overview => overview(commands),
@@ -137,7 +135,6 @@ fn two_columns(left: &str, right: &str) -> String {
 
 const LEFT_COLUMN: usize = 30;
 
-/// The exit codes, for users.
 pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (0, "done"),
     (1, "failed: network, API, file"),

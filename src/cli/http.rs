@@ -45,7 +45,6 @@ impl AnswerTimeout {
     }
 }
 
-/// A request, complete.
 pub(crate) struct Outgoing<'a> {
     pub(crate) method: Method,
     pub(crate) uri: Uri,
@@ -62,7 +61,6 @@ pub(crate) enum Pace {
     Slow,
 }
 
-/// The body of a request.
 pub(crate) enum RequestBody<'a> {
     Empty,
     Bytes(&'a [u8]),
@@ -93,7 +91,6 @@ pub(crate) struct NoAnswer {
 }
 
 impl NoAnswer {
-    /// For a request that cannot be sent.
     pub(crate) fn not_sent(why: impl Into<String>) -> NoAnswer {
         NoAnswer {
             why: why.into(),
@@ -305,7 +302,6 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Does the body contain `words`?
     pub(crate) fn says(&self, words: &str) -> bool {
         String::from_utf8_lossy(&self.body).contains(words)
     }
@@ -329,7 +325,6 @@ impl Answer {
     }
 }
 
-/// Says an error of ureq in words for the user.
 fn explain(error: ureq::Error, timeout: AnswerTimeout) -> NoAnswer {
     if let Some(error) = tls_error(&error) {
         return explain_tls(error);
@@ -388,7 +383,6 @@ fn explain_tls(error: &rustls::Error) -> NoAnswer {
     }
 }
 
-/// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest wait for a whole answer, and for progress while a body is sent, unless the user sets another.

@@ -49,5 +49,4 @@ fn read_capped(reader: impl Read, bytes: &mut Vec<u8>) -> io::Result<usize> {
     reader.take(TEXT_BYTES_MAX + 1).read_to_end(bytes)
 }
 
-/// Largest text that is read.
 const TEXT_BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -126,7 +126,6 @@ impl Output {
         self.write_stderr(&format!("{label} {}\n", printable(text)));
     }
 
-    /// A warning that is printed once, however often it is given.
     pub(crate) fn warn_once(&mut self, text: &str) {
         if self.is_new(text) {
             self.warn(text);

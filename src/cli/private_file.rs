@@ -16,7 +16,6 @@ use crate::shared::{random, small_file};
 /// Largest file that is read. A login has some hundred bytes.
 const BYTES_MAX: usize = 64 * 1024;
 
-/// What a path leads to.
 enum Found {
     /// There is no file, as far as this user may know.
     Nothing,
@@ -85,7 +84,6 @@ pub(crate) fn remove(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Can other users of this machine read the file?
 pub(crate) fn is_open_to_others(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
 }
@@ -112,7 +110,6 @@ fn not_regular() -> io::Error {
     io::Error::other("it is not a regular file")
 }
 
-/// A file that is about to be replaced.
 struct Replacement {
     before: Option<Metadata>,
     /// The end of all links.

@@ -37,12 +37,10 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// How many bytes have been sent.
     pub(crate) fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// `count` more bytes have been sent.
     pub(crate) fn add(&mut self, count: u64) {
         self.sent += count;
         if self.length == Some(self.sent) {

@@ -16,7 +16,6 @@ pub(crate) struct SignedIn {
     pub(crate) method: SignInMethod,
 }
 
-/// How the user signed in.
 pub(crate) enum SignInMethod {
     /// By `auth:login`.
     Login {

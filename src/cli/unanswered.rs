@@ -65,7 +65,6 @@ fn possible_outcome(method: &Method, path: &str) -> (String, &'static str) {
     (format!("{thing} may {done}"), check)
 }
 
-/// A request that may be remembered.
 pub(crate) struct Remembered {
     hash: String,
     file: JsonFile,

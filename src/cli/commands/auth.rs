@@ -32,7 +32,6 @@ pub(crate) static STATUS: Command = Command {
     run: status,
 };
 
-/// Prints who is signed in, and checks it with Postiz.
 fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let as_json = options.has(&AS_JSON);
     let api = match Api::connect(context) {
@@ -244,7 +243,6 @@ pub(crate) static TOKEN: Command = Command {
     run: token,
 };
 
-/// Prints the credential in use, and nothing else.
 fn token(context: &mut Context, _: &Options) -> Result<Exit, CliError> {
     let signed_in = SignedIn::find(context)?;
     context.output.line(signed_in.secret.expose())?;

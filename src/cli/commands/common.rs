@@ -14,7 +14,6 @@ pub(super) fn print_get(context: &mut Context, segments: &[&str]) -> Result<Exit
     answer_of(context, &Call::get(segments)?)
 }
 
-/// Sends `call` and prints the answer.
 pub(super) fn answer_of(context: &mut Context, call: &Call) -> Result<Exit, CliError> {
     Api::connect(context)?.print(context, call)
 }

@@ -123,7 +123,6 @@ enum Content {
     Url,
 }
 
-/// Bytes to send.
 struct Opened {
     reader: Box<dyn Read>,
     /// The number of bytes, if it is known before they are read.

@@ -18,7 +18,6 @@ use crate::shared::secret::Secret;
 use crate::shared::text::printable_cut;
 use crate::shared::wire::{self, DEFAULT_INTERVAL_S};
 
-/// An auth server.
 pub(crate) struct AuthServer {
     http: Http,
     trust: Trust,
@@ -213,7 +212,6 @@ fn seconds(value: &Value, range: std::ops::RangeInclusive<f64>) -> Option<Durati
     Some(Duration::from_secs_f64(seconds))
 }
 
-/// The origin of a web address.
 fn origin(address: &str) -> Option<String> {
     BaseUrl::origin_of(&address.parse().ok()?)
 }

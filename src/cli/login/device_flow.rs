@@ -187,7 +187,6 @@ fn trust(server: BaseUrl, options: &Options) -> Trust {
     }
 }
 
-/// Prints the codes for programs.
 fn show_code_event(context: &mut Context, codes: &Codes) -> Result<(), CliError> {
     let event = json!({
         "event": "code",
@@ -216,7 +215,6 @@ fn show_codes(context: &mut Context, codes: &Codes) {
     output.say("");
 }
 
-/// Shows the QR code, if it is wanted.
 fn show_qr(context: &mut Context, options: &Options, codes: &Codes) {
     if !options.has(&QR) {
         return;

@@ -95,7 +95,6 @@ fn frontend_url(context: &Context, api_url: &BaseUrl) -> Result<BaseUrl, CliErro
         .map_err(|wrong| CliError::usage(format!("{FRONTEND_VARIABLE} `{url}` {wrong}")))
 }
 
-/// Is this the API of Postiz' cloud?
 pub(super) fn is_cloud(api_url: &BaseUrl) -> bool {
     api_url.host().eq_ignore_ascii_case(CLOUD_HOST)
 }

@@ -26,7 +26,6 @@ pub(crate) struct StartedLogin {
 }
 
 impl StartedLogin {
-    /// A login that begins now.
     pub(super) fn begin(server: &BaseUrl, codes: &Codes, date: SystemTime) -> StartedLogin {
         StartedLogin {
             server: server.clone(),

@@ -46,7 +46,6 @@ impl Resolver for TargetResolver {
     }
 }
 
-/// Opens connections, as described at the top of this file.
 #[derive(Debug)]
 pub(super) struct OutboundConnector {
     pub(super) proxies: Arc<Proxies>,
@@ -451,7 +450,6 @@ impl Transport for Forwarded {
     }
 }
 
-/// TLS over another transport.
 struct TlsTransport {
     buffers: LazyBuffers,
     stream: StreamOwned<ClientConnection, TransportAdapter>,

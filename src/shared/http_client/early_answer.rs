@@ -214,5 +214,4 @@ const AT_ONCE: NextTimeout = NextTimeout {
     per_write: None,
 };
 
-/// Most header lines of an answer.
 const HEADERS_MAX: usize = 128;

@@ -92,7 +92,6 @@ pub fn distrust(reason: &CertificateError) -> String {
     }
 }
 
-/// The certificates that the environment names.
 #[derive(Default)]
 struct Named {
     /// These replace the system's own store, if any are named.

@@ -115,7 +115,6 @@ fn connect(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     put(context, options, "release-id", body)
 }
 
-/// Sends `body` to `what` of the post.
 fn put(
     context: &mut Context,
     options: &Options,

@@ -27,7 +27,6 @@ pub(super) static SETTINGS: Flag = value(
 )
 .repeatable();
 
-/// A channel of the post.
 pub(super) struct Channel {
     pub(super) id: String,
     /// Its name in messages.
@@ -136,7 +135,6 @@ struct Known {
 }
 
 impl Known {
-    /// A channel of which only the ID is known.
     fn by_id(id: &str) -> Known {
         Known {
             id: id.to_owned(),
@@ -272,7 +270,6 @@ fn longest_text(context: &mut Context, api: &Api, id: &str) -> Result<Option<u64
 /// Every platform accepts this many characters; X without premium has the lowest limit.
 const SHORT: usize = 200;
 
-/// Most channels that one message lists.
 const CANDIDATES_MAX: usize = 20;
 
 #[cfg(test)]

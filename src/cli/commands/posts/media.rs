@@ -23,7 +23,6 @@ pub(super) struct Image {
 /// The local files among a post's media, opened before anything is sent.
 pub(super) struct Files(Vec<(String, Source)>);
 
-/// The files after their upload.
 pub(super) struct Uploaded(Vec<(String, Image)>);
 
 impl Files {
@@ -72,7 +71,6 @@ impl Files {
 }
 
 impl Uploaded {
-    /// The images of `part`.
     pub(super) fn images(&self, part: &Part) -> Vec<Image> {
         let image = |media: &String| {
             let file = self.0.iter().find(|(path, _)| path == media);

@@ -20,7 +20,6 @@ pub(super) static TZ: Flag = value(
     "the zone of dates that name none, like Europe/Berlin",
 );
 
-/// When to publish.
 pub(super) enum When {
     Now,
     NextFreeSlot,
@@ -28,7 +27,6 @@ pub(super) enum When {
     At(String),
 }
 
-/// What to do with a date that has passed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Past {
     Refused,
@@ -92,7 +90,6 @@ fn next_slot(answer: &Json) -> Option<String> {
     Some(utc::iso8601(date.time))
 }
 
-/// The zone that `--tz` names.
 pub(super) fn zone(context: &Context, options: &Options) -> Result<Option<Zone>, CliError> {
     let name = options.text(&TZ)?;
     name.map(|name| Zone::load(name, &context.vars)).transpose()

@@ -164,7 +164,7 @@ impl OutboundConnector {
         let mut transport = adapter.into_inner();
         let answer = read_status(&mut transport, deadline);
         match answer.map_err(|error| proxy_failed(proxy, error))? {
-            200..300 => Ok(Box::new(Tunnel(transport))),
+            200..300 => Ok(transport),
             status => Err(Error::Other(Box::new(ProxyError::answered(
                 proxy,
                 status,
@@ -354,32 +354,6 @@ fn proxy_failed(proxy: &ProxyServer, error: Error) -> Error {
         (None, other) => (format!("the proxy {proxy} failed: {other}"), true),
     };
     Error::Other(Box::new(ProxyError { text, is_retryable }))
-}
-
-/// A tunnel through a proxy. Even over TLS to the proxy, it is not TLS to the server.
-#[derive(Debug)]
-struct Tunnel(Box<dyn Transport>);
-
-impl Transport for Tunnel {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        self.0.buffers()
-    }
-
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        self.0.transmit_output(amount, timeout)
-    }
-
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        self.0.await_input(timeout)
-    }
-
-    fn is_open(&mut self) -> bool {
-        self.0.is_open()
-    }
-
-    fn is_tls(&self) -> bool {
-        false
-    }
 }
 
 /// One request that a proxy forwards: its target is the whole URL (RFC 9112 §3.2.2).

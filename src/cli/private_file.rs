@@ -16,19 +16,11 @@ use crate::shared::{random, small_file};
 /// Largest file that is read. A login has some hundred bytes.
 const BYTES_MAX: usize = 64 * 1024;
 
-enum Found {
-    /// There is no file, as far as this user may know.
-    Nothing,
-    /// `/dev/null`, which people name to have no file.
-    NullDevice,
-    Regular(Metadata),
-}
-
 /// The file's bytes; `None` when there is no file, or its folder does not exist or may not be entered.
 pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match find(path) {
-        Ok(Found::Regular(_)) => {}
-        Ok(Found::Nothing | Found::NullDevice) => return Ok(None),
+        Ok(Some(_)) => {}
+        Ok(None) => return Ok(None),
         // The folder is another user's. (A file that may not be read fails only when it is opened.)
         Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(None),
         Err(error) => return Err(error),
@@ -70,9 +62,9 @@ pub(crate) fn check_replaceable(path: &Path) -> io::Result<()> {
 
 /// Removes the file that `path` leads to; `false` when there was none. A link stays, for the next login.
 pub(crate) fn remove(path: &Path) -> io::Result<bool> {
-    let Found::Regular(_) = find(path)? else {
+    if find(path)?.is_none() {
         return Ok(false);
-    };
+    }
     let target = follow_links(path)?;
     match fs::remove_file(&target) {
         Ok(()) => Ok(true),
@@ -88,19 +80,20 @@ pub(crate) fn is_open_to_others(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
 }
 
-fn find(path: &Path) -> io::Result<Found> {
+/// The regular file that `path` leads to; `None` for no file, and for `/dev/null`, which people name to have none.
+fn find(path: &Path) -> io::Result<Option<Metadata>> {
     match fs::metadata(path) {
         Ok(found) if found.len() > BYTES_MAX as u64 && found.is_file() => Err(io::Error::other(
             "it is larger than 64 KiB, so it is no credentials file",
         )),
-        Ok(found) if found.is_file() => Ok(Found::Regular(found)),
+        Ok(found) if found.is_file() => Ok(Some(found)),
         Ok(found) if found.is_dir() => {
             Err(io::Error::new(ErrorKind::IsADirectory, "it is a folder"))
         }
-        Ok(found) if is_null_device(&found) => Ok(Found::NullDevice),
+        Ok(found) if is_null_device(&found) => Ok(None),
         Ok(_) => Err(not_regular()),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            Ok(Found::Nothing)
+            Ok(None)
         }
         Err(error) => Err(error),
     }
@@ -120,11 +113,10 @@ struct Replacement {
 impl Replacement {
     /// Refuses anything but a regular file or none, and creates a missing folder.
     fn prepare(path: &Path) -> io::Result<Replacement> {
-        let before = match find(path)? {
-            Found::Regular(before) => Some(before),
-            Found::Nothing => None,
-            Found::NullDevice => return Err(not_regular()),
-        };
+        let before = find(path)?;
+        if fs::metadata(path).is_ok_and(|found| is_null_device(&found)) {
+            return Err(not_regular());
+        }
         let target = follow_links(path)?;
         make_folder_of(&target)?;
         let mut temporary = target.clone().into_os_string();

@@ -163,9 +163,7 @@ impl Http {
             }
             no_answer
         })?;
-        let is_json = answer
-            .header("content-type")
-            .is_some_and(|value| value.contains("json"));
+        let is_json = answer.is_of_type("json");
         match http_client::refused_by_proxy(&self.proxies, &uri, answer.status, is_json) {
             Some(refusal) => Err(explain_proxy(&refusal)),
             None => Ok(answer),
@@ -292,6 +290,13 @@ impl Answer {
         self.status == 429 || self.status >= 500
     }
 
+    /// The error for an answer that [says nothing about the request](Answer::is_unavailable).
+    pub(crate) fn unavailable(&self, what: impl fmt::Display) -> CliError {
+        CliError::failed(format!("{what} is in trouble (HTTP {})", self.status))
+            .word("unavailable")
+            .hint("try again in a minute")
+    }
+
     /// The body as a JSON object; null for any other body.
     pub(crate) fn json_object(&self) -> Value {
         let value: Option<Value> = serde_json::from_slice(&self.body).ok();
@@ -306,12 +311,14 @@ impl Answer {
         String::from_utf8_lossy(&self.body).contains(words)
     }
 
+    fn is_of_type(&self, part: &str) -> bool {
+        let content_type = self.header("content-type");
+        content_type.is_some_and(|value| value.contains(part))
+    }
+
     /// Is the body HTML, by its content type or its first character?
     pub(crate) fn is_html(&self) -> bool {
-        let says_so = self
-            .header("content-type")
-            .is_some_and(|value| value.contains("text/html"));
-        says_so || self.body.trim_ascii_start().starts_with(b"<")
+        self.is_of_type("text/html") || self.body.trim_ascii_start().starts_with(b"<")
     }
 
     /// The time that the server asks to wait, from either form of `Retry-After` (RFC 9110 §10.2.3).

@@ -38,6 +38,12 @@ pub struct Screen {
     pub wants_colour: bool,
 }
 
+impl Screen {
+    pub(crate) fn has_colour(self) -> bool {
+        self.stderr_is_terminal && self.understands_escapes && self.wants_colour
+    }
+}
+
 impl Output {
     /// Writes to these streams.
     pub fn new(
@@ -224,8 +230,7 @@ impl Output {
     }
 
     fn coloured(&self, code: &str, text: &str) -> String {
-        let screen = self.screen;
-        if screen.stderr_is_terminal && screen.understands_escapes && screen.wants_colour {
+        if self.screen.has_colour() {
             format!("\x1b[{code}m{text}\x1b[0m")
         } else {
             text.to_owned()

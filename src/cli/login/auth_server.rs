@@ -108,34 +108,28 @@ impl AuthServer {
     fn read_codes(&self, answer: &Answer) -> Result<Codes, CliError> {
         let server = self.base();
         let body = answer.json_object();
-        let status = answer.status;
         if answer.is_success() && body.is_object() {
             return Codes::read(&body, server)
                 .map_err(|wrong| self.not_an_auth_server(&format!("its answer {wrong}")));
         }
-        let (word, message) = match error_of(&body) {
+        match error_of(&body) {
             Some((error, description)) => {
-                let reason = if description.is_empty() {
-                    &error
-                } else {
-                    &description
-                };
+                let reason = Some(description).filter(|text| !text.is_empty());
+                let reason = reason.as_ref().unwrap_or(&error);
                 let message =
                     format!("the auth server at {server} refused to start a login: {reason}");
-                (error, message)
+                Err(CliError::failed(message)
+                    .word(error)
+                    .hint("try again in a minute"))
             }
             None if answer.is_unavailable() => {
-                let message = format!("the auth server at {server} is in trouble (HTTP {status})");
-                ("unavailable".to_owned(), message)
+                Err(answer.unavailable(format!("the auth server at {server}")))
             }
             None => {
-                let why = format!("it answered HTTP {status} without a code");
-                return Err(self.not_an_auth_server(&why));
+                let why = format!("it answered HTTP {} without a code", answer.status);
+                Err(self.not_an_auth_server(&why))
             }
-        };
-        Err(CliError::failed(message)
-            .word(word)
-            .hint("try again in a minute"))
+        }
     }
 
     fn not_an_auth_server(&self, why: &str) -> CliError {

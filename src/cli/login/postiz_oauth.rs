@@ -60,24 +60,22 @@ impl Postiz {
 
     fn registration_error(&self, answer: &Answer, body: &Value) -> CliError {
         let api_url = &self.api_url;
+        let refused = |how: &str| {
+            let reason = reason_in(body);
+            CliError::failed(format!("the Postiz at {api_url} {how}: {reason}"))
+                .word("registration_refused")
+                .hint(WAYS)
+        };
         match (answer.status, body["error"].as_str()) {
             (404, _) if !body.is_null() => CliError::failed(format!(
                 "the Postiz at {api_url} is too old to sign in to directly: that came after v2.23.0"
             ))
             .word("too_old")
             .hint(WAYS),
-            (400, Some("invalid_redirect_uri")) => CliError::failed(format!(
-                "the Postiz at {api_url} takes no login from this machine (DCR_VERIFIED_DOMAINS is set there): {}",
-                reason_in(body)
-            ))
-            .word("registration_refused")
-            .hint(WAYS),
-            (400..=499, Some(_)) => CliError::failed(format!(
-                "the Postiz at {api_url} refused to register this machine: {}",
-                reason_in(body)
-            ))
-            .word("registration_refused")
-            .hint(WAYS),
+            (400, Some("invalid_redirect_uri")) => {
+                refused("takes no login from this machine (DCR_VERIFIED_DOMAINS is set there)")
+            }
+            (400..=499, Some(_)) => refused("refused to register this machine"),
             _ => self.unexpected(answer),
         }
     }
@@ -180,11 +178,7 @@ impl Postiz {
     fn unexpected(&self, answer: &Answer) -> CliError {
         let (api_url, status) = (&self.api_url, answer.status);
         if answer.is_unavailable() {
-            return CliError::failed(format!(
-                "the Postiz at {api_url} is in trouble (HTTP {status})"
-            ))
-            .word("unavailable")
-            .hint("try again in a minute");
+            return answer.unavailable(format!("the Postiz at {api_url}"));
         }
         CliError::failed(format!(
             "{api_url} does not look like Postiz' API: it answered HTTP {status}"

@@ -337,22 +337,19 @@ impl std::error::Error for ProxyError {}
 
 /// Turns `error` into one that names the proxy. A timeout stays a timeout.
 fn proxy_failed(proxy: &ProxyServer, error: Error) -> Error {
-    let (text, is_retryable) = match (tls_error(&error), &error) {
-        (Some(rustls::Error::InvalidCertificate(reason)), _) => (
-            format!(
-                "the certificate of the proxy {proxy} is not trusted: {}",
-                distrust(reason)
-            ),
-            false,
-        ),
-        (Some(other), _) => (format!("TLS with the proxy {proxy} failed: {other}"), false),
+    let text = match (tls_error(&error), &error) {
+        (Some(rustls::Error::InvalidCertificate(reason)), _) => {
+            let why = distrust(reason);
+            format!("the certificate of the proxy {proxy} is not trusted: {why}")
+        }
+        (Some(other), _) => format!("TLS with the proxy {proxy} failed: {other}"),
         (None, Error::Timeout(_)) => return error,
-        (None, Error::Io(cause)) => (
-            format!("the proxy {proxy} failed: {}", io_error_in_words(cause)),
-            true,
-        ),
-        (None, other) => (format!("the proxy {proxy} failed: {other}"), true),
+        (None, Error::Io(cause)) => {
+            format!("the proxy {proxy} failed: {}", io_error_in_words(cause))
+        }
+        (None, other) => format!("the proxy {proxy} failed: {other}"),
     };
+    let is_retryable = tls_error(&error).is_none();
     Error::Other(Box::new(ProxyError { text, is_retryable }))
 }
 

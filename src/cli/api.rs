@@ -104,7 +104,8 @@ impl Api {
                 _ if api_error::leads_to_sign_in(target) => {
                     return Err(api_error::not_the_api(&answer, target, &self.signed_in));
                 }
-                Some(next) if call.follows_redirects() => uri = next,
+                // Another request would lose its body or change its method (RFC 9110 §15.4).
+                Some(next) if is_read(&call.method) => uri = next,
                 _ => return Err(redirected(call, &uri, target)),
             }
         }
@@ -173,9 +174,7 @@ impl Api {
             uri,
             authorization: Some(self.signed_in.secret.expose()),
             content_type: body.map(|_| "application/json"),
-            body: body.map_or(RequestBody::Empty, |body| {
-                RequestBody::Bytes(body.as_bytes())
-            }),
+            body: RequestBody::Bytes(body.unwrap_or_default().as_bytes()),
             pace: call.pace,
         };
         let words = format!("Waiting for {} …", self.signed_in.api_url);

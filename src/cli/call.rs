@@ -4,7 +4,7 @@ use serde_json::Value;
 use ureq::http::Method;
 
 use crate::cli::error::CliError;
-use crate::cli::http::{Pace, is_read};
+use crate::cli::http::Pace;
 use crate::shared::percent;
 
 pub(crate) struct Call {
@@ -71,11 +71,6 @@ impl Call {
     pub(crate) fn once(mut self) -> Call {
         self.once = true;
         self
-    }
-
-    /// Only reads do: another request would lose its body or change its method (RFC 9110 §15.4).
-    pub(crate) fn follows_redirects(&self) -> bool {
-        is_read(&self.method)
     }
 
     /// The ID of the channel at `index` in the body of a new post.

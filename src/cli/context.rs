@@ -112,10 +112,9 @@ pub trait Clock {
 
 /// Sleeps; an error when the user interrupted.
 pub(crate) fn sleep(clock: &dyn Clock, time: Duration) -> Result<(), CliError> {
-    if clock.sleep(time) {
-        Ok(())
-    } else {
-        Err(CliError::interrupted())
+    match clock.sleep(time) {
+        true => Ok(()),
+        false => Err(CliError::interrupted()),
     }
 }
 

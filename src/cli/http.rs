@@ -62,7 +62,6 @@ pub(crate) enum Pace {
 }
 
 pub(crate) enum RequestBody<'a> {
-    Empty,
     Bytes(&'a [u8]),
     /// A stream. Its length is announced where it is known.
     Stream {
@@ -134,15 +133,15 @@ impl Http {
         })
     }
 
-    /// Posts JSON without a credential.
-    pub(crate) fn post(&self, url: &str, body: RequestBody) -> Result<Answer, NoAnswer> {
+    /// Posts JSON, or nothing, without a credential.
+    pub(crate) fn post(&self, url: &str, json: &str) -> Result<Answer, NoAnswer> {
         let uri: Result<Uri, _> = url.parse();
         self.send(Outgoing {
             method: Method::POST,
             uri: uri.map_err(|_| NoAnswer::not_sent("its address is too long"))?,
             authorization: None,
             content_type: Some("application/json"),
-            body,
+            body: RequestBody::Bytes(json.as_bytes()),
             pace: Pace::Usual,
         })
     }
@@ -181,13 +180,12 @@ impl Http {
         if let Some(content_type) = outgoing.content_type {
             request = request.header("content-type", content_type);
         }
-        let mut whole: &[u8] = &[];
+        let mut whole: &[u8];
         let (reader, length): (&mut dyn Read, _) = match outgoing.body {
-            RequestBody::Empty if !carries_body => {
+            // Methods that usually have a body say that there is none (RFC 9110 §8.6: `content-length: 0`).
+            RequestBody::Bytes(b"") if !carries_body => {
                 return self.exchange(request.body(())?, pace);
             }
-            // Methods that usually have a body say that there is none (RFC 9110 §8.6: `content-length: 0`).
-            RequestBody::Empty => (&mut whole, Some(0)),
             RequestBody::Bytes(bytes) => {
                 whole = bytes;
                 (&mut whole, Some(bytes.len() as u64))

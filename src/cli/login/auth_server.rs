@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cli::context::Context;
 use crate::cli::credentials::{DEFAULT_API_URL, Stored, is_organization_id, is_token};
 use crate::cli::error::{Answered, CliError};
-use crate::cli::http::{Answer, Http, NoAnswer, RequestBody};
+use crate::cli::http::{Answer, Http, NoAnswer};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::hash::sha256_hex;
 use crate::shared::percent;
@@ -87,12 +87,11 @@ impl AuthServer {
     /// Starts a login on `machine`, which may be empty. The reference server ignores its name.
     pub(super) fn ask_for_codes(&self, machine: &str) -> Result<Codes, CliError> {
         let server = self.base();
-        let body = json!({ "machine": machine }).to_string();
         let body = match machine {
-            "" => RequestBody::Empty,
-            _ => RequestBody::Bytes(body.as_bytes()),
+            "" => String::new(),
+            _ => json!({ "machine": machine }).to_string(),
         };
-        let answer = self.post("/device/code", body).map_err(|no_answer| {
+        let answer = self.post("/device/code", &body).map_err(|no_answer| {
             let hint = "check the network, and --auth-server or POSTIZ_AUTH_SERVER";
             no_answer.error(format!("the auth server at {server}"), hint)
         })?;
@@ -146,7 +145,7 @@ impl AuthServer {
         now: SystemTime,
     ) -> (Poll, Option<Answered>) {
         let body = json!({ "device_code": device_code.expose() }).to_string();
-        match self.post("/device/token", RequestBody::Bytes(body.as_bytes())) {
+        match self.post("/device/token", &body) {
             Ok(answer) => (self.trust.read_poll(&answer, now), error_answer(&answer)),
             Err(no_answer) => {
                 let poll = Poll::Unanswered {
@@ -158,8 +157,8 @@ impl AuthServer {
         }
     }
 
-    fn post(&self, path: &str, body: RequestBody) -> Result<Answer, NoAnswer> {
-        self.http.post(&format!("{}{path}", self.base()), body)
+    fn post(&self, path: &str, json: &str) -> Result<Answer, NoAnswer> {
+        self.http.post(&format!("{}{path}", self.base()), json)
     }
 }
 

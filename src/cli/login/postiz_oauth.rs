@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::cli::context::Context;
 use crate::cli::credentials::{Stored, is_organization_id, is_sendable, is_token};
 use crate::cli::error::{CliError, RUN_AGAIN};
-use crate::cli::http::{Answer, Http, RequestBody};
+use crate::cli::http::{Answer, Http};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::percent;
 use crate::shared::pkce;
@@ -163,11 +163,9 @@ impl Postiz {
 
     fn post(&self, path: &str, body: &Value) -> Result<Answer, CliError> {
         let api_url = &self.api_url;
-        let body = body.to_string();
-        let sent = self.http.post(
-            &format!("{api_url}{path}"),
-            RequestBody::Bytes(body.as_bytes()),
-        );
+        let sent = self
+            .http
+            .post(&format!("{api_url}{path}"), &body.to_string());
         sent.map_err(|no_answer| {
             let hint = "check the network, and POSTIZ_API_URL";
             no_answer.error(format!("Postiz at {api_url}"), hint)

@@ -212,10 +212,9 @@ impl Parser {
         value: Option<OsString>,
         rest: &mut std::slice::Iter<OsString>,
     ) -> Result<(), CliError> {
-        let name = flag.long;
         let value = match (flag.takes, value) {
             (Takes::Nothing, Some(_)) => {
-                return Err(CliError::usage(format!("--{name} takes no value")));
+                return Err(CliError::usage(format!("{flag} takes no value")));
             }
             (Takes::Nothing, None) => OsString::new(),
             (Takes::YesNo, Some(value)) => value,
@@ -227,7 +226,7 @@ impl Parser {
             (_, Some(value)) => value,
             (_, None) => match rest.next() {
                 Some(value) => value.clone(),
-                None => return Err(CliError::usage(format!("--{name} needs a value"))),
+                None => return Err(CliError::usage(format!("{flag} needs a value"))),
             },
         };
         check_value(flag, &value)?;
@@ -236,7 +235,7 @@ impl Parser {
 
     fn keep(&mut self, flag: &'static Flag, value: OsString) -> Result<(), CliError> {
         if !flag.repeatable && self.options.has(flag) {
-            return Err(CliError::usage(format!("--{} is given twice", flag.long)));
+            return Err(CliError::usage(format!("{flag} is given twice")));
         }
         self.options.given.push((flag, value));
         Ok(())
@@ -257,11 +256,9 @@ impl Parser {
         }
         let takes_more = wanted.last().is_some_and(|last| last.many);
         if given.len() > wanted.len() && !takes_more {
-            let surplus = given[wanted.len()].to_string_lossy();
-            return Err(CliError::usage(format!(
-                "`{surplus}` is one argument too many for {}",
-                command.name
-            )));
+            let (surplus, name) = (given[wanted.len()].to_string_lossy(), command.name);
+            let message = format!("`{surplus}` is one argument too many for {name}");
+            return Err(CliError::usage(message));
         }
         Ok(Asked::Run(self.options))
     }
@@ -296,12 +293,9 @@ fn check_value(flag: &Flag, value: &OsStr) -> Result<(), CliError> {
     if words.iter().any(|word| value == *word) {
         return Ok(());
     }
-    let value = value.to_string_lossy();
-    Err(CliError::usage(format!(
-        "--{} must be {}, not `{value}`",
-        flag.long,
-        words.join(" or ")
-    )))
+    let (words, value) = (words.join(" or "), value.to_string_lossy());
+    let message = format!("{flag} must be {words}, not `{value}`");
+    Err(CliError::usage(message))
 }
 
 fn unknown_command(commands: Commands, typed: &str) -> CliError {

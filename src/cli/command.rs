@@ -1,6 +1,7 @@
 //! What a command is: its name, arguments, flags and help; and the options that one command line gives it.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
@@ -76,6 +77,13 @@ pub(crate) struct Flag {
     pub(crate) takes: Takes,
     pub(crate) repeatable: bool,
     pub(crate) about: &'static str,
+}
+
+/// As users write it: `--startDate`.
+impl fmt::Display for Flag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--{}", self.long)
+    }
 }
 
 /// Flags are the same only by identity: other commands' flags may be written alike.
@@ -178,7 +186,7 @@ impl Options {
             return Ok(None);
         };
         match utf8(flag, raw)? {
-            "" => Err(CliError::usage(format!("--{} is empty", flag.long))),
+            "" => Err(CliError::usage(format!("{flag} is empty"))),
             text => Ok(Some(text)),
         }
     }
@@ -186,7 +194,7 @@ impl Options {
     /// The value of a flag that the command needs.
     pub(crate) fn required(&self, flag: &'static Flag) -> Result<&str, CliError> {
         self.text(flag)?
-            .ok_or_else(|| self.wrong_usage(format!("{} needs --{}", self.command.name, flag.long)))
+            .ok_or_else(|| self.wrong_usage(format!("{} needs {flag}", self.command.name)))
     }
 
     /// The error for arguments that do not fit together.
@@ -230,7 +238,7 @@ impl Options {
 
 pub(crate) fn utf8<'a>(flag: &Flag, raw: &'a OsStr) -> Result<&'a str, CliError> {
     raw.to_str()
-        .ok_or_else(|| CliError::usage(format!("the value of --{} is not valid UTF-8", flag.long)))
+        .ok_or_else(|| CliError::usage(format!("the value of {flag} is not valid UTF-8")))
 }
 
 /// `startDate` and `start-date` are one flag.

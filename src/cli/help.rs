@@ -67,19 +67,13 @@ fn summary(command: &Command) -> String {
 }
 
 fn command_page(command: &Command) -> String {
-    let mut page = format!(
-        "postiz {}: {}\n\nUsage: {}\n",
-        command.name,
-        command.about,
-        usage(command)
-    );
+    let (name, about, usage) = (command.name, command.about, usage(command));
+    let mut page = format!("postiz {name}: {about}\n\nUsage: {usage}\n");
     if !command.positionals.is_empty() {
         page.push_str("\nArguments:\n");
         for positional in command.positionals {
-            page.push_str(&two_columns(
-                &format!("<{}>", positional.name),
-                positional.about,
-            ));
+            let name = format!("<{}>", positional.name);
+            page.push_str(&two_columns(&name, positional.about));
         }
     }
     page.push_str("\nFlags:\n");
@@ -121,8 +115,8 @@ pub(crate) fn flag_names(flag: &Flag) -> String {
         Takes::OneOf(words) => format!(" {}", words.join("|")),
     };
     match flag.short {
-        Some(short) => format!("-{short}, --{}{value}", flag.long),
-        None => format!("    --{}{value}", flag.long),
+        Some(short) => format!("-{short}, {flag}{value}"),
+        None => format!("    {flag}{value}"),
     }
 }
 

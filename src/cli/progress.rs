@@ -72,14 +72,9 @@ fn progress_line(sent: u64, length: Option<u64>, elapsed: Duration) -> String {
     let part = sent as f64 / length as f64;
     let bar = "█".repeat((part * 10.0) as usize);
     let left = ((length - sent) as f64 / rate.max(1.0)) as u64;
-    format!(
-        "[{bar:10}] {:3.0} %  {} of {}  {speed}  {}:{:02} left",
-        part * 100.0,
-        bytes(sent),
-        bytes(length),
-        left / 60,
-        left % 60
-    )
+    let (percent, sent, length) = (part * 100.0, bytes(sent), bytes(length));
+    let (minutes, seconds) = (left / 60, left % 60);
+    format!("[{bar:10}] {percent:3.0} %  {sent} of {length}  {speed}  {minutes}:{seconds:02} left")
 }
 
 /// `1.5 MB`.

@@ -31,8 +31,8 @@ pub(super) fn page<'a>(
         None => Ok(None),
         Some(Ok(number)) if number >= first => Ok(page),
         Some(_) => {
-            let (name, page) = (flag.long, page.unwrap_or_default());
-            let message = format!("--{name} must be a number from {first}, not `{page}`");
+            let page = page.unwrap_or_default();
+            let message = format!("{flag} must be a number from {first}, not `{page}`");
             Err(CliError::usage(message))
         }
     }
@@ -41,7 +41,7 @@ pub(super) fn page<'a>(
 /// Warns of flags that old documents show and that have no effect. The npm CLI ignores them without a word.
 pub(super) fn say_ignored(context: &mut Context, options: &Options, flags: &[&'static Flag]) {
     for flag in flags.iter().filter(|flag| options.has(flag)) {
-        let words = format!("--{} changes nothing: Postiz has no such thing", flag.long);
+        let words = format!("{flag} changes nothing: Postiz has no such thing");
         context.output.warn(&words);
     }
 }

@@ -196,11 +196,10 @@ fn finish(
         Outcome::Error(error) if error == REFUSED => {
             Err(CliError::failed("the login was refused in the browser").word(REFUSED))
         }
-        Outcome::Error(error) => Err(CliError::failed(format!(
-            "Postiz ended the login: {}",
-            printable_cut(error, 100)
-        ))
-        .hint(RUN_AGAIN)),
+        Outcome::Error(error) => {
+            let message = format!("Postiz ended the login: {}", printable_cut(error, 100));
+            Err(CliError::failed(message).hint(RUN_AGAIN))
+        }
     }
 }
 

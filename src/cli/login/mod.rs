@@ -132,10 +132,8 @@ fn is_direct(context: &Context, options: &Options) -> Result<bool, CliError> {
     }
     let other_device = [&START, &QR];
     if let Some(flag) = other_device.into_iter().find(|flag| options.has(flag)) {
-        let why = format!("--{} needs an auth server", flag.long);
-        return Err(direct::impossible(&format!(
-            "{why}, and {API_URL_VARIABLE} names {api_url}"
-        )));
+        let why = format!("{flag} needs an auth server, and {API_URL_VARIABLE} names {api_url}");
+        return Err(direct::impossible(&why));
     }
     Ok(true)
 }

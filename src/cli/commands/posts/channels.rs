@@ -53,9 +53,8 @@ impl<'a> Wanted<'a> {
                 let (channel, json) = split_settings(utf8(flag, value)?);
                 if settings.iter().any(|(earlier, _)| *earlier == channel) {
                     let whose = channel.unwrap_or("all channels");
-                    return Err(CliError::usage(format!(
-                        "--settings for {whose} is given twice"
-                    )));
+                    let message = format!("--settings for {whose} is given twice");
+                    return Err(CliError::usage(message));
                 }
                 settings.push((channel, object(&SETTINGS, json)?));
             }
@@ -76,10 +75,8 @@ impl<'a> Wanted<'a> {
         for wanted in &self.channels {
             let channel = the_one(wanted, &known)?;
             if found.iter().any(|other| other.id == channel.id) {
-                return Err(CliError::usage(format!(
-                    "{} is named twice",
-                    channel.shown()
-                )));
+                let message = format!("{} is named twice", channel.shown());
+                return Err(CliError::usage(message));
             }
             found.push(channel);
         }
@@ -181,10 +178,8 @@ fn the_one<'a>(wanted: &str, known: &'a [Known]) -> Result<&'a Known, CliError> 
             Err(CliError::usage(message).hint(candidates(&all)))
         }
         _ => {
-            let message = format!(
-                "`{wanted}` is the name or platform of {} channels",
-                called.len()
-            );
+            let count = called.len();
+            let message = format!("`{wanted}` is the name or platform of {count} channels");
             Err(CliError::usage(message).hint(candidates(&called)))
         }
     }

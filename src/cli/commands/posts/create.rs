@@ -134,8 +134,7 @@ fn when(context: &Context, options: &Options, kind: &str) -> Result<When, CliErr
 fn whole_file(context: &mut Context, options: &Options) -> Result<Json, CliError> {
     let is_excluded = |flag: &Flag| flag != &POST_FILE && flag != &DRY_RUN;
     if let Some((other, _)) = options.given_own().find(|(flag, _)| is_excluded(flag)) {
-        let name = other.long;
-        let message = format!("--json sends the file as it is, so --{name} has no place beside it");
+        let message = format!("--json sends the file as it is, so {other} has no place beside it");
         return Err(CliError::usage(message));
     }
     let path = options.raw(&POST_FILE).unwrap_or_default();

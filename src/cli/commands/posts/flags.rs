@@ -21,15 +21,10 @@ pub(super) static DRY_RUN: Flag = switch(
 
 /// The value `text` of `flag` as a JSON object.
 pub(super) fn object(flag: &Flag, text: &str) -> Result<Map<String, Value>, CliError> {
-    match serde_json::from_str(text) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(CliError::usage(format!(
-            "--{} must be a JSON object, like {{\"key\":\"value\"}}",
-            flag.long
-        ))),
-        Err(error) => Err(CliError::usage(format!(
-            "--{} is not JSON: {error}",
-            flag.long
-        ))),
-    }
+    let wrong = match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => return Ok(object),
+        Ok(_) => format!("{flag} must be a JSON object, like {{\"key\":\"value\"}}"),
+        Err(error) => format!("{flag} is not JSON: {error}"),
+    };
+    Err(CliError::usage(wrong))
 }

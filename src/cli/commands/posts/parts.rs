@@ -154,7 +154,7 @@ fn split_media(content: &str, lists: &[&str]) -> Result<Vec<String>, CliError> {
 pub(super) fn split_list<'a>(flag: &Flag, list: &'a str) -> Result<Vec<&'a str>, CliError> {
     let parts: Vec<&str> = list.split(',').map(str::trim).collect();
     if parts.contains(&"") {
-        let message = format!("--{} `{list}` has an empty part", flag.long);
+        let message = format!("{flag} `{list}` has an empty part");
         return Err(CliError::usage(message));
     }
     Ok(parts)

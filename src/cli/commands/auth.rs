@@ -240,11 +240,9 @@ pub(crate) static TOKEN: Command = Command {
     examples: &[
         "curl -s -H \"Authorization: $(postiz auth:token)\" \"$(postiz auth:status --json | jq -r .api_url)/public/v1/integrations\" | jq length",
     ],
-    run: token,
+    run: |context, _| {
+        let signed_in = SignedIn::find(context)?;
+        context.output.line(signed_in.secret.expose())?;
+        Ok(Exit::Done)
+    },
 };
-
-fn token(context: &mut Context, _: &Options) -> Result<Exit, CliError> {
-    let signed_in = SignedIn::find(context)?;
-    context.output.line(signed_in.secret.expose())?;
-    Ok(Exit::Done)
-}

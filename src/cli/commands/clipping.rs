@@ -19,7 +19,10 @@ pub(crate) static CREATE: Command = Command {
     flags: &[&CHANNELS, &CLIPS, &FIT],
     notes: "Prints the job's id. It takes minutes: `postiz clipping:status <id> --wait` waits for it.",
     examples: &["postiz clipping:create https://example.com/talk.mp4 -n 3 --fit crop | jq -r .id"],
-    run: create,
+    run: |context, options| {
+        let body = new_clipping(options)?.to_string();
+        answer_of(context, &Call::new(Method::POST, &["clipping"])?.body(body))
+    },
 };
 
 static CHANNELS: Flag = value(
@@ -37,11 +40,6 @@ static FIT: Flag = flag(
 )
 .short('f');
 static WAIT: Flag = switch("wait", "ask again until the clips are completed or failed");
-
-fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let body = new_clipping(options)?.to_string();
-    answer_of(context, &Call::new(Method::POST, &["clipping"])?.body(body))
-}
 
 fn new_clipping(options: &Options) -> Result<Value, CliError> {
     let url = options.positional(0)?;
@@ -89,13 +87,11 @@ pub(crate) static LIST: Command = Command {
     flags: &[&PAGE],
     notes: "",
     examples: &["postiz clipping:list | jq .pages"],
-    run: list,
+    run: |context, options| {
+        let call = Call::get(&["clipping"])?.query("page", page(options, &PAGE, 1)?);
+        answer_of(context, &call)
+    },
 };
-
-fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let call = Call::get(&["clipping"])?.query("page", page(options, &PAGE, 1)?);
-    answer_of(context, &call)
-}
 
 pub(crate) static STATUS: Command = Command {
     name: "clipping:status",

@@ -1,10 +1,8 @@
 //! `media:list`: the files that were uploaded.
 
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, value};
+use crate::cli::command::{Command, Flag, value};
 use crate::cli::commands::common::{PAGE, answer_of, page};
-use crate::cli::context::Context;
-use crate::cli::error::{CliError, Exit};
 
 pub(crate) static LIST: Command = Command {
     name: "media:list",
@@ -16,7 +14,11 @@ pub(crate) static LIST: Command = Command {
         "postiz media:list | jq -r '.results[].path'",
         "postiz media:list --search photo --page 1 | jq .pages",
     ],
-    run: list,
+    run: |context, options| {
+        let page = page(options, &PAGE, 1)?.unwrap_or("1");
+        let call = Call::get(&["media"])?.query("page", page);
+        answer_of(context, &call.query("search", options.text(&SEARCH)?))
+    },
 };
 
 static SEARCH: Flag = value(
@@ -25,9 +27,3 @@ static SEARCH: Flag = value(
     "only files with this in their original name",
 )
 .short('s');
-
-fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let page = page(options, &PAGE, 1)?.unwrap_or("1");
-    let call = Call::get(&["media"])?.query("page", page);
-    answer_of(context, &call.query("search", options.text(&SEARCH)?))
-}

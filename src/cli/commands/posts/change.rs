@@ -51,7 +51,10 @@ pub(crate) static STATUS: Command = Command {
     flags: &[&NEW_STATUS],
     notes: "",
     examples: &["postiz posts:status \"$POST\" --status draft"],
-    run: status,
+    run: |context, options| {
+        let status = options.required(&NEW_STATUS)?;
+        put(context, options, "status", json!({ "status": status }))
+    },
 };
 
 static NEW_STATUS: Flag = flag(
@@ -60,11 +63,6 @@ static NEW_STATUS: Flag = flag(
     "the new status (required)",
 )
 .short('s');
-
-fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let body = json!({ "status": options.required(&NEW_STATUS)? });
-    put(context, options, "status", body)
-}
 
 pub(crate) static SETTINGS: Command = Command {
     name: "posts:settings",
@@ -75,14 +73,16 @@ pub(crate) static SETTINGS: Command = Command {
     examples: &[
         "postiz posts:settings \"$POST\" --settings '{\"who_can_reply_post\":\"everyone\"}'",
     ],
-    run: settings,
+    run: |context, options| {
+        let settings = object(&NEW_SETTINGS, options.required(&NEW_SETTINGS)?)?;
+        put(
+            context,
+            options,
+            "settings",
+            json!({ "settings": settings }),
+        )
+    },
 };
-
-fn settings(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let settings = object(&NEW_SETTINGS, options.required(&NEW_SETTINGS)?)?;
-    let body = json!({ "settings": settings });
-    put(context, options, "settings", body)
-}
 
 pub(crate) static MISSING: Command = Command {
     name: "posts:missing",
@@ -101,7 +101,10 @@ pub(crate) static CONNECT: Command = Command {
     flags: &[&RELEASE_ID],
     notes: "",
     examples: &["postiz posts:connect \"$LOST\" --release-id 7321456789012345678"],
-    run: connect,
+    run: |context, options| {
+        let id = options.required(&RELEASE_ID)?;
+        put(context, options, "release-id", json!({ "releaseId": id }))
+    },
 };
 
 static RELEASE_ID: Flag = value(
@@ -109,11 +112,6 @@ static RELEASE_ID: Flag = value(
     "ID",
     "the ID of the published post on its platform (required)",
 );
-
-fn connect(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let body = json!({ "releaseId": options.required(&RELEASE_ID)? });
-    put(context, options, "release-id", body)
-}
 
 fn put(
     context: &mut Context,

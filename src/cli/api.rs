@@ -194,22 +194,17 @@ impl Api {
         let Some(pause) = pause_after_answer(call, answer, tries, context) else {
             return Ok(false);
         };
-        self.say_pause(context, answer, pause);
+        let (status, seconds) = (answer.status, pause.as_secs().max(1));
+        let output = &mut context.output;
+        match answer.retry_after(context.clock.date()) {
+            _ if status != 429 => {
+                output.waiting(&format!("HTTP {status}; trying again in {seconds} s …"));
+            }
+            Some(_) => output.say(&format!("Postiz asks to wait {seconds} s")),
+            None => output.say(&format!("too many requests: trying again in {seconds} s")),
+        }
         sleep(context.clock.as_ref(), pause)?;
         Ok(true)
-    }
-
-    fn say_pause(&self, context: &mut Context, answer: &Answer, pause: Duration) {
-        let seconds = pause.as_secs().max(1);
-        if answer.status != 429 {
-            let words = format!("HTTP {}; trying again in {seconds} s …", answer.status);
-            return context.output.waiting(&words);
-        }
-        let asked = answer.retry_after(context.clock.date()).is_some();
-        context.output.say(&match asked {
-            true => format!("Postiz asks to wait {seconds} s"),
-            false => format!("too many requests: trying again in {seconds} s"),
-        });
     }
 
     /// Sends a form to `POST /upload`, without retries.

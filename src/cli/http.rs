@@ -38,10 +38,7 @@ impl AnswerTimeout {
 
     /// The limit for the answer alone, where the server may need long for it.
     fn chosen(self) -> Option<Duration> {
-        match self {
-            AnswerTimeout::After(limit) => Some(limit),
-            AnswerTimeout::Usual | AnswerTimeout::Never => None,
-        }
+        self.limit().filter(|_| self != AnswerTimeout::Usual)
     }
 }
 

@@ -2,8 +2,7 @@
 //!
 //! - device_flow.rs signs in through an auth server. auth_server.rs sends its requests, wait.rs schedules the polls, and
 //!   started_login.rs saves a login between `--start` and `--finish`.
-//! - direct.rs signs in at Postiz itself. postiz_oauth.rs sends its requests, callback.rs waits for the browser, and
-//!   registered_client.rs saves the client.
+//! - direct.rs signs in at Postiz itself. postiz_oauth.rs sends its requests, and callback.rs waits for the browser.
 //!
 //! Both use flags.rs, machine.rs, and show.rs on their way, and keep.rs at the end.
 
@@ -15,7 +14,6 @@ mod flags;
 mod keep;
 mod machine;
 mod postiz_oauth;
-mod registered_client;
 mod show;
 mod started_login;
 mod wait;

@@ -112,7 +112,7 @@ pub fn problems(vars: Lookup) -> Vec<VariableProblem> {
     let of_http = proxies.problem(false);
     let of_https = proxies.problem(true).filter(|one| Some(*one) != of_http);
     let mut problems: Vec<VariableProblem> = of_http.into_iter().chain(of_https).cloned().collect();
-    problems.extend(trust::problems(vars));
+    problems.extend(trust::Named::read(vars).problems);
     problems
 }
 

@@ -28,11 +28,6 @@ pub(super) fn roots(vars: Lookup) -> (Vec<CertificateDer<'static>>, Vec<Variable
     (roots, named.problems)
 }
 
-/// What is wrong with the files and folders of certificates that the environment names.
-pub(super) fn problems(vars: Lookup) -> Vec<VariableProblem> {
-    Named::read(vars).problems
-}
-
 /// The roots that `SSL_CERT_FILE` and `SSL_CERT_DIR` name; else the system's; else the built-in Mozilla ones.
 pub fn system_roots() -> Vec<CertificateDer<'static>> {
     let named = Named::read(&environment);
@@ -92,16 +87,17 @@ pub fn distrust(reason: &CertificateError) -> String {
     }
 }
 
+/// The certificates that the environment names.
 #[derive(Default)]
-struct Named {
+pub(super) struct Named {
     /// These replace the system's own store, if any are named.
     certificates: Option<Vec<CertificateDer<'static>>>,
     extra: Vec<CertificateDer<'static>>,
-    problems: Vec<VariableProblem>,
+    pub(super) problems: Vec<VariableProblem>,
 }
 
 impl Named {
-    fn read(vars: Lookup) -> Named {
+    pub(super) fn read(vars: Lookup) -> Named {
         let mut named = Named::default();
         let set = |name| vars(name).filter(|value| !value.is_empty());
         if let Some(file) = set(FILE_VARIABLE) {

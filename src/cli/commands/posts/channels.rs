@@ -88,10 +88,8 @@ impl<'a> Wanted<'a> {
                 return Err(CliError::usage(message).hint(candidates(&found)));
             }
         }
-        Ok(found
-            .into_iter()
-            .map(|channel| self.with_settings(channel))
-            .collect())
+        let channels = found.into_iter().map(|channel| self.with_settings(channel));
+        Ok(channels.collect())
     }
 
     /// Settings for this channel override those for all.
@@ -166,14 +164,12 @@ fn the_one<'a>(wanted: &str, known: &'a [Known]) -> Result<&'a Known, CliError> 
     if let Some(by_id) = known.iter().find(|channel| channel.id == wanted) {
         return Ok(by_id);
     }
-    let called: Vec<&Known> = known
-        .iter()
-        .filter(|channel| channel.is_called(wanted))
-        .collect();
+    let all: Vec<&Known> = known.iter().collect();
+    let mut called = all.clone();
+    called.retain(|channel| channel.is_called(wanted));
     match called[..] {
         [channel] => Ok(channel),
         [] => {
-            let all: Vec<&Known> = known.iter().collect();
             let message = format!("there is no channel `{wanted}`");
             Err(CliError::usage(message).hint(candidates(&all)))
         }

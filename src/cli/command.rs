@@ -203,8 +203,8 @@ impl Options {
     }
 
     /// A [`Takes::YesNo`] flag.
-    pub(crate) fn yes_no(&self, flag: &'static Flag, default: bool) -> bool {
-        self.raw(flag).map_or(default, |value| value == "true")
+    pub(crate) fn yes_no(&self, flag: &'static Flag) -> Option<bool> {
+        self.raw(flag).map(|value| value == "true")
     }
 
     /// The positional at `index`, which args.rs found to be there.

@@ -110,7 +110,7 @@ fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
         r#type: kind,
         creation_method: "CLI",
         date,
-        short_link: options.yes_no(&SHORT_LINK, true),
+        short_link: options.yes_no(&SHORT_LINK).unwrap_or(true),
         inter: Value::Null,
         tags: Vec::new(),
         posts: channels.into_iter().map(channel_post).collect(),

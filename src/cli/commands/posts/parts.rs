@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use serde_json::Number;
 
 use crate::cli::command::{Flag, Options, Takes, flag, utf8, value};
-use crate::cli::commands::posts::text::{self, Reading};
+use crate::cli::commands::posts::text;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::input::read_text;
@@ -60,7 +60,7 @@ pub(super) fn read(context: &mut Context, options: &Options) -> Result<Vec<Part>
     let mut parts = Vec::new();
     for (typed, media) in pair(context, options)? {
         let media = split_media(&typed, &media)?;
-        let content = for_postiz(context, options, &typed)?;
+        let content = for_postiz(context, options, &typed);
         parts.push(Part { content, media });
     }
     Ok(parts)
@@ -160,18 +160,14 @@ pub(super) fn split_list<'a>(flag: &Flag, list: &'a str) -> Result<Vec<&'a str>,
     Ok(parts)
 }
 
-fn for_postiz(context: &mut Context, options: &Options, typed: &str) -> Result<String, CliError> {
-    let reading = match options.has(&HTML) {
-        false => Reading::Guess,
-        true if options.yes_no(&HTML, true) => Reading::Html,
-        true => Reading::Text,
-    };
-    if let (Reading::Guess, Some(tag)) = (reading, text::known_tag(typed)) {
+fn for_postiz(context: &mut Context, options: &Options, typed: &str) -> String {
+    let is_html = options.yes_no(&HTML);
+    if let (None, Some(tag)) = (is_html, text::known_tag(typed)) {
         let words =
             format!("the text holds {tag}, so it is sent as HTML; --no-html sends it as typed");
         context.output.warn_once(&words);
     }
-    Ok(text::for_postiz(typed, reading).into_owned())
+    text::for_postiz(typed, is_html).into_owned()
 }
 
 /// The value of `-d`.

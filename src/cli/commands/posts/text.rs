@@ -2,22 +2,10 @@
 
 use std::borrow::Cow;
 
-/// How to interpret a text.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reading {
-    /// It is HTML if it contains a tag that Postiz knows.
-    Guess,
-    Html,
-    Text,
-}
-
 /// Converts `text` so that Postiz shows it as it was meant. A text without a `<` is unchanged: to Postiz it is plain text.
-pub(super) fn for_postiz(text: &str, reading: Reading) -> Cow<'_, str> {
-    let is_html = match reading {
-        Reading::Guess => known_tag(text).is_some(),
-        Reading::Html => true,
-        Reading::Text => false,
-    };
+/// Unless the user says whether it is HTML, it is if it contains a tag that Postiz knows.
+pub(super) fn for_postiz(text: &str, is_html: Option<bool>) -> Cow<'_, str> {
+    let is_html = is_html.unwrap_or_else(|| known_tag(text).is_some());
     if is_html || !text.contains('<') {
         return text.into();
     }
@@ -126,10 +114,10 @@ mod tests {
             ("a<a href='x'>b", "a<a href='x'>b"),
             ("end</p>", "end</p>"),
         ] {
-            assert_eq!(for_postiz(typed, Reading::Guess), sent, "{typed}");
+            assert_eq!(for_postiz(typed, None), sent, "{typed}");
         }
-        assert_eq!(for_postiz("<b>x</b>", Reading::Html), "<b>x</b>");
-        assert_eq!(for_postiz("<p>", Reading::Text), "<p>&lt;p&gt;</p>");
+        assert_eq!(for_postiz("<b>x</b>", Some(true)), "<b>x</b>");
+        assert_eq!(for_postiz("<p>", Some(false)), "<p>&lt;p&gt;</p>");
     }
 
     #[test]

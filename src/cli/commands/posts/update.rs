@@ -98,7 +98,7 @@ fn update(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
         creation_method: "CLI",
         date,
         // In a text that is kept, links are short already, or are meant to be long.
-        short_link: options.yes_no(&SHORT_LINK, has_new_text),
+        short_link: options.yes_no(&SHORT_LINK).unwrap_or(has_new_text),
         inter: old.0["intervalInDays"].clone(),
         tags: old.tags()?,
         posts: vec![ChannelPost {

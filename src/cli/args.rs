@@ -265,10 +265,8 @@ impl Parser {
 
     fn unknown_flag(&self, typed: &str) -> CliError {
         let command = self.options.command;
-        let names = command
-            .all_flags()
-            .map(|flag| flag.long)
-            .chain(["help", "version"]);
+        let names = command.all_flags().map(|flag| flag.long);
+        let names = names.chain(["help", "version"]);
         let message = format!("{} has no flag {typed}", command.name);
         let typed = typed.trim_start_matches('-');
         let has = |name: &str| command.flags.iter().any(|flag| flag.long == name);

@@ -150,10 +150,8 @@ impl Answered {
     fn body_as_json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| {
             let text = String::from_utf8_lossy(&self.body);
-            text.chars()
-                .take(BODY_CHARACTERS_MAX)
-                .collect::<String>()
-                .into()
+            let cut: String = text.chars().take(BODY_CHARACTERS_MAX).collect();
+            cut.into()
         })
     }
 }

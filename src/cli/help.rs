@@ -20,14 +20,10 @@ pub(crate) fn page(commands: Commands, topic: Topic) -> String {
 
 fn overview(commands: Commands) -> String {
     let commands: String = commands.iter().map(summary).collect();
-    let codes: String = EXIT_CODES
-        .iter()
-        .map(|(code, meaning)| format!("  {:<4} {meaning}\n", code))
-        .collect();
-    let variables: String = VARIABLES
-        .iter()
-        .map(|(name, meaning)| format!("  {name:<24} {meaning}\n"))
-        .collect();
+    let code = |(code, meaning): &(u8, &str)| format!("  {code:<4} {meaning}\n");
+    let codes: String = EXIT_CODES.iter().map(code).collect();
+    let variable = |(name, meaning): &(&str, &str)| format!("  {name:<24} {meaning}\n");
+    let variables: String = VARIABLES.iter().map(variable).collect();
     format!(
         "\
 postiz: schedule social media posts with Postiz

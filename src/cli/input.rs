@@ -22,10 +22,8 @@ pub(crate) fn read_text(context: &mut Context, path: impl AsRef<Path>) -> Result
     if bytes.len() as u64 > TEXT_BYTES_MAX {
         return Err(CliError::failed(format!("{name} is larger than 64 MiB")));
     }
-    context
-        .common
-        .identity
-        .extend(sha256_hex(&bytes).into_bytes());
+    let identity = &mut context.common.identity;
+    identity.extend(sha256_hex(&bytes).into_bytes());
     String::from_utf8(bytes).map_err(|_| CliError::failed(format!("{name} is not valid UTF-8")))
 }
 

@@ -80,10 +80,8 @@ fn pair<'a>(context: &mut Context, options: &'a Options) -> Result<Paired<'a>, C
         if flag == &MEDIA {
             let media = utf8(flag, value)?;
             all_media.push(media);
-            parts
-                .last_mut()
-                .map_or(&mut ahead, |part| &mut part.1)
-                .push(media);
+            let before = parts.last_mut();
+            before.map_or(&mut ahead, |part| &mut part.1).push(media);
         } else if let Some(content) = content(context, flag, value)? {
             media_follow_all &= all_media.is_empty();
             parts.push((content, Vec::new()));

@@ -247,13 +247,10 @@ fn refused_credentials(reason: &str, signed_in: &SignedIn, vars: &Vars) -> CliEr
             // Postiz keeps one login per account and app.
             let hint =
                 "run `postiz auth:login`: a later login on another machine may have ended this one";
-            let ignored = "; POSTIZ_API_KEY is set, but the stored login comes first";
-            let ignored = if vars.is_set(API_KEY_VARIABLE) {
-                ignored
-            } else {
-                ""
-            };
-            error.hint(format!("{hint}{ignored}"))
+            error.hint(match vars.is_set(API_KEY_VARIABLE) {
+                true => format!("{hint}; POSTIZ_API_KEY is set, but the stored login comes first"),
+                false => hint.to_owned(),
+            })
         }
     }
 }

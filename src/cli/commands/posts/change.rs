@@ -75,12 +75,8 @@ pub(crate) static SETTINGS: Command = Command {
     ],
     run: |context, options| {
         let settings = object(&NEW_SETTINGS, options.required(&NEW_SETTINGS)?)?;
-        put(
-            context,
-            options,
-            "settings",
-            json!({ "settings": settings }),
-        )
+        let body = json!({ "settings": settings });
+        put(context, options, "settings", body)
     },
 };
 

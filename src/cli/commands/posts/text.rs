@@ -38,12 +38,10 @@ pub(super) fn characters(content: &str) -> usize {
     let words = plain.split_inclusive(char::is_whitespace);
     let count = |word: &str| {
         let is_address = word.starts_with("https://") || word.starts_with("http://");
-        let most = if is_address {
-            ADDRESS_CHARACTERS_MAX
-        } else {
-            usize::MAX
-        };
-        count_shown(word).min(most)
+        match is_address {
+            true => count_shown(word).min(ADDRESS_CHARACTERS_MAX),
+            false => count_shown(word),
+        }
     };
     words.map(count).sum()
 }

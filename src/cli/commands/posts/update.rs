@@ -68,10 +68,9 @@ fn update(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let api = Api::connect(context)?;
     let old = OldPost::find(context, &api, id)?;
     let is_draft = old.is("DRAFT");
-    let past = if is_draft {
-        Past::Accepted
-    } else {
-        Past::Refused
+    let past = match is_draft {
+        true => Past::Accepted,
+        false => Past::Refused,
     };
     let when = When::read(context, options, past)?.unwrap_or(When::At(old.text("publishDate")?));
     let channel = Channel {

@@ -274,12 +274,14 @@ fn with_api_hint(error: CliError, signed_in: &SignedIn) -> CliError {
     if url.as_str() == DEFAULT_API_URL || url.path().ends_with("/api") {
         return error.hint("check the API URL: `postiz auth:status` shows it");
     }
-    let setting = match signed_in.method {
-        SignInMethod::ApiKey => "POSTIZ_API_URL",
-        SignInMethod::Login { .. } => "the auth server's POSTIZ_API_URL",
+    let then = match signed_in.method {
+        SignInMethod::ApiKey => "",
+        SignInMethod::Login { .. } => {
+            " (of the auth server, if you signed in by one), and sign in again"
+        }
     };
     error.hint(format!(
-        "a self-hosted Postiz usually has its API under /api: try {url}/api as {setting}"
+        "a self-hosted Postiz usually has its API under /api: try {url}/api as POSTIZ_API_URL{then}"
     ))
 }
 

@@ -278,7 +278,7 @@ pub(crate) static JSON_ERRORS: Flag = switch(
 
 pub(crate) static AGAIN: Flag = switch(
     "again",
-    "send it even if the same was sent within a day and got no answer",
+    "send the request even if the same one got no answer within the last day",
 );
 
 /// `--json` of the commands that otherwise print text for people.

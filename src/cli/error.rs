@@ -32,7 +32,7 @@ impl Exit {
 #[derive(Debug)]
 pub(crate) struct CliError {
     pub(crate) exit: Exit,
-    /// One word for programs, in the field `error` of `--json` results and events.
+    /// One word for programs, in the field `error` of `--json` results and events; `--json-errors` has the message there.
     pub(crate) word: String,
     /// Empty when nothing is to be printed, since the reader of stdout has gone.
     pub(crate) message: String,

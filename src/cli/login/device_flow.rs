@@ -209,7 +209,7 @@ fn show_codes(context: &mut Context, codes: &Codes) {
     if codes.is_elsewhere {
         output.say("(It is not at the auth server's own address: open it only if you know it.)");
     }
-    output.say("and go on there only if it shows this code, or enter it:");
+    output.say("If the page shows a code, continue only if it is this one. Otherwise enter it:");
     output.say("");
     output.say_bold(&codes.user_code);
     output.say("");

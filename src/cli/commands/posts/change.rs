@@ -13,7 +13,7 @@ use crate::cli::error::{CliError, Exit};
 
 pub(crate) static DELETE: Command = Command {
     name: "posts:delete",
-    about: "delete a post, with all of its group",
+    about: "delete a post, and all posts that were created with it",
     positionals: &[OPTIONAL_POST_ID],
     flags: &[&WHOLE_GROUP],
     notes: "Postiz answers {\"error\": true} when it has deleted the post; the exit code is what counts.",
@@ -82,7 +82,7 @@ pub(crate) static SETTINGS: Command = Command {
 
 pub(crate) static MISSING: Command = Command {
     name: "posts:missing",
-    about: "list what may be this post on its platform, where its ID there is missing",
+    about: "list the platform's posts that may be this one, if its ID there is missing",
     positionals: &[POST_ID],
     flags: &[],
     notes: "",
@@ -92,7 +92,7 @@ pub(crate) static MISSING: Command = Command {
 
 pub(crate) static CONNECT: Command = Command {
     name: "posts:connect",
-    about: "tell Postiz which published post this one is",
+    about: "set the platform's ID of a published post",
     positionals: &[POST_ID],
     flags: &[&RELEASE_ID],
     notes: "",

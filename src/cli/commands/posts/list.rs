@@ -46,7 +46,11 @@ static START_DATE: Flag = value(
 
 static END_DATE: Flag = value("endDate", "DATE", "to this date (default: 30 days ahead)");
 
-static CUSTOMER: Flag = value("customer", "ID", "only posts of this customer (group)");
+static CUSTOMER: Flag = value(
+    "customer",
+    "ID",
+    "only posts of this channel group (customer)",
+);
 
 static STATE: Flag = flag(
     "state",
@@ -57,7 +61,7 @@ static STATE: Flag = flag(
 static GROUP: Flag = value(
     "group",
     "ID",
-    "only posts with this `group`, as the list shows it",
+    "only posts that were created together (their field `group`)",
 );
 
 static PAGE: Flag = value("page", "N", IGNORED).short('p');

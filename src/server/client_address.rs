@@ -115,7 +115,7 @@ fn as_u128(address: IpAddr) -> u128 {
 }
 
 /// The client that limits count by: an IPv4 address, or an IPv6 /64, in which a client can choose its address.
-pub fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match canonical(address) {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
         v4 => v4,
@@ -123,7 +123,7 @@ pub fn network(address: IpAddr) -> IpAddr {
 }
 
 /// The network of an address, which usually has one owner: an IPv4 /24, an IPv6 /48.
-pub fn wide_network(address: IpAddr) -> IpAddr {
+pub(crate) fn wide_network(address: IpAddr) -> IpAddr {
     match canonical(address) {
         IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() >> 8 << 8).into(),
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 80 << 80).into(),

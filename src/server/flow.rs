@@ -27,7 +27,7 @@ const USER_CODE_TRIES_MAX: usize = 5;
 const DECISION_TRIES_MAX: usize = 5;
 
 /// The device flow over one store and one Postiz.
-pub struct Flow {
+pub(crate) struct Flow {
     store: Arc<dyn Store>,
     postiz: Postiz,
     keys: Arc<Keys>,
@@ -42,7 +42,7 @@ pub struct Flow {
 }
 
 /// A started login.
-pub struct Started {
+pub(crate) struct Started {
     /// For the client alone.
     pub device_code: DeviceCode,
     /// For the user.
@@ -53,7 +53,7 @@ pub struct Started {
 
 /// Why a login could not be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StartError {
+pub(crate) enum StartError {
     /// The limit on live logins is reached, and none could be deleted to make room.
     Full,
     /// The store failed.
@@ -67,7 +67,7 @@ impl From<StoreError> for StartError {
 }
 
 /// The result of [`Flow::confirm`].
-pub enum Confirmed {
+pub(crate) enum Confirmed {
     /// Confirmed: the browser is sent to this URL.
     Redirect(String),
     /// The login is not open any more.
@@ -78,7 +78,7 @@ pub enum Confirmed {
 
 /// The result of a callback, and its login if the `state` names one.
 #[derive(Debug, PartialEq, Eq)]
-pub struct CallbackResult {
+pub(crate) struct CallbackResult {
     /// The login.
     pub login: Option<DeviceCodeHash>,
     /// The result.
@@ -87,7 +87,7 @@ pub struct CallbackResult {
 
 impl CallbackResult {
     /// For a callback that names no login, or was not looked up.
-    pub fn without_login(outcome: Callback) -> CallbackResult {
+    pub(crate) fn without_login(outcome: Callback) -> CallbackResult {
         CallbackResult {
             login: None,
             outcome,
@@ -108,7 +108,7 @@ impl CallbackResult {
 
 /// The result of a callback.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Callback {
+pub(crate) enum Callback {
     /// The login is complete (by this callback or an earlier one).
     SignedIn,
     /// Another callback of the login is exchanging a code.
@@ -126,7 +126,7 @@ pub enum Callback {
 }
 
 /// The result of [`Flow::redeem`].
-pub enum Redeemed {
+pub(crate) enum Redeemed {
     /// The token, for this poll only.
     Granted(Box<Delivery>),
     /// The token is being delivered to another poll. If that fails, the next poll gets it.
@@ -136,7 +136,7 @@ pub enum Redeemed {
 }
 
 /// A token that is being delivered to one client, under a lease.
-pub struct Delivery {
+pub(crate) struct Delivery {
     /// The token.
     pub access_token: Secret<String>,
     /// The URL of the Postiz API.
@@ -150,7 +150,7 @@ pub struct Delivery {
 }
 
 /// What identifies the login of a browser that returns from Postiz.
-pub struct ReturningBrowser {
+pub(crate) struct ReturningBrowser {
     /// The `state` of the query.
     pub state: State,
     /// The key in the cookie.
@@ -162,7 +162,7 @@ pub struct ReturningBrowser {
 
 impl Flow {
     /// The flow with this configuration.
-    pub fn new(
+    pub(crate) fn new(
         store: Arc<dyn Store>,
         postiz: Postiz,
         keys: Arc<Keys>,
@@ -184,7 +184,7 @@ impl Flow {
     }
 
     /// Starts a login (RFC 8628 §3.1). Concurrent starts share one commit.
-    pub fn start(&self, starter: Starter) -> Result<Started, StartError> {
+    pub(crate) fn start(&self, starter: Starter) -> Result<Started, StartError> {
         for _ in 0..USER_CODE_TRIES_MAX {
             let (device_code, user_code) = (DeviceCode::generate(), UserCode::generate());
             let new = NewLogin {
@@ -224,23 +224,27 @@ impl Flow {
     }
 
     /// The undecided login with this user code, and the store's time. It may have expired.
-    pub fn find(&self, user_code: &UserCode) -> Result<Option<(Login, UnixMs)>, StoreError> {
+    pub(crate) fn find(&self, user_code: &UserCode) -> Result<Option<(Login, UnixMs)>, StoreError> {
         self.store.read(Key::User(user_code))
     }
 
     /// Whether there is an OAuth app.
-    pub fn has_app(&self) -> bool {
+    pub(crate) fn has_app(&self) -> bool {
         self.postiz.has_app()
     }
 
     /// Whether [`Flow::confirm`] will register a client for this login.
-    pub fn needs_registration(&self, login: &Login) -> bool {
+    pub(crate) fn needs_registration(&self, login: &Login) -> bool {
         !self.has_app() && self.client(&login.key, login.client.as_ref()).is_none()
     }
 
     /// Confirms a login in this browser (RFC 8628 §3.3). Its client is registered only now, so that started logins alone do not
     /// make Postiz register clients.
-    pub fn confirm(&self, found: &Login, browser: &BrowserKey) -> Result<Confirmed, StoreError> {
+    pub(crate) fn confirm(
+        &self,
+        found: &Login,
+        browser: &BrowserKey,
+    ) -> Result<Confirmed, StoreError> {
         let mut registered = None;
         if self.needs_registration(found) {
             match self.postiz.register(&found.starter.machine) {
@@ -310,7 +314,7 @@ impl Flow {
     }
 
     /// Denies a login on this server's page. False: it is not open any more.
-    pub fn deny(&self, user_code: &UserCode) -> Result<bool, StoreError> {
+    pub(crate) fn deny(&self, user_code: &UserCode) -> Result<bool, StoreError> {
         let denied = self.decide(user_code, |login, now| {
             login.deny(now).then(|| login.key.clone())
         })?;
@@ -337,7 +341,7 @@ impl Flow {
     }
 
     /// Handles a callback with an error (RFC 6749 §4.1.2.1). Only `access_denied` denies the login.
-    pub fn callback_error(
+    pub(crate) fn callback_error(
         &self,
         returning: &ReturningBrowser,
         error: &str,
@@ -378,7 +382,7 @@ impl Flow {
     }
 
     /// Handles a callback with a code. One callback exchanges it, and others meanwhile get [`Callback::Busy`].
-    pub fn callback_code(
+    pub(crate) fn callback_code(
         &self,
         returning: &ReturningBrowser,
         code: &str,
@@ -524,14 +528,14 @@ impl Flow {
     }
 
     /// The status of a login for its client (RFC 8628 §3.4). Concurrent polls share one look-up.
-    pub fn poll(&self, login: &DeviceCodeHash) -> Result<Polled, StoreError> {
+    pub(crate) fn poll(&self, login: &DeviceCodeHash) -> Result<Polled, StoreError> {
         self.polls
             .submit(login.clone(), |batch| self.store.poll(&batch))
     }
 
     /// Takes the token of a completed login for one poll, under a lease, which [`Flow::delivered`] or [`Flow::not_delivered`]
     /// ends.
-    pub fn redeem(&self, login: &DeviceCodeHash) -> Result<Redeemed, StoreError> {
+    pub(crate) fn redeem(&self, login: &DeviceCodeHash) -> Result<Redeemed, StoreError> {
         let lease = LeaseId::generate();
         let begun = apply(&*self.store, Key::Device(login), |login, now| {
             login.begin_delivery(&lease, now, self.times.delivery_lease)
@@ -561,7 +565,7 @@ impl Flow {
     }
 
     /// The client has the token, which is deleted from the store.
-    pub fn delivered(&self, delivery: &Delivery) {
+    pub(crate) fn delivered(&self, delivery: &Delivery) {
         let id = ("id", delivery.login.login_id());
         let ended = apply(&*self.store, Key::Device(&delivery.login), |login, _| {
             login.delivered(&delivery.lease)
@@ -579,7 +583,7 @@ impl Flow {
     }
 
     /// The client has not received the token, so the next poll gets it. If the store fails, the lease ends by itself.
-    pub fn not_delivered(&self, delivery: &Delivery) {
+    pub(crate) fn not_delivered(&self, delivery: &Delivery) {
         let id = ("id", delivery.login.login_id());
         let ended = apply(&*self.store, Key::Device(&delivery.login), |login, _| {
             login.not_delivered(&delivery.lease)
@@ -590,7 +594,7 @@ impl Flow {
     }
 
     /// Purges logins that are over, and counts the others. Returns how many were purged.
-    pub fn clean_up(&self) -> Result<u64, StoreError> {
+    pub(crate) fn clean_up(&self) -> Result<u64, StoreError> {
         const BATCH: u32 = 1_000;
         let mut count = 0;
         loop {
@@ -623,7 +627,7 @@ impl Flow {
     }
 
     /// Whether the store responds.
-    pub fn ping(&self) -> Result<(), StoreError> {
+    pub(crate) fn ping(&self) -> Result<(), StoreError> {
         self.store.ping()
     }
 

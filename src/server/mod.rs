@@ -12,13 +12,13 @@
 
 pub mod config;
 pub(crate) mod front;
-pub mod http;
-pub mod pages;
+pub(crate) mod http;
+pub(crate) mod pages;
 pub mod times;
 
-pub mod flow;
+pub(crate) mod flow;
 pub mod login;
-pub mod postiz;
+pub(crate) mod postiz;
 pub mod store;
 
 pub mod codes;
@@ -26,12 +26,12 @@ pub mod keys;
 pub mod seal;
 
 mod check;
-pub mod client_address;
+pub(crate) mod client_address;
 pub(crate) mod counts;
 mod file_rights;
 mod healthcheck;
 mod janitor;
-pub mod limits;
+pub(crate) mod limits;
 mod live_logins;
 pub mod log;
 pub(crate) mod metrics;

@@ -26,7 +26,7 @@ const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 const TOKEN_CHARACTERS_MAX: usize = 4_096;
 
 /// The Postiz that users log in to.
-pub struct Postiz {
+pub(crate) struct Postiz {
     agent: Agent,
     timeout: Duration,
     proxies: Arc<Proxies>,
@@ -42,7 +42,7 @@ pub struct Postiz {
 
 /// An OAuth client that was registered at Postiz for one login (RFC 7591): a public client with PKCE.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OAuthClient {
+pub(crate) struct OAuthClient {
     /// The client ID.
     pub id: String,
     /// The PKCE verifier (RFC 7636).
@@ -61,7 +61,7 @@ const RELAYED_TOKEN_PREFIX: &str = "psh_";
 
 /// The result of an exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
+pub(crate) struct Grant {
     /// The token: 1 to 4,096 visible ASCII characters.
     pub access_token: Secret<String>,
     /// The token's organisation.
@@ -72,7 +72,7 @@ pub struct Grant {
 
 /// Why a request to Postiz failed. The texts are for the log only.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PostizError {
+pub(crate) enum PostizError {
     /// Postiz refused the authorization code (`invalid_grant`): it was used before, or has expired.
     InvalidGrant,
     /// Postiz refused this server (`invalid_client`): its client ID or secret is wrong.
@@ -93,7 +93,7 @@ pub enum PostizError {
 
 impl PostizError {
     /// The reason in the log and the metrics.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             PostizError::InvalidGrant => "invalid_grant",
             PostizError::InvalidClient => "invalid_client",
@@ -107,7 +107,7 @@ impl PostizError {
     }
 
     /// Whether only this server's operator can fix the cause.
-    pub fn is_misconfiguration(&self) -> bool {
+    pub(crate) fn is_misconfiguration(&self) -> bool {
         matches!(
             self,
             PostizError::InvalidClient
@@ -157,7 +157,7 @@ struct ExchangeRequest<'a> {
 
 impl Postiz {
     /// The client with this configuration, for the server at `server_url`.
-    pub fn new(config: &Config, server_url: &BaseUrl) -> Postiz {
+    pub(crate) fn new(config: &Config, server_url: &BaseUrl) -> Postiz {
         let settings = ClientSettings {
             user_agent: concat!("postiz-auth-server/", env!("CARGO_PKG_VERSION")),
             connect_timeout: config.times.postiz,
@@ -178,12 +178,12 @@ impl Postiz {
     }
 
     /// Whether there is an OAuth app, so that logins need no registered clients.
-    pub fn has_app(&self) -> bool {
+    pub(crate) fn has_app(&self) -> bool {
         self.app.is_some()
     }
 
     /// Registers a client for one login (RFC 7591 §3.1). `machine` may be empty.
-    pub fn register(&self, machine: &str) -> Result<OAuthClient, PostizError> {
+    pub(crate) fn register(&self, machine: &str) -> Result<OAuthClient, PostizError> {
         let name = match machine {
             "" => CLIENT_NAME.to_owned(),
             machine => format!("{CLIENT_NAME} on {machine}"),
@@ -221,7 +221,7 @@ impl Postiz {
 
     /// The authorize URL (RFC 6749 §4.1.1) for `client`, or else for the app. After a sign-in Postiz returns to its consent page
     /// only by `returnUrl`: without that it keeps the query, but drops the path.
-    pub fn authorize_url(&self, state: &State, client: Option<&OAuthClient>) -> String {
+    pub(crate) fn authorize_url(&self, state: &State, client: Option<&OAuthClient>) -> String {
         let encoded = percent::encode;
         let app_id = self.app.as_ref().map_or("", |app| &app.id);
         let mut url = format!(
@@ -242,7 +242,11 @@ impl Postiz {
     }
 
     /// Exchanges an authorization code of `client`, or else of the app, for a token (RFC 6749 §4.1.3).
-    pub fn exchange(&self, code: &str, client: Option<&OAuthClient>) -> Result<Grant, PostizError> {
+    pub(crate) fn exchange(
+        &self,
+        code: &str,
+        client: Option<&OAuthClient>,
+    ) -> Result<Grant, PostizError> {
         if code.starts_with(RELAYED_CODE_PREFIX) {
             return Err(PostizError::Relayed);
         }
@@ -292,7 +296,7 @@ impl Postiz {
 
     /// Checks that this is a Postiz which knows the OAuth app or, without one, registers clients. Returns whether it registers
     /// clients. Changes nothing: it exchanges an invalid code, and registers a client with an invalid grant type.
-    pub fn probe(&self) -> Result<bool, PostizError> {
+    pub(crate) fn probe(&self) -> Result<bool, PostizError> {
         let unknown_client = OAuthClient {
             id: "none".to_owned(),
             verifier: pkce::verifier(),

@@ -15,6 +15,7 @@ use crate::server::http::request::{Request, RequestId};
 use crate::server::keys::Keys;
 use crate::server::limits::{Budget, Guesses, PollIntervals};
 use crate::server::log::Log;
+use crate::server::pages::texts::{self, Notice};
 use crate::server::pages::{Page, Site};
 use crate::server::postiz::PostizError;
 use crate::server::store::StoreError;
@@ -31,7 +32,7 @@ pub(super) const LINK_MAC: &str = "mac";
 pub(super) type Handled = Result<Reply, StoreError>;
 
 /// The state that the handlers share.
-pub struct App {
+pub(crate) struct App {
     /// The device flow.
     pub flow: Flow,
     /// SERVER_URL.
@@ -58,7 +59,7 @@ pub struct App {
 
 impl App {
     /// The state for a server with this configuration.
-    pub fn new(
+    pub(crate) fn new(
         flow: Flow,
         keys: Arc<Keys>,
         server_url: BaseUrl,
@@ -123,7 +124,7 @@ impl App {
         cause: Cause,
     ) -> Reply {
         let retry_after_s = whole_seconds(wait);
-        let page = Page::TooManyCallbacks { retry_after_s };
+        let page = Page::Pause(texts::TOO_MANY_CALLBACKS, retry_after_s);
         self.error_page(request.id, 429, &page, cause)
             .with("Retry-After", retry_after_s)
     }
@@ -135,7 +136,8 @@ impl App {
         error: &PostizError,
         login: &DeviceCodeHash,
     ) -> Reply {
-        let (status, page, reason) = postiz_failure(error);
+        let (status, notice, reason) = postiz_failure(error);
+        let page = Page::Notice(notice);
         self.error_page(request.id, status, &page, Cause::of_login(reason, login))
     }
 
@@ -206,17 +208,17 @@ impl<'a> Cause<'a> {
 }
 
 /// Status, page and reason for a failed request to Postiz.
-pub(super) fn postiz_failure(error: &PostizError) -> (u16, Page<'static>, &'static str) {
-    let (status, page) = match error {
-        PostizError::InvalidGrant => (502, Page::ExchangeRefused),
-        PostizError::InvalidClient => (502, Page::ServerMisconfigured),
-        PostizError::Unregistered(_) => (502, Page::Unregistered),
-        PostizError::NotPostiz(_) | PostizError::Untrusted(_) => (502, Page::PostizMisconfigured),
-        PostizError::Relayed => (502, Page::Relayed),
-        PostizError::TimedOut(_) => (504, Page::PostizUnreachable),
-        PostizError::Failed(_) => (502, Page::PostizUnreachable),
+pub(super) fn postiz_failure(error: &PostizError) -> (u16, Notice, &'static str) {
+    let (status, notice) = match error {
+        PostizError::InvalidGrant => (502, texts::EXCHANGE_REFUSED),
+        PostizError::InvalidClient => (502, texts::SERVER_MISCONFIGURED),
+        PostizError::Unregistered(_) => (502, texts::UNREGISTERED),
+        PostizError::NotPostiz(_) | PostizError::Untrusted(_) => (502, texts::POSTIZ_MISCONFIGURED),
+        PostizError::Relayed => (502, texts::RELAYED),
+        PostizError::TimedOut(_) => (504, texts::POSTIZ_UNREACHABLE),
+        PostizError::Failed(_) => (502, texts::POSTIZ_UNREACHABLE),
     };
-    (status, page, error.reason())
+    (status, notice, error.reason())
 }
 
 /// One of the [`POSTIZ_REQUESTS_MAX`] slots; free again when dropped.

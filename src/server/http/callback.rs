@@ -7,14 +7,14 @@ use crate::server::flow::{Callback, CallbackResult, ReturningBrowser};
 use crate::server::http::app::{App, Cause, Handled, postiz_failure};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Params, Request};
-use crate::server::pages::Page;
+use crate::server::pages::{Page, texts};
 use crate::server::store::StoreError;
 
 /// Handles the browser's return from Postiz.
 pub(super) fn receive(app: &App, request: &Request) -> Handled {
     let reject = |reason| {
         let cause = Cause::of_request(reason);
-        Ok(app.error_page(request.id, 400, &Page::SessionLost, cause))
+        Ok(app.error_page(request.id, 400, &Page::Notice(texts::SESSION_LOST), cause))
     };
     // HEAD must be safe (RFC 9110 §9.2.1): a link checker must not use up the code.
     if request.method == "HEAD" {
@@ -79,21 +79,22 @@ fn run(
 /// The page for the browser. It never shows text of the query, which anybody can write.
 fn reply(app: &App, request: &Request, result: &CallbackResult) -> Reply {
     let login = result.login.as_ref();
-    let success = |page| {
-        let page = app.page(200, &page);
+    let success = |notice| {
+        let page = app.page(200, &Page::Notice(notice));
         match login {
             Some(login) => page.about(login),
             None => page,
         }
     };
-    let (status, page, reason) = match &result.outcome {
-        Callback::SignedIn => return success(Page::SignedIn),
-        Callback::Busy => return success(Page::Finishing),
-        Callback::Refused => (400, Page::Refused, "access_denied"),
-        Callback::Rejected(reason) => (400, Page::SessionLost, *reason),
-        Callback::Over => (400, Page::LoginOver, "too_many_refused_codes"),
-        Callback::AuthorizationFailed => (502, Page::AuthorizationFailed, "authorization_failed"),
+    let (status, notice, reason) = match &result.outcome {
+        Callback::SignedIn => return success(texts::SIGNED_IN),
+        Callback::Busy => return success(texts::FINISHING),
+        Callback::Refused => (400, texts::REFUSED, "access_denied"),
+        Callback::Rejected(reason) => (400, texts::SESSION_LOST, *reason),
+        Callback::Over => (400, texts::LOGIN_OVER, "too_many_refused_codes"),
+        Callback::AuthorizationFailed => (502, texts::AUTHORIZATION_FAILED, "authorization_failed"),
         Callback::ExchangeFailed(error) => postiz_failure(error),
     };
+    let page = Page::Notice(notice);
     app.error_page(request.id, status, &page, Cause { reason, login })
 }

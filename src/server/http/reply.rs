@@ -10,7 +10,7 @@ use crate::server::http::wire::OAuthError;
 use crate::server::pages;
 
 /// One answer. The front adds `Content-Length`, `Date` and `Connection`.
-pub struct Reply {
+pub(crate) struct Reply {
     /// The status code.
     pub status: u16,
     /// Headers, in order.
@@ -27,7 +27,7 @@ pub struct Reply {
 
 impl Reply {
     /// A JSON object; never cached (RFC 6749 §5.1).
-    pub fn json(status: u16, body: &impl Serialize) -> Reply {
+    pub(crate) fn json(status: u16, body: &impl Serialize) -> Reply {
         let body = serde_json::to_vec(body).expect("our own types serialize");
         let mut reply = Reply::new(status, "application/json", body);
         reply.headers.push(("Pragma", "no-cache".to_owned()));
@@ -35,12 +35,12 @@ impl Reply {
     }
 
     /// An OAuth error (RFC 6749 §5.2).
-    pub fn error(status: u16, error: &'static str, description: &str) -> Reply {
+    pub(crate) fn error(status: u16, error: &'static str, description: &str) -> Reply {
         Reply::oauth_error(status, error, Some(description))
     }
 
     /// `{"error":…}` for errors that OAuth does not define.
-    pub fn plain_error(status: u16, error: &'static str) -> Reply {
+    pub(crate) fn plain_error(status: u16, error: &'static str) -> Reply {
         Reply::oauth_error(status, error, None)
     }
 
@@ -53,7 +53,7 @@ impl Reply {
     }
 
     /// 503 for programs, in plain text: the npm CLI ends a login at any JSON error, and polls on after any other answer.
-    pub fn unavailable(retry_after_s: u64) -> Reply {
+    pub(crate) fn unavailable(retry_after_s: u64) -> Reply {
         Reply::new(
             503,
             "text/plain; charset=utf-8",
@@ -63,12 +63,12 @@ impl Reply {
     }
 
     /// 200 with text of this type, for programs.
-    pub fn text(content_type: &str, body: String) -> Reply {
+    pub(crate) fn text(content_type: &str, body: String) -> Reply {
         Reply::new(200, content_type, body.into_bytes())
     }
 
     /// A page.
-    pub fn page(status: u16, html: String) -> Reply {
+    pub(crate) fn page(status: u16, html: String) -> Reply {
         Reply::new(status, "text/html; charset=utf-8", html.into_bytes())
             .with("Content-Security-Policy", pages::content_security_policy())
             .with("X-Frame-Options", "DENY")
@@ -76,37 +76,37 @@ impl Reply {
     }
 
     /// The same page, with a form in it: under `no-referrer` browsers would send `Origin: null` with the form.
-    pub fn with_form(mut self) -> Reply {
+    pub(crate) fn with_form(mut self) -> Reply {
         self.headers.retain(|(name, _)| *name != "Referrer-Policy");
         self.with("Referrer-Policy", "same-origin")
     }
 
     /// 302 or 308 to `location`.
-    pub fn redirect(status: u16, location: &str) -> Reply {
+    pub(crate) fn redirect(status: u16, location: &str) -> Reply {
         Reply::new(status, "text/plain; charset=utf-8", Vec::new()).with("Location", location)
     }
 
     /// 204, an answer of headers only.
-    pub fn no_content() -> Reply {
+    pub(crate) fn no_content() -> Reply {
         let mut reply = Reply::new(204, "", Vec::new());
         reply.headers.remove(0);
         reply
     }
 
     /// The same reply, with the reason why the client did not get what it requested.
-    pub fn because(mut self, reason: &'static str) -> Reply {
+    pub(crate) fn because(mut self, reason: &'static str) -> Reply {
         self.reason = Some(reason);
         self
     }
 
     /// The same reply, about this login.
-    pub fn about(mut self, login: &DeviceCodeHash) -> Reply {
+    pub(crate) fn about(mut self, login: &DeviceCodeHash) -> Reply {
         self.login = Some(login.login_id().to_owned());
         self
     }
 
     /// The same reply with one more header.
-    pub fn with(mut self, name: &'static str, value: impl ToString) -> Reply {
+    pub(crate) fn with(mut self, name: &'static str, value: impl ToString) -> Reply {
         self.headers.push((name, value.to_string()));
         self
     }

@@ -6,7 +6,7 @@ use crate::server::http::app::{App, Cause, Handled};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::Request;
 use crate::server::http::{callback, device_code, service, token, verify};
-use crate::server::pages::Page;
+use crate::server::pages::{Page, texts};
 use crate::server::times::Times;
 
 /// One route.
@@ -214,7 +214,7 @@ fn not_found(app: &App, request: &Request) -> Reply {
         true => app.error_page(
             request.id,
             404,
-            &Page::NotFound,
+            &Page::Notice(texts::NOT_FOUND),
             Cause::of_request("not_found"),
         ),
         false => Reply::plain_error(404, "not_found"),

@@ -10,7 +10,7 @@ use crate::server::http::browser::{FormOrigin, form_origin};
 use crate::server::http::reply::{RETRY_AFTER_S, Reply, whole_seconds};
 use crate::server::http::request::{Params, Request};
 use crate::server::login::{Login, UnixMs};
-use crate::server::pages::{CodeProblem, Form, Page};
+use crate::server::pages::{CodeProblem, Form, Page, texts};
 use crate::server::store::StoreError;
 
 /// The values of the form's `action`.
@@ -44,11 +44,11 @@ pub(super) fn submit(app: &App, request: &Request) -> Handled {
         FormOrigin::ThisServer => {}
         FormOrigin::OtherName => {
             let cause = Cause::of_request("other_server_name");
-            return Ok(app.error_page(request.id, 400, &Page::OtherName, cause));
+            return Ok(app.error_page(request.id, 400, &Page::Notice(texts::OTHER_NAME), cause));
         }
         FormOrigin::OtherSite => {
             let cause = Cause::of_request("cross_site_request");
-            return Ok(app.error_page(request.id, 403, &Page::CrossSite, cause));
+            return Ok(app.error_page(request.id, 403, &Page::Notice(texts::CROSS_SITE), cause));
         }
     }
     if typed.text.is_empty() {
@@ -100,7 +100,10 @@ fn decide(
 ) -> Result<Option<Reply>, StoreError> {
     if action == DENY {
         let denied = app.flow.deny(&login.user_code)?;
-        let page = || app.page(200, &Page::Refused).because("access_denied");
+        let page = || {
+            app.page(200, &Page::Notice(texts::REFUSED))
+                .because("access_denied")
+        };
         return Ok(denied.then(page));
     }
     let mut slot = None;
@@ -113,7 +116,7 @@ fn decide(
         slot = app.take_postiz_slot();
         if slot.is_none() {
             let cause = Cause::of_login("too_many_requests_to_postiz", &login.key);
-            let page = app.error_page(request.id, 503, &Page::Unavailable, cause);
+            let page = app.error_page(request.id, 503, &Page::Notice(texts::UNAVAILABLE), cause);
             return Ok(Some(page.with("Retry-After", RETRY_AFTER_S)));
         }
     }
@@ -226,7 +229,7 @@ fn look_up_failed(
         LookUpError::NotOpen(login) => unknown(Cause::of_login("login_not_open", &login)),
         LookUpError::TooManyTries(wait, reason) => {
             let retry_after_s = whole_seconds(wait);
-            let page = Page::TooManyTries { retry_after_s };
+            let page = Page::Pause(texts::TOO_MANY_TRIES, retry_after_s);
             app.error_page(request.id, 429, &page, Cause::of_request(reason))
                 .with("Retry-After", retry_after_s)
         }

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::server::client_address::{network, wide_network};
 use crate::server::codes::DeviceCodeHash;
@@ -115,7 +116,7 @@ impl Buckets {
         if self.per_minute == 0 {
             return None;
         }
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets = self.buckets.lock();
         let index = self.hasher.hash_one(key) as usize % buckets.len();
         let [used, at_ms] = buckets[index];
         let mut bucket = Bucket {
@@ -214,7 +215,7 @@ impl PollIntervals {
 
     /// Records a poll of a pending login. Returns whether it is early; a first poll never is.
     pub(crate) fn is_too_soon(&self, login: &DeviceCodeHash, now: Instant) -> bool {
-        let mut codes = self.codes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut codes = self.codes.lock();
         if let Some(polled) = codes.get_mut(login) {
             if now.duration_since(polled.at) < polled.interval.mul_f32(Self::TOLERANCE) {
                 polled.interval =
@@ -241,10 +242,7 @@ impl PollIntervals {
 
     /// Removes a login that is not pending any more.
     pub(crate) fn forget(&self, login: &DeviceCodeHash) {
-        self.codes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(login);
+        self.codes.lock().remove(login);
     }
 }
 

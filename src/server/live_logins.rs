@@ -1,6 +1,6 @@
 //! LIMIT_LIVE_LOGINS: limits the logins in the store, so that a flood does not fill the disk.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 use crate::server::log::Log;
 use crate::server::store::{Store, StoreError};
@@ -54,7 +54,7 @@ impl LiveLogins {
                 break;
             }
         }
-        let mut estimate = self.estimate.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut estimate = self.estimate.lock();
         let room = self.max.saturating_sub(*estimate).min(wanted);
         *estimate += room;
         Ok(room as usize)
@@ -66,13 +66,13 @@ impl LiveLogins {
 
     /// An estimate of how many logins the store holds.
     pub(super) fn estimate(&self) -> u64 {
-        *self.estimate.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.estimate.lock()
     }
 
     /// Replaces the estimate by the store's count.
     pub(super) fn count(&self, store: &dyn Store) -> Result<(), StoreError> {
         let count = store.count()?;
-        *self.estimate.lock().unwrap_or_else(PoisonError::into_inner) = count;
+        *self.estimate.lock() = count;
         Ok(())
     }
 }

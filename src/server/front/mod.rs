@@ -23,10 +23,12 @@ pub(crate) mod tls;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::server::client_address::TrustedProxies;
 use crate::server::front::admission::{Admission, Admitted, ConnectionCounts};
@@ -118,10 +120,7 @@ impl Front {
 
     /// Evicts a waiting connection, since the system has no descriptor or thread for another one.
     fn make_room(&self, event: &'static str, error: &io::Error) {
-        let mut logged = self
-            .failure_logged_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut logged = self.failure_logged_at.lock();
         if logged.is_none_or(|at| at.elapsed() >= self.settings.times.failure_log_pause) {
             *logged = Some(Instant::now());
             self.log.error(event, &[("error", &error.to_string())]);

@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use postgres::error::{Severity, SqlState};
 use postgres::types::{ToSql, Type};
 use postgres::{Client, Row, Statement};
@@ -143,7 +143,7 @@ impl Pool {
     }
 
     pub(crate) fn counts(&self) -> PoolCounts {
-        let slots = self.slots();
+        let slots = self.slots.lock();
         PoolCounts {
             max: self.size,
             in_use: slots.in_use.len(),
@@ -154,7 +154,7 @@ impl Pool {
 
     /// Takes an idle connection or opens one. Waits while all are in use, as long as the pool shows activity.
     fn checkout(&self) -> Result<Pooled<'_>, StoreError> {
-        let mut slots = self.slots();
+        let mut slots = self.slots.lock();
         loop {
             let now = Instant::now();
             if let Some(connection) = slots.idle.pop() {
@@ -173,7 +173,7 @@ impl Pool {
                 let slot = self.take_slot(&mut slots);
                 drop(slots);
                 match self.connect(slot) {
-                    Err(SlotError::ServerFull) => slots = self.slots(),
+                    Err(SlotError::ServerFull) => slots = self.slots.lock(),
                     Err(SlotError::Store(error)) => return Err(error),
                     Ok(pooled) => return Ok(pooled),
                 }
@@ -185,11 +185,7 @@ impl Pool {
                 return Err(StoreError::Unavailable(busy));
             }
             slots.waiting += 1;
-            slots = self
-                .slot_freed
-                .wait_timeout(slots, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            self.slot_freed.wait_for(&mut slots, left);
             slots.waiting -= 1;
         }
     }
@@ -249,7 +245,7 @@ impl Pool {
     }
 
     fn not_connected(&self, failed: ConnectError) -> SlotError {
-        let mut slots = self.slots();
+        let mut slots = self.slots.lock();
         if failed.code == Some(SqlState::TOO_MANY_CONNECTIONS) && slots.open() > 0 {
             slots.server_full_until = Instant::now() + self.times.crowded_pause;
             return SlotError::ServerFull;
@@ -259,7 +255,7 @@ impl Pool {
 
     /// Closes the idle connections, because new ones may reach another server, or read other settings.
     pub(crate) fn drop_idle(&self) {
-        let idle = std::mem::take(&mut self.slots().idle);
+        let idle = std::mem::take(&mut self.slots.lock().idle);
         // Closing takes time, so it happens without the lock.
         drop(idle);
         self.slot_freed.notify_all();
@@ -273,11 +269,6 @@ impl Pool {
             id: slots.last_id,
             returned: None,
         }
-    }
-
-    /// A poisoned lock is taken all the same: no change of the slots can panic halfway.
-    fn slots(&self) -> MutexGuard<'_, Slots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -317,7 +308,7 @@ impl Slots {
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        let mut slots = self.pool.slots();
+        let mut slots = self.pool.slots.lock();
         slots.last_activity = Instant::now();
         if slots.in_use.remove(&self.id).is_none() {
             slots.abandoned -= 1;

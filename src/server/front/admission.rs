@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::server::client_address::{network, wide_network};
 
 /// The open connections.
-pub(super) struct Admission {
+pub(crate) struct Admission {
     max: u32,
     /// 0 is no limit.
     max_per_address: u32,
@@ -62,14 +62,14 @@ const ANSWERING: u64 = u64::MAX;
 const EVICTED: u64 = u64::MAX - 1;
 
 /// An admitted connection. It counts until this is dropped.
-pub(super) struct Admitted {
+pub(crate) struct Admitted {
     admission: Arc<Admission>,
     id: u64,
     phase: Arc<Phase>,
 }
 
 impl Admission {
-    pub(super) fn new(max: u32, max_per_address: u32) -> Arc<Admission> {
+    pub(crate) fn new(max: u32, max_per_address: u32) -> Arc<Admission> {
         Arc::new(Admission {
             max,
             max_per_address,
@@ -81,7 +81,7 @@ impl Admission {
 
     /// Admits a connection from `peer`, after an eviction if need be. The limit for one address does not hold for a trusted
     /// proxy, since its connections are of many clients.
-    pub(super) fn admit(
+    pub(crate) fn admit(
         self: &Arc<Admission>,
         socket: &Arc<TcpStream>,
         peer: IpAddr,
@@ -207,7 +207,7 @@ impl Phase {
 
 impl Admitted {
     /// A whole request has arrived. False: the connection was evicted before.
-    pub(super) fn begin_request(&self) -> bool {
+    pub(crate) fn begin_request(&self) -> bool {
         let since = self.phase.0.load(Ordering::Acquire);
         since != EVICTED && self.phase.try_change(since, ANSWERING)
     }

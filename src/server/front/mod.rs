@@ -8,7 +8,7 @@
 //! panics when it cannot start a thread (with a proxy of ours before it, 11 of 12 requests then got 503 until a restart).
 //! tiny_http parses requests in its `Server` only, so request_reader.rs does it here, with httparse.
 
-mod admission;
+pub(crate) mod admission;
 mod head;
 pub(crate) mod one_request;
 mod stream;
@@ -287,12 +287,7 @@ impl Front {
             ("client", &client.to_string()),
         ];
         self.log.info("bad_request", &fields);
-        let reply = Reply::plain_error(status, error);
-        let sent =
-            writer::print(reply, Framing::CLOSE, false).and_then(|bytes| stream.send(&bytes));
-        if sent.is_ok() {
-            stream.close_gently(UNREAD_BYTES_MAX, self.settings.times.unread);
-        }
+        reject(stream, (status, error), self.settings.times.unread);
     }
 
     /// Replaces a trusted proxy's address by its client's. An untrusted peer that sends `X-Forwarded-For` is probably a proxy
@@ -308,6 +303,14 @@ impl Front {
             self.log.warn("forwarded_for_ignored", &fields);
         }
         request.client = client;
+    }
+}
+
+/// Answers a request that could not be read. What its client still sends is discarded for up to `unread`.
+fn reject(stream: &mut Stream, (status, error): Rejection, unread: Duration) {
+    let printed = writer::print(Reply::plain_error(status, error), Framing::CLOSE, false);
+    if printed.is_ok_and(|bytes| stream.send(&bytes).is_ok()) {
+        stream.close_gently(UNREAD_BYTES_MAX, unread);
     }
 }
 

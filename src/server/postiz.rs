@@ -5,7 +5,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use serde_json::{Value, json};
 use ureq::Agent;
 use ureq::http::Uri;
@@ -141,20 +140,6 @@ impl fmt::Display for PostizError {
     }
 }
 
-/// The body of the exchange.
-#[derive(Serialize)]
-struct ExchangeRequest<'a> {
-    grant_type: &'static str,
-    code: &'a str,
-    client_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_secret: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code_verifier: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    redirect_uri: Option<&'a str>,
-}
-
 impl Postiz {
     /// The client with this configuration, for the server at `server_url`.
     pub(crate) fn new(config: &Config, server_url: &BaseUrl) -> Postiz {
@@ -250,34 +235,28 @@ impl Postiz {
         if code.starts_with(RELAYED_CODE_PREFIX) {
             return Err(PostizError::Relayed);
         }
-        let mut request = ExchangeRequest {
-            grant_type: "authorization_code",
-            code,
-            client_id: "",
-            client_secret: None,
-            code_verifier: None,
-            redirect_uri: None,
-        };
-        match (client, &self.app) {
+        let mut request = json!({ "grant_type": "authorization_code", "code": code });
+        let secret = match (client, &self.app) {
             (Some(client), _) => {
-                request.client_id = &client.id;
-                request.code_verifier = Some(client.verifier.expose());
-                request.redirect_uri = Some(&client.redirect_uri);
+                request["client_id"] = client.id.as_str().into();
+                request["code_verifier"] = client.verifier.expose().as_str().into();
+                request["redirect_uri"] = client.redirect_uri.as_str().into();
+                &client.verifier
             }
             (None, Some(app)) => {
-                request.client_id = &app.id;
-                request.client_secret = Some(app.secret.expose());
+                request["client_id"] = app.id.as_str().into();
+                request["client_secret"] = app.secret.expose().as_str().into();
+                &app.secret
             }
             // The login was confirmed by an instance that has an app.
             (None, None) => return Err(PostizError::InvalidClient),
-        }
+        };
         let exchange = || {
             let (status, body) = self.post("/oauth/token", &request)?;
             parse_grant(status, &body)
         };
-        let secrets = [Some(code), request.client_secret, request.code_verifier];
         self.count_result("exchange", exchange)
-            .map_err(|error| mask_secrets(&secrets, error))
+            .map_err(|error| mask_secrets(&[code, secret.expose()], error))
     }
 
     /// Sends a request, and counts it by its result.
@@ -349,12 +328,12 @@ impl Postiz {
     }
 
     /// Posts JSON to a path below POSTIZ_API_URL. Returns status and body of the answer.
-    fn post(&self, path: &str, body: &impl Serialize) -> Result<(u16, Vec<u8>), PostizError> {
+    fn post(&self, path: &str, body: &Value) -> Result<(u16, Vec<u8>), PostizError> {
         let url = format!("{}{path}", self.api_url);
-        let body =
-            serde_json::to_vec(body).map_err(|error| PostizError::Failed(error.to_string()))?;
         // The HTTP client resolves names in a thread, and panics if it cannot start one.
-        let posted = catch_unwind(AssertUnwindSafe(|| self.send(&url, &body)));
+        let posted = catch_unwind(AssertUnwindSafe(|| {
+            self.send(&url, body.to_string().as_bytes())
+        }));
         let no_thread = |_| Err(PostizError::Failed("no answer: out of threads".to_owned()));
         posted.unwrap_or_else(no_thread)
     }
@@ -399,10 +378,10 @@ impl Postiz {
 }
 
 /// Masks secrets in an error's text, which goes to the log: a broken upstream may echo the request.
-fn mask_secrets(secrets: &[Option<&str>], error: PostizError) -> PostizError {
+fn mask_secrets(secrets: &[&str], error: PostizError) -> PostizError {
     let masked = |text: String| {
         let mask = |text: String, secret: &&str| text.replace(secret, MASK);
-        mask_long_tokens(&secrets.iter().flatten().fold(text, mask))
+        mask_long_tokens(&secrets.iter().fold(text, mask))
     };
     match error {
         PostizError::Failed(text) => PostizError::Failed(masked(text)),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::server::client_address::wide_network;
 use crate::server::flow::{StartError, Started};
@@ -10,7 +10,6 @@ use crate::server::http::app::{App, Handled, LINK_MAC};
 use crate::server::http::browser::is_cross_site;
 use crate::server::http::reply::{RETRY_AFTER_S, Reply, whole_seconds};
 use crate::server::http::request::{Malformed, Params, Request};
-use crate::server::http::wire::DeviceAuthorization;
 use crate::server::login::{LIFETIME, Starter};
 use crate::shared::text::printable;
 use crate::shared::wire::{DEFAULT_INTERVAL_S, error};
@@ -60,19 +59,19 @@ fn starter(request: &Request, machine: String) -> Starter {
     }
 }
 
-fn codes(app: &App, started: &Started) -> DeviceAuthorization {
-    let verification_uri = app.site.verify_url.clone();
+/// The answer of RFC 8628 §3.2.
+fn codes(app: &App, started: &Started) -> Value {
+    let verification_uri = &app.site.verify_url;
     let (user_code, mac) = (&started.user_code, &started.link_mac);
-    DeviceAuthorization {
-        device_code: started.device_code.expose().to_owned(),
-        user_code: user_code.as_str().to_owned(),
-        verification_uri_complete: format!(
-            "{verification_uri}?user_code={user_code}&{LINK_MAC}={mac}"
-        ),
-        verification_uri,
-        expires_in: LIFETIME.as_secs(),
-        interval: DEFAULT_INTERVAL_S,
-    }
+    let complete = format!("{verification_uri}?user_code={user_code}&{LINK_MAC}={mac}");
+    json!({
+        "device_code": started.device_code.expose(),
+        "user_code": user_code.as_str(),
+        "verification_uri": verification_uri,
+        "verification_uri_complete": complete,
+        "expires_in": LIFETIME.as_secs(),
+        "interval": DEFAULT_INTERVAL_S,
+    })
 }
 
 /// The machine's name in the body, or else an empty string. The rest of the body is ignored, but a malformed body is an error.

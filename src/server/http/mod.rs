@@ -13,7 +13,6 @@ mod app;
 mod browser;
 pub(crate) mod reply;
 pub(crate) mod request;
-mod wire;
 
 pub(crate) use app::App;
 pub(crate) use reply::Reply;

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::server::codes::DeviceCodeHash;
 use crate::server::flow::Delivery;
-use crate::server::http::wire::OAuthError;
 use crate::server::pages;
 
 /// One answer. The front adds `Content-Length`, `Date` and `Connection`.
@@ -27,8 +26,8 @@ pub(crate) struct Reply {
 
 impl Reply {
     /// A JSON object; never cached (RFC 6749 §5.1).
-    pub(crate) fn json(status: u16, body: &impl Serialize) -> Reply {
-        let body = serde_json::to_vec(body).expect("our own types serialize");
+    pub(crate) fn json(status: u16, body: &Value) -> Reply {
+        let body = body.to_string().into_bytes();
         let mut reply = Reply::new(status, "application/json", body);
         reply.headers.push(("Pragma", "no-cache".to_owned()));
         reply
@@ -45,10 +44,10 @@ impl Reply {
     }
 
     fn oauth_error(status: u16, reason: &'static str, description: Option<&str>) -> Reply {
-        let error = OAuthError {
-            error: reason.to_owned(),
-            error_description: description.map(str::to_owned),
-        };
+        let mut error = json!({ "error": reason });
+        if let Some(description) = description {
+            error["error_description"] = description.into();
+        }
         Reply::json(status, &error).because(reason)
     }
 

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::server::codes::{DeviceCode, DeviceCodeHash};
 use crate::server::flow::Redeemed;
@@ -10,10 +11,12 @@ use crate::server::http::app::{App, Handled};
 use crate::server::http::browser::is_cross_site;
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Malformed, Params, Request};
-use crate::server::http::wire::{DEVICE_CODE_GRANT, TokenGrant};
 use crate::server::login::Polled;
 use crate::server::store::StoreError;
 use crate::shared::wire::error;
+
+/// The grant type of RFC 8628 §3.4.
+pub(super) const DEVICE_CODE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
 /// The dialect of the request, which decides the errors of the answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -94,13 +97,16 @@ fn deliver(app: &App, poll: &PollRequest) -> Result<Reply, StoreError> {
         Redeemed::Unreadable => return Ok(expired().because("token_unreadable")),
     };
     app.polls.forget(&poll.login);
-    let grant = TokenGrant {
-        access_token: delivery.access_token.expose(),
-        token_type: "bearer",
-        api_url: &delivery.api_url,
-        organization_id: delivery.organization_id.as_deref(),
-        scope: delivery.scope.as_deref(),
-    };
+    // RFC 6749 §5.1, and what the Postiz CLI needs besides.
+    let mut grant = json!({
+        "access_token": delivery.access_token.expose(),
+        "token_type": "bearer",
+        "api_url": delivery.api_url,
+        "organization_id": delivery.organization_id,
+    });
+    if let Some(scope) = &delivery.scope {
+        grant["scope"] = scope.as_str().into();
+    }
     let mut reply = Reply::json(200, &grant);
     reply.delivery = Some(delivery);
     Ok(reply)

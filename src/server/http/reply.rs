@@ -69,7 +69,7 @@ impl Reply {
     /// A page.
     pub(crate) fn page(status: u16, html: String) -> Reply {
         Reply::new(status, "text/html; charset=utf-8", html.into_bytes())
-            .with("Content-Security-Policy", pages::content_security_policy())
+            .with("Content-Security-Policy", pages::POLICY.as_str())
             .with("X-Frame-Options", "DENY")
             .with("Cross-Origin-Opener-Policy", "same-origin")
     }

@@ -2,13 +2,17 @@
 //! in *.html and shared/style.css.
 
 mod html;
-mod policy;
 pub(crate) mod texts;
 
+use std::sync::LazyLock;
 use std::time::Duration;
+
+use ring::digest::{SHA256, digest};
 
 use html::Html;
 use texts::{Mark, Notice};
+
+use crate::shared::base64::base64;
 
 /// The addresses that pages name or link to.
 #[derive(Clone, Debug)]
@@ -110,7 +114,7 @@ impl Page<'_> {
             &[
                 ("title", Html::markup(title)),
                 ("refresh", Html::markup(self.refresh())),
-                ("style", Html::markup(policy::STYLE)),
+                ("style", Html::markup(STYLE)),
                 ("content", content),
                 ("reference", reference),
                 ("server", Html::text(&site.server_host)),
@@ -132,10 +136,19 @@ impl Page<'_> {
     }
 }
 
-/// The `Content-Security-Policy` that all pages are served with.
-pub(crate) fn content_security_policy() -> &'static str {
-    &policy::POLICY
-}
+/// The style sheet, exactly as it is between `<style>` and `</style>`, since the policy has a hash of it.
+const STYLE: &str = include_str!("../../shared/style.css");
+
+/// The `Content-Security-Policy` of all pages: it allows their inline style and icon, and nothing else.
+///
+/// It has no `form-action`: Chromium applies that to every redirect after a form, and Postiz may redirect to a single sign-on at
+/// an unknown host. It is not needed, since no text from outside can become markup (html.rs).
+pub(crate) static POLICY: LazyLock<String> = LazyLock::new(|| {
+    let hash = base64(digest(&SHA256, STYLE.as_bytes()).as_ref());
+    format!(
+        "default-src 'none'; style-src 'sha256-{hash}'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
+    )
+});
 
 /// A page's title and main content.
 type Parts = (&'static str, Html);
@@ -417,7 +430,7 @@ mod tests {
             std::fs::write(file, page.render(&site(), Some("4f2a9c1e"))).unwrap();
         }
         let policy = format!("{folder}/content-security-policy");
-        std::fs::write(policy, content_security_policy()).unwrap();
+        std::fs::write(policy, POLICY.as_str()).unwrap();
     }
 
     #[test]
@@ -546,8 +559,8 @@ mod tests {
         let style = html
             .split_once("<style>")
             .and_then(|(_, rest)| rest.split_once("</style>"));
-        assert_eq!(style.expect("a style").0, policy::STYLE);
-        assert!(content_security_policy().contains("style-src 'sha256-"));
-        assert!(!content_security_policy().contains("unsafe"));
+        assert_eq!(style.expect("a style").0, STYLE);
+        assert!(POLICY.contains("style-src 'sha256-"));
+        assert!(!POLICY.contains("unsafe"));
     }
 }

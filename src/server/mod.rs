@@ -42,7 +42,7 @@ mod x509;
 pub use check::{Findings, check};
 pub use healthcheck::healthcheck;
 
-use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -74,19 +74,9 @@ pub struct Server {
     log: Arc<Log>,
 }
 
-/// Why a server cannot start, for its operator.
-#[derive(Debug)]
-pub struct StartupError(String);
-
-impl fmt::Display for StartupError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 impl Server {
-    /// Opens the store, listens, and starts the threads that serve.
-    pub fn start(config: Config, log: Arc<Log>) -> Result<Server, StartupError> {
+    /// Opens the store, listens, and starts the threads that serve. The error is for the operator.
+    pub fn start(config: Config, log: Arc<Log>) -> Result<Server, String> {
         let proxies = Proxies::from_vars(&http_client::environment);
         if let Some(notice) = proxies.notice(config.api_url.is_https()) {
             log.warn("proxy_passed_over", &[("why", &notice)]);
@@ -96,27 +86,23 @@ impl Server {
             log.info("no_oauth_app", &[note]);
         }
         let (connections, pool_size) = (config.limits.connections, config.pool_size());
-        let max_connections = process_limits::affordable_connections(connections, pool_size, &log)
-            .map_err(StartupError)?;
+        let max_connections = process_limits::affordable_connections(connections, pool_size, &log)?;
         let (store, keys) = open_store(&config)?;
         let pinged = Arc::clone(&store);
         match with_timeout(config.times.ping, move || pinged.ping()) {
             Ok(()) => log.info("store_ready", &[("store", config.store.kind())]),
             Err(StoreError::Unusable(cause)) => {
-                return Err(StartupError(format!("the store cannot be used: {cause}")));
+                return Err(format!("the store cannot be used: {cause}"));
             }
             // The database may come back. Until then requests get 503.
             Err(error) => log.warn("store_unavailable", &[("error", &error.to_string())]),
         }
         let open = |files| Certificate::open(files, Arc::clone(&log)).map(Arc::new);
-        let certificate = config.tls.as_ref().map(open).transpose();
-        let certificate = certificate.map_err(StartupError)?;
-        let listener = listener::listen(config.host, config.port).map_err(StartupError)?;
-        let listening_at = listener
-            .local_addr()
-            .map_err(|error| StartupError(error.to_string()))?;
-        let metrics_listener = config.metrics_listen.map(metrics::bind).transpose();
-        let metrics_listener = metrics_listener.map_err(StartupError)?;
+        let certificate = config.tls.as_ref().map(open).transpose()?;
+        let listener = listener::listen(config.host, config.port)?;
+        let failed = |error: io::Error| format!("cannot start serving: {error}");
+        let listening_at = listener.local_addr().map_err(failed)?;
+        let metrics_listener = config.metrics_listen.map(metrics::bind).transpose()?;
         let local_url = local_url(listening_at, certificate.is_some());
         let server_url = server_url(&config, listening_at);
 
@@ -129,26 +115,20 @@ impl Server {
             times: config.times,
             certificate: certificate.clone(),
         };
-        let failed =
-            |error: &dyn fmt::Display| StartupError(format!("cannot start serving: {error}"));
-        let front = Front::start(settings, Arc::clone(&app)).map_err(|error| failed(&error))?;
-        janitor::start(
-            Arc::clone(&app),
-            certificate.clone(),
-            config.times.purge_period,
-        )
-        .map_err(|error| failed(&error))?;
+        let front = Front::start(settings, Arc::clone(&app)).map_err(failed)?;
+        let period = config.times.purge_period;
+        janitor::start(Arc::clone(&app), certificate.clone(), period).map_err(failed)?;
 
         log.listening(&local_url);
         if let Some(listener) = metrics_listener {
             let sources = Sources::new(app, Arc::clone(&front), certificate.clone());
-            metrics::start(listener, sources).map_err(|error| failed(&error))?;
+            metrics::start(listener, sources).map_err(failed)?;
         }
         let accepting = Arc::clone(&front);
         thread::Builder::new()
             .name("accept".to_owned())
             .spawn(move || accepting.run(&listener))
-            .map_err(|error| failed(&error))?;
+            .map_err(failed)?;
         Ok(Server {
             local_url,
             front,
@@ -220,21 +200,16 @@ fn with_timeout<T: Send + 'static>(
 }
 
 /// Opens the store, and derives the keys. If no secret is configured, the embedded store keeps one beside its file.
-fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Arc<Keys>), StartupError> {
-    let failed = |error: StoreError| StartupError(error.to_string());
+fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Arc<Keys>), String> {
+    let failed = |error: StoreError| error.to_string();
     let keys = |secret: &Secret<String>| Arc::new(Keys::new(secret));
     let configured = config.root_secret().map(keys);
     match &config.store {
         StoreLocation::Postgres(url) => {
-            let keys =
-                configured.ok_or_else(|| StartupError("SERVER_SECRET is not set".to_owned()))?;
-            let store = Postgres::new(
-                url,
-                config.pool_size(),
-                Seal::new(Arc::clone(&keys)),
-                &config.times,
-            );
-            let store = store.map_err(|error| StartupError(format!("DATABASE_URL: {error}")))?;
+            let keys = configured.ok_or("SERVER_SECRET is not set")?;
+            let seal = Seal::new(Arc::clone(&keys));
+            let store = Postgres::new(url, config.pool_size(), seal, &config.times);
+            let store = store.map_err(|error| format!("DATABASE_URL: {error}"))?;
             Ok((Arc::new(store), keys))
         }
         StoreLocation::File(path) => {

@@ -76,35 +76,10 @@ pub(crate) enum Confirmed {
     RegistrationFailed(PostizError),
 }
 
-/// The result of a callback, and its login if the `state` names one.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct CallbackResult {
-    /// The login.
-    pub login: Option<DeviceCodeHash>,
-    /// The result.
-    pub outcome: Callback,
-}
+/// The login that a callback's `state` names, if it does, and the result.
+pub(crate) type CallbackResult = (Option<DeviceCodeHash>, Callback);
 
-impl CallbackResult {
-    /// For a callback that names no login, or was not looked up.
-    pub(crate) fn without_login(outcome: Callback) -> CallbackResult {
-        CallbackResult {
-            login: None,
-            outcome,
-        }
-    }
-
-    fn unknown_state() -> CallbackResult {
-        CallbackResult::without_login(Callback::Rejected("unknown_state"))
-    }
-
-    fn of_login(login: DeviceCodeHash, outcome: Callback) -> CallbackResult {
-        CallbackResult {
-            login: Some(login),
-            outcome,
-        }
-    }
-}
+const UNKNOWN_STATE: CallbackResult = (None, Callback::Rejected("unknown_state"));
 
 /// The result of a callback.
 #[derive(Debug, PartialEq, Eq)]
@@ -354,18 +329,16 @@ impl Flow {
                 (denied, login.key.clone(), login.rejection(&browser, now))
             })?;
             return Ok(match denied {
-                None => CallbackResult::unknown_state(),
-                Some((false, login, why)) => {
-                    CallbackResult::of_login(login, Callback::Rejected(why))
-                }
+                None => UNKNOWN_STATE,
+                Some((false, login, why)) => (Some(login), Callback::Rejected(why)),
                 Some((true, login, _)) => {
                     self.log_denied(&login, "Postiz");
-                    CallbackResult::of_login(login, Callback::Refused)
+                    (Some(login), Callback::Refused)
                 }
             });
         }
         let Some((login, now)) = self.store.read(Key::State(&state))? else {
-            return Ok(CallbackResult::unknown_state());
+            return Ok(UNKNOWN_STATE);
         };
         let is_own =
             self.is_cookie_accepted(returning, &login) && login.browser.as_ref() == Some(&browser);
@@ -378,7 +351,7 @@ impl Flow {
             Polled::Completed | Polled::Unknown if is_own => Callback::SignedIn,
             _ => Callback::Rejected(login.rejection(&browser, now)),
         };
-        Ok(CallbackResult::of_login(login.key, callback))
+        Ok((Some(login.key), callback))
     }
 
     /// Handles a callback with a code. One callback exchanges it, and others meanwhile get [`Callback::Busy`].
@@ -401,12 +374,12 @@ impl Flow {
         let claimed = match claimed {
             // Another callback is writing this login.
             Err(StoreError::Locked) => {
-                return Ok(CallbackResult::without_login(Callback::Busy));
+                return Ok((None, Callback::Busy));
             }
             claimed => claimed?,
         };
         let Some((claim, login, client, rejection)) = claimed else {
-            return Ok(CallbackResult::unknown_state());
+            return Ok(UNKNOWN_STATE);
         };
         let exchange = || {
             let client = self.client(&login, client.as_ref());
@@ -424,7 +397,7 @@ impl Flow {
                 Err(error) => self.exchange_failed(&login, &lease, digest, error)?,
             },
         };
-        Ok(CallbackResult::of_login(login, callback))
+        Ok((Some(login), callback))
     }
 
     /// Whether the cookie is accepted for this login. See [`ReturningBrowser::is_old_cookie`].

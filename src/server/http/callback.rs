@@ -47,7 +47,7 @@ pub(super) fn receive(app: &App, request: &Request) -> Handled {
             is_old_cookie,
         };
         let result = run(app, &returning, params.get("code"), params.get("error"))?;
-        match result.outcome {
+        match result.1 {
             // The first cookie may be of another login, so the second is tried as well.
             Callback::Rejected(_) => rejected = rejected.or(Some(result)),
             _ => return Ok(reply(app, request, &result)),
@@ -65,7 +65,7 @@ fn run(
     code: Option<&str>,
     error: Option<&str>,
 ) -> Result<CallbackResult, StoreError> {
-    let outcome = match (error, code) {
+    let callback = match (error, code) {
         (Some(error), _) => return app.flow.callback_error(returning, error),
         (None, Some(code)) => match app.take_postiz_slot() {
             Some(_slot) => return app.flow.callback_code(returning, code),
@@ -73,12 +73,12 @@ fn run(
         },
         (None, None) => Callback::Rejected("missing_code"),
     };
-    Ok(CallbackResult::without_login(outcome))
+    Ok((None, callback))
 }
 
 /// The page for the browser. It never shows text of the query, which anybody can write.
-fn reply(app: &App, request: &Request, result: &CallbackResult) -> Reply {
-    let login = result.login.as_ref();
+fn reply(app: &App, request: &Request, (login, callback): &CallbackResult) -> Reply {
+    let login = login.as_ref();
     let success = |notice| {
         let page = app.page(200, &Page::Notice(notice));
         match login {
@@ -86,7 +86,7 @@ fn reply(app: &App, request: &Request, result: &CallbackResult) -> Reply {
             None => page,
         }
     };
-    let (status, notice, reason) = match &result.outcome {
+    let (status, notice, reason) = match callback {
         Callback::SignedIn => return success(texts::SIGNED_IN),
         Callback::Busy => return success(texts::FINISHING),
         Callback::Refused => (400, texts::REFUSED, "access_denied"),

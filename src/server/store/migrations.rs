@@ -6,7 +6,7 @@ use postgres::{Client, Row};
 
 use crate::server::codes::DeviceCodeHash;
 use crate::server::seal::{Seal, SealedToken};
-use crate::server::store::postgres_error::classify;
+use crate::server::store::postgres_error::PostgresError;
 use crate::server::store::{StoreError, schema_plan};
 use crate::shared::secret::Secret;
 
@@ -37,46 +37,18 @@ pub(super) fn migrate(
     client: &mut Client,
     seal: &Seal,
     schema: Option<&str>,
-) -> Result<(), StoreError> {
+) -> Result<(), PostgresError> {
     let mut tries = 1;
     loop {
         match migrate_once(client, seal, schema) {
-            Err(MigrateError::Database(error))
-                if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) && tries < TRIES_MAX =>
+            Err(failed)
+                if failed.code == Some(SqlState::LOCK_NOT_AVAILABLE) && tries < TRIES_MAX =>
             {
                 tries += 1;
-                client
-                    .batch_execute("ROLLBACK")
-                    .map_err(|error| classify(&error))?;
+                client.batch_execute("ROLLBACK")?;
             }
-            done => return done.map_err(MigrateError::into_store_error),
+            done => return done,
         }
-    }
-}
-
-enum MigrateError {
-    Database(postgres::Error),
-    Refused(StoreError),
-}
-
-impl MigrateError {
-    fn into_store_error(self) -> StoreError {
-        match self {
-            MigrateError::Database(error) => classify(&error),
-            MigrateError::Refused(error) => error,
-        }
-    }
-}
-
-impl From<StoreError> for MigrateError {
-    fn from(error: StoreError) -> MigrateError {
-        MigrateError::Refused(error)
-    }
-}
-
-impl From<postgres::Error> for MigrateError {
-    fn from(error: postgres::Error) -> MigrateError {
-        MigrateError::Database(error)
     }
 }
 
@@ -92,7 +64,7 @@ fn migrate_once(
     client: &mut Client,
     seal: &Seal,
     schema: Option<&str>,
-) -> Result<(), MigrateError> {
+) -> Result<(), PostgresError> {
     begin(client, "BEGIN", schema)?;
     client.batch_execute(IDLE_TIMEOUT)?;
     let version = lock_and_read_version(client)?;
@@ -117,12 +89,12 @@ fn migrate_once(
 }
 
 /// The second step calls `sha256()`, which PostgreSQL has since version 11.
-fn check_server_version(client: &mut Client) -> Result<(), MigrateError> {
+fn check_server_version(client: &mut Client) -> Result<(), PostgresError> {
     let is_old = "SELECT current_setting('server_version_num')::integer < 110000";
     match client.query_typed(is_old, &[])?.first() {
-        Some(row) if row.get(0) => Err(MigrateError::Refused(StoreError::Unusable(
-            "it is older than PostgreSQL 11".to_owned(),
-        ))),
+        Some(row) if row.get(0) => {
+            Err(StoreError::Unusable("it is older than PostgreSQL 11".to_owned()).into())
+        }
         _ => Ok(()),
     }
 }
@@ -165,11 +137,7 @@ const FOUND: &str = "
 pub(super) fn inspect(
     client: &mut Client,
     schema: Option<&str>,
-) -> Result<Vec<String>, StoreError> {
-    inspect_once(client, schema).map_err(MigrateError::into_store_error)
-}
-
-fn inspect_once(client: &mut Client, schema: Option<&str>) -> Result<Vec<String>, MigrateError> {
+) -> Result<Vec<String>, PostgresError> {
     begin(client, "BEGIN READ ONLY", schema)?;
     check_server_version(client)?;
     let rows = client.query_typed(FOUND, &[])?;

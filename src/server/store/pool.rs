@@ -13,8 +13,8 @@ use postgres::error::{Severity, SqlState};
 use postgres::types::{ToSql, Type};
 use postgres::{Client, Row, Statement};
 
-use crate::server::store::connect::{ConnectError, Connector};
-use crate::server::store::postgres_error::classify;
+use crate::server::store::connect::Connector;
+use crate::server::store::postgres_error::{PostgresError, classify};
 use crate::server::store::{PoolCounts, StoreError};
 use crate::server::times::Times;
 use crate::shared::hash::hex;
@@ -172,10 +172,9 @@ impl Pool {
                 slots.last_activity = now;
                 let slot = self.take_slot(&mut slots);
                 drop(slots);
-                match self.connect(slot) {
-                    Err(SlotError::ServerFull) => slots = self.slots.lock(),
-                    Err(SlotError::Store(error)) => return Err(error),
-                    Ok(pooled) => return Ok(pooled),
+                match self.connect(slot)? {
+                    Some(pooled) => return Ok(pooled),
+                    None => slots = self.slots.lock(),
                 }
                 continue;
             }
@@ -191,13 +190,19 @@ impl Pool {
     }
 
     /// Opens a connection for a slot. The slot is freed if this fails, even by a panic of the client library, which panics when
-    /// there are no file descriptors left.
-    fn connect<'a>(&'a self, slot: Slot<'a>) -> Result<Pooled<'a>, SlotError> {
+    /// there are no file descriptors left. `None`: the database has reached its limit of connections, and this pool has others
+    /// open to wait for.
+    fn connect<'a>(&'a self, slot: Slot<'a>) -> Result<Option<Pooled<'a>>, StoreError> {
         let (mut client, is_direct) = match self.connect_client() {
             Ok(connected) => connected,
             Err(failed) => {
                 drop(slot);
-                return Err(self.not_connected(failed));
+                let mut slots = self.slots.lock();
+                if failed.code == Some(SqlState::TOO_MANY_CONNECTIONS) && slots.open() > 0 {
+                    slots.server_full_until = Instant::now() + self.times.crowded_pause;
+                    return Ok(None);
+                }
+                return Err(failed.error);
             }
         };
         (self.prepare)(&mut client).map_err(|error| self.connector.with_location(error))?;
@@ -206,18 +211,18 @@ impl Pool {
                 .batch_execute(SESSION)
                 .map_err(|error| classify(&error))?;
         }
-        Ok(Pooled {
+        Ok(Some(Pooled {
             connection: Connection {
                 client,
                 statements: is_direct.then(HashMap::new),
             },
             is_reused: false,
             slot,
-        })
+        }))
     }
 
     /// Connects, and returns whether the connection is direct: a parameter set at its start can be read back.
-    fn connect_client(&self) -> Result<(Client, bool), ConnectError> {
+    fn connect_client(&self) -> Result<(Client, bool), PostgresError> {
         if self.has_pooler.load(Ordering::Relaxed) {
             return Ok((self.connector.connect(None)?, false));
         }
@@ -244,15 +249,6 @@ impl Pool {
         }
     }
 
-    fn not_connected(&self, failed: ConnectError) -> SlotError {
-        let mut slots = self.slots.lock();
-        if failed.code == Some(SqlState::TOO_MANY_CONNECTIONS) && slots.open() > 0 {
-            slots.server_full_until = Instant::now() + self.times.crowded_pause;
-            return SlotError::ServerFull;
-        }
-        SlotError::Store(failed.error)
-    }
-
     /// Closes the idle connections, because new ones may reach another server, or read other settings.
     pub(crate) fn drop_idle(&self) {
         let idle = std::mem::take(&mut self.slots.lock().idle);
@@ -269,19 +265,6 @@ impl Pool {
             id: slots.last_id,
             returned: None,
         }
-    }
-}
-
-/// Why no connection was opened.
-enum SlotError {
-    /// The database has reached its limit of connections, and this pool has others open to wait for.
-    ServerFull,
-    Store(StoreError),
-}
-
-impl From<StoreError> for SlotError {
-    fn from(error: StoreError) -> SlotError {
-        SlotError::Store(error)
     }
 }
 

@@ -79,7 +79,7 @@ impl Postgres {
         let prepare = move |client: &mut Client| {
             // Connections that are opened at the same time wait for each other under the migration's lock.
             if !is_migrated.load(Ordering::Acquire) {
-                migrate(client, &seal, schema.as_deref())?;
+                migrate(client, &seal, schema.as_deref()).map_err(|failed| failed.error)?;
                 is_migrated.store(true, Ordering::Release);
             }
             Ok(())
@@ -171,7 +171,7 @@ pub fn inspect(url: &DatabaseUrl) -> Result<Vec<String>, StoreError> {
     let connector = Connector::new(url).map_err(StoreError::Unusable)?;
     let mut client = connector.connect(None).map_err(|failed| failed.error)?;
     let found = migrations::inspect(&mut client, quoted_schema(url).as_deref());
-    let found = found.map_err(|error| connector.with_location(error))?;
+    let found = found.map_err(|failed| connector.with_location(failed.error))?;
     let answers = format!("PostgreSQL answers: {}", connector.location());
     let weak = connector.weakness().map(|text| format!("WARNING: {text}"));
     Ok([answers].into_iter().chain(found).chain(weak).collect())

@@ -14,7 +14,6 @@ use crate::server::login::{
 };
 use crate::server::postiz::{Grant, OAuthClient, Postiz, PostizError};
 use crate::server::retry;
-use crate::server::seal::Seal;
 use crate::server::store::batcher::Batcher;
 use crate::server::store::{Inserted, Key, NewLogin, PoolCounts, Store, StoreError, apply};
 use crate::server::times::Times;
@@ -31,7 +30,6 @@ pub(crate) struct Flow {
     store: Arc<dyn Store>,
     postiz: Postiz,
     keys: Arc<Keys>,
-    seal: Seal,
     /// `api_url` for clients.
     public_api_url: String,
     starts: Batcher<NewLogin, Result<Inserted, StartError>>,
@@ -147,7 +145,6 @@ impl Flow {
         Flow {
             store,
             postiz,
-            seal: Seal::new(Arc::clone(&keys)),
             keys,
             public_api_url: config.public_api_url.as_str().to_owned(),
             starts: Batcher::new(&config.times),
@@ -272,7 +269,7 @@ impl Flow {
         let fields = [("id", login.id()), ("oauth_client", &client.id)];
         self.log.info("client_registered", &fields);
         SealedClient {
-            verifier: self.seal.seal(&login.key, &client.verifier),
+            verifier: self.keys.seal(&login.key, &client.verifier),
             id: client.id,
             redirect_uri: client.redirect_uri,
         }
@@ -283,7 +280,7 @@ impl Flow {
         let sealed = sealed?;
         Some(OAuthClient {
             id: sealed.id.clone(),
-            verifier: self.seal.open(login, &sealed.verifier)?,
+            verifier: self.keys.open(login, &sealed.verifier)?,
             redirect_uri: sealed.redirect_uri.clone(),
         })
     }
@@ -429,7 +426,7 @@ impl Flow {
 
     fn sealed(&self, login: &DeviceCodeHash, grant: Grant) -> SealedGrant {
         SealedGrant {
-            token: self.seal.seal(login, &grant.access_token),
+            token: self.keys.seal(login, &grant.access_token),
             api_url: self.public_api_url.clone(),
             organization_id: grant.organization_id,
             scope: grant.scope,
@@ -521,7 +518,7 @@ impl Flow {
         let Some(grant) = grant else {
             return Ok(Redeemed::Busy);
         };
-        let Some(access_token) = self.seal.open(login, &grant.token) else {
+        let Some(access_token) = self.keys.open(login, &grant.token) else {
             let hint = ("hint", "was SERVER_SECRET or the client secret changed?");
             self.log
                 .error("token_unreadable", &[("id", login.login_id()), hint]);

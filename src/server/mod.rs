@@ -57,7 +57,6 @@ use crate::server::keys::Keys;
 use crate::server::log::Log;
 use crate::server::metrics::Sources;
 use crate::server::postiz::Postiz;
-use crate::server::seal::Seal;
 use crate::server::store::embedded::Embedded;
 use crate::server::store::{Store, StoreError, postgres::Postgres, secret_file};
 use crate::shared::base_url::BaseUrl;
@@ -207,8 +206,8 @@ fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Arc<Keys>), String> {
     match &config.store {
         StoreLocation::Postgres(url) => {
             let keys = configured.ok_or("SERVER_SECRET is not set")?;
-            let seal = Seal::new(Arc::clone(&keys));
-            let store = Postgres::new(url, config.pool_size(), seal, &config.times);
+            let (size, times) = (config.pool_size(), &config.times);
+            let store = Postgres::new(url, size, Arc::clone(&keys), times);
             let store = store.map_err(|error| format!("DATABASE_URL: {error}"))?;
             Ok((Arc::new(store), keys))
         }

@@ -12,7 +12,7 @@ use postiz::server::login::{
     Claim, CodeDigest, DELIVERY_LEASE, Failure, LIFETIME, LeaseId, Login, Polled, REDEEMABLE_FOR,
     SealedGrant, Starter, Status,
 };
-use postiz::server::seal::{Seal, SealedToken};
+use postiz::server::seal::SealedToken;
 use postiz::server::store::database_url::DatabaseUrl;
 use postiz::server::store::embedded::Embedded;
 use postiz::server::store::postgres::Postgres;
@@ -199,10 +199,8 @@ fn connect(database: &Database) -> Arc<dyn Store> {
     Arc::new(Postgres::new(&url, 4, seal(), &Times::DEFAULT).expect("a good configuration"))
 }
 
-fn seal() -> Seal {
-    Seal::new(Arc::new(Keys::new(&Secret::new(
-        "the client secret".to_owned(),
-    ))))
+fn seal() -> Arc<Keys> {
+    Arc::new(Keys::new(&Secret::new("the client secret".to_owned())))
 }
 
 fn system_ms() -> u64 {

@@ -5,7 +5,8 @@ use postgres::types::{ToSql, Type};
 use postgres::{Client, Row};
 
 use crate::server::codes::DeviceCodeHash;
-use crate::server::seal::{Seal, SealedToken};
+use crate::server::keys::Keys;
+use crate::server::seal::SealedToken;
 use crate::server::store::postgres_error::PostgresError;
 use crate::server::store::{StoreError, schema_plan};
 use crate::shared::secret::Secret;
@@ -35,12 +36,12 @@ const IDLE_TIMEOUT: &str = "SET LOCAL idle_in_transaction_session_timeout = '15s
 /// client must be dropped, which ends the open transaction.
 pub(super) fn migrate(
     client: &mut Client,
-    seal: &Seal,
+    keys: &Keys,
     schema: Option<&str>,
 ) -> Result<(), PostgresError> {
     let mut tries = 1;
     loop {
-        match migrate_once(client, seal, schema) {
+        match migrate_once(client, keys, schema) {
             Err(failed)
                 if failed.code == Some(SqlState::LOCK_NOT_AVAILABLE) && tries < TRIES_MAX =>
             {
@@ -62,7 +63,7 @@ fn begin(client: &mut Client, begin: &str, schema: Option<&str>) -> Result<(), p
 
 fn migrate_once(
     client: &mut Client,
-    seal: &Seal,
+    keys: &Keys,
     schema: Option<&str>,
 ) -> Result<(), PostgresError> {
     begin(client, "BEGIN", schema)?;
@@ -83,7 +84,7 @@ fn migrate_once(
         ))?;
     }
     if done < newest {
-        seal_clear_tokens(client, seal)?;
+        seal_clear_tokens(client, keys)?;
     }
     Ok(client.batch_execute("COMMIT")?)
 }
@@ -185,7 +186,7 @@ pub(super) fn inspect(
 }
 
 /// Encrypts the tokens that the reference server stored in clear.
-fn seal_clear_tokens(client: &mut Client, seal: &Seal) -> Result<(), postgres::Error> {
+fn seal_clear_tokens(client: &mut Client, keys: &Keys) -> Result<(), postgres::Error> {
     let in_clear = "SELECT device_code, access_token FROM device_requests WHERE access_token <> ''";
     for row in client.query_typed(in_clear, &[])? {
         let (key, token) = (
@@ -193,7 +194,7 @@ fn seal_clear_tokens(client: &mut Client, seal: &Seal) -> Result<(), postgres::E
             row.get::<_, String>(1),
         );
         if !SealedToken::is_sealed(&token) {
-            let sealed = seal.seal(&key, &Secret::new(token));
+            let sealed = keys.seal(&key, &Secret::new(token));
             let text = |value| (value as &(dyn ToSql + Sync), Type::TEXT);
             client.query_typed(
                 "UPDATE device_requests SET access_token = $2 WHERE device_code = $1",

@@ -4,6 +4,7 @@
 //! stays open, and no lock is held, between statements.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -12,11 +13,12 @@ use postgres::{Client, Row};
 use serde_json::{Value, json};
 
 use crate::server::codes::{BrowserKeyHash, DeviceCodeHash, StateHash, UserCode};
+use crate::server::keys::Keys;
 use crate::server::login::{
     EXPIRED_FOR, LIFETIME, Lease, LeaseId, Login, Polled, SealedClient, SealedGrant, Starter,
     Status, UnixMs, polled,
 };
-use crate::server::seal::{Seal, SealedToken};
+use crate::server::seal::SealedToken;
 use crate::server::store::connect::Connector;
 use crate::server::store::database_url::DatabaseUrl;
 use crate::server::store::migrations::{self, migrate};
@@ -65,11 +67,11 @@ pub struct Postgres {
 
 impl Postgres {
     /// Makes a store with up to `pool_size` connections, without connecting yet: the database may be down for a while. The
-    /// first connection migrates the schema. `seal` encrypts the tokens that the reference server stored in clear.
+    /// first connection migrates the schema. `keys` encrypt the tokens that the reference server stored in clear.
     pub fn new(
         url: &DatabaseUrl,
         pool_size: usize,
-        seal: Seal,
+        keys: Arc<Keys>,
         times: &Times,
     ) -> Result<Postgres, String> {
         let connector = Connector::new(url)?;
@@ -79,7 +81,7 @@ impl Postgres {
         let prepare = move |client: &mut Client| {
             // Connections that are opened at the same time wait for each other under the migration's lock.
             if !is_migrated.load(Ordering::Acquire) {
-                migrate(client, &seal, schema.as_deref()).map_err(|failed| failed.error)?;
+                migrate(client, &keys, schema.as_deref()).map_err(|failed| failed.error)?;
                 is_migrated.store(true, Ordering::Release);
             }
             Ok(())

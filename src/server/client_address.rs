@@ -44,7 +44,8 @@ impl TrustedProxies {
         peer: IpAddr,
         forwarded_for: impl DoubleEndedIterator<Item = &'a str>,
     ) -> IpAddr {
-        let mut client = canonical(peer);
+        // `::ffff:1.2.3.4`, as a dual-stack socket reports it, becomes 1.2.3.4.
+        let mut client = peer.to_canonical();
         for entry in forwarded_for.flat_map(|header| header.split(',')).rev() {
             if !self.is_trusted(client) {
                 break;
@@ -99,12 +100,7 @@ fn address(entry: &str) -> Option<IpAddr> {
         .parse::<IpAddr>()
         .ok()
         .or_else(|| entry.parse::<SocketAddr>().ok().map(|socket| socket.ip()));
-    address.map(canonical)
-}
-
-/// `::ffff:1.2.3.4`, as a dual-stack socket reports it, becomes 1.2.3.4.
-fn canonical(address: IpAddr) -> IpAddr {
-    address.to_canonical()
+    address.map(|address| address.to_canonical())
 }
 
 fn as_u128(address: IpAddr) -> u128 {
@@ -116,7 +112,7 @@ fn as_u128(address: IpAddr) -> u128 {
 
 /// The client that limits count by: an IPv4 address, or an IPv6 /64, in which a client can choose its address.
 pub(crate) fn network(address: IpAddr) -> IpAddr {
-    match canonical(address) {
+    match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
         v4 => v4,
     }
@@ -124,7 +120,7 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
 
 /// The network of an address, which usually has one owner: an IPv4 /24, an IPv6 /48.
 pub(crate) fn wide_network(address: IpAddr) -> IpAddr {
-    match canonical(address) {
+    match address.to_canonical() {
         IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() >> 8 << 8).into(),
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 80 << 80).into(),
     }

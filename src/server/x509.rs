@@ -3,15 +3,14 @@
 
 use ring::digest;
 use rustls::crypto::WebPkiSupportedAlgorithms;
-use rustls::pki_types::UnixTime;
 use rustls::{DigitallySignedStruct, SignatureScheme};
 
 /// The parts of an X.509 certificate (RFC 5280 §4.1). Parsing verifies nothing.
 pub(crate) struct X509Certificate<'a> {
     der: &'a [u8],
     /// Seconds since 1970.
-    not_before: u64,
-    not_after: u64,
+    pub(crate) not_before: u64,
+    pub(crate) not_after: u64,
     /// The whole SubjectPublicKeyInfo.
     pub(crate) key_info: &'a [u8],
     /// The key's algorithm identifier, without its tag and length.
@@ -61,19 +60,6 @@ impl<'a> X509Certificate<'a> {
             key,
             signature_algorithm,
         })
-    }
-
-    /// The dates from which and until which it is valid, in seconds since 1970.
-    pub(crate) fn validity(&self) -> (u64, u64) {
-        (self.not_before, self.not_after)
-    }
-
-    pub(crate) fn is_expired(&self, now: UnixTime) -> bool {
-        now.as_secs() > self.not_after
-    }
-
-    pub(crate) fn is_not_yet_valid(&self, now: UnixTime) -> bool {
-        now.as_secs() < self.not_before
     }
 
     /// Its hash for the channel binding `tls-server-end-point` (RFC 5929 §4.1), by the hash function of its signature, or by
@@ -321,11 +307,11 @@ mod tests {
     /// Parses all public authorities, and some of them with each byte replaced.
     #[test]
     fn real_certificates_parse_and_broken_ones_do_not_panic() {
-        let now = UnixTime::now();
+        let now = rustls::pki_types::UnixTime::now().as_secs();
         let real = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
         for der in real {
             let certificate = X509Certificate::parse(der).unwrap();
-            assert!(!certificate.is_not_yet_valid(now) && certificate.channel_binding().is_some());
+            assert!(now >= certificate.not_before && certificate.channel_binding().is_some());
             assert!(certificate.not_before < certificate.not_after);
         }
         for der in real.iter().step_by(16) {

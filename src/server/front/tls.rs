@@ -55,7 +55,8 @@ impl ChainAndKey {
             return Err(unusable(CERTIFICATE, &files.certificate, &nothing));
         };
         let parsed = X509Certificate::parse(&leaf);
-        let Some((not_before, not_after)) = parsed.map(|leaf| leaf.validity()) else {
+        let Some((not_before, not_after)) = parsed.map(|leaf| (leaf.not_before, leaf.not_after))
+        else {
             let garbage = "holds something that is not an X.509 certificate";
             return Err(unusable(CERTIFICATE, &files.certificate, &garbage));
         };

@@ -72,10 +72,7 @@ impl Request {
 
     /// The first header of this lower-case name.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(header, _)| *header == name)
-            .map(|(_, value)| value.as_str())
+        self.headers(name).next()
     }
 
     /// All headers of this lower-case name, in order.

@@ -2,6 +2,7 @@
 //! SQL. The states of a login are in `login.rs`.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use crate::server::codes::{BrowserKey, DeviceCode, DeviceCodeHash, State, UserCode};
@@ -13,9 +14,8 @@ use crate::server::login::{
     Claim, CodeDigest, Failure, LeaseId, Login, Polled, SealedClient, SealedGrant, Starter, UnixMs,
 };
 use crate::server::postiz::{Grant, OAuthClient, Postiz, PostizError};
-use crate::server::retry;
 use crate::server::store::batcher::Batcher;
-use crate::server::store::{Inserted, Key, NewLogin, PoolCounts, Store, StoreError, apply};
+use crate::server::store::{Inserted, Key, NewLogin, Store, StoreError, apply};
 use crate::server::times::Times;
 use crate::shared::secret::Secret;
 
@@ -27,14 +27,14 @@ const DECISION_TRIES_MAX: usize = 5;
 
 /// The device flow over one store and one Postiz.
 pub(crate) struct Flow {
-    store: Arc<dyn Store>,
-    postiz: Postiz,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) postiz: Postiz,
     keys: Arc<Keys>,
     /// `api_url` for clients.
     public_api_url: String,
     starts: Batcher<NewLogin, Result<Inserted, StartError>>,
     polls: Batcher<DeviceCodeHash, Polled>,
-    live_logins: LiveLogins,
+    pub(crate) live_logins: LiveLogins,
     times: Times,
     log: Arc<Log>,
 }
@@ -487,9 +487,12 @@ impl Flow {
         deadline: Instant,
         mut transition: impl FnMut(&mut Login, UnixMs) -> bool,
     ) -> Result<bool, StoreError> {
-        let stored = retry::until(deadline, self.times.store_retry_pause, || {
-            apply(&*self.store, Key::Device(login), &mut transition)
-        });
+        let stored = loop {
+            match apply(&*self.store, Key::Device(login), &mut transition) {
+                Err(_) if Instant::now() <= deadline => thread::sleep(self.times.store_retry_pause),
+                stored => break stored,
+            }
+        };
         if let Err(error) = &stored {
             let fields = [("id", login.login_id()), ("error", &error.to_string())];
             self.log.error("token_lost", &fields);
@@ -579,21 +582,6 @@ impl Flow {
                 return Ok(count);
             }
         }
-    }
-
-    /// The client of Postiz.
-    pub(crate) fn postiz(&self) -> &Postiz {
-        &self.postiz
-    }
-
-    /// An estimate of how many logins the store holds.
-    pub(crate) fn logins(&self) -> u64 {
-        self.live_logins.estimate()
-    }
-
-    /// The store's connections to PostgreSQL, if it has any.
-    pub(crate) fn pool(&self) -> Option<PoolCounts> {
-        self.store.pool()
     }
 
     /// Whether the store responds.

@@ -7,7 +7,7 @@ use crate::server::store::{Store, StoreError};
 
 /// The limit and the estimated count. Instances that share a store may together exceed the limit by what they add between two
 /// counts.
-pub(super) struct LiveLogins {
+pub(crate) struct LiveLogins {
     /// 0: unlimited.
     max: u64,
     estimate: Mutex<u64>,
@@ -65,7 +65,7 @@ impl LiveLogins {
     }
 
     /// An estimate of how many logins the store holds.
-    pub(super) fn estimate(&self) -> u64 {
+    pub(crate) fn estimate(&self) -> u64 {
         *self.estimate.lock()
     }
 

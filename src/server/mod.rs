@@ -36,7 +36,6 @@ mod live_logins;
 pub mod log;
 pub(crate) mod metrics;
 pub mod notify;
-mod retry;
 mod x509;
 
 pub use check::{Findings, check};
@@ -51,7 +50,7 @@ use std::time::{Duration, SystemTime};
 use crate::server::config::{Config, StoreLocation};
 use crate::server::flow::Flow;
 use crate::server::front::certificate::Certificate;
-use crate::server::front::{Front, FrontSettings, listener, process_limits};
+use crate::server::front::{Front, listener, process_limits};
 use crate::server::http::App;
 use crate::server::keys::Keys;
 use crate::server::log::Log;
@@ -106,15 +105,9 @@ impl Server {
         let server_url = server_url(&config, listening_at);
 
         let app = Arc::new(app(&config, store, keys, server_url, &log));
-        let settings = FrontSettings {
-            max_connections,
-            max_connections_per_address: config.limits.connections_per_address,
-            trusted_proxies: config.trusted_proxies.clone(),
-            idle_timeout: config.idle_timeout,
-            times: config.times,
-            certificate: certificate.clone(),
-        };
-        let front = Front::start(settings, Arc::clone(&app)).map_err(failed)?;
+        let (serving, certificate_in_use) = (Arc::clone(&app), certificate.clone());
+        let front = Front::start(serving, &config, max_connections, certificate_in_use);
+        let front = front.map_err(failed)?;
         let period = config.times.purge_period;
         janitor::start(Arc::clone(&app), certificate.clone(), period).map_err(failed)?;
 

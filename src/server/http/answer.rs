@@ -18,15 +18,10 @@ use crate::server::store::StoreError;
 use crate::shared::wire::error;
 
 impl App {
-    /// The route of a request.
-    pub(crate) fn route(&self, request: &Request) -> Routed {
-        Routed::of(self, request)
-    }
-
     /// Answers a request, and logs it.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn answer(&self, request: &Request) -> Reply {
-        let (routed, started) = (self.route(request), Instant::now());
+        let (routed, started) = (Routed::of(self, request), Instant::now());
         let reply = self.answer_routed(&routed, request);
         self.log_answer(request, &routed, &reply, started);
         reply

@@ -10,7 +10,7 @@ use crate::server::pages::{Page, texts};
 use crate::server::times::Times;
 
 /// One route.
-struct Route {
+pub(crate) struct Route {
     method: &'static str,
     path: &'static str,
     handler: fn(&App, &Request) -> Handled,
@@ -79,10 +79,7 @@ const fn row(
 
 /// A request's route.
 #[derive(Clone, Copy)]
-pub(crate) struct Routed(Target);
-
-#[derive(Clone, Copy)]
-enum Target {
+pub(crate) enum Routed {
     Row(&'static Route),
     /// OPTIONS on this path.
     Options(&'static str),
@@ -94,7 +91,7 @@ enum Target {
 }
 
 impl Routed {
-    pub(super) fn of(app: &App, request: &Request) -> Routed {
+    pub(crate) fn of(app: &App, request: &Request) -> Routed {
         // HEAD is GET without the body (RFC 9110 §9.3.2), which the writer leaves out.
         let method = match request.method.as_str() {
             "HEAD" => "GET",
@@ -107,51 +104,51 @@ impl Routed {
             .clone()
             .find(|route| route.method == method)
             .or(row.clone().next());
-        Routed(match row {
-            Some(row) if row.method == method => Target::Row(row),
-            Some(row) if method == "OPTIONS" => Target::Options(row.path),
-            Some(row) => Target::WrongMethod(row.path),
+        match row {
+            Some(row) if row.method == method => Routed::Row(row),
+            Some(row) if method == "OPTIONS" => Routed::Options(row.path),
+            Some(row) => Routed::WrongMethod(row.path),
             None if method == "GET" => match known_without_slashes(app, &request.path) {
-                Some(path) => Target::SurplusSlashes(path),
-                None => Target::Nothing,
+                Some(path) => Routed::SurplusSlashes(path),
+                None => Routed::Nothing,
             },
-            None => Target::Nothing,
-        })
+            None => Routed::Nothing,
+        }
     }
 
     /// Answers the request.
     pub(super) fn handle(&self, app: &App, request: &Request) -> Handled {
-        Ok(match self.0 {
-            Target::Row(row) => return (row.handler)(app, request),
-            Target::Options(path) => Reply::no_content().with("Allow", allow(path)),
-            Target::WrongMethod(path) => {
+        Ok(match *self {
+            Routed::Row(row) => return (row.handler)(app, request),
+            Routed::Options(path) => Reply::no_content().with("Allow", allow(path)),
+            Routed::WrongMethod(path) => {
                 Reply::plain_error(405, "method_not_allowed").with("Allow", allow(path))
             }
-            Target::SurplusSlashes(path) => {
+            Routed::SurplusSlashes(path) => {
                 let query = match request.query.as_str() {
                     "" => String::new(),
                     query => format!("?{query}"),
                 };
                 Reply::redirect(308, &format!("{}{path}{query}", app.server_url.path()))
             }
-            Target::Nothing => not_found(app, request),
+            Routed::Nothing => not_found(app, request),
         })
     }
 
     /// The route's name for the log and the metrics: a path of the table, not the request's, which may hold anything.
     pub(super) fn name(&self) -> &'static str {
-        match self.0 {
-            Target::Row(row) => row.path,
-            Target::Options(path) | Target::WrongMethod(path) | Target::SurplusSlashes(path) => {
+        match *self {
+            Routed::Row(row) => row.path,
+            Routed::Options(path) | Routed::WrongMethod(path) | Routed::SurplusSlashes(path) => {
                 path
             }
-            Target::Nothing => "none",
+            Routed::Nothing => "none",
         }
     }
 
     /// The handler's timeout.
     pub(crate) fn timeout(&self, app: &App) -> Duration {
-        let Target::Row(row) = self.0 else {
+        let Routed::Row(row) = self else {
             return app.times.handler;
         };
         let timeout = (row.timeout)(&app.times);
@@ -162,8 +159,8 @@ impl Routed {
     }
 
     pub(super) fn audience(&self) -> Audience {
-        match self.0 {
-            Target::Row(row) => row.audience,
+        match *self {
+            Routed::Row(row) => row.audience,
             _ => Audience::Program,
         }
     }

@@ -94,7 +94,7 @@ impl Sources {
         print_build(&mut text);
         print_events(&mut text, &self.app.log.counts());
         requests::print(&mut text, &self.app.requests.read(), &HTTP);
-        let to_postiz = self.app.flow.postiz().requests.read();
+        let to_postiz = self.app.flow.postiz.requests.read();
         requests::print(&mut text, &to_postiz, &POSTIZ);
         self.print_connections(&mut text);
         self.print_logins(&mut text);
@@ -138,7 +138,7 @@ impl Sources {
         text.gauge(
             "postiz_auth_logins",
             "Logins in the store, expired ones included until they are purged; an estimate, corrected every 30 s.",
-            self.app.flow.logins(),
+            self.app.flow.live_logins.estimate(),
         );
         text.gauge(
             "postiz_auth_postiz_requests_waiting",
@@ -168,7 +168,7 @@ impl Sources {
 
     /// Only with PostgreSQL.
     fn print_pool(&self, text: &mut Text) {
-        let Some(pool) = self.app.flow.pool() else {
+        let Some(pool) = self.app.flow.store.pool() else {
             return;
         };
         let name = "postiz_auth_database_connections";

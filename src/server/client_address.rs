@@ -58,7 +58,6 @@ impl TrustedProxies {
         client
     }
 
-    /// Whether `address` is a trusted proxy.
     pub fn is_trusted(&self, address: IpAddr) -> bool {
         let address = as_u128(address);
         self.0.iter().any(|range| range.contains(address))

@@ -24,14 +24,12 @@ pub(crate) struct Outcome {
 }
 
 impl RequestCounts {
-    /// Counts a request.
     pub(crate) fn add(&self, route: &'static str, outcome: Outcome, duration: Duration) {
         let mut counts = self.0.lock();
         *entry(&mut counts.by_outcome, (route, outcome)) += 1;
         entry(&mut counts.durations, route).add(duration);
     }
 
-    /// A copy of all counts.
     pub(crate) fn read(&self) -> Counts {
         let counts = self.0.lock();
         counts.clone()

@@ -39,11 +39,9 @@ pub(crate) struct Flow {
     log: Arc<Log>,
 }
 
-/// A started login.
 pub(crate) struct Started {
     /// For the client alone.
     pub device_code: DeviceCode,
-    /// For the user.
     pub user_code: UserCode,
     /// Goes into the link beside the user code, which then does not count as a guess.
     pub link_mac: String,
@@ -54,7 +52,6 @@ pub(crate) struct Started {
 pub(crate) enum StartError {
     /// The limit on live logins is reached, and none could be deleted to make room.
     Full,
-    /// The store failed.
     Store(StoreError),
 }
 
@@ -79,7 +76,6 @@ pub(crate) type CallbackResult = (Option<DeviceCodeHash>, Callback);
 
 const UNKNOWN_STATE: CallbackResult = (None, Callback::Rejected("unknown_state"));
 
-/// The result of a callback.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Callback {
     /// The login is complete (by this callback or an earlier one).
@@ -110,13 +106,9 @@ pub(crate) enum Redeemed {
 
 /// A token that is being delivered to one client, under a lease.
 pub(crate) struct Delivery {
-    /// The token.
     pub access_token: Secret<String>,
-    /// The URL of the Postiz API.
     pub api_url: String,
-    /// The token's organisation.
     pub organization_id: Option<String>,
-    /// The token's scope.
     pub scope: Option<String>,
     login: DeviceCodeHash,
     lease: LeaseId,
@@ -124,9 +116,7 @@ pub(crate) struct Delivery {
 
 /// What identifies the login of a browser that returns from Postiz.
 pub(crate) struct ReturningBrowser {
-    /// The `state` of the query.
     pub state: State,
-    /// The key in the cookie.
     pub browser: BrowserKey,
     /// Whether the key is from the cookie of the version before `__Host-` cookies. Since a sibling domain could set it, it is
     /// accepted only for logins that an instance of that version confirmed.
@@ -134,7 +124,6 @@ pub(crate) struct ReturningBrowser {
 }
 
 impl Flow {
-    /// The flow with this configuration.
     pub(crate) fn new(
         store: Arc<dyn Store>,
         postiz: Postiz,
@@ -200,7 +189,6 @@ impl Flow {
         self.store.read(Key::User(user_code))
     }
 
-    /// Whether there is an OAuth app.
     pub(crate) fn has_app(&self) -> bool {
         self.postiz.has_app()
     }
@@ -584,7 +572,6 @@ impl Flow {
         }
     }
 
-    /// Whether the store responds.
     pub(crate) fn ping(&self) -> Result<(), StoreError> {
         self.store.ping()
     }

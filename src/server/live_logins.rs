@@ -14,7 +14,6 @@ pub(crate) struct LiveLogins {
 }
 
 impl LiveLogins {
-    /// At most `max` logins; 0: unlimited.
     pub(super) fn new(max: u32) -> LiveLogins {
         LiveLogins {
             max: max.into(),

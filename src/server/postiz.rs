@@ -33,16 +33,13 @@ pub(crate) struct Postiz {
     api_url: BaseUrl,
     /// `None`: each login registers its own client.
     app: Option<OAuthApp>,
-    /// This server's callback.
     redirect_uri: String,
-    /// Counts of requests to Postiz.
     pub(crate) requests: RequestCounts,
 }
 
 /// An OAuth client that was registered at Postiz for one login (RFC 7591): a public client with PKCE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OAuthClient {
-    /// The client ID.
     pub id: String,
     /// The PKCE verifier (RFC 7636).
     pub verifier: Secret<String>,
@@ -63,9 +60,7 @@ const RELAYED_TOKEN_PREFIX: &str = "psh_";
 pub(crate) struct Grant {
     /// The token: 1 to 4,096 visible ASCII characters.
     pub access_token: Secret<String>,
-    /// The token's organisation.
     pub organization_id: Option<String>,
-    /// The token's scope.
     pub scope: Option<String>,
 }
 
@@ -141,7 +136,6 @@ impl fmt::Display for PostizError {
 }
 
 impl Postiz {
-    /// The client with this configuration, for the server at `server_url`.
     pub(crate) fn new(config: &Config, server_url: &BaseUrl) -> Postiz {
         let settings = ClientSettings {
             user_agent: concat!("postiz-auth-server/", env!("CARGO_PKG_VERSION")),
@@ -395,27 +389,15 @@ const MASK: &str = "[secret]";
 
 /// Masks what may be a code, a key or a token: words of at least 20 characters with a digit.
 fn mask_long_tokens(text: &str) -> String {
-    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    let mask = |word: &str| {
-        if word.len() >= 20 && word.contains(|c: char| c.is_ascii_digit()) {
-            MASK
-        } else {
-            word
+    let is_gap = |c: char| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '-');
+    let masked = text.split_inclusive(is_gap).map(|piece| {
+        let word = piece.trim_end_matches(is_gap);
+        match word.len() >= 20 && word.contains(|c: char| c.is_ascii_digit()) {
+            true => piece.replace(word, MASK),
+            false => piece.to_owned(),
         }
-        .to_owned()
-    };
-    let mut masked = String::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let word_end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
-        masked.push_str(&mask(&rest[..word_end]));
-        let gap_end = rest[word_end..]
-            .find(is_part)
-            .map_or(rest.len(), |at| word_end + at);
-        masked.push_str(&rest[word_end..gap_end]);
-        rest = &rest[gap_end..];
-    }
-    masked
+    });
+    masked.collect()
 }
 
 /// Parses the answer to an exchange.

@@ -133,7 +133,6 @@ impl Admission {
         while connections.evict(|_| true).is_some() {}
     }
 
-    /// Counts a connection that was refused.
     pub(super) fn count_refused(&self) {
         self.connections.lock().refused += 1;
     }
@@ -148,7 +147,6 @@ impl Admission {
         }
     }
 
-    /// Whether no connection is open.
     pub(super) fn is_empty(&self) -> bool {
         self.connections.lock().by_id.is_empty()
     }

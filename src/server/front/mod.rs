@@ -137,7 +137,6 @@ impl Front {
         self.wait_for_connections(stopped_at + self.app.times.stop)
     }
 
-    /// Counts of connections, for the metrics.
     pub(crate) fn connections(&self) -> ConnectionCounts {
         self.admission.counts()
     }

@@ -30,35 +30,26 @@ pub(crate) fn affordable_connections(
     });
     let threads = thread_limit().map(|limit| (limit, limit.saturating_sub(THREADS_FOR_THE_SERVER)));
     let mut affordable = wanted;
-    for (what, found, hint) in [
-        (
-            "few_file_descriptors",
-            descriptors,
-            "raise it with ulimit -n, or lower LIMIT_CONNECTIONS",
-        ),
-        (
-            "few_threads",
-            threads,
-            "raise ulimit -u or the container's limit on pids, or lower LIMIT_CONNECTIONS",
-        ),
-    ] {
+    let mut apply = |event: &'static str, found: Option<(u64, u64)>, hint: &str| {
         let Some((limit, connections)) = found else {
-            continue;
+            return;
         };
         let connections = u32::try_from(connections).unwrap_or(u32::MAX).max(1);
         if connections < wanted {
             affordable = affordable.min(connections);
             let (limit, connections) = (limit.to_string(), connections.to_string());
-            log.warn(
-                what,
-                &[
-                    ("limit", &limit),
-                    ("connections", &connections),
-                    ("hint", hint),
-                ],
-            );
+            let fields = [
+                ("limit", &*limit),
+                ("connections", &connections),
+                ("hint", hint),
+            ];
+            log.warn(event, &fields);
         }
-    }
+    };
+    let hint = "raise it with ulimit -n, or lower LIMIT_CONNECTIONS";
+    apply("few_file_descriptors", descriptors, hint);
+    let hint = "raise ulimit -u or the container's limit on pids, or lower LIMIT_CONNECTIONS";
+    apply("few_threads", threads, hint);
     Ok(affordable)
 }
 

@@ -13,11 +13,8 @@ use crate::server::times::Times;
 /// Most bytes that are discarded while waiting for a client to close.
 const AHEAD_BYTES_MAX: u64 = 64 * 1024;
 
-/// The connection.
 pub(super) enum Stream {
-    /// http.
     Plain(DeadlineSocket),
-    /// https.
     Tls(Box<StreamOwned<ServerConnection, DeadlineSocket>>),
 }
 

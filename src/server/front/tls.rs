@@ -77,7 +77,6 @@ impl ChainAndKey {
         })
     }
 
-    /// Whether the certificate is valid at `now`.
     pub(crate) fn validity(&self, now: SystemTime) -> Validity {
         if now < self.not_before {
             Validity::NotYetValid
@@ -126,7 +125,6 @@ impl Validity {
     }
 }
 
-/// The bytes of both files.
 #[derive(PartialEq, Eq)]
 pub(super) struct Contents {
     certificate: Vec<u8>,

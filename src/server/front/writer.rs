@@ -39,7 +39,11 @@ pub(super) fn print(reply: Reply, framing: Framing, keep_alive: bool) -> io::Res
     )?;
     if status == 204 {
         // RFC 9110 §8.6: a 204 has no Content-Length.
-        remove(&mut bytes, b"Content-Length: 0\r\n");
+        let surplus = b"Content-Length: 0\r\n";
+        let at = bytes
+            .windows(surplus.len())
+            .position(|bytes| bytes == surplus);
+        at.map(|at| bytes.drain(at..at + surplus.len()));
     }
     if let Some(connection) = connection(framing, keep_alive) {
         // tiny_http ignores a Connection header that is set on its response.
@@ -48,12 +52,6 @@ pub(super) fn print(reply: Reply, framing: Framing, keep_alive: bool) -> io::Res
         bytes.splice(line_end..line_end, connection.bytes());
     }
     Ok(bytes)
-}
-
-fn remove(bytes: &mut Vec<u8>, part: &[u8]) {
-    if let Some(at) = bytes.windows(part.len()).position(|window| window == part) {
-        bytes.drain(at..at + part.len());
-    }
 }
 
 /// The `Connection` header, unless the version's default is right (RFC 9112 §9.3).

@@ -110,7 +110,6 @@ impl App {
         self.log.event(level, "request", &fields);
     }
 
-    /// Counts an answer, for the metrics.
     fn count(&self, routed: &Routed, reply: &Reply, duration: Duration) {
         let outcome = Outcome {
             status: reply.status,

@@ -33,13 +33,9 @@ pub(super) type Handled = Result<Reply, StoreError>;
 
 /// The state that the handlers share.
 pub(crate) struct App {
-    /// The device flow.
     pub flow: Flow,
-    /// SERVER_URL.
     pub server_url: BaseUrl,
-    /// The addresses that the pages name.
     pub site: Site,
-    /// The log.
     pub log: Arc<Log>,
     pub(super) keys: Arc<Keys>,
     pub(super) logins: Budget,
@@ -47,10 +43,8 @@ pub(crate) struct App {
     pub(super) callbacks: Budget,
     /// For registering clients at Postiz: as many as logins may be started.
     pub(super) registrations: Budget,
-    /// How many requests wait for Postiz.
     postiz_requests: AtomicU32,
     pub(super) polls: PollIntervals,
-    /// Counts of answered requests.
     pub(crate) requests: RequestCounts,
     pub(super) cookies: CookieNames,
     pub(crate) times: Times,
@@ -58,7 +52,6 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// The state for a server with this configuration.
     pub(crate) fn new(
         flow: Flow,
         keys: Arc<Keys>,
@@ -101,7 +94,6 @@ impl App {
         self.stopping.store(true, Ordering::Release);
     }
 
-    /// Whether the server is stopping.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
@@ -117,14 +109,15 @@ impl App {
     }
 
     /// 429 for requests that were well-formed, but too many.
-    pub(super) fn too_many_sign_ins(
+    pub(super) fn too_many(
         &self,
         request: &Request,
+        notice: Notice,
         wait: Duration,
         cause: Cause,
     ) -> Reply {
         let retry_after_s = whole_seconds(wait);
-        let page = Page::Pause(texts::TOO_MANY_CALLBACKS, retry_after_s);
+        let page = Page::Pause(notice, retry_after_s);
         self.error_page(request.id, 429, &page, cause)
             .with("Retry-After", retry_after_s)
     }
@@ -148,12 +141,10 @@ impl App {
         (before < POSTIZ_REQUESTS_MAX).then_some(slot)
     }
 
-    /// How many requests wait for Postiz.
     pub(crate) fn postiz_requests(&self) -> u32 {
         self.postiz_requests.load(Ordering::Relaxed)
     }
 
-    /// An answer with this status and page.
     pub(super) fn page(&self, status: u16, page: &Page) -> Reply {
         Reply::page(status, page.render(&self.site, None))
     }
@@ -190,7 +181,6 @@ pub(super) struct Cause<'a> {
 }
 
 impl<'a> Cause<'a> {
-    /// A cause without a login.
     pub(super) fn of_request(reason: &'static str) -> Cause<'a> {
         Cause {
             reason,
@@ -198,7 +188,6 @@ impl<'a> Cause<'a> {
         }
     }
 
-    /// A cause about this login.
     pub(super) fn of_login(reason: &'static str, login: &'a DeviceCodeHash) -> Cause<'a> {
         Cause {
             reason,

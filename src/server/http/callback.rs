@@ -10,7 +10,6 @@ use crate::server::http::request::{Params, Request};
 use crate::server::pages::{Page, texts};
 use crate::server::store::StoreError;
 
-/// Handles the browser's return from Postiz.
 pub(super) fn receive(app: &App, request: &Request) -> Handled {
     let reject = |reason| {
         let cause = Cause::of_request(reason);
@@ -36,7 +35,8 @@ pub(super) fn receive(app: &App, request: &Request) -> Handled {
     }
     // Charged only with a cookie: another site's pages can cause requests without it.
     if let Err(wait) = app.callbacks.take(request.client, Instant::now()) {
-        return Ok(app.too_many_sign_ins(request, wait, Cause::of_request("too_many_callbacks")));
+        let cause = Cause::of_request("too_many_callbacks");
+        return Ok(app.too_many(request, texts::TOO_MANY_CALLBACKS, wait, cause));
     }
     let mut rejected = None;
     for (browser, is_old_cookie) in browsers.into_iter().zip([false, true]) {

@@ -17,7 +17,6 @@ use crate::shared::wire::{DEFAULT_INTERVAL_S, error};
 /// Most characters of a user agent that are stored.
 const AGENT_CHARACTERS_MAX: usize = 120;
 
-/// Handles the request: starts a login.
 pub(super) fn start(app: &App, request: &Request) -> Handled {
     if is_cross_site(&app.server_url, request) {
         return Ok(Reply::plain_error(403, "cross_site_request"));

@@ -10,11 +10,8 @@ use crate::server::pages;
 
 /// One answer. The front adds `Content-Length`, `Date` and `Connection`.
 pub(crate) struct Reply {
-    /// The status code.
     pub status: u16,
-    /// Headers, in order.
     pub headers: Vec<(&'static str, String)>,
-    /// The body.
     pub body: Vec<u8>,
     /// The delivery of the token in the body, to be ended when the client has received it or not.
     pub delivery: Option<Box<Delivery>>,
@@ -66,7 +63,6 @@ impl Reply {
         Reply::new(200, content_type, body.into_bytes())
     }
 
-    /// A page.
     pub(crate) fn page(status: u16, html: String) -> Reply {
         Reply::new(status, "text/html; charset=utf-8", html.into_bytes())
             .with("Content-Security-Policy", pages::POLICY.as_str())
@@ -98,13 +94,11 @@ impl Reply {
         self
     }
 
-    /// The same reply, about this login.
     pub(crate) fn about(mut self, login: &DeviceCodeHash) -> Reply {
         self.login = Some(login.login_id().to_owned());
         self
     }
 
-    /// The same reply with one more header.
     pub(crate) fn with(mut self, name: &'static str, value: impl ToString) -> Reply {
         self.headers.push((name, value.to_string()));
         self

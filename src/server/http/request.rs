@@ -34,7 +34,6 @@ impl fmt::Display for RequestId {
 /// One whole request. Header names are lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
-    /// The id in the log.
     pub id: RequestId,
     /// `GET`, `POST`, …
     pub method: String,
@@ -92,7 +91,6 @@ impl Request {
             .map(|(_, value)| value)
     }
 
-    /// Whether the client accepts a page.
     pub(crate) fn accepts_html(&self) -> bool {
         self.header("accept")
             .is_some_and(|accept| accept.contains("text/html"))
@@ -140,7 +138,6 @@ impl Request {
 pub(crate) struct Params(Vec<(String, String)>);
 
 impl Params {
-    /// Reads `text`.
     pub(crate) fn parse(text: &[u8]) -> Result<Params, Malformed> {
         let pairs = text
             .split(|byte| *byte == b'&')
@@ -172,7 +169,6 @@ impl Params {
         self.single(name).ok().flatten()
     }
 
-    /// Whether any parameter is repeated.
     pub(crate) fn has_repeated(&self) -> bool {
         // A set, since a body can hold thousands of names: comparing all pairs would be a cheap denial of service.
         let mut names = HashSet::new();

@@ -9,7 +9,6 @@ use crate::server::http::{callback, device_code, service, token, verify};
 use crate::server::pages::{Page, texts};
 use crate::server::times::Times;
 
-/// One route.
 pub(crate) struct Route {
     method: &'static str,
     path: &'static str,
@@ -116,7 +115,6 @@ impl Routed {
         }
     }
 
-    /// Answers the request.
     pub(super) fn handle(&self, app: &App, request: &Request) -> Handled {
         Ok(match *self {
             Routed::Row(row) => return (row.handler)(app, request),
@@ -146,7 +144,6 @@ impl Routed {
         }
     }
 
-    /// The handler's timeout.
     pub(crate) fn timeout(&self, app: &App) -> Duration {
         let Routed::Row(row) = self else {
             return app.times.handler;

@@ -30,13 +30,11 @@ enum Dialect {
 /// An OAuth error and its description.
 type PollError = (&'static str, &'static str);
 
-/// A parsed poll.
 struct PollRequest {
     login: DeviceCodeHash,
     dialect: Dialect,
 }
 
-/// Handles one poll.
 pub(super) fn poll(app: &App, request: &Request) -> Handled {
     if is_cross_site(&app.server_url, request) {
         return Ok(Reply::plain_error(403, "cross_site_request"));

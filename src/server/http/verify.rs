@@ -7,7 +7,7 @@ use crate::server::codes::{BrowserKey, DeviceCodeHash, UserCode};
 use crate::server::flow::Confirmed;
 use crate::server::http::app::{App, Cause, Handled, LINK_MAC};
 use crate::server::http::browser::{FormOrigin, form_origin};
-use crate::server::http::reply::{RETRY_AFTER_S, Reply, whole_seconds};
+use crate::server::http::reply::{RETRY_AFTER_S, Reply};
 use crate::server::http::request::{Params, Request};
 use crate::server::login::{Login, UnixMs};
 use crate::server::pages::{CodeProblem, Form, Page, texts};
@@ -84,7 +84,7 @@ pub(super) fn submit(app: &App, request: &Request) -> Handled {
         Some(reply) => Ok(reply.about(&login.key)),
         // The login was open a moment ago. It was decided in another tab, or has expired.
         None => {
-            let error = LookUpError::NotOpen(login.key.clone());
+            let error = LookUpError::NotOpen("login_not_open", Some(login.key.clone()));
             look_up_failed(app, request, 400, &typed, error)
         }
     }
@@ -111,7 +111,8 @@ fn decide(
         // Anybody can start and confirm logins, so registrations have the same limit as starts.
         if let Err(wait) = app.registrations.take(request.client, Instant::now()) {
             let cause = Cause::of_login("too_many_registrations", &login.key);
-            return Ok(Some(app.too_many_sign_ins(request, wait, cause)));
+            let notice = texts::TOO_MANY_CALLBACKS;
+            return Ok(Some(app.too_many(request, notice, wait, cause)));
         }
         slot = app.take_postiz_slot();
         if slot.is_none() {
@@ -152,12 +153,8 @@ impl<'a> From<&'a Params> for TypedCode<'a> {
 
 /// Why a code names no open login.
 enum LookUpError {
-    /// No undecided login has it.
-    Unknown,
-    /// This login has expired.
-    Expired(DeviceCodeHash),
-    /// This login was just decided, or its code is being exchanged.
-    NotOpen(DeviceCodeHash),
+    /// The reason for the log, and the login if one has the code.
+    NotOpen(&'static str, Option<DeviceCodeHash>),
     /// A budget is spent: how long to wait, and the reason for the log.
     TooManyTries(Duration, &'static str),
     Failed(StoreError),
@@ -185,16 +182,17 @@ fn look_up(
         Some(code) => app.flow.find(&code).map_err(LookUpError::Failed)?,
         None => None,
     };
-    let (found, error) = match found {
-        Some((login, now)) if login.is_open(now) => (Some((login, now)), LookUpError::Unknown),
-        Some((login, now)) if now >= login.expires_at => (None, LookUpError::Expired(login.key)),
-        Some((login, _)) => (None, LookUpError::NotOpen(login.key)),
-        None => (None, LookUpError::Unknown),
+    let found = match found {
+        Some((login, now)) if login.is_open(now) => Ok((login, now)),
+        Some((login, now)) if now >= login.expires_at => Err(("login_expired", Some(login.key))),
+        // It was just decided, or its code is being exchanged.
+        Some((login, _)) => Err(("login_not_open", Some(login.key))),
+        None => Err(("unknown_code", None)),
     };
     let network = wide_network(client).to_string();
     match (found, ceiling) {
-        (Some(found), None) => Ok(found),
-        (Some(found), Some(_)) if found.0.starter.network == network => Ok(found),
+        (Ok(found), None) => Ok(found),
+        (Ok(found), Some(_)) if found.0.starter.network == network => Ok(found),
         (_, Some(wait)) => {
             app.guesses.charge_at_ceiling(client, now);
             Err(LookUpError::TooManyTries(
@@ -202,11 +200,12 @@ fn look_up(
                 "too_many_wrong_codes_total",
             ))
         }
-        // A link with a valid MAC is not charged, even after its login is over.
-        (None, None) if by_link => Err(error),
-        (None, None) => {
-            app.guesses.charge(client, now);
-            Err(error)
+        (Err((reason, login)), None) => {
+            // A link with a valid MAC is not charged, even after its login is over.
+            if !by_link {
+                app.guesses.charge(client, now);
+            }
+            Err(LookUpError::NotOpen(reason, login))
         }
     }
 }
@@ -219,19 +218,15 @@ fn look_up_failed(
     typed: &TypedCode,
     error: LookUpError,
 ) -> Handled {
-    let unknown = |cause| {
-        let problem = Some((CodeProblem::Unknown, cause));
-        enter_code(app, request, status, typed, problem)
-    };
     Ok(match error {
-        LookUpError::Unknown => unknown(Cause::of_request("unknown_code")),
-        LookUpError::Expired(login) => unknown(Cause::of_login("login_expired", &login)),
-        LookUpError::NotOpen(login) => unknown(Cause::of_login("login_not_open", &login)),
+        LookUpError::NotOpen(reason, login) => {
+            let login = login.as_ref();
+            let problem = (CodeProblem::Unknown, Cause { reason, login });
+            enter_code(app, request, status, typed, Some(problem))
+        }
         LookUpError::TooManyTries(wait, reason) => {
-            let retry_after_s = whole_seconds(wait);
-            let page = Page::Pause(texts::TOO_MANY_TRIES, retry_after_s);
-            app.error_page(request.id, 429, &page, Cause::of_request(reason))
-                .with("Retry-After", retry_after_s)
+            let cause = Cause::of_request(reason);
+            app.too_many(request, texts::TOO_MANY_TRIES, wait, cause)
         }
         LookUpError::Failed(error) => return Err(error),
     })

@@ -74,7 +74,6 @@ const POSTIZ: Names = Names {
 };
 
 impl Sources {
-    /// The sources of a server that starts now.
     pub(crate) fn new(
         app: Arc<App>,
         front: Arc<Front>,

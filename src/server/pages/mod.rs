@@ -19,11 +19,8 @@ use crate::shared::base64::base64;
 pub(crate) struct Site {
     /// The path of the form to enter a code, with SERVER_URL's path: `/cli-auth/device/verify`.
     pub verify_path: String,
-    /// The URL of that form.
     pub verify_url: String,
-    /// The host of SERVER_URL.
     pub server_host: String,
-    /// The host of POSTIZ_FRONTEND_URL.
     pub postiz_host: String,
     /// Whether there is an OAuth app. In an app Postiz keeps one token for each account, so a login ends an earlier one.
     pub has_app: bool,
@@ -34,7 +31,6 @@ pub(crate) struct Site {
 pub(crate) enum Page<'a> {
     /// The form to enter a code.
     EnterCode {
-        /// The form's hidden fields.
         form: Form<'a>,
         /// The content of the field: empty, or the code that was sent.
         typed: &'a str,
@@ -43,9 +39,7 @@ pub(crate) enum Page<'a> {
     },
     /// The confirm page: who started the login, with buttons to continue and to refuse.
     Confirm {
-        /// The form's hidden fields.
         form: Form<'a>,
-        /// The code, `WDJB-MJHT`.
         user_code: &'a str,
         /// The address of the client that started the login; may be empty.
         client_address: &'a str,
@@ -206,7 +200,6 @@ fn confirm(form: &Form, user_code: &str, who: Html, site: &Site) -> Parts {
     (title, content)
 }
 
-/// The form's hidden fields.
 fn hidden(form: &Form) -> Html {
     let field = |name, value: &str| {
         let slots = [("name", Html::markup(name)), ("value", Html::text(value))];

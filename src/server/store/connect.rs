@@ -77,7 +77,6 @@ impl Connector {
         }
     }
 
-    /// The hosts, user and database.
     pub(crate) fn location(&self) -> String {
         let hosts: Vec<String> = self
             .url

@@ -65,7 +65,6 @@ struct Slots {
     server_full_until: Instant,
 }
 
-/// A connection to the database.
 struct Connection {
     client: Client,
     /// The statements prepared so far, by their SQL. `None`: the connection is not direct, and prepares none.
@@ -79,7 +78,6 @@ struct Slot<'a> {
     returned: Option<Connection>,
 }
 
-/// A connection that is checked out.
 pub(crate) struct Pooled<'a> {
     connection: Connection,
     /// Whether it was idle in the pool before, rather than new.

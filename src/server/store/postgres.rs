@@ -189,7 +189,18 @@ const LOCK_RETRY_PAUSES_MS: [u64; 5] = [10, 20, 40, 80, 150];
 
 impl Store for Postgres {
     fn insert(&self, new: &[NewLogin]) -> Result<Vec<Inserted>, StoreError> {
-        let records: Vec<_> = new.iter().map(as_json).collect();
+        let record = |new: &NewLogin| {
+            json!({
+                "device_code": new.key.as_str(),
+                "user_code": new.user_code.as_str(),
+                "address": new.starter.address,
+                "network": new.starter.network,
+                "agent": new.starter.agent,
+                "machine": new.starter.machine,
+                "lifetime": LIFETIME.as_secs(),
+            })
+        };
+        let records: Value = new.iter().map(record).collect();
         let rows = self.query(
             "INSERT INTO device_requests
                  (device_code, user_code, client_address, client_network, client_agent, client_machine, expires_at)
@@ -197,7 +208,7 @@ impl Store for Postgres {
              FROM json_to_recordset($1::json) AS new (device_code text, user_code text, address text, network text,
                  agent text, machine text, lifetime integer)
              ON CONFLICT DO NOTHING RETURNING device_code",
-            &[Some(&Value::from(records).to_string())],
+            &[Some(&records.to_string())],
         )?;
         let added: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
         let result = |new: &NewLogin| match added.contains(&new.key.as_str()) {
@@ -220,6 +231,10 @@ impl Store for Postgres {
             ),
             &[Some(&logins.join(" "))],
         )?;
+        let polled_row = |row: &Row| match row.get::<_, Option<&str>>(0) {
+            None => Ok(Polled::Unknown),
+            Some(name) => Ok(polled(status(name)?.settled(row.get(1)), row.get(2))),
+        };
         rows.iter().map(polled_row).collect()
     }
 
@@ -320,27 +335,6 @@ impl Store for Postgres {
 
     fn pool(&self) -> Option<PoolCounts> {
         Some(self.pool.counts())
-    }
-}
-
-/// A login to be added, as the `INSERT` reads it.
-fn as_json(new: &NewLogin) -> Value {
-    json!({
-        "device_code": new.key.as_str(),
-        "user_code": new.user_code.as_str(),
-        "address": new.starter.address,
-        "network": new.starter.network,
-        "agent": new.starter.agent,
-        "machine": new.starter.machine,
-        "lifetime": LIFETIME.as_secs(),
-    })
-}
-
-/// The state of the login in a row of `poll`.
-fn polled_row(row: &Row) -> Result<Polled, StoreError> {
-    match row.get::<_, Option<&str>>(0) {
-        None => Ok(Polled::Unknown),
-        Some(name) => Ok(polled(status(name)?.settled(row.get(1)), row.get(2))),
     }
 }
 

@@ -127,7 +127,8 @@ impl Store for Embedded {
             let mut login = before.clone();
             transition(&mut login, now);
             if login != before {
-                tables.replace(&before, &login)?;
+                tables.remove(&before)?;
+                tables.put(&login)?;
             }
             Ok(true)
         })

@@ -32,7 +32,7 @@ pub(crate) struct Flow {
     keys: Arc<Keys>,
     /// `api_url` for clients.
     public_api_url: String,
-    starts: Batcher<NewLogin, Result<Inserted, StartError>>,
+    starts: Batcher<NewLogin, Option<Inserted>>,
     polls: Batcher<DeviceCodeHash, Polled>,
     pub(crate) live_logins: LiveLogins,
     times: Times,
@@ -45,20 +45,6 @@ pub(crate) struct Started {
     pub user_code: UserCode,
     /// Goes into the link beside the user code, which then does not count as a guess.
     pub link_mac: String,
-}
-
-/// Why a login could not be started.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum StartError {
-    /// The limit on live logins is reached, and none could be deleted to make room.
-    Full,
-    Store(StoreError),
-}
-
-impl From<StoreError> for StartError {
-    fn from(error: StoreError) -> StartError {
-        StartError::Store(error)
-    }
 }
 
 /// The result of [`Flow::confirm`].
@@ -144,8 +130,9 @@ impl Flow {
         }
     }
 
-    /// Starts a login (RFC 8628 §3.1). Concurrent starts share one commit.
-    pub(crate) fn start(&self, starter: Starter) -> Result<Started, StartError> {
+    /// Starts a login (RFC 8628 §3.1). Concurrent starts share one commit. `None`: the limit on live logins is reached, and none
+    /// could be deleted to make room.
+    pub(crate) fn start(&self, starter: Starter) -> Result<Option<Started>, StoreError> {
         for _ in 0..USER_CODE_TRIES_MAX {
             let (device_code, user_code) = (DeviceCode::generate(), UserCode::generate());
             let new = NewLogin {
@@ -154,24 +141,25 @@ impl Flow {
                 starter: starter.clone(),
             };
             let key = new.key.clone();
-            if self.starts.submit(new, |batch| self.insert(&batch))?? == Inserted::UserCodeTaken {
-                continue;
+            match self.starts.submit(new, |batch| self.insert(&batch))? {
+                Some(Inserted::Yes) => {}
+                Some(Inserted::UserCodeTaken) => continue,
+                None => return Ok(None),
             }
             let fields = [("id", key.login_id()), ("client", &starter.address)];
             self.log.info("login_started", &fields);
-            return Ok(Started {
+            return Ok(Some(Started {
                 link_mac: self.keys.link_mac(&user_code),
                 device_code,
                 user_code,
-            });
+            }));
         }
-        Err(StartError::Store(StoreError::Unavailable(format!(
-            "{USER_CODE_TRIES_MAX} user codes in a row were taken"
-        ))))
+        let taken = format!("{USER_CODE_TRIES_MAX} user codes in a row were taken");
+        Err(StoreError::Unavailable(taken))
     }
 
-    /// Inserts as many of the logins as there is room for.
-    fn insert(&self, new: &[NewLogin]) -> Result<Vec<Result<Inserted, StartError>>, StoreError> {
+    /// Inserts as many of the logins as there is room for; `None` for the others.
+    fn insert(&self, new: &[NewLogin]) -> Result<Vec<Option<Inserted>>, StoreError> {
         let room = self
             .live_logins
             .reserve(new.len(), &*self.store, &self.log)?;
@@ -180,8 +168,8 @@ impl Flow {
             [] => Vec::new(),
             fits => self.store.insert(fits)?,
         };
-        let full = full.iter().map(|_| Err(StartError::Full));
-        Ok(inserted.into_iter().map(Ok).chain(full).collect())
+        let full = full.iter().map(|_| None);
+        Ok(inserted.into_iter().map(Some).chain(full).collect())
     }
 
     /// The undecided login with this user code, and the store's time. It may have expired.

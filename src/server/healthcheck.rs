@@ -38,12 +38,7 @@ fn request_ready(server: SocketAddr, config: &Config) -> Result<(), String> {
         .tls_config(any_certificate)
         .build()
         .into();
-    let scheme = if config.tls.is_some() {
-        "https"
-    } else {
-        "http"
-    };
-    let url = format!("{scheme}://{server}/ready");
+    let url = format!("{}://{server}/ready", config.scheme());
     match agent.get(&url).call() {
         Ok(answer) if answer.status() == 200 => Ok(()),
         Ok(answer) => Err(format!("{url} answers {}", answer.status())),

@@ -101,7 +101,7 @@ impl Server {
         let failed = |error: io::Error| format!("cannot start serving: {error}");
         let listening_at = listener.local_addr().map_err(failed)?;
         let metrics_listener = config.metrics_listen.map(metrics::bind).transpose()?;
-        let local_url = local_url(listening_at, certificate.is_some());
+        let local_url = local_url(config.scheme(), listening_at);
         let server_url = server_url(&config, listening_at);
 
         let app = Arc::new(app(&config, store, keys, server_url, &log));
@@ -113,7 +113,12 @@ impl Server {
 
         log.listening(&local_url);
         if let Some(listener) = metrics_listener {
-            let sources = Sources::new(app, Arc::clone(&front), certificate.clone());
+            let sources = Sources {
+                app,
+                front: Arc::clone(&front),
+                certificate: certificate.clone(),
+                started: SystemTime::now(),
+            };
             metrics::start(listener, sources).map_err(failed)?;
         }
         let accepting = Arc::clone(&front);
@@ -233,8 +238,7 @@ pub(crate) fn app(
 }
 
 /// The URL of the server on this machine.
-fn local_url(listening_at: SocketAddr, tls: bool) -> String {
-    let scheme = if tls { "https" } else { "http" };
+fn local_url(scheme: &str, listening_at: SocketAddr) -> String {
     match listening_at.ip() {
         ip if ip.is_unspecified() => format!("{scheme}://localhost:{}", listening_at.port()),
         _ => format!("{scheme}://{listening_at}"),
@@ -243,12 +247,8 @@ fn local_url(listening_at: SocketAddr, tls: bool) -> String {
 
 /// SERVER_URL; if it is not set, localhost and the port.
 fn server_url(config: &Config, listening_at: SocketAddr) -> BaseUrl {
-    let scheme = if config.tls.is_some() {
-        "https"
-    } else {
-        "http"
-    };
-    let default = format!("{scheme}://localhost:{}", listening_at.port());
+    let (scheme, port) = (config.scheme(), listening_at.port());
+    let default = format!("{scheme}://localhost:{port}");
     let default = || BaseUrl::parse(&default).expect("localhost and a port make a URL");
     config.server_url.clone().unwrap_or_else(default)
 }

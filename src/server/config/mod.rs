@@ -104,12 +104,6 @@ pub struct Limits {
     pub connections_per_address: u32,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Reader::default().limits()
-    }
-}
-
 /// The problem of one variable. Contains no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -150,6 +144,11 @@ impl Config {
     pub fn root_secret(&self) -> Option<&Secret<String>> {
         let app_secret = self.oauth_app.as_ref().map(|app| &app.secret);
         self.server_secret.as_ref().or(app_secret)
+    }
+
+    /// The scheme by which the server itself is reached, behind any proxy.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// The size of the pool of connections to PostgreSQL: the URL's `connection_limit`, or DATABASE_POOL_SIZE.
@@ -201,7 +200,7 @@ mod tests {
         assert!(
             matches!(config.store, StoreLocation::File(path) if path.ends_with("data/postiz-auth.redb"))
         );
-        assert_eq!(config.limits, Limits::default());
+        assert_eq!(config.limits, Reader::default().limits());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde_json::{Map, Value, json};
 
 use crate::server::client_address::wide_network;
-use crate::server::flow::{StartError, Started};
+use crate::server::flow::Started;
 use crate::server::http::app::{App, Handled, LINK_MAC};
 use crate::server::http::browser::is_cross_site;
 use crate::server::http::reply::{RETRY_AFTER_S, Reply, whole_seconds};
@@ -24,24 +24,20 @@ pub(super) fn start(app: &App, request: &Request) -> Handled {
     let machine = match machine_in_body(request) {
         Ok(machine) => machine,
         Err(Malformed(description)) => {
-            return Ok(Reply::error(400, error::INVALID_REQUEST, description));
+            return Ok(Reply::error(error::INVALID_REQUEST, description));
         }
     };
     if let Err(wait) = app.logins.take(request.client, Instant::now()) {
         let description = "Too many logins were started from this address.";
-        let reply = Reply::error(429, "too_many_requests", description);
+        let mut reply = Reply::error("too_many_requests", description);
+        reply.status = 429;
         let reply = reply.because("too_many_logins");
         return Ok(reply.with("Retry-After", whole_seconds(wait)));
     }
-    match app.flow.start(starter(request, machine)) {
-        Ok(started) => {
-            Ok(Reply::json(200, &codes(app, &started)).about(&started.device_code.hash()))
-        }
-        Err(StartError::Full) => {
-            Ok(Reply::unavailable(RETRY_AFTER_S).because("too_many_live_logins"))
-        }
-        Err(StartError::Store(error)) => Err(error),
-    }
+    Ok(match app.flow.start(starter(request, machine))? {
+        Some(started) => Reply::json(200, &codes(app, &started)).about(&started.device_code.hash()),
+        None => Reply::unavailable(RETRY_AFTER_S).because("too_many_live_logins"),
+    })
 }
 
 fn starter(request: &Request, machine: String) -> Starter {

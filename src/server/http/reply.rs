@@ -30,9 +30,9 @@ impl Reply {
         reply
     }
 
-    /// An OAuth error (RFC 6749 §5.2).
-    pub(crate) fn error(status: u16, error: &'static str, description: &str) -> Reply {
-        Reply::oauth_error(status, error, Some(description))
+    /// 400 with an OAuth error (RFC 6749 §5.2).
+    pub(crate) fn error(error: &'static str, description: &str) -> Reply {
+        Reply::oauth_error(400, error, Some(description))
     }
 
     /// `{"error":…}` for errors that OAuth does not define.

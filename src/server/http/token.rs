@@ -54,10 +54,10 @@ fn reply_to(app: &App, poll: &PollRequest, polled: Polled) -> Reply {
     match (polled, poll.dialect) {
         // Completed: the token is being delivered to another poll.
         (Polled::Pending | Polled::Completed, _) => pending(app, poll),
-        (Polled::Denied, _) => Reply::error(400, error::ACCESS_DENIED, "The user refused."),
+        (Polled::Denied, _) => Reply::error(error::ACCESS_DENIED, "The user refused."),
         (Polled::Expired, _) => expired(),
-        (Polled::Unknown, Dialect::Json) => Reply::error(400, error::INVALID_DEVICE_CODE, UNKNOWN),
-        (Polled::Unknown, Dialect::Form) => Reply::error(400, error::INVALID_GRANT, UNKNOWN),
+        (Polled::Unknown, Dialect::Json) => Reply::error(error::INVALID_DEVICE_CODE, UNKNOWN),
+        (Polled::Unknown, Dialect::Form) => Reply::error(error::INVALID_GRANT, UNKNOWN),
     }
 }
 
@@ -65,7 +65,6 @@ const UNKNOWN: &str = "The device code is unknown, or its token was already hand
 
 fn expired() -> Reply {
     Reply::error(
-        400,
         error::EXPIRED_TOKEN,
         "The codes have expired. Start a new login.",
     )
@@ -75,13 +74,11 @@ fn pending(app: &App, poll: &PollRequest) -> Reply {
     // `slow_down` would end the npm CLI's login, so the JSON dialect leaves it out.
     if poll.dialect == Dialect::Form && app.polls.is_too_soon(&poll.login, Instant::now()) {
         return Reply::error(
-            400,
             error::SLOW_DOWN,
             "Polled too often: wait 5 seconds longer from now on.",
         );
     }
     Reply::error(
-        400,
         error::AUTHORIZATION_PENDING,
         "The user is not done yet. Poll again.",
     )
@@ -122,7 +119,7 @@ fn read(request: &Request) -> Result<PollRequest, Reply> {
             login: device_code.hash(),
             dialect,
         }),
-        Err((word, description)) => Err(Reply::error(400, word, description)),
+        Err((word, description)) => Err(Reply::error(word, description)),
     }
 }
 

@@ -21,10 +21,10 @@ pub(crate) use listener::{bind, problem, start};
 
 /// The parts of a running server from which its metrics are read.
 pub(crate) struct Sources {
-    app: Arc<App>,
-    front: Arc<Front>,
-    certificate: Option<Arc<Certificate>>,
-    started: SystemTime,
+    pub(crate) app: Arc<App>,
+    pub(crate) front: Arc<Front>,
+    pub(crate) certificate: Option<Arc<Certificate>>,
+    pub(crate) started: SystemTime,
 }
 
 /// A counter's name and help, and its series: labels, and the log events that are counted.
@@ -74,19 +74,6 @@ const POSTIZ: Names = Names {
 };
 
 impl Sources {
-    pub(crate) fn new(
-        app: Arc<App>,
-        front: Arc<Front>,
-        certificate: Option<Arc<Certificate>>,
-    ) -> Sources {
-        Sources {
-            app,
-            front,
-            certificate,
-            started: SystemTime::now(),
-        }
-    }
-
     /// All metrics as text.
     fn print(&self) -> String {
         let mut text = Text::default();

@@ -307,13 +307,9 @@ impl Drop for Slot<'_> {
 
 impl Pooled<'_> {
     /// Returns the connection to the pool, unless it is closed. A `Pooled` that is dropped instead closes its connection.
-    fn give_back(self) {
-        let Pooled {
-            connection,
-            mut slot,
-            ..
-        } = self;
-        slot.returned = Some(connection).filter(|connection| !connection.client.is_closed());
+    fn give_back(mut self) {
+        let is_open = |connection: &Connection| !connection.client.is_closed();
+        self.slot.returned = Some(self.connection).filter(is_open);
     }
 }
 

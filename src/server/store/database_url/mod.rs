@@ -1,16 +1,15 @@
 //! A parsed `DATABASE_URL`: libpq's syntax and parameters, and a few parameters of other programs. Connecting is connect.rs.
 
-mod endpoint;
 mod parameters;
 mod url_parts;
 
+use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use postgres::Config;
 use postgres::config::{LoadBalanceHosts, SslMode, SslNegotiation};
 
-use crate::server::store::database_url::endpoint::DEFAULT_SOCKETS;
-pub(crate) use crate::server::store::database_url::endpoint::{Endpoint, Host};
 use crate::server::store::database_url::parameters::{Parameters, expected};
 use crate::server::store::passfile;
 use crate::server::store::tls::TlsSettings;
@@ -146,6 +145,46 @@ impl DatabaseUrl {
         }
     }
 }
+
+/// One of the hosts of a URL, with its port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub(crate) host: Host,
+    pub(crate) port: u16,
+}
+
+/// A host, as libpq's `host` and `hostaddr` name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// The folder of a Unix socket.
+    SocketFolder(PathBuf),
+    /// A host's name or address, and the address that `hostaddr` gives it.
+    Name(String, Option<IpAddr>),
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let port = self.port;
+        match &self.host {
+            Host::SocketFolder(folder) => write!(f, "socket {}/.s.PGSQL.{port}", folder.display()),
+            Host::Name(name, address) => {
+                match name.contains(':') {
+                    true => write!(f, "[{name}]:{port}")?,
+                    false => write!(f, "{name}:{port}")?,
+                }
+                match address {
+                    Some(address) if address.to_string() != *name => write!(f, " ({address})"),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// Where sockets are looked for if no host is named: Debian's folder, and PostgreSQL's own.
+const DEFAULT_SOCKETS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+
+const DEFAULT_PORT: u16 = 5432;
 
 #[cfg(test)]
 mod tests {

@@ -7,8 +7,8 @@ use percent_encoding::percent_decode_str;
 use postgres::Config;
 use postgres::config::{ChannelBinding, LoadBalanceHosts, SslMode, TargetSessionAttrs};
 
-use crate::server::store::database_url::endpoint::{DEFAULT_PORT, DEFAULT_SOCKETS, Endpoint, Host};
 use crate::server::store::database_url::url_parts::{PARAMETERS, UrlParts};
+use crate::server::store::database_url::{DEFAULT_PORT, DEFAULT_SOCKETS, Endpoint, Host};
 use crate::server::store::tls::{ClientCertificate, Roots, TlsSettings, Verify};
 
 /// The parameters of a URL, percent-decoded, its user, password, hosts and database included. Empty values are left out.

@@ -11,7 +11,7 @@ use crate::server::keys::Keys;
 use crate::server::live_logins::LiveLogins;
 use crate::server::log::{Level, Log};
 use crate::server::login::{
-    Claim, CodeDigest, Failure, LeaseId, Login, Polled, SealedClient, SealedGrant, Starter, UnixMs,
+    Claim, CodeDigest, LeaseId, Login, Polled, SealedClient, SealedGrant, Starter, UnixMs,
 };
 use crate::server::postiz::{Grant, OAuthClient, Postiz, PostizError};
 use crate::server::store::batcher::Batcher;
@@ -416,18 +416,15 @@ impl Flow {
         code: CodeDigest,
         error: PostizError,
     ) -> Result<Callback, StoreError> {
-        let failure = match error {
-            PostizError::InvalidGrant => Failure::Refused(code),
-            _ => Failure::Unanswered,
-        };
+        let refused = Some(&code).filter(|_| error == PostizError::InvalidGrant);
         self.postiz_failed("exchange_failed", login, &error);
         // If the store fails, the lease ends by itself.
         let status = apply(&*self.store, Key::Device(login), |login, now| {
-            login.release(lease, &failure);
+            login.release(lease, refused);
             login.polled(now)
         })?;
         Ok(match status {
-            Some(Polled::Denied) if error == PostizError::InvalidGrant => {
+            Some(Polled::Denied) if refused.is_some() => {
                 self.log
                     .warn("login_denied_by_postiz", &[("id", login.login_id())]);
                 Callback::Over

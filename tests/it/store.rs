@@ -9,7 +9,7 @@ use postiz::server::codes::{
 };
 use postiz::server::keys::Keys;
 use postiz::server::login::{
-    Claim, CodeDigest, DELIVERY_LEASE, Failure, LIFETIME, LeaseId, Login, Polled, REDEEMABLE_FOR,
+    Claim, CodeDigest, DELIVERY_LEASE, LIFETIME, LeaseId, Login, Polled, REDEEMABLE_FOR,
     SealedGrant, Starter, Status,
 };
 use postiz::server::seal::SealedToken;
@@ -395,13 +395,13 @@ fn every_field_of_a_login_is_stored(subject: Subject) {
         Some(&lease)
     );
     for (n, code) in ["a", "b"].into_iter().enumerate() {
-        let refused = Failure::Refused(CodeDigest::of(code));
+        let refused = CodeDigest::of(code);
         let released = apply(
             &*subject.store,
             Key::Device(&confirmed.key),
             |login, now| {
                 login.claim(&confirmed.browser, &CodeDigest::of(code), &lease, now);
-                login.release(&lease, &refused)
+                login.release(&lease, Some(&refused))
             },
         );
         assert_eq!(released, Ok(Some(true)));
@@ -543,7 +543,7 @@ fn released_exchange_can_be_claimed_again(subject: Subject) {
     assert_eq!(subject.claim(&confirmed, &lease), Ok(Some(Claim::Granted)));
     let release = || {
         apply(&*subject.store, Key::Device(&confirmed.key), |login, _| {
-            login.release(&lease, &Failure::Unanswered)
+            login.release(&lease, None)
         })
     };
     assert_eq!(release(), Ok(Some(true)));

@@ -56,7 +56,14 @@ pub(crate) fn affordable_connections(
 /// Raises the soft limit on descriptors to the hard one, and returns it; `None`: unlimited. An error if it is too low for one
 /// client.
 pub(crate) fn sufficient_descriptors(database_connections: usize) -> Result<Option<u64>, String> {
-    let limit = raised_descriptor_limit();
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    // macOS has no hard limit, but refuses an unlimited soft one.
+    let is_raised = setrlimit(Resource::Nofile, raised).is_ok();
+    let limit = if is_raised { maximum } else { current };
     let for_database = DESCRIPTORS_PER_DATABASE_CONNECTION * database_connections as u64;
     let needed = DESCRIPTORS_FOR_THE_SERVER + for_database + DESCRIPTORS_PER_CLIENT;
     match limit.filter(|limit| *limit < needed) {
@@ -73,20 +80,6 @@ pub(crate) fn sufficient_descriptors(database_connections: usize) -> Result<Opti
                  raise that limit (ulimit -n, systemd: LimitNOFILE=, containers: --ulimit nofile=){or}"
             ))
         }
-    }
-}
-
-/// Raises the soft limit to the hard one, and returns what holds; `None`: unlimited.
-fn raised_descriptor_limit() -> Option<u64> {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    // macOS has no hard limit, but refuses an unlimited soft one.
-    match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => maximum,
-        Err(_) => current,
     }
 }
 

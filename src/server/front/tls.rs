@@ -47,33 +47,31 @@ impl ChainAndKey {
     }
 
     pub(super) fn new(files: &TlsFiles, contents: Contents) -> Result<ChainAndKey, String> {
+        let bad_chain = |reason: &str| unusable(CERTIFICATE, &files.certificate, &reason);
+        let bad_key = |reason: &str| unusable(KEY, &files.key, &reason);
         let chain = CertificateDer::pem_slice_iter(&contents.certificate)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| unusable(CERTIFICATE, &files.certificate, &pem::explain(&error)))?;
+            .map_err(|error| bad_chain(&pem::explain(&error)))?;
         let Some(leaf) = chain.first().cloned() else {
-            let nothing = "holds no certificate in PEM form";
-            return Err(unusable(CERTIFICATE, &files.certificate, &nothing));
+            return Err(bad_chain("holds no certificate in PEM form"));
         };
-        let parsed = X509Certificate::parse(&leaf);
-        let Some((not_before, not_after)) = parsed.map(|leaf| (leaf.not_before, leaf.not_after))
-        else {
+        let Some(parsed) = X509Certificate::parse(&leaf) else {
             let garbage = "holds something that is not an X.509 certificate";
-            return Err(unusable(CERTIFICATE, &files.certificate, &garbage));
+            return Err(bad_chain(garbage));
         };
+        let [not_before, not_after] = [parsed.not_before, parsed.not_after]
+            .map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
         let key = PrivateKeyDer::from_pem_slice(&contents.key).map_err(|error| match error {
-            PemError::NoItemsFound => {
-                unusable(KEY, &files.key, &"holds no private key in PEM form")
-            }
-            other => unusable(KEY, &files.key, &pem::explain(&other)),
+            PemError::NoItemsFound => bad_key("holds no private key in PEM form"),
+            other => bad_key(&pem::explain(&other)),
         })?;
-        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
         Ok(ChainAndKey {
             contents,
             server_config: server_config(files, chain, key)?,
             names: names(&leaf),
             leaf,
-            not_before: at(not_before),
-            not_after: at(not_after),
+            not_before,
+            not_after,
         })
     }
 

@@ -260,13 +260,7 @@ impl Parameters {
         self.choice("load_balance_hosts", &order)?
             .map(|order| config.load_balance_hosts(order));
         // These are accepted only with the values that hold anyway.
-        let utf8 = [
-            ("UTF8", ()),
-            ("utf8", ()),
-            ("UTF-8", ()),
-            ("utf-8", ()),
-            ("auto", ()),
-        ];
+        let utf8 = ["UTF8", "utf8", "UTF-8", "utf-8", "auto"].map(|name| (name, ()));
         self.choice("client_encoding", &utf8)?;
         self.choice("gssencmode", &[("disable", ()), ("prefer", ())])?;
         self.choice("sslsni", &[("1", ())])?;

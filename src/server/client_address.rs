@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The peers whose `X-Forwarded-For` is believed, and no others (RFC 9700 §4.13).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TrustedProxies(Vec<Range>);
+pub(crate) struct TrustedProxies(Vec<Range>);
 
 /// The addresses whose first `bits` bits are those of `base`. IPv4 addresses are mapped to IPv6 (`::ffff:0:0/96`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ impl Default for TrustedProxies {
 
 impl TrustedProxies {
     /// Parses a comma-separated list of addresses and ranges, or `none`. The error is the first invalid entry.
-    pub fn parse(text: &str) -> Result<TrustedProxies, String> {
+    pub(crate) fn parse(text: &str) -> Result<TrustedProxies, String> {
         if text.trim().eq_ignore_ascii_case("none") {
             return Ok(TrustedProxies(Vec::new()));
         }
@@ -39,7 +39,7 @@ impl TrustedProxies {
     /// The client's address: the peer's, or, if the peer is trusted, the right-most untrusted address in `forwarded_for` (all
     /// `X-Forwarded-For` headers, in order). Each proxy appends its peer's address, so everything to the left of the first
     /// untrusted address may be forged. The search ends at an entry that is no address.
-    pub fn client<'a>(
+    pub(crate) fn client<'a>(
         &self,
         peer: IpAddr,
         forwarded_for: impl DoubleEndedIterator<Item = &'a str>,
@@ -58,7 +58,7 @@ impl TrustedProxies {
         client
     }
 
-    pub fn is_trusted(&self, address: IpAddr) -> bool {
+    pub(crate) fn is_trusted(&self, address: IpAddr) -> bool {
         let address = as_u128(address);
         self.0.iter().any(|range| range.contains(address))
     }

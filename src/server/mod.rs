@@ -122,10 +122,7 @@ impl Server {
             metrics::start(listener, sources).map_err(failed)?;
         }
         let accepting = Arc::clone(&front);
-        thread::Builder::new()
-            .name("accept".to_owned())
-            .spawn(move || accepting.run(&listener))
-            .map_err(failed)?;
+        spawn("accept", move || accepting.run(&listener)).map_err(failed)?;
         Ok(Server {
             local_url,
             front,
@@ -173,6 +170,12 @@ impl StoreLocation {
     }
 }
 
+/// Runs `act` in a thread of this name.
+fn spawn(name: &str, act: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let thread = thread::Builder::new().name(name.to_owned());
+    thread.spawn(act).map(drop)
+}
+
 /// Runs an operation of the store in its own thread, for up to `timeout`: a database can accept a connection and then not
 /// respond.
 fn with_timeout<T: Send + 'static>(
@@ -188,8 +191,8 @@ fn with_timeout<T: Send + 'static>(
             timeout.as_secs()
         )))
     };
-    match thread::Builder::new().name("ping".to_owned()).spawn(run) {
-        Ok(_) => receiver
+    match spawn("ping", run) {
+        Ok(()) => receiver
             .recv_timeout(timeout)
             .unwrap_or_else(|_| timed_out()),
         Err(error) => Err(StoreError::Unavailable(error.to_string())),

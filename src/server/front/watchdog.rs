@@ -9,7 +9,6 @@ use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
@@ -18,6 +17,7 @@ use crate::server::front::head::Framing;
 use crate::server::front::stream::Stream;
 use crate::server::front::writer;
 use crate::server::http::{App, RequestId, Routed};
+use crate::server::spawn;
 
 /// The requests whose handlers run.
 #[derive(Default)]
@@ -62,10 +62,7 @@ impl Watchdog {
                 }
             }
         };
-        thread::Builder::new()
-            .name("watchdog".to_owned())
-            .spawn(watch)
-            .map(drop)
+        spawn("watchdog", watch)
     }
 
     /// Keeps the stream of a request whose handler is about to run.
@@ -118,14 +115,8 @@ impl WatchedRequest<'_> {
 
 /// Answers a client without blocking, and closes.
 fn answer(app: &App, id: RequestId, request: OpenRequest) {
-    let OpenRequest {
-        stream,
-        client,
-        routed,
-        framing,
-        ..
-    } = request;
-    if let Ok(bytes) = writer::print(app.timed_out(id, client, &routed), framing, false) {
-        stream.send_without_blocking(&bytes);
+    let reply = app.timed_out(id, request.client, &request.routed);
+    if let Ok(bytes) = writer::print(reply, request.framing, false) {
+        request.stream.send_without_blocking(&bytes);
     }
 }

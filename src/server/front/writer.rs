@@ -9,22 +9,16 @@ use crate::server::http::Reply;
 
 /// The whole answer. `keep_alive`: the connection stays open after it.
 pub(super) fn print(reply: Reply, framing: Framing, keep_alive: bool) -> io::Result<Vec<u8>> {
-    let Reply {
-        status,
-        headers,
-        body,
-        ..
-    } = reply;
-    let headers = headers.iter().map(|(name, value)| {
+    let (status, length) = (reply.status, reply.body.len());
+    let headers = reply.headers.iter().map(|(name, value)| {
         Header::from_bytes(*name, value.as_bytes()).map_err(|()| {
             io::Error::new(io::ErrorKind::InvalidData, "a header that cannot be sent")
         })
     });
-    let length = body.len();
     let response = Response::new(
         StatusCode(status),
         headers.collect::<io::Result<_>>()?,
-        Cursor::new(body),
+        Cursor::new(reply.body),
         Some(length),
         None,
     );

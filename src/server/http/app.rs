@@ -163,11 +163,7 @@ impl App {
             None => id.to_string(),
         };
         let reply = Reply::page(status, page.render(&self.site, Some(&reference)));
-        let reply = reply.because(cause.reason);
-        match cause.login {
-            Some(login) => reply.about(login),
-            None => reply,
-        }
+        reply.because(cause.reason).about(cause.login)
     }
 }
 

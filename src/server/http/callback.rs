@@ -79,13 +79,7 @@ fn run(
 /// The page for the browser. It never shows text of the query, which anybody can write.
 fn reply(app: &App, request: &Request, (login, callback): &CallbackResult) -> Reply {
     let login = login.as_ref();
-    let success = |notice| {
-        let page = app.page(200, &Page::Notice(notice));
-        match login {
-            Some(login) => page.about(login),
-            None => page,
-        }
-    };
+    let success = |notice| app.page(200, &Page::Notice(notice)).about(login);
     let (status, notice, reason) = match callback {
         Callback::SignedIn => return success(texts::SIGNED_IN),
         Callback::Busy => return success(texts::FINISHING),

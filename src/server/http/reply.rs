@@ -94,8 +94,8 @@ impl Reply {
         self
     }
 
-    pub(crate) fn about(mut self, login: &DeviceCodeHash) -> Reply {
-        self.login = Some(login.login_id().to_owned());
+    pub(crate) fn about<'a>(mut self, login: impl Into<Option<&'a DeviceCodeHash>>) -> Reply {
+        self.login = login.into().map(|login| login.login_id().to_owned());
         self
     }
 

@@ -12,6 +12,7 @@ use crate::server::front::{listener, one_request};
 use crate::server::http::{Reply, Request};
 use crate::server::metrics::Sources;
 use crate::server::metrics::text::CONTENT_TYPE;
+use crate::server::spawn;
 
 /// Most connections that are served at once.
 const CONNECTIONS_MAX: u32 = 8;
@@ -48,8 +49,7 @@ pub(crate) fn start(listener: TcpListener, sources: Sources) -> io::Result<()> {
             Err(_) => thread::sleep(PAUSE),
         }
     };
-    let thread = thread::Builder::new().name("metrics".to_owned());
-    thread.spawn(accept)?;
+    spawn("metrics", accept)?;
     log.info("metrics_listening", &[("url", &url)]);
     Ok(())
 }
@@ -65,11 +65,8 @@ fn admit(sources: &Arc<Sources>, admission: &Arc<Admission>, socket: TcpStream, 
         }
     };
     let sources = Arc::clone(sources);
-    let serve = move || serve(&sources, socket, peer, &admitted);
-    // If it cannot be started, the connection is closed.
-    let _ = thread::Builder::new()
-        .name("metrics".to_owned())
-        .spawn(serve);
+    // If the thread cannot be started, the connection is closed.
+    let _ = spawn("metrics", move || serve(&sources, socket, peer, &admitted));
 }
 
 fn serve(sources: &Sources, socket: Arc<TcpStream>, peer: IpAddr, admitted: &Admitted) {

@@ -10,7 +10,7 @@ use std::thread;
 use crate::attack::tls::{EC, Files};
 use crate::fake_postiz::{CLIENT_SECRET, FakePostiz};
 use crate::support::server::ServerSetup;
-use crate::support::{Store, TestServer, eventually, run};
+use crate::support::{Store, TestServer, each, eventually, run};
 
 /// Files that no setting can use, and what is said of each.
 struct Odd {
@@ -44,14 +44,14 @@ fn make_pipe(path: &Path) {
 /// Start and check end with this code and these words.
 #[track_caller]
 fn assert_refused(setup: &ServerSetup, code: i32, words: &[&str]) {
-    for arguments in [&[][..], &["--check"]] {
+    each([&[][..], &["--check"]], |arguments| {
         let output = setup.run(arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{words:?}: {stderr}");
         for word in words {
             assert!(stderr.contains(word), "no {word:?} in {stderr}");
         }
-    }
+    });
 }
 
 const KINDS: [(&str, &str); 2] = [
@@ -117,14 +117,15 @@ fn roots_of_the_environment_hold_no_database_url() {
 #[test]
 fn files_of_secrets_end() {
     let odd = Odd::new();
-    for (variable, setting) in [
+    let settings = [
         ("SERVER_SECRET_FILE", "SERVER_SECRET"),
         (
             "POSTIZ_OAUTH_CLIENT_SECRET_FILE",
             "POSTIZ_OAUTH_CLIENT_SECRET",
         ),
         ("DATABASE_URL_FILE", "DATABASE_URL"),
-    ] {
+    ];
+    each(settings, |(variable, setting)| {
         let setup = TestServer::setup(Store::Embedded).without(setting);
         for (name, words) in [
             (
@@ -141,7 +142,7 @@ fn files_of_secrets_end() {
                 &[variable, &path, words],
             );
         }
-    }
+    });
 }
 
 /// A shell's `<(…)`, whose writer may start later than the server, and a named pipe with a writer.

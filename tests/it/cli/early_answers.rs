@@ -44,12 +44,15 @@ fn server(answer: &'static str, then: Then) -> String {
     url
 }
 
-/// A command that sends 30 MB.
+/// Bytes of a large body: more than the buffers of both ends of a connection hold.
+const LARGE: usize = 12_000_000;
+
+/// A command that sends [`LARGE`] bytes.
 fn sends_much(command: &str, url: &str) -> Cli {
     let cli = postiz(command)
         .var("POSTIZ_API_KEY", "k")
         .var("POSTIZ_API_URL", url);
-    let text = format!("\"{}\"", "x".repeat(30_000_000));
+    let text = format!("\"{}\"", "x".repeat(LARGE));
     cli.home.write("big.mp4", &text).write("big.json", &text);
     if command.contains(" - ") {
         cli.stdin(text)
@@ -110,7 +113,7 @@ fn interim_answer_does_not_end_the_body() {
             received += stream.read(&mut buffer).unwrap();
             write!(stream, "HTTP/1.1 {interim}\r\n\r\n").unwrap();
         }
-        while received < 30_000_000 {
+        while received < LARGE {
             received += read(&mut stream, &mut buffer);
         }
         stream

@@ -264,7 +264,13 @@ fn run(examples: Vec<String>) {
         .into_iter()
         .filter(|example| !example.contains("auth:login"))
         .collect();
-    let setup = setup();
+    // Each stand-in has the same channels and posts, so the variables are the same for all examples.
+    let variables = in_shell(
+        &signed_in(&FakePostiz::start()),
+        &format!("{}\ndeclare -p CHANNEL GROUP POST LOST", setup()),
+    );
+    assert!(variables.status.success(), "{variables:?}");
+    let variables = String::from_utf8(variables.stdout).unwrap();
     each(examples.chunks(8), |examples| {
         for example in examples {
             let fake = FakePostiz::start();
@@ -272,7 +278,7 @@ fn run(examples: Vec<String>) {
             let draft = "posts:create -c Draft -i linkedin -t draft -s 2030-01-15T10:00:00Z";
             let draft = Cli::at(home.clone()).args(draft.split(' ')).run();
             draft.code(0);
-            let output = in_shell(&home, &format!("{setup}\n{example}"));
+            let output = in_shell(&home, &format!("{variables}\n{example}"));
             let (stdout, stderr) = (
                 String::from_utf8_lossy(&output.stdout),
                 String::from_utf8_lossy(&output.stderr),

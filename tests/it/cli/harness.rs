@@ -14,7 +14,7 @@ use crate::support::program;
 
 /// A request as it arrived.
 pub(super) use crate::fake_postiz::http::Request as Asked;
-pub(super) use crate::support::eventually as until;
+pub(super) use crate::support::{each, eventually as until};
 
 /// A run of the program in preparation: with an empty home, and only the environment that the test gives it.
 pub(super) struct Cli {
@@ -371,14 +371,4 @@ impl Server {
         assert_eq!(asked.len(), 1, "{:?}", self.lines());
         asked[0].clone()
     }
-}
-
-/// Runs `check` on all rows in parallel, since some of them wait.
-pub(super) fn each<Row: Send>(rows: impl IntoIterator<Item = Row>, check: impl Fn(Row) + Sync) {
-    thread::scope(|scope| {
-        for row in rows {
-            let check = &check;
-            scope.spawn(move || check(row));
-        }
-    });
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::harness::{Cli, Reply, Server, postiz, until};
+use super::harness::{Cli, Reply, Server, each, postiz, until};
 
 /// Grants the third poll, so that the time left counts down before.
 fn auth_server() -> Server {
@@ -286,40 +286,38 @@ fn upload_shows_its_progress() {
 
 #[test]
 fn slow_answer_is_announced() {
-    let slow = || {
-        Server::new(|_, _| {
+    each(["xterm", "dumb", "no terminal", "upload"], |case| {
+        let server = Server::new(|_, _| {
             thread::sleep(Duration::from_secs(4));
             Reply::json(200, "[]")
-        })
-    };
-    let server = slow();
-    let list = postiz("integrations:list").key_for(&server);
-    let bytes = on_terminal(&list.var("TERM", "xterm"), 80);
-    assert!(
-        bytes.contains(&format!("Waiting for {} …", server.url())),
-        "{bytes:?}"
-    );
-    assert_eq!(screen(&bytes, 80), ["[]", ""]);
-    let dumb = postiz("integrations:list")
-        .key_for(&server)
-        .var("TERM", "dumb");
-    assert_eq!(
-        on_terminal(&dumb, 80),
-        format!("Waiting for {} …\r\n[]\r\n", server.url())
-    );
-    postiz("integrations:list")
-        .key_for(&slow())
-        .run()
-        .code(0)
-        .stderr("");
-    let upload = postiz("upload a.png").key_for(&slow()).var("TERM", "xterm");
-    upload.home.write("a.png", "x");
-    let bytes = on_terminal(&upload, 80);
-    assert!(
-        bytes.contains("All sent; waiting for the answer …  a.png"),
-        "{bytes:?}"
-    );
-    assert_eq!(screen(&bytes, 80), ["[]", ""]);
+        });
+        let waiting = format!("Waiting for {} …", server.url());
+        let list = postiz("integrations:list").key_for(&server);
+        match case {
+            "xterm" => {
+                let bytes = on_terminal(&list.var("TERM", "xterm"), 80);
+                assert!(bytes.contains(&waiting), "{bytes:?}");
+                assert_eq!(screen(&bytes, 80), ["[]", ""]);
+            }
+            "dumb" => {
+                let bytes = on_terminal(&list.var("TERM", "dumb"), 80);
+                assert_eq!(bytes, format!("{waiting}\r\n[]\r\n"));
+            }
+            "no terminal" => {
+                list.run().code(0).stderr("");
+            }
+            _ => {
+                let upload = postiz("upload a.png").key_for(&server).var("TERM", "xterm");
+                upload.home.write("a.png", "x");
+                let bytes = on_terminal(&upload, 80);
+                assert!(
+                    bytes.contains("All sent; waiting for the answer …  a.png"),
+                    "{bytes:?}"
+                );
+                assert_eq!(screen(&bytes, 80), ["[]", ""]);
+            }
+        }
+    });
 }
 
 /// Only on a terminal, and only by a browser that is wanted.

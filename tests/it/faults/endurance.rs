@@ -575,6 +575,8 @@ fn roll(kind: Kind, stop_delay: &str) {
                 while !over.load(Ordering::SeqCst) {
                     log_in_through(proxy.address, &postiz);
                     logins.fetch_add(1, Ordering::SeqCst);
+                    // So that they leave time to the other tests.
+                    thread::sleep(Duration::from_millis(100));
                 }
             });
         }

@@ -107,7 +107,7 @@ fn full_disk_answers_503_and_recovers() {
         .var("LIMIT_LIVE_LOGINS", "0");
     fs::create_dir(setup.data_dir()).expect("the test may write the file");
     let setup = setup.in_own_mounts(
-        "mount -t tmpfs -o size=6m none \"$DATA_DIR\" && head -c 1000000 /dev/zero >\"$DATA_DIR/ballast\"",
+        "mount -t tmpfs -o size=3m none \"$DATA_DIR\" && head -c 1000000 /dev/zero >\"$DATA_DIR/ballast\"",
     );
     let server = setup.start_for(&postiz);
     let acknowledged = fill(&server);

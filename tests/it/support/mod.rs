@@ -133,6 +133,16 @@ pub fn at_once<T: Send>(count: usize, act: impl Fn(usize) -> T + Sync) -> Vec<T>
     })
 }
 
+/// Runs `check` on all rows in parallel, since some of them wait.
+pub fn each<Row: Send>(rows: impl IntoIterator<Item = Row>, check: impl Fn(Row) + Sync) {
+    thread::scope(|scope| {
+        for row in rows {
+            let check = &check;
+            scope.spawn(move || check(row));
+        }
+    });
+}
+
 fn read_in_thread(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut bytes = Vec::new();

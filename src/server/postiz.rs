@@ -167,15 +167,16 @@ impl Postiz {
             "" => CLIENT_NAME.to_owned(),
             machine => format!("{CLIENT_NAME} on {machine}"),
         };
-        self.count_result("registration", || self.register_as(&name))
-    }
-
-    fn register_as(&self, name: &str) -> Result<OAuthClient, PostizError> {
-        let (status, answer) = self.post_registration(&json!({
+        let client = json!({
             "redirect_uris": [self.redirect_uri],
             "client_name": name,
             "token_endpoint_auth_method": "none",
-        }))?;
+        });
+        let register = || self.registered(self.post_registration(&client)?);
+        self.count_result("registration", register)
+    }
+
+    fn registered(&self, (status, answer): (u16, Value)) -> Result<OAuthClient, PostizError> {
         match answer["client_id"].as_str() {
             Some(id) if (200..300).contains(&status) && is_token_or_id(id) => Ok(OAuthClient {
                 id: id.to_owned(),
@@ -352,21 +353,14 @@ impl Postiz {
             .limit(ANSWER_BYTES_MAX)
             .read_to_vec();
         let body = read.map_err(failed)?;
-        self.check_proxy(url, status, &body)?;
-        Ok((status, body))
-    }
-
-    /// An error if the answer is a refusal by an HTTP proxy.
-    fn check_proxy(&self, url: &str, status: u16, body: &[u8]) -> Result<(), PostizError> {
-        let Ok(uri) = url.parse::<Uri>() else {
-            return Ok(());
-        };
-        let is_json = serde_json::from_slice::<Value>(body).is_ok();
-        match http_client::refused_by_proxy(&self.proxies, &uri, status, is_json) {
-            Some(refusal) => Err(PostizError::Failed(format!(
-                "no answer from {uri}: {refusal}"
-            ))),
-            None => Ok(()),
+        let is_json = serde_json::from_slice::<Value>(&body).is_ok();
+        let refused = |uri| http_client::refused_by_proxy(&self.proxies, uri, status, is_json);
+        match url.parse::<Uri>().ok().as_ref().and_then(refused) {
+            Some(refusal) => {
+                let cause = format!("no answer from {url}: {refusal}");
+                Err(PostizError::Failed(cause))
+            }
+            None => Ok((status, body)),
         }
     }
 }

@@ -103,11 +103,18 @@ impl Page<'_> {
             let slots = [("reference", Html::text(reference))];
             Html::fill("<p>Reference: <b>{reference}</b></p>", &slots)
         });
+        let refresh = match self {
+            Page::Notice(Notice {
+                mark: Mark::Waiting,
+                ..
+            }) => "<meta http-equiv=\"refresh\" content=\"2\">\n",
+            _ => "",
+        };
         let page = Html::fill(
             include_str!("frame.html"),
             &[
                 ("title", Html::markup(title)),
-                ("refresh", Html::markup(self.refresh())),
+                ("refresh", Html::markup(refresh)),
                 ("style", Html::markup(STYLE)),
                 ("content", content),
                 ("reference", reference),
@@ -116,17 +123,6 @@ impl Page<'_> {
             ],
         );
         page.into_string()
-    }
-
-    /// The element that makes the page reload itself.
-    fn refresh(&self) -> &'static str {
-        match self {
-            Page::Notice(Notice {
-                mark: Mark::Waiting,
-                ..
-            }) => "<meta http-equiv=\"refresh\" content=\"2\">\n",
-            _ => "",
-        }
     }
 }
 
@@ -223,11 +219,8 @@ fn who_asks(client_address: &str, client_agent: &str, machine: &str, age: Durati
         "" => String::new(),
         name => texts::calls_itself(name),
     };
-    let program = said(if is_program_name(client_agent) {
-        client_agent
-    } else {
-        ""
-    });
+    let program = Some(client_agent).filter(|agent| is_program_name(agent));
+    let program = said(program.unwrap_or_default());
     let rows = [
         ("Started", started.as_str()),
         ("Program", &program),
@@ -279,10 +272,18 @@ fn spelled(user_code: &str) -> Html {
 }
 
 fn notice(notice: &Notice, wait: &str, site: &Site) -> Parts {
+    // The icon is SVG, since fonts may lack characters for it.
+    let (class, path) = match notice.mark {
+        Mark::Done => ("good", "m7.5 12.5 3 3 6-6.5"),
+        Mark::Waiting => ("soft", "M12 7v5l3.5 2"),
+        Mark::Stopped => ("soft", "m8.5 8.5 7 7m0-7-7 7"),
+        Mark::Problem => ("bad", "M12 7v6m0 3.5v.01"),
+    };
     let content = Html::fill(
         include_str!("notice.html"),
         &[
-            ("mark", Html::markup(icon(notice.mark))),
+            ("class", Html::markup(class)),
+            ("path", Html::markup(path)),
             ("title", Html::markup(notice.title)),
             ("text", with_site(notice.text, wait, site)),
             ("link", with_site(notice.link, wait, site)),
@@ -301,24 +302,6 @@ fn with_site(text: &'static str, wait: &str, site: &Site) -> Html {
         ("wait", Html::text(wait)),
     ];
     Html::fill(text, &slots)
-}
-
-/// A mark as SVG, since fonts may lack characters for them.
-fn icon(mark: Mark) -> &'static str {
-    match mark {
-        Mark::Done => {
-            r#"<svg class="good" viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" r="10"/><path d="m7.5 12.5 3 3 6-6.5"/></svg>"#
-        }
-        Mark::Waiting => {
-            r#"<svg class="soft" viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" r="10"/><path d="M12 7v5l3.5 2"/></svg>"#
-        }
-        Mark::Stopped => {
-            r#"<svg class="soft" viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" r="10"/><path d="m8.5 8.5 7 7m0-7-7 7"/></svg>"#
-        }
-        Mark::Problem => {
-            r#"<svg class="bad" viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" r="10"/><path d="M12 7v6m0 3.5v.01"/></svg>"#
-        }
-    }
 }
 
 #[cfg(test)]

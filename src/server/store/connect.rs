@@ -44,7 +44,7 @@ impl Connector {
     /// Tries the hosts one after another. `options` (`-c name=value`) are added to those of the URL. The error names every host
     /// that was tried; it is `Unusable` only if it is for each of them, and its code is the last one's.
     pub(super) fn connect(&self, options: Option<&str>) -> Result<Client, PostgresError> {
-        let mut endpoints: Vec<&Endpoint> = self.url.endpoints().iter().collect();
+        let mut endpoints: Vec<&Endpoint> = self.url.endpoints.iter().collect();
         if self.url.is_load_balanced() {
             shuffle(&mut endpoints);
         }
@@ -78,18 +78,13 @@ impl Connector {
     }
 
     pub(crate) fn location(&self) -> String {
-        let hosts: Vec<String> = self
-            .url
-            .endpoints()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let hosts: Vec<String> = self.url.endpoints.iter().map(ToString::to_string).collect();
         self.location_on(&hosts.join(" or "))
     }
 
     /// A warning if the connection to another machine can be intercepted.
     pub(crate) fn weakness(&self) -> Option<String> {
-        let endpoint = self.url.endpoints().iter().find(|endpoint| {
+        let endpoint = self.url.endpoints.iter().find(|endpoint| {
             let Host::Name(name, address) = &endpoint.host else {
                 return false;
             };

@@ -19,7 +19,8 @@ use crate::server::store::tls::TlsSettings;
 pub struct DatabaseUrl {
     /// The connection's settings, without hosts and ports.
     config: Config,
-    endpoints: Vec<Endpoint>,
+    /// In the order of the URL.
+    pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) tls: TlsSettings,
     /// libpq's password file, where the password is looked up if none was given.
     passfile: Option<PathBuf>,
@@ -40,38 +41,26 @@ impl DatabaseUrl {
     ) -> Result<DatabaseUrl, String> {
         let parameters = Parameters::parse(url)?;
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let account = passfile::account();
-        let user = match parameters.get("user").map(str::to_owned) {
-            Some(user) => user,
-            None => variable("PGUSER")
-                .or_else(|| account.as_ref().map(|account| account.name.clone()))
-                .ok_or("names no user, and the account of this process has no name")?,
+        let given = |name: &str, other: &str| {
+            let parameter = parameters.get(name).map(str::to_owned);
+            parameter.or_else(|| variable(other))
         };
+        let (account, account_home) = passfile::account().unzip();
+        let user = given("user", "PGUSER")
+            .or(account)
+            .ok_or("names no user, and the account of this process has no name")?;
         let mut config = Config::new();
         config.user(&user);
         config.dbname(parameters.get("dbname").unwrap_or(&user));
         let mut passfile = None;
-        match parameters
-            .get("password")
-            .map(str::to_owned)
-            .or_else(|| variable("PGPASSWORD"))
-        {
+        match given("password", "PGPASSWORD") {
             Some(password) => {
                 config.password(password);
             }
             None => {
-                let home = || {
-                    variable("HOME")
-                        .map(PathBuf::from)
-                        .or(account.map(|account| account.home))
-                };
-                let named = parameters
-                    .get("passfile")
-                    .map(str::to_owned)
-                    .or_else(|| variable("PGPASSFILE"));
-                passfile = named
-                    .map(PathBuf::from)
-                    .or_else(|| Some(home()?.join(".pgpass")));
+                let home = || variable("HOME").map(PathBuf::from).or(account_home);
+                let named = given("passfile", "PGPASSFILE").map(PathBuf::from);
+                passfile = named.or_else(|| Some(home()?.join(".pgpass")));
             }
         }
         let (mode, tls) = parameters.tls(&variable)?;
@@ -93,11 +82,6 @@ impl DatabaseUrl {
             tls,
             passfile,
         })
-    }
-
-    /// The hosts in the order of the URL.
-    pub(crate) fn endpoints(&self) -> &[Endpoint] {
-        &self.endpoints
     }
 
     /// Whether the hosts are tried in random order.
@@ -287,7 +271,7 @@ mod tests {
         ] {
             assert_eq!(read(url, variables), expected, "{url}");
         }
-        let account = passfile::account().unwrap().name;
+        let account = passfile::account().unwrap().0;
         assert_eq!(
             read("postgres://h/db", &[]),
             format!("{account} - db h:5432")

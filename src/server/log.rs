@@ -255,17 +255,11 @@ fn as_json(time: &str, level: Level, event: &str, fields: &[(&str, &str)]) -> St
     let mut object = serde_json::Map::new();
     let always = [("time", time), ("level", level.name()), ("event", event)];
     for (name, value) in always.iter().chain(fields) {
-        object.insert((*name).to_owned(), json_value(name, value));
+        let number = NUMBERS.contains(name).then(|| value.parse().ok()).flatten();
+        let text = || printable_cut(value, VALUE_CHARACTERS_MAX).into();
+        object.insert((*name).to_owned(), number.map_or_else(text, Value::Number));
     }
     Value::Object(object).to_string()
-}
-
-fn json_value(name: &str, value: &str) -> Value {
-    let number = NUMBERS.contains(&name).then(|| value.parse().ok());
-    match number.flatten() {
-        Some(number) => Value::Number(number),
-        None => printable_cut(value, VALUE_CHARACTERS_MAX).into(),
-    }
 }
 
 #[cfg(test)]

@@ -20,16 +20,6 @@ pub(crate) struct X509Certificate<'a> {
     signature_algorithm: &'a [u8],
 }
 
-/// The result of verifying a signature of a TLS handshake.
-pub(crate) enum SignatureCheck {
-    /// The certificate's key made it.
-    Good,
-    /// The certificate's key did not make it.
-    Bad,
-    /// The algorithm is not supported: what the certificate has, to be put after "has".
-    Unknown(String),
-}
-
 impl<'a> X509Certificate<'a> {
     /// `None`: `der` is not a certificate.
     pub(crate) fn parse(der: &'a [u8]) -> Option<X509Certificate<'a>> {
@@ -77,13 +67,14 @@ impl<'a> X509Certificate<'a> {
         Some(digest::digest(hash, self.der).as_ref().to_vec())
     }
 
-    /// Verifies that `signed` is a signature of `message` by this certificate's key.
+    /// Whether this certificate's key made the signature of `message`. The error, to be put after "has", says what is not
+    /// supported.
     pub(crate) fn verify(
         &self,
         algorithms: &WebPkiSupportedAlgorithms,
         message: &[u8],
         signed: &DigitallySignedStruct,
-    ) -> SignatureCheck {
+    ) -> Result<bool, String> {
         // These are the same signatures, by a key that is restricted to PSS (RFC 8446 §4.2.3).
         let scheme = match signed.scheme {
             RSA_PSS_PSS_SHA256 => SignatureScheme::RSA_PSS_SHA256,
@@ -94,7 +85,7 @@ impl<'a> X509Certificate<'a> {
         if let Some(bits) = self.rsa_bits()
             && !RSA_BITS.contains(&bits)
         {
-            return SignatureCheck::Unknown(format!(
+            return Err(format!(
                 "an RSA key of {bits} bits, and only {} to {} are supported",
                 RSA_BITS.start(),
                 RSA_BITS.end()
@@ -113,12 +104,10 @@ impl<'a> X509Certificate<'a> {
                 wanted.as_ref() == self.key_algorithm || is_rsa && oid(&wanted) == Some(RSA)
             });
         match fitting.next() {
-            None => SignatureCheck::Unknown(format!("{}, which is not supported", self.key_kind())),
+            None => Err(format!("{}, which is not supported", self.key_kind())),
             Some(algorithm) => {
-                match algorithm.verify_signature(self.key, message, signed.signature()) {
-                    Ok(()) => SignatureCheck::Good,
-                    Err(_) => SignatureCheck::Bad,
-                }
+                let verified = algorithm.verify_signature(self.key, message, signed.signature());
+                Ok(verified.is_ok())
             }
         }
     }

@@ -84,8 +84,11 @@ impl Certificate {
         let new = ChainAndKey::new(&self.files, contents)?;
         // A certificate that clients reject must not replace one that they accept.
         if let (Some(problem), None) = (new.validity(now).problem(), old.validity(now).problem()) {
-            let (path, at) = (self.files.certificate.display(), new.dates());
-            return Err(format!("TLS_CERT_FILE {path}: {problem} ({at})"));
+            let path = self.files.certificate.display();
+            let [from, until] = [new.not_before, new.not_after].map(utc::iso8601);
+            return Err(format!(
+                "TLS_CERT_FILE {path}: {problem} (from {from} until {until})"
+            ));
         }
         *self.in_use.write() = Arc::new(new);
         Ok(())

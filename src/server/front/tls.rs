@@ -13,7 +13,7 @@ use rustls::{CertificateError, ServerConfig};
 
 use crate::server::file_rights;
 use crate::server::x509::X509Certificate;
-use crate::shared::{pem, utc};
+use crate::shared::pem;
 
 /// How long before its end a certificate is reported as expiring soon.
 const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -94,11 +94,6 @@ impl ChainAndKey {
             (Ok(certificate), Ok(name)) => verify_server_name(&certificate, &name).is_ok(),
             _ => false,
         }
-    }
-
-    pub(super) fn dates(&self) -> String {
-        let [from, until] = [self.not_before, self.not_after].map(utc::iso8601);
-        format!("from {from} until {until}")
     }
 }
 

@@ -17,10 +17,11 @@ fn main() -> ExitCode {
         understands_escapes: vars.understands_escapes(),
         wants_colour: vars.wants_colour(),
     };
+    let system = rustix::system::uname();
     let context = Context {
         arguments: std::env::args_os().skip(1).collect(),
         vars,
-        host_name: host_name(),
+        host_name: Some(system.nodename().to_string_lossy().into_owned()),
         home: std::env::home_dir().filter(|home| !home.as_os_str().is_empty()),
         stdin: Box::new(io::stdin()),
         output: Output::new(Box::new(io::stdout()), Box::new(io::stderr()), screen),
@@ -29,17 +30,6 @@ fn main() -> ExitCode {
         common: CommonFlags::default(),
     };
     ExitCode::from(postiz::cli::run(context).code())
-}
-
-#[cfg(unix)]
-fn host_name() -> Option<String> {
-    let system = rustix::system::uname();
-    Some(system.nodename().to_string_lossy().into_owned())
-}
-
-#[cfg(not(unix))]
-fn host_name() -> Option<String> {
-    std::env::var("COMPUTERNAME").ok()
 }
 
 /// The clock that sees Ctrl-C, which ends the program with exit code 130: at once, unless work defers it.

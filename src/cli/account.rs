@@ -19,10 +19,7 @@ impl Account {
     /// Asks Postiz, once. Nothing is known where it does not answer: up to v2.23.0 it has no `/me`.
     pub(crate) fn ask(api: &Api, context: &mut Context) -> Account {
         let answer = Call::get(&["me"]).and_then(|call| api.json(context, &call.once()));
-        let me: Value = answer
-            .ok()
-            .and_then(|json| serde_json::from_str(json.as_str()).ok())
-            .unwrap_or_default();
+        let me = answer.map(|json| json.value()).unwrap_or_default();
         let text = |value: &Value| Some(value.as_str()?.to_owned()).filter(|text| !text.is_empty());
         Account {
             organization_id: text(&me["organization"]["id"]),

@@ -11,7 +11,7 @@ use crate::cli::call::Call;
 use crate::cli::context::{Context, sleep};
 use crate::cli::error::{CliError, Exit};
 use crate::cli::http::{
-    Answer, Http, NoAnswer, Outgoing, Pace, Reached, RequestBody, is_idempotent, is_read,
+    Answer, Http, NoAnswer, Outgoing, Pace, RequestBody, is_idempotent, is_read,
 };
 use crate::cli::json::Json;
 use crate::cli::signed_in::SignedIn;
@@ -26,7 +26,6 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// The API of the user who is signed in.
     pub(crate) fn connect(context: &mut Context) -> Result<Api, CliError> {
         let mut signed_in = SignedIn::find(context)?;
         // Documents show the API's URL with this path.
@@ -105,7 +104,8 @@ impl Api {
                 _ if api_error::leads_to_sign_in(target) => {
                     return Err(api_error::not_the_api(&answer, target, &self.signed_in));
                 }
-                Some(next) if call.follows_redirects() => uri = next,
+                // Another request would lose its body or change its method (RFC 9110 §15.4).
+                Some(next) if is_read(&call.method) => uri = next,
                 _ => return Err(redirected(call, &uri, target)),
             }
         }
@@ -114,8 +114,7 @@ impl Api {
 
     /// The error for an answer that is not a success.
     pub(crate) fn refused(&self, context: &Context, call: &Call, answer: &Answer) -> CliError {
-        let now = context.clock.date();
-        api_error::of(answer, call, &self.signed_in, &context.vars, now)
+        api_error::of(answer, call, &self.signed_in, context)
     }
 
     /// Sends `call` until it is answered or must not be sent again. Once a try has left the outcome unknown, the error of a
@@ -175,9 +174,7 @@ impl Api {
             uri,
             authorization: Some(self.signed_in.secret.expose()),
             content_type: body.map(|_| "application/json"),
-            body: body.map_or(RequestBody::Empty, |body| {
-                RequestBody::Bytes(body.as_bytes())
-            }),
+            body: RequestBody::Bytes(body.unwrap_or_default().as_bytes()),
             pace: call.pace,
         };
         let words = format!("Waiting for {} …", self.signed_in.api_url);
@@ -197,22 +194,17 @@ impl Api {
         let Some(pause) = pause_after_answer(call, answer, tries, context) else {
             return Ok(false);
         };
-        self.say_pause(context, answer, pause);
+        let (status, seconds) = (answer.status, pause.as_secs().max(1));
+        let output = &mut context.output;
+        match answer.retry_after(context.clock.date()) {
+            _ if status != 429 => {
+                output.waiting(&format!("HTTP {status}; trying again in {seconds} s …"));
+            }
+            Some(_) => output.say(&format!("Postiz asks to wait {seconds} s")),
+            None => output.say(&format!("too many requests: trying again in {seconds} s")),
+        }
         sleep(context.clock.as_ref(), pause)?;
         Ok(true)
-    }
-
-    fn say_pause(&self, context: &mut Context, answer: &Answer, pause: Duration) {
-        let seconds = pause.as_secs().max(1);
-        if answer.status != 429 {
-            let words = format!("HTTP {}; trying again in {seconds} s …", answer.status);
-            return context.output.waiting(&words);
-        }
-        let asked = answer.retry_after(context.clock.date()).is_some();
-        context.output.say(&match asked {
-            true => format!("Postiz asks to wait {seconds} s"),
-            false => format!("too many requests: trying again in {seconds} s"),
-        });
     }
 
     /// Sends a form to `POST /upload`, without retries.
@@ -260,7 +252,7 @@ fn unprinted(call: &Call, error: CliError) -> CliError {
 pub(crate) fn leaves_outcome_unknown(call: &Call, sent: &Result<Answer, NoAnswer>) -> bool {
     match sent {
         _ if is_read(&call.method) => false,
-        Err(no_answer) => no_answer.reached == Reached::Whole,
+        Err(no_answer) => no_answer.may_be_done,
         // A gateway got no answer. An idempotent request is retried, so that its last answer counts.
         Ok(answer) => {
             !is_idempotent(&call.method) && matches!(answer.status, 502 | 504 | 520 | 524)
@@ -318,7 +310,6 @@ fn redirected(call: &Call, uri: &Uri, target: &str) -> CliError {
     .hint("if that is where Postiz lives now, name it in POSTIZ_API_URL or sign in again")
 }
 
-/// Most tries of one request.
 const TRIES: u32 = 3;
 
 const REDIRECTS_MAX: u32 = 5;

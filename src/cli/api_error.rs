@@ -1,13 +1,13 @@
 //! Turns answers that are not a success into words that the user can act on: Postiz' own, a proxy's, and a missing one.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use ureq::http::Method;
 
 use crate::cli::call::Call;
-use crate::cli::context::Vars;
+use crate::cli::context::{Context, Vars};
 use crate::cli::credentials::DEFAULT_API_URL;
 use crate::cli::error::{Answered, CliError};
 use crate::cli::http::{Answer, NoAnswer, is_read};
@@ -21,8 +21,7 @@ pub(crate) fn of(
     answer: &Answer,
     call: &Call,
     signed_in: &SignedIn,
-    vars: &Vars,
-    now: SystemTime,
+    context: &Context,
 ) -> CliError {
     let said = message_of(answer);
     let channel = channel(answer, call, said.as_deref());
@@ -31,8 +30,7 @@ pub(crate) fn of(
         said.as_deref(),
         channel.as_deref(),
         signed_in,
-        vars,
-        now,
+        context,
     );
     let below = call.path.strip_prefix("/public/v1/");
     match (answer.status, below) {
@@ -64,8 +62,7 @@ fn in_words(
     said: Option<&str>,
     channel: Option<&str>,
     signed_in: &SignedIn,
-    vars: &Vars,
-    now: SystemTime,
+    context: &Context,
 ) -> CliError {
     let reason = reason(answer, said);
     let said = said.unwrap_or_default();
@@ -81,7 +78,7 @@ fn in_words(
         401 if said.contains(CHANNEL_DISCONNECTED) => {
             refused.hint("the credentials are fine: reconnect the channel in Postiz")
         }
-        401 => refused_credentials(&reason, signed_in, vars),
+        401 => refused_credentials(&reason, signed_in, &context.vars),
         402 => CliError::failed(format!("Postiz wants a bigger plan: {reason}"))
             .hint(where_to_pay(answer)),
         403 if answer.is_html() => {
@@ -97,7 +94,7 @@ fn in_words(
         404 => CliError::failed(format!("not found: {reason}")),
         413 => refused.hint("it is larger than Postiz, or a proxy in front of it, takes"),
         429 => CliError::failed(format!("too many requests: {reason}"))
-            .hint(when_to_try_again(answer.retry_after(now))),
+            .hint(when_to_try_again(answer.retry_after(context.clock.date()))),
         500.. => CliError::failed(format!("Postiz failed: {reason}"))
             .hint("try again later; a Postiz of your own has more in its log"),
         _ if answer.is_html() => with_api_hint(refused, signed_in),
@@ -167,11 +164,7 @@ pub(crate) fn not_the_api(answer: &Answer, target: &str, signed_in: &SignedIn) -
 
 /// The error where there was no answer.
 pub(crate) fn unreachable(no_answer: NoAnswer, signed_in: &SignedIn) -> CliError {
-    let message = format!("cannot reach {}: {}", signed_in.api_url, no_answer.why);
-    let hint = no_answer
-        .hint
-        .unwrap_or("check the network and the API URL");
-    CliError::failed(message).word("unreachable").hint(hint)
+    no_answer.error(&signed_in.api_url, "check the network and the API URL")
 }
 
 /// The JSON of a success.
@@ -254,12 +247,10 @@ fn refused_credentials(reason: &str, signed_in: &SignedIn, vars: &Vars) -> CliEr
             // Postiz keeps one login per account and app.
             let hint =
                 "run `postiz auth:login`: a later login on another machine may have ended this one";
-            let ignored = if vars.is_set(API_KEY_VARIABLE) {
-                "; POSTIZ_API_KEY is set, but the stored login comes first"
-            } else {
-                ""
-            };
-            error.hint(format!("{hint}{ignored}"))
+            error.hint(match vars.is_set(API_KEY_VARIABLE) {
+                true => format!("{hint}; POSTIZ_API_KEY is set, but the stored login comes first"),
+                false => hint.to_owned(),
+            })
         }
     }
 }

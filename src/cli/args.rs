@@ -10,13 +10,10 @@ use crate::cli::error::CliError;
 use crate::cli::help::Topic;
 use crate::cli::suggestions::{self, SEE_OVERVIEW};
 
-/// What the user asks for.
 pub(crate) enum Asked {
-    /// A command, with its options.
     Run(Options),
     Help(Topic),
     Version,
-    /// Nothing was typed.
     Nothing,
 }
 
@@ -89,9 +86,11 @@ fn help_about(
 /// Flags come before the command (`--json auth:status`): the command is the first word that names one and whose flags the
 /// words before it can be.
 fn parse_flags_first(commands: Commands, arguments: &[OsString]) -> Result<Asked, CliError> {
-    match arguments.first().and_then(|first| first.to_str()) {
-        Some("-h" | "--help") => return Ok(Asked::Help(Topic::Overview)),
-        Some("-v" | "--version") => return Ok(Asked::Version),
+    let first = arguments.first().map(|first| first.to_string_lossy());
+    let first = first.unwrap_or_default();
+    match &*first {
+        "-h" | "--help" => return Ok(Asked::Help(Topic::Overview)),
+        "-v" | "--version" => return Ok(Asked::Version),
         _ => {}
     }
     for (index, word) in arguments.iter().enumerate() {
@@ -104,10 +103,6 @@ fn parse_flags_first(commands: Commands, arguments: &[OsString]) -> Result<Asked
             return parse_arguments(commands, command, &all);
         }
     }
-    let first = arguments
-        .first()
-        .map(|first| first.to_string_lossy())
-        .unwrap_or_default();
     Err(CliError::usage(format!("no command follows `{first}`")).hint(SEE_OVERVIEW))
 }
 
@@ -180,17 +175,14 @@ impl Parser {
             Some((name, value)) => (name, Some(value)),
             None => (text, None),
         };
-        let mut flags = self.options.command.all_flags();
+        let command = self.options.command;
+        let named = |wanted: &str| command.all_flags().find(|flag| kebab(flag.long) == wanted);
         let wanted = kebab(name);
-        if let Some(flag) = flags.find(|flag| kebab(flag.long) == wanted) {
+        if let Some(flag) = named(&wanted) {
             return self.flag(flag, value.map(OsString::from), rest);
         }
-        let positive = wanted.strip_prefix("no-").unwrap_or_default();
-        let negated = self
-            .options
-            .command
-            .all_flags()
-            .find(|flag| flag.takes == Takes::YesNo && kebab(flag.long) == positive);
+        let positive = wanted.strip_prefix("no-").and_then(named);
+        let negated = positive.filter(|flag| flag.takes == Takes::YesNo);
         match (negated, value) {
             (Some(flag), None) => self.keep(flag, "false".into()),
             (Some(_), Some(_)) => Err(CliError::usage(format!("--{name} takes no value"))),
@@ -220,10 +212,9 @@ impl Parser {
         value: Option<OsString>,
         rest: &mut std::slice::Iter<OsString>,
     ) -> Result<(), CliError> {
-        let name = flag.long;
         let value = match (flag.takes, value) {
             (Takes::Nothing, Some(_)) => {
-                return Err(CliError::usage(format!("--{name} takes no value")));
+                return Err(CliError::usage(format!("{flag} takes no value")));
             }
             (Takes::Nothing, None) => OsString::new(),
             (Takes::YesNo, Some(value)) => value,
@@ -235,7 +226,7 @@ impl Parser {
             (_, Some(value)) => value,
             (_, None) => match rest.next() {
                 Some(value) => value.clone(),
-                None => return Err(CliError::usage(format!("--{name} needs a value"))),
+                None => return Err(CliError::usage(format!("{flag} needs a value"))),
             },
         };
         check_value(flag, &value)?;
@@ -244,7 +235,7 @@ impl Parser {
 
     fn keep(&mut self, flag: &'static Flag, value: OsString) -> Result<(), CliError> {
         if !flag.repeatable && self.options.has(flag) {
-            return Err(CliError::usage(format!("--{} is given twice", flag.long)));
+            return Err(CliError::usage(format!("{flag} is given twice")));
         }
         self.options.given.push((flag, value));
         Ok(())
@@ -265,30 +256,23 @@ impl Parser {
         }
         let takes_more = wanted.last().is_some_and(|last| last.many);
         if given.len() > wanted.len() && !takes_more {
-            let surplus = given[wanted.len()].to_string_lossy();
-            return Err(CliError::usage(format!(
-                "`{surplus}` is one argument too many for {}",
-                command.name
-            )));
+            let (surplus, name) = (given[wanted.len()].to_string_lossy(), command.name);
+            let message = format!("`{surplus}` is one argument too many for {name}");
+            return Err(CliError::usage(message));
         }
         Ok(Asked::Run(self.options))
     }
 
     fn unknown_flag(&self, typed: &str) -> CliError {
         let command = self.options.command;
-        let names = command
-            .all_flags()
-            .map(|flag| flag.long)
-            .chain(["help", "version"]);
+        let names = command.all_flags().map(|flag| flag.long);
+        let names = names.chain(["help", "version"]);
         let message = format!("{} has no flag {typed}", command.name);
         let typed = typed.trim_start_matches('-');
-        let renamed = RENAMED
-            .iter()
-            .find(|(old, new)| *old == typed && command.flags.iter().any(|flag| flag.long == *new));
-        match renamed
-            .map(|(_, new)| *new)
-            .or_else(|| suggestions::nearest_flag(&kebab(typed), names))
-        {
+        let has = |name: &str| command.flags.iter().any(|flag| flag.long == name);
+        let renamed = RENAMED.iter().find(|(old, new)| *old == typed && has(new));
+        let meant = renamed.map(|(_, new)| *new);
+        match meant.or_else(|| suggestions::nearest_flag(&kebab(typed), names)) {
             Some(name) => CliError::usage(message).hint(format!("did you mean --{name}?")),
             None => CliError::usage(message),
         }
@@ -307,12 +291,9 @@ fn check_value(flag: &Flag, value: &OsStr) -> Result<(), CliError> {
     if words.iter().any(|word| value == *word) {
         return Ok(());
     }
-    let value = value.to_string_lossy();
-    Err(CliError::usage(format!(
-        "--{} must be {}, not `{value}`",
-        flag.long,
-        words.join(" or ")
-    )))
+    let (words, value) = (words.join(" or "), value.to_string_lossy());
+    let message = format!("{flag} must be {words}, not `{value}`");
+    Err(CliError::usage(message))
 }
 
 fn unknown_command(commands: Commands, typed: &str) -> CliError {

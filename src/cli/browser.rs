@@ -25,23 +25,18 @@ pub(crate) fn may_open(wanted: bool, vars: &Vars, has_terminal: bool) -> Result<
     if !wanted {
         return Err(NoBrowser::NotWanted);
     }
-    if let Some(browser) = vars.text("BROWSER") {
-        return if is_for_terminals(&browser) {
-            Err(NoBrowser::InThisTerminal)
-        } else {
-            Ok(())
-        };
+    match vars.text("BROWSER") {
+        Some(browser) if is_for_terminals(&browser) => return Err(NoBrowser::InThisTerminal),
+        Some(_) => return Ok(()),
+        None if is_over_ssh(vars) => return Err(NoBrowser::OverSsh),
+        None => {}
     }
-    if is_over_ssh(vars) {
-        return Err(NoBrowser::OverSsh);
-    }
-    // macOS and Windows have a display, and no variable that says so.
+    // macOS has a display, and no variable that says so.
     let has_display =
         !cfg!(target_os = "linux") || vars.is_set("DISPLAY") || vars.is_set("WAYLAND_DISPLAY");
-    if has_display || has_terminal {
-        Ok(())
-    } else {
-        Err(NoBrowser::NoDisplay)
+    match has_display || has_terminal {
+        true => Ok(()),
+        false => Err(NoBrowser::NoDisplay),
     }
 }
 

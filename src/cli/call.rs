@@ -4,10 +4,9 @@ use serde_json::Value;
 use ureq::http::Method;
 
 use crate::cli::error::CliError;
-use crate::cli::http::{Pace, is_read};
+use crate::cli::http::Pace;
 use crate::shared::percent;
 
-/// One request to the API.
 pub(crate) struct Call {
     pub(crate) method: Method,
     /// Path and query under the API URL, encoded.
@@ -54,10 +53,13 @@ impl Call {
         self
     }
 
-    pub(crate) fn query(mut self, name: &str, value: &str) -> Call {
-        let separator = if self.path.contains('?') { "&" } else { "?" };
-        self.path.extend([separator, name, "="]);
-        self.path.extend(percent::encode(value));
+    /// With `name=value` in the query, if there is a value.
+    pub(crate) fn query<'a>(mut self, name: &str, value: impl Into<Option<&'a str>>) -> Call {
+        if let Some(value) = value.into() {
+            let separator = if self.path.contains('?') { "&" } else { "?" };
+            self.path.extend([separator, name, "="]);
+            self.path.extend(percent::encode(value));
+        }
         self
     }
 
@@ -66,15 +68,9 @@ impl Call {
         self
     }
 
-    /// Without retries.
     pub(crate) fn once(mut self) -> Call {
         self.once = true;
         self
-    }
-
-    /// Only reads do: another request would lose its body or change its method (RFC 9110 §15.4).
-    pub(crate) fn follows_redirects(&self) -> bool {
-        is_read(&self.method)
     }
 
     /// The ID of the channel at `index` in the body of a new post.

@@ -1,6 +1,7 @@
 //! What a command is: its name, arguments, flags and help; and the options that one command line gives it.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
@@ -50,12 +51,10 @@ impl Commands {
         self.0.iter().copied()
     }
 
-    /// The command with this exact name.
     pub(crate) fn named(self, name: &str) -> Option<&'static Command> {
         self.iter().find(|command| command.name == name)
     }
 
-    /// The group with this exact name.
     pub(crate) fn group(self, name: &str) -> Option<&'static str> {
         self.iter()
             .filter_map(Command::group)
@@ -63,11 +62,9 @@ impl Commands {
     }
 }
 
-/// A positional argument.
 pub(crate) struct Positional {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
-    /// It may be left out.
     pub(crate) optional: bool,
     /// It may be repeated.
     pub(crate) many: bool,
@@ -82,10 +79,23 @@ pub(crate) struct Flag {
     pub(crate) about: &'static str,
 }
 
+/// As users write it: `--startDate`.
+impl fmt::Display for Flag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--{}", self.long)
+    }
+}
+
+/// Flags are the same only by identity: other commands' flags may be written alike.
+impl PartialEq for Flag {
+    fn eq(&self, other: &Flag) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
 /// What follows a flag.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Takes {
-    /// Nothing.
     Nothing,
     /// Nothing, `=true` or `=false`; `--no-…` turns it off.
     YesNo,
@@ -97,18 +107,6 @@ pub(crate) enum Takes {
     OneOf(&'static [&'static str]),
 }
 
-impl Takes {
-    /// The value's name in help.
-    pub(crate) fn value_name(&self) -> String {
-        match self {
-            Takes::Nothing | Takes::YesNo => String::new(),
-            Takes::Value(name) => (*name).to_owned(),
-            Takes::Path => "FILE".to_owned(),
-            Takes::OneOf(words) => words.join("|"),
-        }
-    }
-}
-
 pub(crate) const fn flag(long: &'static str, takes: Takes, about: &'static str) -> Flag {
     Flag {
         long,
@@ -117,6 +115,11 @@ pub(crate) const fn flag(long: &'static str, takes: Takes, about: &'static str) 
         repeatable: false,
         about,
     }
+}
+
+/// A flag with a value, which help calls `name`.
+pub(crate) const fn value(long: &'static str, name: &'static str, about: &'static str) -> Flag {
+    flag(long, Takes::Value(name), about)
 }
 
 /// A flag that takes no value.
@@ -145,20 +148,6 @@ pub(crate) const fn one(name: &'static str, about: &'static str) -> Positional {
     }
 }
 
-pub(crate) const fn optional(name: &'static str, about: &'static str) -> Positional {
-    Positional {
-        optional: true,
-        ..one(name, about)
-    }
-}
-
-pub(crate) const fn many(name: &'static str, about: &'static str) -> Positional {
-    Positional {
-        many: true,
-        ..one(name, about)
-    }
-}
-
 /// The arguments of one command, checked by args.rs, in the order they were typed.
 pub(crate) struct Options {
     pub(crate) commands: Commands,
@@ -168,11 +157,8 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Was `flag` given?
     pub(crate) fn has(&self, flag: &'static Flag) -> bool {
-        self.given
-            .iter()
-            .any(|(given, _)| std::ptr::eq(*given, flag))
+        self.raw(flag).is_some()
     }
 
     /// All flags that were given, in order.
@@ -182,12 +168,16 @@ impl Options {
             .map(|(flag, value)| (*flag, value.as_os_str()))
     }
 
+    /// Those of them that are the command's own, and not flags that every command has.
+    pub(crate) fn given_own(&self) -> impl Iterator<Item = (&'static Flag, &OsStr)> {
+        let own = self.command.flags;
+        self.given().filter(|(flag, _)| own.contains(flag))
+    }
+
     /// The value of `flag`, which may be a path that is not UTF-8.
     pub(crate) fn raw(&self, flag: &'static Flag) -> Option<&OsStr> {
-        let mut given = self.given();
-        given
-            .find(|(given, _)| std::ptr::eq(*given, flag))
-            .map(|(_, value)| value)
+        let found = self.given().find(|(given, _)| *given == flag);
+        found.map(|(_, value)| value)
     }
 
     /// The value of `flag`. An empty value is an error: usually it is a script's variable that was never set.
@@ -196,7 +186,7 @@ impl Options {
             return Ok(None);
         };
         match utf8(flag, raw)? {
-            "" => Err(CliError::usage(format!("--{} is empty", flag.long))),
+            "" => Err(CliError::usage(format!("{flag} is empty"))),
             text => Ok(Some(text)),
         }
     }
@@ -204,7 +194,7 @@ impl Options {
     /// The value of a flag that the command needs.
     pub(crate) fn required(&self, flag: &'static Flag) -> Result<&str, CliError> {
         self.text(flag)?
-            .ok_or_else(|| self.wrong_usage(format!("{} needs --{}", self.command.name, flag.long)))
+            .ok_or_else(|| self.wrong_usage(format!("{} needs {flag}", self.command.name)))
     }
 
     /// The error for arguments that do not fit together.
@@ -213,17 +203,13 @@ impl Options {
     }
 
     /// A [`Takes::YesNo`] flag.
-    pub(crate) fn yes_no(&self, flag: &'static Flag, default: bool) -> bool {
-        self.raw(flag).map_or(default, |value| value == "true")
+    pub(crate) fn yes_no(&self, flag: &'static Flag) -> Option<bool> {
+        self.raw(flag).map(|value| value == "true")
     }
 
     /// The positional at `index`, which args.rs found to be there.
     pub(crate) fn positional(&self, index: usize) -> Result<&str, CliError> {
-        let raw = self
-            .positionals
-            .get(index)
-            .map(OsString::as_os_str)
-            .unwrap_or_default();
+        let raw = self.paths().nth(index).unwrap_or_default();
         raw.to_str().ok_or_else(|| {
             let message = format!("`{}` is not valid UTF-8", raw.to_string_lossy());
             CliError::usage(message)
@@ -232,14 +218,9 @@ impl Options {
 
     /// Identifies what the user asked for: the command and its arguments, without the flags that every command has.
     pub(crate) fn identity(&self) -> Vec<u8> {
-        let is_common = |flag: &&Flag| {
-            COMMON_FLAGS
-                .iter()
-                .chain(&[&JSON])
-                .any(|common| std::ptr::eq(*common, *flag))
-        };
-        let given = self.given.iter().filter(|(flag, _)| !is_common(flag));
-        let flags = given.flat_map(|(flag, value)| [OsStr::new(flag.long), value]);
+        let flags = self
+            .given_own()
+            .flat_map(|(flag, value)| [OsStr::new(flag.long), value]);
         let words = [OsStr::new(self.command.name)]
             .into_iter()
             .chain(self.paths())
@@ -255,10 +236,9 @@ impl Options {
     }
 }
 
-/// The value `raw` of `flag` as text.
 pub(crate) fn utf8<'a>(flag: &Flag, raw: &'a OsStr) -> Result<&'a str, CliError> {
     raw.to_str()
-        .ok_or_else(|| CliError::usage(format!("the value of --{} is not valid UTF-8", flag.long)))
+        .ok_or_else(|| CliError::usage(format!("the value of {flag} is not valid UTF-8")))
 }
 
 /// `startDate` and `start-date` are one flag.
@@ -285,9 +265,9 @@ pub(crate) static CREDENTIALS: Flag = flag(
 /// `--json` of the commands that have no such flag of their own: scripts add it out of habit.
 static JSON: Flag = switch("json", "accepted and ignored: results are JSON");
 
-pub(crate) static TIMEOUT: Flag = flag(
+pub(crate) static TIMEOUT: Flag = value(
     "timeout",
-    Takes::Value("SECONDS"),
+    "SECONDS",
     "how long an answer may take; 0: no limit (default: 60; upload and api: no limit)",
 );
 

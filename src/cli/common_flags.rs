@@ -26,7 +26,7 @@ impl CommonFlags {
 /// Does the command line ask for errors as JSON? It is searched before it is parsed, since parsing it may fail.
 pub(crate) fn wants_json_errors(arguments: &[OsString]) -> bool {
     let mut flags = arguments.iter().take_while(|word| *word != "--");
-    let long = format!("--{}", JSON_ERRORS.long);
+    let long = JSON_ERRORS.to_string();
     flags.any(|word| *word == *long || word == "--jsonErrors")
 }
 

@@ -84,9 +84,7 @@ impl Vars {
 
     /// Does the terminal understand escape sequences?
     pub fn understands_escapes(&self) -> bool {
-        // Windows' terminals do, and set no TERM.
-        self.raw("TERM")
-            .map_or(cfg!(windows), |term| term != "dumb")
+        self.raw("TERM").is_some_and(|term| term != "dumb")
     }
 
     /// Does the user like colour (<https://no-color.org>)?
@@ -114,10 +112,9 @@ pub trait Clock {
 
 /// Sleeps; an error when the user interrupted.
 pub(crate) fn sleep(clock: &dyn Clock, time: Duration) -> Result<(), CliError> {
-    if clock.sleep(time) {
-        Ok(())
-    } else {
-        Err(CliError::interrupted())
+    match clock.sleep(time) {
+        true => Ok(()),
+        false => Err(CliError::interrupted()),
     }
 }
 

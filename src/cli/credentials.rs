@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -15,7 +16,6 @@ use crate::shared::secret::Secret;
 /// The Postiz API when nothing names another.
 pub(crate) const DEFAULT_API_URL: &str = "https://api.postiz.com";
 
-/// A stored login.
 pub(crate) struct Stored {
     pub(crate) access_token: Secret<String>,
     pub(crate) api_url: Option<String>,
@@ -69,7 +69,7 @@ impl Stored {
         for (name, value) in earlier {
             object.entry(name).or_insert(value);
         }
-        file.save(object)
+        file.save(&object)
     }
 }
 
@@ -93,7 +93,7 @@ pub(crate) fn find(context: &Context) -> Result<Option<JsonFile>, CliError> {
 /// The path that [`FILE_VARIABLE`] names; `None` when it is blank. No shell has read the value: it may have blanks or a CR
 /// at its ends from a file of settings, and may begin with `~/`.
 fn named_path(name: &OsStr, home: Option<&Path>) -> Result<Option<PathBuf>, CliError> {
-    let path = Path::new(trimmed(name));
+    let path = Path::new(OsStr::from_bytes(name.as_bytes().trim_ascii()));
     let mut components = path.components();
     let first = match components.next() {
         None => return Ok(None),
@@ -114,17 +114,6 @@ fn named_path(name: &OsStr, home: Option<&Path>) -> Result<Option<PathBuf>, CliE
         );
     }
     Ok(Some(path.to_owned()))
-}
-
-#[cfg(unix)]
-fn trimmed(name: &OsStr) -> &OsStr {
-    use std::os::unix::ffi::OsStrExt;
-    OsStr::from_bytes(name.as_bytes().trim_ascii())
-}
-
-#[cfg(not(unix))]
-fn trimmed(name: &OsStr) -> &OsStr {
-    name.to_str().map_or(name, |name| OsStr::new(name.trim()))
 }
 
 pub(crate) fn no_home() -> CliError {

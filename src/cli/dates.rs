@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tz::datetime::FoundDateTimeKind;
@@ -30,7 +31,7 @@ pub(crate) fn read(name: &str, text: &str, zone: Option<&Zone>) -> Result<Date, 
     })?;
     let as_typed = |unix_time| Date {
         text: text.to_owned(),
-        time: at(unix_time, written.nanoseconds),
+        time: at(unix_time, written.local.nanoseconds()),
     };
     match (written.offset_s, zone) {
         (Some(offset_s), _) => Ok(as_typed(written.local.unix_time() - i64::from(offset_s))),
@@ -41,7 +42,7 @@ pub(crate) fn read(name: &str, text: &str, zone: Option<&Zone>) -> Result<Date, 
                 CliError::usage(message)
                     .hint("the clocks go forward then: name a time before or after")
             })?;
-            let time = at(unix_time, written.nanoseconds);
+            let time = at(unix_time, written.local.nanoseconds());
             let text = utc::iso8601(time);
             Ok(Date { text, time })
         }
@@ -135,7 +136,6 @@ fn is_zone_name(part: &str) -> bool {
 struct Written {
     /// Date and time of day, whatever the zone.
     local: UtcDateTime,
-    nanoseconds: u32,
     /// Seconds east of Greenwich; `None` when no zone is named.
     offset_s: Option<i32>,
 }
@@ -157,19 +157,10 @@ impl Written {
         if fields.next().is_some() || clock.next().is_some() || second > 59 {
             return None;
         }
-        let small = |number: u32| u8::try_from(number).ok();
-        let local = UtcDateTime::new(
-            i32::try_from(year).ok()?,
-            small(month)?,
-            small(day)?,
-            small(hour)?,
-            small(minute)?,
-            small(second)?,
-            0,
-        );
+        let fraction = nanoseconds(fraction)?;
+        let local = UtcDateTime::new(year, month, day, hour, minute, second, fraction);
         Some(Written {
             local: local.ok()?,
-            nanoseconds: nanoseconds(fraction)?,
             offset_s: offset_s(zone)?,
         })
     }
@@ -181,14 +172,13 @@ fn offset_s(zone: &str) -> Option<Option<i32>> {
         return Some((!zone.is_empty()).then_some(0));
     }
     let digits = zone[1..].replacen(':', "", 1);
-    let hours = number(digits.get(..2)?, 2)?;
+    let hours: i32 = number(digits.get(..2)?, 2)?;
     let minutes = match digits.get(2..)? {
         "" => 0,
         minutes => number(minutes, 2)?,
     };
-    let seconds = i32::try_from(hours * 3_600 + minutes * 60).ok()?;
     let sign = if zone.starts_with('-') { -1 } else { 1 };
-    (hours < 24 && minutes < 60).then_some(Some(sign * seconds))
+    (hours < 24 && minutes < 60).then_some(Some(sign * (hours * 3_600 + minutes * 60)))
 }
 
 /// The digits after the point. Digits beyond the ninth are ignored.
@@ -198,7 +188,7 @@ fn nanoseconds(fraction: &str) -> Option<u32> {
 }
 
 /// `text` as a number of exactly `digits` digits.
-fn number(text: &str, digits: usize) -> Option<u32> {
+fn number<T: FromStr>(text: &str, digits: usize) -> Option<T> {
     let is_number = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().ok())?
 }

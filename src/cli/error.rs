@@ -87,7 +87,6 @@ impl CliError {
         CliError::new(Exit::Interrupted, "interrupted", "interrupted".to_owned())
     }
 
-    /// A request was sent, and its outcome is not known.
     pub(crate) fn unknown(message: impl Into<String>) -> CliError {
         CliError::new(Exit::Unknown, "outcome_unknown", message.into())
     }
@@ -112,7 +111,6 @@ impl CliError {
         json
     }
 
-    /// What to do now.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> CliError {
         self.hint = Some(hint.into());
         self
@@ -152,10 +150,8 @@ impl Answered {
     fn body_as_json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| {
             let text = String::from_utf8_lossy(&self.body);
-            text.chars()
-                .take(BODY_CHARACTERS_MAX)
-                .collect::<String>()
-                .into()
+            let cut: String = text.chars().take(BODY_CHARACTERS_MAX).collect();
+            cut.into()
         })
     }
 }

@@ -1,8 +1,7 @@
 //! The pages of `--help`, written from the table of commands.
 
-use crate::cli::command::{Command, Commands, Flag};
+use crate::cli::command::{Command, Commands, Flag, Takes};
 
-/// What help is about.
 #[derive(Clone, Copy)]
 pub(crate) enum Topic {
     Overview,
@@ -11,7 +10,6 @@ pub(crate) enum Topic {
     Command(&'static Command),
 }
 
-/// The page about `topic`.
 pub(crate) fn page(commands: Commands, topic: Topic) -> String {
     match topic {
         Topic::Overview => overview(commands),
@@ -22,14 +20,10 @@ pub(crate) fn page(commands: Commands, topic: Topic) -> String {
 
 fn overview(commands: Commands) -> String {
     let commands: String = commands.iter().map(summary).collect();
-    let codes: String = EXIT_CODES
-        .iter()
-        .map(|(code, meaning)| format!("  {:<4} {meaning}\n", code))
-        .collect();
-    let variables: String = VARIABLES
-        .iter()
-        .map(|(name, meaning)| format!("  {name:<24} {meaning}\n"))
-        .collect();
+    let code = |(code, meaning): &(u8, &str)| format!("  {code:<4} {meaning}\n");
+    let codes: String = EXIT_CODES.iter().map(code).collect();
+    let variable = |(name, meaning): &(&str, &str)| format!("  {name:<24} {meaning}\n");
+    let variables: String = VARIABLES.iter().map(variable).collect();
     format!(
         "\
 postiz: schedule social media posts with Postiz
@@ -69,19 +63,13 @@ fn summary(command: &Command) -> String {
 }
 
 fn command_page(command: &Command) -> String {
-    let mut page = format!(
-        "postiz {}: {}\n\nUsage: {}\n",
-        command.name,
-        command.about,
-        usage(command)
-    );
+    let (name, about, usage) = (command.name, command.about, usage(command));
+    let mut page = format!("postiz {name}: {about}\n\nUsage: {usage}\n");
     if !command.positionals.is_empty() {
         page.push_str("\nArguments:\n");
         for positional in command.positionals {
-            page.push_str(&two_columns(
-                &format!("<{}>", positional.name),
-                positional.about,
-            ));
+            let name = format!("<{}>", positional.name);
+            page.push_str(&two_columns(&name, positional.about));
         }
     }
     page.push_str("\nFlags:\n");
@@ -116,13 +104,15 @@ pub(crate) fn usage(command: &Command) -> String {
 
 /// `-p, --page N`.
 pub(crate) fn flag_names(flag: &Flag) -> String {
-    let value = match flag.takes.value_name() {
-        name if name.is_empty() => name,
-        name => format!(" {name}"),
+    let value = match flag.takes {
+        Takes::Nothing | Takes::YesNo => String::new(),
+        Takes::Value(name) => format!(" {name}"),
+        Takes::Path => " FILE".to_owned(),
+        Takes::OneOf(words) => format!(" {}", words.join("|")),
     };
     match flag.short {
-        Some(short) => format!("-{short}, --{}{value}", flag.long),
-        None => format!("    --{}{value}", flag.long),
+        Some(short) => format!("-{short}, {flag}{value}"),
+        None => format!("    {flag}{value}"),
     }
 }
 
@@ -135,7 +125,6 @@ fn two_columns(left: &str, right: &str) -> String {
 
 const LEFT_COLUMN: usize = 30;
 
-/// The exit codes, for users.
 pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (0, "done"),
     (1, "failed: network, API, file"),

@@ -1,6 +1,7 @@
 //! Sends one request and reads its whole answer, of whatever status. api.rs and login/ know what the answers mean.
 
 use std::cell::Cell;
+use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,7 +15,7 @@ use crate::cli::context::{AnswerTimeout, Context};
 use crate::cli::error::CliError;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::http_client::{
-    self, ClientSettings, NO_HOST, Outbound, Proxies, ProxyError, Sending, distrust, tls_error,
+    self, NO_HOST, Outbound, Proxies, ProxyError, Sending, distrust, tls_error,
 };
 
 /// A client for one service.
@@ -37,14 +38,10 @@ impl AnswerTimeout {
 
     /// The limit for the answer alone, where the server may need long for it.
     fn chosen(self) -> Option<Duration> {
-        match self {
-            AnswerTimeout::After(limit) => Some(limit),
-            AnswerTimeout::Usual | AnswerTimeout::Never => None,
-        }
+        self.limit().filter(|_| self != AnswerTimeout::Usual)
     }
 }
 
-/// A request, complete.
 pub(crate) struct Outgoing<'a> {
     pub(crate) method: Method,
     pub(crate) uri: Uri,
@@ -61,9 +58,7 @@ pub(crate) enum Pace {
     Slow,
 }
 
-/// The body of a request.
 pub(crate) enum RequestBody<'a> {
-    Empty,
     Bytes(&'a [u8]),
     /// A stream. Its length is announced where it is known.
     Stream {
@@ -87,29 +82,25 @@ pub(crate) struct NoAnswer {
     pub(crate) hint: Option<&'static str>,
     /// The connection failed, so that sending the request again may succeed.
     pub(crate) is_retryable: bool,
-    /// How much of the request may have reached the server; set by [`Http`].
-    pub(crate) reached: Reached,
-}
-
-/// How much of a request may have reached the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reached {
-    Nothing,
-    /// A part, which a server cannot act on.
-    Part,
-    /// All of it: the outcome is not known.
-    Whole,
+    /// The whole request may have reached the server, so that the outcome is not known; set by [`Http`].
+    pub(crate) may_be_done: bool,
 }
 
 impl NoAnswer {
-    /// For a request that cannot be sent.
-    pub(crate) fn not_sent(why: &str) -> NoAnswer {
+    pub(crate) fn not_sent(why: impl Into<String>) -> NoAnswer {
         NoAnswer {
-            why: why.to_owned(),
+            why: why.into(),
             hint: None,
             is_retryable: false,
-            reached: Reached::Nothing,
+            may_be_done: false,
         }
+    }
+
+    /// The error for the user. `hint` is for a failure that has none of its own.
+    pub(crate) fn error(self, what: impl fmt::Display, hint: &'static str) -> CliError {
+        CliError::failed(format!("cannot reach {what}: {}", self.why))
+            .word("unreachable")
+            .hint(self.hint.unwrap_or(hint))
     }
 }
 
@@ -131,30 +122,23 @@ impl Http {
             std::env::consts::OS,
             std::env::consts::ARCH
         );
-        let settings = ClientSettings {
-            user_agent: &user_agent,
-            connect_timeout: CONNECT_TIMEOUT,
-            total_timeout: None,
-        };
-        let sending = Arc::clone(&outbound.sending);
-        let agent = http_client::agent(&settings, outbound);
         Ok(Http {
-            agent,
             proxies,
-            sending,
+            sending: Arc::clone(&outbound.sending),
+            agent: outbound.client(&user_agent, CONNECT_TIMEOUT, None),
             timeout: context.common.timeout,
         })
     }
 
-    /// Posts JSON without a credential.
-    pub(crate) fn post(&self, url: &str, body: RequestBody) -> Result<Answer, NoAnswer> {
+    /// Posts JSON, or nothing, without a credential.
+    pub(crate) fn post(&self, url: &str, json: &str) -> Result<Answer, NoAnswer> {
         let uri: Result<Uri, _> = url.parse();
         self.send(Outgoing {
             method: Method::POST,
             uri: uri.map_err(|_| NoAnswer::not_sent("its address is too long"))?,
             authorization: None,
             content_type: Some("application/json"),
-            body,
+            body: RequestBody::Bytes(json.as_bytes()),
             pace: Pace::Usual,
         })
     }
@@ -167,21 +151,15 @@ impl Http {
         let answer = self.try_send(outgoing, &is_unread);
         let answer = answer.map_err(|error| {
             let mut no_answer = explain(error, self.timeout);
-            no_answer.reached = if !self.sending.has_begun() {
-                Reached::Nothing
-            } else if self.sending.has_failed() || is_unread.get() {
-                Reached::Part
-            } else {
-                Reached::Whole
-            };
+            // A server cannot act on a part of a request.
+            let is_part = self.sending.has_failed() || is_unread.get();
+            no_answer.may_be_done = self.sending.has_begun() && !is_part;
             if no_answer.is_retryable && self.proxies.applies_to(&uri) {
                 no_answer.hint = no_answer.hint.or(Some(PROXY_HINT));
             }
             no_answer
         })?;
-        let is_json = answer
-            .header("content-type")
-            .is_some_and(|value| value.contains("json"));
+        let is_json = answer.is_of_type("json");
         match http_client::refused_by_proxy(&self.proxies, &uri, answer.status, is_json) {
             Some(refusal) => Err(explain_proxy(&refusal)),
             None => Ok(answer),
@@ -199,13 +177,12 @@ impl Http {
         if let Some(content_type) = outgoing.content_type {
             request = request.header("content-type", content_type);
         }
-        let mut whole: &[u8] = &[];
+        let mut whole: &[u8];
         let (reader, length): (&mut dyn Read, _) = match outgoing.body {
-            RequestBody::Empty if !carries_body => {
+            // Methods that usually have a body say that there is none (RFC 9110 §8.6: `content-length: 0`).
+            RequestBody::Bytes(b"") if !carries_body => {
                 return self.exchange(request.body(())?, pace);
             }
-            // Methods that usually have a body say that there is none (RFC 9110 §8.6: `content-length: 0`).
-            RequestBody::Empty => (&mut whole, Some(0)),
             RequestBody::Bytes(bytes) => {
                 whole = bytes;
                 (&mut whole, Some(bytes.len() as u64))
@@ -308,6 +285,13 @@ impl Answer {
         self.status == 429 || self.status >= 500
     }
 
+    /// The error for an answer that [says nothing about the request](Answer::is_unavailable).
+    pub(crate) fn unavailable(&self, what: impl fmt::Display) -> CliError {
+        CliError::failed(format!("{what} is in trouble (HTTP {})", self.status))
+            .word("unavailable")
+            .hint("try again in a minute")
+    }
+
     /// The body as a JSON object; null for any other body.
     pub(crate) fn json_object(&self) -> Value {
         let value: Option<Value> = serde_json::from_slice(&self.body).ok();
@@ -318,17 +302,18 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Does the body contain `words`?
     pub(crate) fn says(&self, words: &str) -> bool {
         String::from_utf8_lossy(&self.body).contains(words)
     }
 
+    fn is_of_type(&self, part: &str) -> bool {
+        let content_type = self.header("content-type");
+        content_type.is_some_and(|value| value.contains(part))
+    }
+
     /// Is the body HTML, by its content type or its first character?
     pub(crate) fn is_html(&self) -> bool {
-        let says_so = self
-            .header("content-type")
-            .is_some_and(|value| value.contains("text/html"));
-        says_so || self.body.trim_ascii_start().starts_with(b"<")
+        self.is_of_type("text/html") || self.body.trim_ascii_start().starts_with(b"<")
     }
 
     /// The time that the server asks to wait, from either form of `Retry-After` (RFC 9110 §10.2.3).
@@ -342,7 +327,6 @@ impl Answer {
     }
 }
 
-/// Says an error of ureq in words for the user.
 fn explain(error: ureq::Error, timeout: AnswerTimeout) -> NoAnswer {
     if let Some(error) = tls_error(&error) {
         return explain_tls(error);
@@ -376,42 +360,31 @@ fn explain(error: ureq::Error, timeout: AnswerTimeout) -> NoAnswer {
         other => other.to_string(),
     };
     NoAnswer {
-        why,
-        hint: None,
         is_retryable,
-        reached: Reached::Nothing,
+        ..NoAnswer::not_sent(why)
     }
 }
 
 fn explain_proxy(error: &ProxyError) -> NoAnswer {
     NoAnswer {
-        why: error.to_string(),
         hint: Some(PROXY_HINT),
         is_retryable: error.is_retryable,
-        reached: Reached::Nothing,
+        ..NoAnswer::not_sent(error.to_string())
     }
 }
 
 fn explain_tls(error: &rustls::Error) -> NoAnswer {
-    let (why, hint) = match error {
-        rustls::Error::InvalidCertificate(reason) => {
-            let by_unknown = *reason == CertificateError::UnknownIssuer;
-            (
-                format!("its certificate is not trusted: {}", distrust(reason)),
-                by_unknown.then_some(PRIVATE_CA_HINT),
-            )
-        }
-        other => (format!("TLS failed: {other}"), None),
+    let rustls::Error::InvalidCertificate(reason) = error else {
+        return NoAnswer::not_sent(format!("TLS failed: {error}"));
     };
+    let why = format!("its certificate is not trusted: {}", distrust(reason));
+    let by_unknown = *reason == CertificateError::UnknownIssuer;
     NoAnswer {
-        why,
-        hint,
-        is_retryable: false,
-        reached: Reached::Nothing,
+        hint: by_unknown.then_some(PRIVATE_CA_HINT),
+        ..NoAnswer::not_sent(why)
     }
 }
 
-/// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest wait for a whole answer, and for progress while a body is sent, unless the user sets another.

@@ -22,10 +22,8 @@ pub(crate) fn read_text(context: &mut Context, path: impl AsRef<Path>) -> Result
     if bytes.len() as u64 > TEXT_BYTES_MAX {
         return Err(CliError::failed(format!("{name} is larger than 64 MiB")));
     }
-    context
-        .common
-        .identity
-        .extend(sha256_hex(&bytes).into_bytes());
+    let identity = &mut context.common.identity;
+    identity.extend(sha256_hex(&bytes).into_bytes());
     String::from_utf8(bytes).map_err(|_| CliError::failed(format!("{name} is not valid UTF-8")))
 }
 
@@ -49,5 +47,4 @@ fn read_capped(reader: impl Read, bytes: &mut Vec<u8>) -> io::Result<usize> {
     reader.take(TEXT_BYTES_MAX + 1).read_to_end(bytes)
 }
 
-/// Largest text that is read.
 const TEXT_BYTES_MAX: u64 = 64 * 1024 * 1024;

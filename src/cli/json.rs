@@ -39,6 +39,11 @@ impl Json {
         &self.0
     }
 
+    /// The value, to look at; null where it is nested too deeply.
+    pub(crate) fn value(&self) -> Value {
+        serde_json::from_str(&self.0).unwrap_or_default()
+    }
+
     /// Two-space indented. With `for_terminal`, control characters that JSON allows inside a string are written as escapes,
     /// which mean the same.
     pub(crate) fn indented(&self, for_terminal: bool) -> String {
@@ -115,16 +120,12 @@ pub(crate) fn without_unprintable(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
         match c != '\n' && is_unprintable(c) {
-            true => text.push_str(&escape(c)),
+            // One escape is enough: all unprintable characters are below U+FFFF.
+            true => text.push_str(&format!("\\u{:04x}", u32::from(c))),
             false => text.push(c),
         }
     }
     text
-}
-
-/// One escape is enough: all unprintable characters are below U+FFFF.
-fn escape(c: char) -> String {
-    format!("\\u{:04x}", u32::from(c))
 }
 
 #[cfg(test)]

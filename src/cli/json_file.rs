@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::cli::error::CliError;
@@ -53,8 +54,8 @@ impl JsonFile {
     }
 
     /// Replaces the file: two-space indented, no newline at its end.
-    pub(crate) fn save(&self, object: Map<String, Value>) -> io::Result<()> {
-        let text = serde_json::to_string_pretty(&Value::Object(object))?;
+    pub(crate) fn save(&self, object: &impl Serialize) -> io::Result<()> {
+        let text = serde_json::to_string_pretty(object)?;
         private_file::replace(&self.path, text.as_bytes())
     }
 

@@ -54,9 +54,9 @@ pub fn run(mut context: Context) -> Exit {
     match done {
         Ok(exit) => exit,
         Err(error) => {
-            match as_json {
-                true => context.output.error_as_json(&error),
-                false => context.output.error(&error),
+            context.output.error(&error);
+            if as_json {
+                context.output.error_as_json(&error);
             }
             error.exit
         }

@@ -38,6 +38,12 @@ pub struct Screen {
     pub wants_colour: bool,
 }
 
+impl Screen {
+    pub(crate) fn has_colour(self) -> bool {
+        self.stderr_is_terminal && self.understands_escapes && self.wants_colour
+    }
+}
+
 impl Output {
     /// Writes to these streams.
     pub fn new(
@@ -126,7 +132,6 @@ impl Output {
         self.write_stderr(&format!("{label} {}\n", printable(text)));
     }
 
-    /// A warning that is printed once, however often it is given.
     pub(crate) fn warn_once(&mut self, text: &str) {
         if self.is_new(text) {
             self.warn(text);
@@ -170,9 +175,8 @@ impl Output {
         }
     }
 
-    /// As [`Output::error`], with one JSON object on a line of its own at the end.
+    /// The failure for programs: one JSON object on a line of its own.
     pub(crate) fn error_as_json(&mut self, error: &CliError) {
-        self.error(error);
         if !error.message.is_empty() {
             let line = without_unprintable(&error.as_json().to_string());
             self.write_stderr(&format!("{line}\n"));
@@ -226,8 +230,7 @@ impl Output {
     }
 
     fn coloured(&self, code: &str, text: &str) -> String {
-        let screen = self.screen;
-        if screen.stderr_is_terminal && screen.understands_escapes && screen.wants_colour {
+        if self.screen.has_colour() {
             format!("\x1b[{code}m{text}\x1b[0m")
         } else {
             text.to_owned()

@@ -3,8 +3,11 @@
 //! The path comes from the user, so that anything may be there: only a regular file of at most 64 KiB is read, replaced or
 //! removed. A device, a pipe or a folder stays untouched. Links are followed, even where the target does not exist yet.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{
+    DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown,
+};
 use std::path::{Path, PathBuf};
 
 use crate::shared::hash::hex;
@@ -13,20 +16,11 @@ use crate::shared::{random, small_file};
 /// Largest file that is read. A login has some hundred bytes.
 const BYTES_MAX: usize = 64 * 1024;
 
-/// What a path leads to.
-enum Found {
-    /// There is no file, as far as this user may know.
-    Nothing,
-    /// `/dev/null`, which people name to have no file.
-    NullDevice,
-    Regular(Metadata),
-}
-
 /// The file's bytes; `None` when there is no file, or its folder does not exist or may not be entered.
 pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match find(path) {
-        Ok(Found::Regular(_)) => {}
-        Ok(Found::Nothing | Found::NullDevice) => return Ok(None),
+        Ok(Some(_)) => {}
+        Ok(None) => return Ok(None),
         // The folder is another user's. (A file that may not be read fails only when it is opened.)
         Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(None),
         Err(error) => return Err(error),
@@ -68,9 +62,9 @@ pub(crate) fn check_replaceable(path: &Path) -> io::Result<()> {
 
 /// Removes the file that `path` leads to; `false` when there was none. A link stays, for the next login.
 pub(crate) fn remove(path: &Path) -> io::Result<bool> {
-    let Found::Regular(_) = find(path)? else {
+    if find(path)?.is_none() {
         return Ok(false);
-    };
+    }
     let target = follow_links(path)?;
     match fs::remove_file(&target) {
         Ok(()) => Ok(true),
@@ -82,30 +76,24 @@ pub(crate) fn remove(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Can other users of this machine read the file?
-#[cfg(unix)]
 pub(crate) fn is_open_to_others(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
     fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
 }
 
-/// On Windows, only its user can read a home folder.
-#[cfg(not(unix))]
-pub(crate) fn is_open_to_others(_: &Path) -> bool {
-    false
-}
-
-fn find(path: &Path) -> io::Result<Found> {
+/// The regular file that `path` leads to; `None` for no file, and for `/dev/null`, which people name to have none.
+fn find(path: &Path) -> io::Result<Option<Metadata>> {
     match fs::metadata(path) {
-        Ok(found) if found.len() > BYTES_MAX as u64 && found.is_file() => Err(too_large()),
-        Ok(found) if found.is_file() => Ok(Found::Regular(found)),
+        Ok(found) if found.len() > BYTES_MAX as u64 && found.is_file() => Err(io::Error::other(
+            "it is larger than 64 KiB, so it is no credentials file",
+        )),
+        Ok(found) if found.is_file() => Ok(Some(found)),
         Ok(found) if found.is_dir() => {
             Err(io::Error::new(ErrorKind::IsADirectory, "it is a folder"))
         }
-        Ok(found) if is_null_device(&found) => Ok(Found::NullDevice),
+        Ok(found) if is_null_device(&found) => Ok(None),
         Ok(_) => Err(not_regular()),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            Ok(Found::Nothing)
+            Ok(None)
         }
         Err(error) => Err(error),
     }
@@ -115,11 +103,6 @@ fn not_regular() -> io::Error {
     io::Error::other("it is not a regular file")
 }
 
-fn too_large() -> io::Error {
-    io::Error::other("it is larger than 64 KiB, so it is no credentials file")
-}
-
-/// A file that is about to be replaced.
 struct Replacement {
     before: Option<Metadata>,
     /// The end of all links.
@@ -130,11 +113,10 @@ struct Replacement {
 impl Replacement {
     /// Refuses anything but a regular file or none, and creates a missing folder.
     fn prepare(path: &Path) -> io::Result<Replacement> {
-        let before = match find(path)? {
-            Found::Regular(before) => Some(before),
-            Found::Nothing => None,
-            Found::NullDevice => return Err(not_regular()),
-        };
+        let before = find(path)?;
+        if fs::metadata(path).is_ok_and(|found| is_null_device(&found)) {
+            return Err(not_regular());
+        }
         let target = follow_links(path)?;
         make_folder_of(&target)?;
         let mut temporary = target.clone().into_os_string();
@@ -148,9 +130,7 @@ impl Replacement {
 
     fn write_temporary(&self, bytes: &[u8]) -> io::Result<()> {
         let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.write(true).create_new(true).mode(0o600);
         let mut file = options.open(&self.temporary)?;
         if let Some(before) = &self.before {
             keep_owner(&file, before)?;
@@ -203,39 +183,20 @@ fn make_folder_of(target: &Path) -> io::Result<()> {
     if folder.as_os_str().is_empty() {
         return Ok(());
     }
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// A file that root replaces keeps its owner.
-#[cfg(unix)]
 fn keep_owner(file: &File, before: &Metadata) -> io::Result<()> {
-    use std::os::unix::fs::{MetadataExt, fchown};
     if file.metadata()?.uid() == before.uid() {
         return Ok(());
     }
     fchown(file, Some(before.uid()), Some(before.gid()))
 }
 
-/// On Windows, a file gets the rights of its folder.
-#[cfg(not(unix))]
-fn keep_owner(_: &File, _: &Metadata) -> io::Result<()> {
-    Ok(())
-}
-
-#[cfg(unix)]
 fn is_null_device(found: &Metadata) -> bool {
-    use std::os::unix::fs::{FileTypeExt, MetadataExt};
     let same = |null: Metadata| null.file_type().is_char_device() && null.rdev() == found.rdev();
     found.file_type().is_char_device() && fs::metadata("/dev/null").is_ok_and(same)
-}
-
-#[cfg(not(unix))]
-fn is_null_device(_: &Metadata) -> bool {
-    false
 }
 
 /// As many links as Linux follows.

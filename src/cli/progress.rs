@@ -37,12 +37,10 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// How many bytes have been sent.
     pub(crate) fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// `count` more bytes have been sent.
     pub(crate) fn add(&mut self, count: u64) {
         self.sent += count;
         if self.length == Some(self.sent) {
@@ -72,24 +70,11 @@ fn progress_line(sent: u64, length: Option<u64>, elapsed: Duration) -> String {
         return format!("{} sent  {speed}", bytes(sent));
     };
     let part = sent as f64 / length as f64;
-    let bar: String = (0..10)
-        .map(|index| {
-            if part * 10.0 >= f64::from(index + 1) {
-                '█'
-            } else {
-                ' '
-            }
-        })
-        .collect();
+    let bar = "█".repeat((part * 10.0) as usize);
     let left = ((length - sent) as f64 / rate.max(1.0)) as u64;
-    format!(
-        "[{bar}] {:3.0} %  {} of {}  {speed}  {}:{:02} left",
-        part * 100.0,
-        bytes(sent),
-        bytes(length),
-        left / 60,
-        left % 60
-    )
+    let (percent, sent, length) = (part * 100.0, bytes(sent), bytes(length));
+    let (minutes, seconds) = (left / 60, left % 60);
+    format!("[{bar:10}] {percent:3.0} %  {sent} of {length}  {speed}  {minutes}:{seconds:02} left")
 }
 
 /// `1.5 MB`.

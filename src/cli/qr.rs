@@ -9,11 +9,10 @@ pub(crate) fn draw(text: &str, screen: Screen) -> Option<String> {
     let code = QrCode::encode_text(text, QrCodeEcc::Low).ok()?;
     let size = code.size();
     // With colour, black on white whatever the terminal's own colours. Without, blocks are the light modules.
-    let coloured = screen.understands_escapes && screen.wants_colour && screen.stderr_is_terminal;
-    let (begin, end) = if coloured {
-        ("\x1b[30;107m", "\x1b[0m")
-    } else {
-        ("", "")
+    let coloured = screen.has_colour();
+    let (begin, end) = match coloured {
+        true => ("\x1b[30;107m", "\x1b[0m"),
+        false => ("", ""),
     };
     let inked = |x, y| code.get_module(x, y) == coloured;
     let mut picture = String::new();

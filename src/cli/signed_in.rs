@@ -16,7 +16,6 @@ pub(crate) struct SignedIn {
     pub(crate) method: SignInMethod,
 }
 
-/// How the user signed in.
 pub(crate) enum SignInMethod {
     /// By `auth:login`.
     Login {
@@ -107,8 +106,12 @@ impl SignedIn {
 pub(crate) fn api_url_from_environment(context: &Context) -> Result<BaseUrl, CliError> {
     let named = context.vars.text(API_URL_VARIABLE);
     let url = named.as_deref().unwrap_or(DEFAULT_API_URL);
-    BaseUrl::parse(url)
-        .map_err(|wrong| CliError::usage(format!("{API_URL_VARIABLE} `{url}` {wrong}")))
+    url_of_setting(API_URL_VARIABLE, url)
+}
+
+/// The URL that the flag or variable `name` holds.
+pub(crate) fn url_of_setting(name: &str, url: &str) -> Result<BaseUrl, CliError> {
+    BaseUrl::parse(url).map_err(|wrong| CliError::usage(format!("{name} `{url}` {wrong}")))
 }
 
 pub(crate) const API_KEY_VARIABLE: &str = "POSTIZ_API_KEY";

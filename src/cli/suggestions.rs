@@ -46,14 +46,9 @@ fn likeliest(commands: Commands, parts: &[&str]) -> Vec<&'static str> {
         .iter()
         .filter_map(|command| Some((score(commands, parts, command.name)?, command.name)))
         .collect();
-    let Some(best) = scored.iter().map(|(score, _)| *score).min() else {
-        return Vec::new();
-    };
-    let mut names: Vec<&str> = scored
-        .into_iter()
-        .filter(|(score, _)| *score == best)
-        .map(|(_, name)| name)
-        .collect();
+    let best = scored.iter().map(|(score, _)| *score).min();
+    let nearest = scored.into_iter().filter(|(score, _)| Some(*score) == best);
+    let mut names: Vec<&str> = nearest.map(|(_, name)| name).collect();
     if names.iter().any(|name| READ_ONLY.contains(name)) {
         names.retain(|name| READ_ONLY.contains(name));
     }
@@ -119,10 +114,8 @@ fn edit_distance(a: &str, b: &str) -> usize {
 }
 
 fn did_you_mean(names: &[&str]) -> String {
-    let names: Vec<String> = names
-        .iter()
-        .map(|name| format!("`postiz {name}`"))
-        .collect();
+    let names = names.iter().map(|name| format!("`postiz {name}`"));
+    let names: Vec<String> = names.collect();
     format!("did you mean {}?", names.join(" or "))
 }
 

@@ -8,7 +8,6 @@ use crate::cli::commands::{
 };
 use crate::cli::login;
 
-/// All commands.
 pub(crate) const COMMANDS: Commands = Commands(&[
     &login::LOGIN,
     &auth::STATUS,

@@ -1,8 +1,6 @@
 //! Requests that were sent and got no answer, so that their outcome is not known. They are remembered for a day, as a hash
 //! and a time in a file beside the credentials, so that a script that repeats a failed command does not post twice.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use serde_json::{Map, Value};
 use ureq::http::Method;
 
@@ -14,6 +12,7 @@ use crate::cli::http::is_idempotent;
 use crate::cli::json_file::JsonFile;
 use crate::cli::signed_in::SignedIn;
 use crate::shared::hash::sha256_hex;
+use crate::shared::utc::unix_seconds;
 
 /// The error for a request that got no answer: what may have happened, and which command shows whether it did.
 pub(crate) fn outcome_unknown(call: &Call, why: &str) -> CliError {
@@ -66,7 +65,6 @@ fn possible_outcome(method: &Method, path: &str) -> (String, &'static str) {
     (format!("{thing} may {done}"), check)
 }
 
-/// A request that may be remembered.
 pub(crate) struct Remembered {
     hash: String,
     file: JsonFile,
@@ -101,7 +99,7 @@ impl Remembered {
 
     /// An error when the same request was sent within a day and got no answer.
     pub(crate) fn refuse_repeat(&self, context: &Context, call: &Call) -> Result<(), CliError> {
-        let now = seconds(context);
+        let now = unix_seconds(context.clock.date());
         let Some(at) = self.load(now).get(&self.hash).and_then(Value::as_u64) else {
             return Ok(());
         };
@@ -116,18 +114,18 @@ impl Remembered {
 
     /// Remembers the request. A file that cannot be written is not reported: the command already fails.
     pub(crate) fn keep(&self, context: &Context) {
-        let now = seconds(context);
+        let now = unix_seconds(context.clock.date());
         let mut all = self.load(now);
         all.insert(self.hash.clone(), now.into());
-        let _ = self.file.save(all);
+        let _ = self.file.save(&all);
     }
 
     /// Forgets the request: the user has checked.
     pub(crate) fn forget(&self, context: &Context) {
-        let mut all = self.load(seconds(context));
+        let mut all = self.load(unix_seconds(context.clock.date()));
         if all.remove(&self.hash).is_some() {
             // As in `keep`, a failure is not reported.
-            let _ = self.file.save(all);
+            let _ = self.file.save(&all);
         }
     }
 
@@ -140,11 +138,6 @@ impl Remembered {
         });
         all
     }
-}
-
-fn seconds(context: &Context) -> u64 {
-    let since = context.clock.date().duration_since(UNIX_EPOCH);
-    since.as_ref().map_or(0, Duration::as_secs)
 }
 
 /// How long a request is remembered.

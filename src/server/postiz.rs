@@ -13,7 +13,7 @@ use crate::server::codes::State;
 use crate::server::config::{Config, OAuthApp};
 use crate::server::counts::{Outcome, RequestCounts};
 use crate::shared::base_url::BaseUrl;
-use crate::shared::http_client::{self, ClientSettings, Outbound, Proxies};
+use crate::shared::http_client::{self, Outbound, Proxies};
 use crate::shared::percent;
 use crate::shared::pkce;
 use crate::shared::secret::Secret;
@@ -137,17 +137,14 @@ impl fmt::Display for PostizError {
 
 impl Postiz {
     pub(crate) fn new(config: &Config, server_url: &BaseUrl) -> Postiz {
-        let settings = ClientSettings {
-            user_agent: concat!("postiz-auth-server/", env!("CARGO_PKG_VERSION")),
-            connect_timeout: config.times.postiz,
-            total_timeout: Some(config.times.postiz),
-        };
+        let user_agent = concat!("postiz-auth-server/", env!("CARGO_PKG_VERSION"));
+        let timeout = config.times.postiz;
         // Config::from_vars has checked these variables.
         let outbound = Outbound::new(&http_client::environment, config.api_url.is_https());
         Postiz {
             proxies: Arc::clone(&outbound.proxies),
-            agent: http_client::agent(&settings, outbound),
-            timeout: config.times.postiz,
+            agent: outbound.client(user_agent, timeout, Some(timeout)),
+            timeout,
             frontend_url: config.frontend_url.clone(),
             api_url: config.api_url.clone(),
             app: config.oauth_app.clone(),

@@ -41,6 +41,7 @@ mod tests {
             ("f", "Zg==", "Zg"),
             ("fo", "Zm8=", "Zm8"),
             ("foo", "Zm9v", "Zm9v"),
+            ("foob", "Zm9vYg==", "Zm9vYg"),
             ("foobar", "Zm9vYmFy", "Zm9vYmFy"),
             ("\u{ff}?", "w78/", "w78_"),
             ("\u{3e0}>", "z6A+", "z6A-"),

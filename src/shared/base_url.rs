@@ -73,11 +73,8 @@ impl BaseUrl {
 
     /// Scheme, host and port as in a browser's `Origin` header (RFC 6454 §6.2: no default port, lower case).
     pub fn origin(&self) -> String {
-        let (scheme, default_port) = if self.is_https() {
-            ("https", 443)
-        } else {
-            ("http", 80)
-        };
+        let scheme = self.uri.scheme_str().unwrap_or_default();
+        let default_port = if self.is_https() { 443 } else { 80 };
         let host = self.host().to_ascii_lowercase();
         match self.uri.port_u16() {
             Some(port) if port != default_port => format!("{scheme}://{host}:{port}"),

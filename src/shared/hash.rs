@@ -25,14 +25,9 @@ pub fn unhex(text: &str) -> Option<Vec<u8>> {
     if !pairs.remainder().is_empty() {
         return None;
     }
+    let digit = |byte: u8| char::from(byte).to_digit(16);
     pairs
-        .map(|pair| {
-            let (high, low) = (
-                char::from(pair[0]).to_digit(16)?,
-                char::from(pair[1]).to_digit(16)?,
-            );
-            u8::try_from(high * 16 + low).ok()
-        })
+        .map(|pair| u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok())
         .collect()
 }
 

@@ -4,12 +4,9 @@
 /// cursor nor fake a second log line. Newlines and tabs become blanks.
 pub fn printable(text: &str) -> String {
     text.chars()
-        .map(|c| {
-            if matches!(c, '\n' | '\r' | '\t') {
-                ' '
-            } else {
-                c
-            }
+        .map(|c| match c {
+            '\n' | '\r' | '\t' => ' ',
+            c => c,
         })
         .filter(|c| !is_unprintable(*c))
         .collect()

@@ -1,7 +1,7 @@
 //! `analytics:platform` and `analytics:post`: the numbers of the last days.
 
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Takes, flag};
+use crate::cli::command::{Command, Flag, Options, value};
 use crate::cli::commands::common::{INTEGRATION_ID, POST_ID, answer_of};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
@@ -13,20 +13,10 @@ pub(crate) static PLATFORM: Command = Command {
     flags: &[&DAYS],
     notes: "",
     examples: &["postiz analytics:platform \"$CHANNEL\" -d 30 | jq -r '.[].label'"],
-    run: platform,
+    run: |context, options| print_numbers(context, options, &["analytics"]),
 };
 
-static DAYS: Flag = flag(
-    "date",
-    Takes::Value("DAYS"),
-    "how many days back (default: 7)",
-)
-.short('d');
-
-fn platform(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let call = Call::get(&["analytics", options.positional(0)?])?.query("date", days(options)?);
-    answer_of(context, &call)
-}
+static DAYS: Flag = value("date", "DAYS", "how many days back (default: 7)").short('d');
 
 pub(crate) static POST: Command = Command {
     name: "analytics:post",
@@ -35,21 +25,19 @@ pub(crate) static POST: Command = Command {
     flags: &[&DAYS],
     notes: "",
     examples: &["postiz analytics:post \"$POST\" -d 30"],
-    run: post,
+    run: |context, options| print_numbers(context, options, &["analytics", "post"]),
 };
 
-fn post(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let call =
-        Call::get(&["analytics", "post", options.positional(0)?])?.query("date", days(options)?);
-    answer_of(context, &call)
-}
-
-fn days(options: &Options) -> Result<&str, CliError> {
+fn print_numbers(
+    context: &mut Context,
+    options: &Options,
+    path: &[&str],
+) -> Result<Exit, CliError> {
+    let call = Call::get(&[path, &[options.positional(0)?]].concat())?;
     let days = options.text(&DAYS)?.unwrap_or("7");
-    match days.parse::<u32>() {
-        Ok(number) if number > 0 => Ok(days),
-        _ => Err(CliError::usage(format!(
-            "--date must be a number of days, not `{days}`"
-        ))),
+    if !days.parse().is_ok_and(|number: u32| number > 0) {
+        let message = format!("--date must be a number of days, not `{days}`");
+        return Err(CliError::usage(message));
     }
+    answer_of(context, &call.query("date", days))
 }

@@ -4,7 +4,7 @@ use ureq::http::Method;
 
 use crate::cli::api::Api;
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Takes, flag, one};
+use crate::cli::command::{Command, Flag, Options, one, value};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::input::read_json;
@@ -26,9 +26,9 @@ pub(crate) static API: Command = Command {
     run: send,
 };
 
-static BODY: Flag = flag(
+static BODY: Flag = value(
     "data",
-    Takes::Value("JSON|@FILE|-"),
+    "JSON|@FILE|-",
     "the request's body: JSON, @FILE, or - for stdin",
 )
 .short('d');
@@ -39,9 +39,7 @@ fn send(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     if path.contains("://") && !path.starts_with('/') {
         // No argument may send the token to another host.
         let message = format!("`{path}` is a whole URL; only the path under the API URL is wanted");
-        return Err(
-            CliError::usage(message).hint("example: postiz api GET /public/v1/integrations")
-        );
+        return Err(CliError::usage(message).hint(EXAMPLE));
     }
     let body = match options.text(&BODY)? {
         Some(body) => Some(read_body(context, body)?),
@@ -56,25 +54,21 @@ fn send(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
 
 fn method(word: &str) -> Result<Method, CliError> {
     let word = word.to_ascii_uppercase();
-    let known = [
-        Method::GET,
-        Method::POST,
-        Method::PUT,
-        Method::PATCH,
-        Method::DELETE,
-        Method::HEAD,
-    ];
-    known
-        .into_iter()
-        .find(|method| method.as_str() == word)
-        .ok_or_else(|| {
-            let hint = "example: postiz api GET /public/v1/integrations";
-            CliError::usage(format!(
-                "`{word}` is not one of GET, POST, PUT, PATCH, DELETE and HEAD"
-            ))
-            .hint(hint)
-        })
+    match word.as_str() {
+        "GET" => Ok(Method::GET),
+        "POST" => Ok(Method::POST),
+        "PUT" => Ok(Method::PUT),
+        "PATCH" => Ok(Method::PATCH),
+        "DELETE" => Ok(Method::DELETE),
+        "HEAD" => Ok(Method::HEAD),
+        _ => {
+            let message = format!("`{word}` is not one of GET, POST, PUT, PATCH, DELETE and HEAD");
+            Err(CliError::usage(message).hint(EXAMPLE))
+        }
+    }
 }
+
+const EXAMPLE: &str = "example: postiz api GET /public/v1/integrations";
 
 /// The request's body: `data` itself, the content of `@FILE`, or stdin for `-`.
 fn read_body(context: &mut Context, data: &str) -> Result<String, CliError> {

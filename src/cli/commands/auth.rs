@@ -32,7 +32,6 @@ pub(crate) static STATUS: Command = Command {
     run: status,
 };
 
-/// Prints who is signed in, and checks it with Postiz.
 fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let as_json = options.has(&AS_JSON);
     let api = match Api::connect(context) {
@@ -120,8 +119,8 @@ fn print_account(
 
 /// Asks Postiz whether the credential is valid, and whose it is.
 fn confirm(api: &Api, context: &mut Context) -> Result<Confirmed, CliError> {
-    let json = api.json(context, &Call::get(&["integrations"])?)?;
-    let Ok(Value::Array(integrations)) = serde_json::from_str(json.as_str()) else {
+    let answer = api.json(context, &Call::get(&["integrations"])?)?;
+    let Value::Array(integrations) = answer.value() else {
         return Err(CliError::failed(
             "Postiz answered with something else than a list of integrations",
         ));
@@ -241,12 +240,9 @@ pub(crate) static TOKEN: Command = Command {
     examples: &[
         "curl -s -H \"Authorization: $(postiz auth:token)\" \"$(postiz auth:status --json | jq -r .api_url)/public/v1/integrations\" | jq length",
     ],
-    run: token,
+    run: |context, _| {
+        let signed_in = SignedIn::find(context)?;
+        context.output.line(signed_in.secret.expose())?;
+        Ok(Exit::Done)
+    },
 };
-
-/// Prints the credential in use, and nothing else.
-fn token(context: &mut Context, _: &Options) -> Result<Exit, CliError> {
-    let signed_in = SignedIn::find(context)?;
-    context.output.line(signed_in.secret.expose())?;
-    Ok(Exit::Done)
-}

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use ureq::http::Method;
 
 use crate::cli::api::Api;
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Takes, flag, one, switch, utf8};
+use crate::cli::command::{Command, Flag, Options, Takes, flag, one, switch, utf8, value};
 use crate::cli::commands::common::{PAGE, answer_of, page};
 use crate::cli::context::{Context, sleep};
 use crate::cli::error::{CliError, Exit};
@@ -19,17 +19,20 @@ pub(crate) static CREATE: Command = Command {
     flags: &[&CHANNELS, &CLIPS, &FIT],
     notes: "Prints the job's id. It takes minutes: `postiz clipping:status <id> --wait` waits for it.",
     examples: &["postiz clipping:create https://example.com/talk.mp4 -n 3 --fit crop | jq -r .id"],
-    run: create,
+    run: |context, options| {
+        let body = new_clipping(options)?.to_string();
+        answer_of(context, &Call::new(Method::POST, &["clipping"])?.body(body))
+    },
 };
 
-static CHANNELS: Flag = flag(
+static CHANNELS: Flag = value(
     "integrations",
-    Takes::Value("IDS"),
+    "IDS",
     "comma-separated channel IDs that the clips are meant for; may be repeated",
 )
 .short('i')
 .repeatable();
-static CLIPS: Flag = flag("clips", Takes::Value("1-10"), "how many clips to cut").short('n');
+static CLIPS: Flag = value("clips", "1-10", "how many clips to cut").short('n');
 static FIT: Flag = flag(
     "fit",
     Takes::OneOf(&["blur", "crop"]),
@@ -38,45 +41,36 @@ static FIT: Flag = flag(
 .short('f');
 static WAIT: Flag = switch("wait", "ask again until the clips are completed or failed");
 
-fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let body = new_clipping(options)?.to_string();
-    answer_of(context, &Call::new(Method::POST, &["clipping"])?.body(body))
-}
-
 fn new_clipping(options: &Options) -> Result<Value, CliError> {
     let url = options.positional(0)?;
     if !(url.starts_with("https://") || url.starts_with("http://")) {
         let message = format!("`{url}` is not the video's URL, which begins with https://");
         return Err(CliError::usage(message));
     }
-    let mut body = Map::from_iter([("url".to_owned(), json!(url))]);
+    let mut body = json!({ "url": url });
     let channels = channels(options)?;
     if !channels.is_empty() {
-        body.insert("integrations".to_owned(), json!(channels));
+        body["integrations"] = json!(channels);
     }
     if let Some(clips) = options.text(&CLIPS)? {
-        let number = clips
-            .parse()
-            .ok()
-            .filter(|number| (1..=10).contains(number));
-        let number: u8 = number.ok_or_else(|| {
-            CliError::usage(format!(
-                "--clips must be a number from 1 to 10, not `{clips}`"
-            ))
-        })?;
-        body.insert("clips".to_owned(), json!(number));
+        let number: u8 = clips.parse().unwrap_or_default();
+        if !(1..=10).contains(&number) {
+            let message = format!("--clips must be a number from 1 to 10, not `{clips}`");
+            return Err(CliError::usage(message));
+        }
+        body["clips"] = json!(number);
     }
     if let Some(fit) = options.text(&FIT)? {
-        body.insert("fit".to_owned(), json!(fit));
+        body["fit"] = json!(fit);
     }
-    Ok(Value::Object(body))
+    Ok(body)
 }
 
 /// The channels of all `-i`.
 fn channels(options: &Options) -> Result<Vec<&str>, CliError> {
     let mut channels = Vec::new();
     for (flag, value) in options.given() {
-        if std::ptr::eq(flag, &CHANNELS) {
+        if flag == &CHANNELS {
             channels.extend(utf8(flag, value)?.split(',').map(str::trim));
         }
     }
@@ -93,16 +87,11 @@ pub(crate) static LIST: Command = Command {
     flags: &[&PAGE],
     notes: "",
     examples: &["postiz clipping:list | jq .pages"],
-    run: list,
+    run: |context, options| {
+        let call = Call::get(&["clipping"])?.query("page", page(options, &PAGE, 1)?);
+        answer_of(context, &call)
+    },
 };
-
-fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let mut call = Call::get(&["clipping"])?;
-    if let Some(page) = page(options, &PAGE, 1)? {
-        call = call.query("page", page);
-    }
-    answer_of(context, &call)
-}
 
 pub(crate) static STATUS: Command = Command {
     name: "clipping:status",
@@ -134,7 +123,7 @@ fn wait(context: &mut Context, call: &Call) -> Result<Exit, CliError> {
     let mut said = String::new();
     loop {
         let answer = api.json(context, call)?;
-        let job: Value = serde_json::from_str(answer.as_str()).unwrap_or_default();
+        let job = answer.value();
         let state = job["status"].as_str().unwrap_or("unknown").to_owned();
         match state.as_str() {
             "completed" => {

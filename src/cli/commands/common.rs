@@ -2,7 +2,7 @@
 
 use crate::cli::api::Api;
 use crate::cli::call::Call;
-use crate::cli::command::{Flag, Options, Positional, Takes, flag, one};
+use crate::cli::command::{Flag, Options, Positional, one, value};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 
@@ -14,13 +14,11 @@ pub(super) fn print_get(context: &mut Context, segments: &[&str]) -> Result<Exit
     answer_of(context, &Call::get(segments)?)
 }
 
-/// Sends `call` and prints the answer.
 pub(super) fn answer_of(context: &mut Context, call: &Call) -> Result<Exit, CliError> {
     Api::connect(context)?.print(context, call)
 }
 
-pub(super) static PAGE: Flag =
-    flag("page", Takes::Value("N"), "which page, from 1 (default: 1)").short('p');
+pub(super) static PAGE: Flag = value("page", "N", "which page, from 1 (default: 1)").short('p');
 
 /// The page number that `flag` names; pages are counted from `first`.
 pub(super) fn page<'a>(
@@ -33,8 +31,8 @@ pub(super) fn page<'a>(
         None => Ok(None),
         Some(Ok(number)) if number >= first => Ok(page),
         Some(_) => {
-            let (name, page) = (flag.long, page.unwrap_or_default());
-            let message = format!("--{name} must be a number from {first}, not `{page}`");
+            let page = page.unwrap_or_default();
+            let message = format!("{flag} must be a number from {first}, not `{page}`");
             Err(CliError::usage(message))
         }
     }
@@ -43,7 +41,7 @@ pub(super) fn page<'a>(
 /// Warns of flags that old documents show and that have no effect. The npm CLI ignores them without a word.
 pub(super) fn say_ignored(context: &mut Context, options: &Options, flags: &[&'static Flag]) {
     for flag in flags.iter().filter(|flag| options.has(flag)) {
-        let words = format!("--{} changes nothing: Postiz has no such thing", flag.long);
+        let words = format!("{flag} changes nothing: Postiz has no such thing");
         context.output.warn(&words);
     }
 }

@@ -36,21 +36,12 @@ fn bash(commands: Commands) -> String {
     let mut flags = String::new();
     let mut values = String::new();
     for command in commands.iter() {
-        let words: Vec<String> = command
-            .all_flags()
-            .map(|flag| format!("--{}", flag.long))
-            .collect();
-        flags.push_str(&format!(
-            "    {}) words='{} --help' ;;\n",
-            command.name,
-            words.join(" ")
-        ));
+        let name = command.name;
+        let words: String = command.all_flags().map(|flag| format!("{flag} ")).collect();
+        flags.push_str(&format!("    {name}) words='{words}--help' ;;\n"));
         for flag in command.all_flags() {
             if let Some(words) = value_words(flag) {
-                values.push_str(&format!(
-                    "    {}' '--{}) words='{words}' ;;\n",
-                    command.name, flag.long
-                ));
+                values.push_str(&format!("    {name}' '{flag}) words='{words}' ;;\n"));
             }
         }
     }
@@ -93,18 +84,12 @@ fn zsh(commands: Commands) -> String {
     let mut names = String::new();
     let mut arguments = String::new();
     for command in commands.iter() {
-        names.push_str(&format!(
-            "    {}\n",
-            quoted(&format!(
-                "{}:{}",
-                command.name.replace(':', "\\:"),
-                command.about
-            ))
-        ));
+        let name = command.name.replace(':', "\\:");
+        let described = quoted(&format!("{name}:{}", command.about));
+        names.push_str(&format!("    {described}\n"));
+        let (name, flags) = (command.name, zsh_flags(command));
         arguments.push_str(&format!(
-            "    {}) _arguments {} '*:file:_files' ;;\n",
-            command.name,
-            zsh_flags(command)
+            "    {name}) _arguments {flags} '*:file:_files' ;;\n"
         ));
     }
     format!(
@@ -143,7 +128,7 @@ fn zsh_flags(command: &Command) -> String {
             (Takes::Value(name), _) => format!(":{}:", name.replace(':', "\\:")),
             _ => String::new(),
         };
-        quoted(&format!("{repeat}--{}[{about}]{value}", flag.long))
+        quoted(&format!("{repeat}{flag}[{about}]{value}"))
     });
     specs.collect::<Vec<_>>().join(" ")
 }
@@ -152,10 +137,9 @@ fn zsh_flags(command: &Command) -> String {
 fn fish(commands: Commands) -> String {
     let mut script = String::from("complete -c postiz -f\n");
     for command in commands.iter() {
-        let name = command.name;
+        let (name, about) = (command.name, quoted(command.about));
         script.push_str(&format!(
-            "complete -c postiz -n __fish_use_subcommand -a {name} -d {}\n",
-            quoted(command.about)
+            "complete -c postiz -n __fish_use_subcommand -a {name} -d {about}\n"
         ));
         for flag in command.all_flags() {
             let short = flag
@@ -170,11 +154,8 @@ fn fish(commands: Commands) -> String {
             let about = quoted(flag.about);
             script.push_str(&format!("complete -c postiz -n '__fish_seen_subcommand_from {name}' -l {}{short}{value} -d {about}\n", flag.long));
         }
-        if command
-            .positionals
-            .iter()
-            .any(|positional| positional.name == "file")
-        {
+        let mut positionals = command.positionals.iter();
+        if positionals.any(|positional| positional.name == "file") {
             script.push_str(&format!(
                 "complete -c postiz -n '__fish_seen_subcommand_from {name}' -F\n"
             ));

@@ -7,7 +7,7 @@ use ureq::http::Method;
 use crate::cli::api::Api;
 use crate::cli::browser::may_open;
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Takes, flag, one};
+use crate::cli::command::{Command, Flag, Options, one, value};
 use crate::cli::commands::common::{INTEGRATION_ID, answer_of, print_get};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
@@ -27,27 +27,16 @@ pub(crate) static LIST: Command = Command {
     run: list,
 };
 
-static NAME: Flag = flag(
-    "name",
-    Takes::Value("TEXT"),
-    "only channels with this in their name",
-);
-static PLATFORM: Flag = flag(
+static NAME: Flag = value("name", "TEXT", "only channels with this in their name");
+static PLATFORM: Flag = value(
     "platform",
-    Takes::Value("NAME"),
+    "NAME",
     "only channels of this platform (their identifier: x, linkedin, …)",
 );
-pub(crate) static GROUP: Flag = flag(
-    "group",
-    Takes::Value("ID"),
-    "only channels of this group (customer)",
-);
+pub(crate) static GROUP: Flag = value("group", "ID", "only channels of this group (customer)");
 
 fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let mut call = Call::get(&["integrations"])?;
-    if let Some(group) = options.text(&GROUP)? {
-        call = call.query("group", group);
-    }
+    let call = Call::get(&["integrations"])?.query("group", options.text(&GROUP)?);
     let (name, platform) = (options.text(&NAME)?, options.text(&PLATFORM)?);
     if name.is_none() && platform.is_none() {
         return answer_of(context, &call);
@@ -99,12 +88,8 @@ pub(crate) static GROUPS: Command = Command {
     flags: &[],
     notes: "",
     examples: &["postiz integrations:groups | jq -r '.[].id'"],
-    run: groups,
+    run: |context, _| print_get(context, &["groups"]),
 };
-
-fn groups(context: &mut Context, _: &Options) -> Result<Exit, CliError> {
-    print_get(context, &["groups"])
-}
 
 pub(crate) static SETTINGS: Command = Command {
     name: "integrations:settings",
@@ -113,12 +98,8 @@ pub(crate) static SETTINGS: Command = Command {
     flags: &[],
     notes: "",
     examples: &["postiz integrations:settings \"$CHANNEL\" | jq .output.maxLength"],
-    run: settings,
+    run: |context, options| print_get(context, &["integration-settings", options.positional(0)?]),
 };
-
-fn settings(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    print_get(context, &["integration-settings", options.positional(0)?])
-}
 
 pub(crate) static TRIGGER: Command = Command {
     name: "integrations:trigger",
@@ -132,9 +113,9 @@ pub(crate) static TRIGGER: Command = Command {
     run: trigger,
 };
 
-static TRIGGER_DATA: Flag = flag(
+static TRIGGER_DATA: Flag = value(
     "data",
-    Takes::Value("JSON"),
+    "JSON",
     "what the method wants to know (default: {})",
 )
 .short('d');
@@ -163,21 +144,19 @@ pub(crate) static CONNECT: Command = Command {
     run: connect,
 };
 
-static REFRESH: Flag = flag(
+static REFRESH: Flag = value(
     "refresh",
-    Takes::Value("ID"),
+    "ID",
     "reconnect this channel instead of adding one",
 );
 
 fn connect(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let mut call = Call::get(&["social", options.positional(0)?])?;
-    if let Some(id) = options.text(&REFRESH)? {
-        call = call.query("refresh", id);
-    }
+    let call = Call::get(&["social", options.positional(0)?])?;
+    let call = call.query("refresh", options.text(&REFRESH)?);
     let answer = Api::connect(context)?.json(context, &call)?;
     context.output.json(&answer)?;
-    let answer: Value = serde_json::from_str(answer.as_str()).unwrap_or_default();
-    let Some(url) = answer["url"].as_str() else {
+    let fields = answer.value();
+    let Some(url) = fields["url"].as_str() else {
         return Ok(Exit::Done);
     };
     let has_terminal = context.output.screen().stderr_is_terminal;
@@ -197,9 +176,5 @@ pub(crate) static SLOT: Command = Command {
     flags: &[],
     notes: "The date is UTC. `postiz posts:create -s next` posts at it.",
     examples: &["postiz integrations:slot \"$CHANNEL\" | jq -r .date"],
-    run: slot,
+    run: |context, options| print_get(context, &["find-slot", options.positional(0)?]),
 };
-
-fn slot(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    print_get(context, &["find-slot", options.positional(0)?])
-}

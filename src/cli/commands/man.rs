@@ -1,8 +1,7 @@
 //! `man`: prints the manual page (roff with the man macros), written from the table of commands.
 
-use crate::cli::command::{Command, Commands, Options};
-use crate::cli::context::Context;
-use crate::cli::error::{CliError, Exit};
+use crate::cli::command::{Command, Commands};
+use crate::cli::error::Exit;
 use crate::cli::help::{EXIT_CODES, VARIABLES, flag_names, usage};
 
 pub(crate) static MAN: Command = Command {
@@ -12,13 +11,11 @@ pub(crate) static MAN: Command = Command {
     flags: &[],
     notes: "It is roff with the man macros.",
     examples: &["postiz man | head -n 1"],
-    run: print,
+    run: |context, options| {
+        context.output.verbatim(&page(options.commands))?;
+        Ok(Exit::Done)
+    },
 };
-
-fn print(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    context.output.verbatim(&page(options.commands))?;
-    Ok(Exit::Done)
-}
 
 fn page(commands: Commands) -> String {
     let mut page = Page::default();

@@ -1,10 +1,8 @@
 //! `media:list`: the files that were uploaded.
 
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Takes, flag};
+use crate::cli::command::{Command, Flag, value};
 use crate::cli::commands::common::{PAGE, answer_of, page};
-use crate::cli::context::Context;
-use crate::cli::error::{CliError, Exit};
 
 pub(crate) static LIST: Command = Command {
     name: "media:list",
@@ -16,21 +14,16 @@ pub(crate) static LIST: Command = Command {
         "postiz media:list | jq -r '.results[].path'",
         "postiz media:list --search photo --page 1 | jq .pages",
     ],
-    run: list,
+    run: |context, options| {
+        let page = page(options, &PAGE, 1)?.unwrap_or("1");
+        let call = Call::get(&["media"])?.query("page", page);
+        answer_of(context, &call.query("search", options.text(&SEARCH)?))
+    },
 };
 
-static SEARCH: Flag = flag(
+static SEARCH: Flag = value(
     "search",
-    Takes::Value("TEXT"),
+    "TEXT",
     "only files with this in their original name",
 )
 .short('s');
-
-fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let page = page(options, &PAGE, 1)?.unwrap_or("1");
-    let mut call = Call::get(&["media"])?.query("page", page);
-    if let Some(search) = options.text(&SEARCH)? {
-        call = call.query("search", search);
-    }
-    answer_of(context, &call)
-}

@@ -1,10 +1,8 @@
 //! `notifications`: Postiz' messages to the organisation, such as why posts failed.
 
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Takes, flag};
+use crate::cli::command::{Command, Flag, value};
 use crate::cli::commands::common::{answer_of, page};
-use crate::cli::context::Context;
-use crate::cli::error::{CliError, Exit};
 
 pub(crate) static NOTIFICATIONS: Command = Command {
     name: "notifications",
@@ -13,20 +11,10 @@ pub(crate) static NOTIFICATIONS: Command = Command {
     flags: &[&PAGE],
     notes: "Their texts come from Postiz and from the platforms.",
     examples: &["postiz notifications | jq -r '.notifications[].content'"],
-    run: list,
+    run: |context, options| {
+        let call = Call::get(&["notifications"])?.query("page", page(options, &PAGE, 0)?);
+        answer_of(context, &call)
+    },
 };
 
-static PAGE: Flag = flag(
-    "page",
-    Takes::Value("N"),
-    "which page, from 0 (default: the newest 100)",
-)
-.short('p');
-
-fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let mut call = Call::get(&["notifications"])?;
-    if let Some(page) = page(options, &PAGE, 0)? {
-        call = call.query("page", page);
-    }
-    answer_of(context, &call)
-}
+static PAGE: Flag = value("page", "N", "which page, from 0 (default: the newest 100)").short('p');

@@ -18,11 +18,8 @@ pub(crate) static SKILL: Command = Command {
 };
 
 fn print(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let commands: String = options
-        .commands
-        .iter()
-        .map(|command| format!("- `{}`: {}\n", command.name, command.about))
-        .collect();
+    let line = |command: &Command| format!("- `{}`: {}\n", command.name, command.about);
+    let commands: String = options.commands.iter().map(line).collect();
     let skill = include_str!("skill.md").replace(COMMANDS_GO_HERE, commands.trim_end());
     context.output.verbatim(&skill)?;
     Ok(Exit::Done)

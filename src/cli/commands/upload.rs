@@ -11,10 +11,10 @@ use ureq::http::Method;
 use crate::cli::api::{self, Api};
 use crate::cli::api_error;
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Takes, flag, many, switch};
+use crate::cli::command::{Command, Flag, Options, Positional, one, switch, value};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
-use crate::cli::http::{Answer, Reached};
+use crate::cli::http::Answer;
 use crate::cli::json::Json;
 use crate::cli::progress::{Progress, bytes};
 use crate::cli::unanswered;
@@ -24,7 +24,10 @@ use crate::shared::random;
 pub(crate) static UPLOAD: Command = Command {
     name: "upload",
     about: "upload files, to use them in posts",
-    positionals: &[many("file", "a file's path, a folder's with -r, or an https URL; - is stdin")],
+    positionals: &[Positional {
+        many: true,
+        ..one("file", "a file's path, a folder's with -r, or an https URL; - is stdin")
+    }],
     flags: &[&RECURSIVE, &NAME],
     notes: "One file gives its record, several give an array. Files are sent one after another, straight from the disk; when
 one fails, those before it are printed.",
@@ -39,9 +42,9 @@ one fails, those before it are printed.",
 static RECURSIVE: Flag =
     switch("recursive", "upload the pictures and videos in a folder").short('r');
 
-static NAME: Flag = flag(
+static NAME: Flag = value(
     "name",
-    Takes::Value("NAME"),
+    "NAME",
     "the file's name, when it comes from stdin (-)",
 );
 
@@ -81,7 +84,7 @@ fn upload(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     };
     match failure {
         Some(failure) => Err(failure),
-        None => api.printed(context, &upload_call()?, printed),
+        None => api.printed(context, &upload_call(), printed),
     }
 }
 
@@ -116,11 +119,10 @@ enum Content {
     File { path: PathBuf, length: u64 },
     /// Bytes that can be read only once: a pipe, stdin, a file of /proc.
     Stream(Opened),
-    /// An address that Postiz fetches.
-    Url(String),
+    /// Postiz fetches it from the address that is its name.
+    Url,
 }
 
-/// Bytes to send.
 struct Opened {
     reader: Box<dyn Read>,
     /// The number of bytes, if it is known before they are read.
@@ -134,9 +136,6 @@ impl Source {
         name: Option<&str>,
     ) -> Result<Source, CliError> {
         let shown = path.to_string_lossy().into_owned();
-        if let Some(url) = path.to_str().filter(|text| text.contains("://")) {
-            return Source::at_url(url);
-        }
         let own_name = Path::new(path)
             .file_name()
             .unwrap_or(path)
@@ -149,49 +148,32 @@ impl Source {
         })
     }
 
-    fn at_url(url: &str) -> Result<Source, CliError> {
-        if !url.starts_with("https://") {
-            let message =
-                format!("Postiz fetches files from https:// addresses alone, not from {url}");
-            return Err(CliError::usage(message));
-        }
-        Ok(Source {
-            shown: url.to_owned(),
-            file_name: String::new(),
-            content: Content::Url(url.to_owned()),
-        })
-    }
-
     /// Uploads it: its record.
     pub(crate) fn upload(self, context: &mut Context, api: &Api) -> Result<Json, CliError> {
-        let Source {
-            shown,
-            file_name,
-            content,
-        } = self;
-        match content {
-            Content::Url(url) => {
+        let (shown, file_name) = (&self.shown, &self.file_name);
+        match self.content {
+            Content::Url => {
                 let call = Call::new(Method::POST, &["upload-from-url"])?.slow();
-                let call = call.body(json!({ "url": url }).to_string());
+                let call = call.body(json!({ "url": shown }).to_string());
                 let record = api.json(context, &call);
                 record.map_err(|error| error.about(&format!("{shown} is not uploaded")))
             }
             Content::Stream(opened) => {
-                let answer = send(context, api, &shown, &file_name, opened)?;
-                record_in(context, api, &shown, answer)
+                let answer = send(context, api, shown, file_name, opened)?;
+                record_in(context, api, shown, answer)
             }
             Content::File { path, length } => {
                 let mut tries = 0;
                 loop {
-                    let file = File::open(&path).map_err(|error| cannot_read(&shown, &error))?;
+                    let file = File::open(&path).map_err(|error| cannot_read(shown, &error))?;
                     let opened = Opened {
                         reader: Box::new(file),
                         length: Some(length),
                     };
-                    let answer = send(context, api, &shown, &file_name, opened)?;
+                    let answer = send(context, api, shown, file_name, opened)?;
                     tries += 1;
-                    if !api.waits_after(context, &upload_call()?, &answer, tries)? {
-                        return record_in(context, api, &shown, answer);
+                    if !api.waits_after(context, &upload_call(), &answer, tries)? {
+                        return record_in(context, api, shown, answer);
                     }
                 }
             }
@@ -201,6 +183,14 @@ impl Source {
 
 impl Content {
     fn open(context: &mut Context, path: &OsStr, shown: &str) -> Result<Content, CliError> {
+        if let Some(url) = path.to_str().filter(|text| text.contains("://")) {
+            if !url.starts_with("https://") {
+                let message =
+                    format!("Postiz fetches files from https:// addresses alone, not from {url}");
+                return Err(CliError::usage(message));
+            }
+            return Ok(Content::Url);
+        }
         if path == "-" {
             let stdin = std::mem::replace(&mut context.stdin, Box::new(io::empty()));
             return Content::stream(stdin, shown);
@@ -296,8 +286,8 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-fn upload_call() -> Result<Call, CliError> {
-    Call::new(Method::POST, &["upload"])
+fn upload_call() -> Call {
+    Call::verbatim(Method::POST, "/public/v1/upload", None)
 }
 
 fn send(
@@ -335,7 +325,7 @@ fn send(
             .hint("upload it again once it is complete"));
     }
     sent.map_err(|no_answer| {
-        if no_answer.reached == Reached::Whole {
+        if no_answer.may_be_done {
             return outcome_unknown(shown, &no_answer.why);
         }
         let part = format!("{shown} is not uploaded ({} sent)", bytes(sent_bytes));
@@ -350,15 +340,12 @@ fn send(
 }
 
 fn outcome_unknown(shown: &str, why: &str) -> CliError {
-    match upload_call() {
-        Ok(call) => unanswered::outcome_unknown(&call, why).about(shown),
-        Err(error) => error,
-    }
+    unanswered::outcome_unknown(&upload_call(), why).about(shown)
 }
 
 /// The file's record, if the answer is a success.
 fn record_in(context: &Context, api: &Api, shown: &str, answer: Answer) -> Result<Json, CliError> {
-    let call = upload_call()?;
+    let call = upload_call();
     if answer.is_success() {
         return api_error::json_of(&answer, &call, &api.signed_in);
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cli::context::Context;
 use crate::cli::credentials::{DEFAULT_API_URL, Stored, is_organization_id, is_token};
 use crate::cli::error::{Answered, CliError};
-use crate::cli::http::{Answer, Http, NoAnswer, RequestBody};
+use crate::cli::http::{Answer, Http, NoAnswer};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::hash::sha256_hex;
 use crate::shared::percent;
@@ -18,7 +18,6 @@ use crate::shared::secret::Secret;
 use crate::shared::text::printable_cut;
 use crate::shared::wire::{self, DEFAULT_INTERVAL_S};
 
-/// An auth server.
 pub(crate) struct AuthServer {
     http: Http,
     trust: Trust,
@@ -88,20 +87,13 @@ impl AuthServer {
     /// Starts a login on `machine`, which may be empty. The reference server ignores its name.
     pub(super) fn ask_for_codes(&self, machine: &str) -> Result<Codes, CliError> {
         let server = self.base();
-        let body = json!({ "machine": machine }).to_string();
         let body = match machine {
-            "" => RequestBody::Empty,
-            _ => RequestBody::Bytes(body.as_bytes()),
+            "" => String::new(),
+            _ => json!({ "machine": machine }).to_string(),
         };
-        let answer = self.post("/device/code", body).map_err(|no_answer| {
+        let answer = self.post("/device/code", &body).map_err(|no_answer| {
             let hint = "check the network, and --auth-server or POSTIZ_AUTH_SERVER";
-            let message = format!(
-                "cannot reach the auth server at {server}: {}",
-                no_answer.why
-            );
-            CliError::failed(message)
-                .word("unreachable")
-                .hint(no_answer.hint.unwrap_or(hint))
+            no_answer.error(format!("the auth server at {server}"), hint)
         })?;
         self.read_codes(&answer).map_err(|error| {
             let error = error.answered(error_answer(&answer));
@@ -115,31 +107,28 @@ impl AuthServer {
     fn read_codes(&self, answer: &Answer) -> Result<Codes, CliError> {
         let server = self.base();
         let body = answer.json_object();
-        let status = answer.status;
         if answer.is_success() && body.is_object() {
             return Codes::read(&body, server)
                 .map_err(|wrong| self.not_an_auth_server(&format!("its answer {wrong}")));
         }
-        let (word, message) = match error_of(&body) {
+        match error_of(&body) {
             Some((error, description)) => {
                 let reason = Some(description).filter(|text| !text.is_empty());
-                let reason = reason.unwrap_or_else(|| error.clone());
+                let reason = reason.as_ref().unwrap_or(&error);
                 let message =
                     format!("the auth server at {server} refused to start a login: {reason}");
-                (error, message)
+                Err(CliError::failed(message)
+                    .word(error)
+                    .hint("try again in a minute"))
             }
             None if answer.is_unavailable() => {
-                let message = format!("the auth server at {server} is in trouble (HTTP {status})");
-                ("unavailable".to_owned(), message)
+                Err(answer.unavailable(format!("the auth server at {server}")))
             }
             None => {
-                let why = format!("it answered HTTP {status} without a code");
-                return Err(self.not_an_auth_server(&why));
+                let why = format!("it answered HTTP {} without a code", answer.status);
+                Err(self.not_an_auth_server(&why))
             }
-        };
-        Err(CliError::failed(message)
-            .word(word)
-            .hint("try again in a minute"))
+        }
     }
 
     fn not_an_auth_server(&self, why: &str) -> CliError {
@@ -156,7 +145,7 @@ impl AuthServer {
         now: SystemTime,
     ) -> (Poll, Option<Answered>) {
         let body = json!({ "device_code": device_code.expose() }).to_string();
-        match self.post("/device/token", RequestBody::Bytes(body.as_bytes())) {
+        match self.post("/device/token", &body) {
             Ok(answer) => (self.trust.read_poll(&answer, now), error_answer(&answer)),
             Err(no_answer) => {
                 let poll = Poll::Unanswered {
@@ -168,8 +157,8 @@ impl AuthServer {
         }
     }
 
-    fn post(&self, path: &str, body: RequestBody) -> Result<Answer, NoAnswer> {
-        self.http.post(&format!("{}{path}", self.base()), body)
+    fn post(&self, path: &str, json: &str) -> Result<Answer, NoAnswer> {
+        self.http.post(&format!("{}{path}", self.base()), json)
     }
 }
 
@@ -216,20 +205,15 @@ fn seconds(value: &Value, range: std::ops::RangeInclusive<f64>) -> Option<Durati
     Some(Duration::from_secs_f64(seconds))
 }
 
-/// The origin of a web address.
 fn origin(address: &str) -> Option<String> {
     BaseUrl::origin_of(&address.parse().ok()?)
 }
 
 /// The complete address where the server sends none: the one that the npm CLI opens.
-fn with_code(verification_uri: &str, user_code: &str) -> String {
-    let separator = if verification_uri.contains('?') {
-        '&'
-    } else {
-        '?'
-    };
+fn with_code(address: &str, user_code: &str) -> String {
+    let separator = if address.contains('?') { '&' } else { '?' };
     let encoded = percent::encode(user_code);
-    format!("{verification_uri}{separator}code={encoded}")
+    format!("{address}{separator}code={encoded}")
 }
 
 impl Trust {

@@ -18,7 +18,7 @@ use crate::cli::login::show::{
 use crate::cli::login::started_login::StartedLogin;
 use crate::cli::login::wait::{Wait, wait_for_token};
 use crate::cli::qr;
-use crate::cli::signed_in::AUTH_SERVER_VARIABLE;
+use crate::cli::signed_in::{AUTH_SERVER_VARIABLE, url_of_setting};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::secret::Secret;
 
@@ -177,7 +177,7 @@ fn auth_server(context: &Context, options: &Options) -> Result<BaseUrl, CliError
         (None, Some(url)) => (AUTH_SERVER_VARIABLE, url),
         (None, None) => ("the default", DEFAULT_AUTH_SERVER.to_owned()),
     };
-    BaseUrl::parse(&url).map_err(|wrong| CliError::usage(format!("{name} `{url}` {wrong}")))
+    url_of_setting(name, &url)
 }
 
 fn trust(server: BaseUrl, options: &Options) -> Trust {
@@ -187,7 +187,6 @@ fn trust(server: BaseUrl, options: &Options) -> Trust {
     }
 }
 
-/// Prints the codes for programs.
 fn show_code_event(context: &mut Context, codes: &Codes) -> Result<(), CliError> {
     let event = json!({
         "event": "code",
@@ -216,7 +215,6 @@ fn show_codes(context: &mut Context, codes: &Codes) {
     output.say("");
 }
 
-/// Shows the QR code, if it is wanted.
 fn show_qr(context: &mut Context, options: &Options, codes: &Codes) {
     if !options.has(&QR) {
         return;

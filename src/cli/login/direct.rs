@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::cli::browser::{NoBrowser, is_over_ssh, may_open};
@@ -17,9 +18,8 @@ use crate::cli::login::flags::{NEW_CLIENT, NO_BROWSER};
 use crate::cli::login::keep::{save, tell};
 use crate::cli::login::machine::machine_name;
 use crate::cli::login::postiz_oauth::{LoginRequest, Postiz, WAYS};
-use crate::cli::login::registered_client::RegisteredClient;
 use crate::cli::login::show::{show_event, warn_if_not_encrypted, with_countdown};
-use crate::cli::signed_in::api_url_from_environment;
+use crate::cli::signed_in::{api_url_from_environment, url_of_setting};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::hash::hex;
 use crate::shared::pkce;
@@ -38,7 +38,7 @@ pub(super) fn sign_in(context: &mut Context, options: &Options) -> Result<Exit, 
     let postiz = Postiz::connect(api_url, frontend_url, context)?;
     let (listener, client) = client(context, options, &postiz, &file)?;
     let request = LoginRequest {
-        client_id: client.id,
+        client_id: client.client_id,
         redirect_uri: listener.redirect_uri(),
         state: hex(&random::bytes::<32>()),
         verifier: pkce::verifier(),
@@ -91,13 +91,34 @@ fn frontend_url(context: &Context, api_url: &BaseUrl) -> Result<BaseUrl, CliErro
             url.strip_suffix("/api").unwrap_or(url).to_owned()
         }
     };
-    BaseUrl::parse(&url)
-        .map_err(|wrong| CliError::usage(format!("{FRONTEND_VARIABLE} `{url}` {wrong}")))
+    url_of_setting(FRONTEND_VARIABLE, &url)
 }
 
-/// Is this the API of Postiz' cloud?
 pub(super) fn is_cloud(api_url: &BaseUrl) -> bool {
     api_url.host().eq_ignore_ascii_case(CLOUD_HOST)
+}
+
+/// The client that this machine registered at Postiz, saved with its port beside the credentials. The next login uses it
+/// again, so that the list under Settings > Approved Apps does not grow. It holds no secret.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RegisteredClient {
+    api_url: String,
+    client_name: String,
+    client_id: String,
+    /// The port of its callback.
+    port: u16,
+}
+
+impl RegisteredClient {
+    /// The saved client, if it is of this Postiz and has this name. A file that cannot be used is ignored, and the next
+    /// registration overwrites it.
+    fn load(file: &JsonFile, api_url: &BaseUrl, name: &str) -> Option<RegisteredClient> {
+        let fields = file.load().ok()??;
+        let client: RegisteredClient = serde_json::from_value(fields.into()).ok()?;
+        let is_of_this_postiz = client.api_url == api_url.as_str();
+        (is_of_this_postiz && client.client_name == name && client.port > 0).then_some(client)
+    }
 }
 
 /// The client of an earlier login, if its port is free and Postiz knows it, else a new one; and its port, which is bound
@@ -112,11 +133,11 @@ fn client(
         "" => CLIENT_NAME.to_owned(),
         machine => format!("{CLIENT_NAME} on {machine}"),
     };
-    let client_file = RegisteredClient::file_beside(file);
+    let client_file = file.beside(".client");
     let kept = RegisteredClient::load(&client_file, &postiz.api_url, &name);
     if let Some(client) = kept.filter(|_| !options.has(&NEW_CLIENT))
         && let Ok(listener) = CallbackListener::bind(client.port)
-        && postiz.knows(&client.id)?
+        && postiz.knows(&client.client_id)?
     {
         return Ok((listener, client));
     }
@@ -124,10 +145,12 @@ fn client(
         CliError::failed(format!("cannot wait for the browser on 127.0.0.1: {error}"))
     })?;
     let client = RegisteredClient {
-        id: postiz.register(&name, &listener.redirect_uri())?,
+        api_url: postiz.api_url.to_string(),
+        client_id: postiz.register(&name, &listener.redirect_uri())?,
+        client_name: name,
         port: listener.port,
     };
-    if let Err(error) = client.save(&client_file, &postiz.api_url, &name) {
+    if let Err(error) = client_file.save(&client) {
         context.output.warn(&format!(
             "cannot write {}: {error}; the next login will register this machine anew",
             client_file.shown()
@@ -195,11 +218,10 @@ fn finish(
         Outcome::Error(error) if error == REFUSED => {
             Err(CliError::failed("the login was refused in the browser").word(REFUSED))
         }
-        Outcome::Error(error) => Err(CliError::failed(format!(
-            "Postiz ended the login: {}",
-            printable_cut(error, 100)
-        ))
-        .hint(RUN_AGAIN)),
+        Outcome::Error(error) => {
+            let message = format!("Postiz ended the login: {}", printable_cut(error, 100));
+            Err(CliError::failed(message).hint(RUN_AGAIN))
+        }
     }
 }
 

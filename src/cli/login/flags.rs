@@ -1,10 +1,10 @@
 //! The flags of `auth:login`.
 
-use crate::cli::command::{Flag, Takes, flag, switch};
+use crate::cli::command::{Flag, switch, value};
 
-pub(super) static AUTH_SERVER: Flag = flag(
+pub(super) static AUTH_SERVER: Flag = value(
     "auth-server",
-    Takes::Value("URL"),
+    "URL",
     "the auth server; else POSTIZ_AUTH_SERVER, else https://cli-auth.postiz.com",
 );
 
@@ -36,10 +36,6 @@ pub(super) static ALLOW_HTTP: Flag = switch(
     "accept an API to which the token is sent unencrypted",
 );
 
-pub(super) static CLIENT_ID: Flag = flag("client-id", Takes::Value("ID"), "ignored: not needed");
+pub(super) static CLIENT_ID: Flag = value("client-id", "ID", "ignored: not needed");
 
-pub(super) static CLIENT_SECRET: Flag = flag(
-    "client-secret",
-    Takes::Value("SECRET"),
-    "ignored: not needed",
-);
+pub(super) static CLIENT_SECRET: Flag = value("client-secret", "SECRET", "ignored: not needed");

@@ -40,10 +40,10 @@ pub(super) fn tell(
     stored: &Stored,
     events: bool,
 ) -> Result<Exit, CliError> {
-    context.output.say(&format!(
-        "Signed in. The credentials are in {}",
-        file.shown()
-    ));
+    let path = file.shown();
+    context
+        .output
+        .say(&format!("Signed in. The credentials are in {path}"));
     let api = Api::connect(context)?;
     for (variable, why) in api.signed_in.unused_variables(&context.vars) {
         let words = format!("{variable} is set, and not used from now on: {why}.");
@@ -54,7 +54,7 @@ pub(super) fn tell(
             "event": "done",
             "api_url": stored.api_url,
             "organization_id": stored.organization_id,
-            "credentials_file": file.shown(),
+            "credentials_file": path,
         });
         let printed = context.output.event(&event);
         ignore_closed(printed)?;

@@ -1,14 +1,14 @@
 //! The name of this machine. It tells the user's logins apart under Settings > Approved Apps in Postiz and on the auth
 //! server's page.
 
-use crate::cli::command::{Flag, Options, Takes, flag, utf8};
+use crate::cli::command::{Flag, Options, utf8, value};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::shared::text::printable;
 
-pub(crate) static MACHINE: Flag = flag(
+pub(crate) static MACHINE: Flag = value(
     "machine",
-    Takes::Value("NAME"),
+    "NAME",
     "what to call this machine in Postiz (default: its host name; '' for no name)",
 );
 

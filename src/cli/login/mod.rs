@@ -2,8 +2,7 @@
 //!
 //! - device_flow.rs signs in through an auth server. auth_server.rs sends its requests, wait.rs schedules the polls, and
 //!   started_login.rs saves a login between `--start` and `--finish`.
-//! - direct.rs signs in at Postiz itself. postiz_oauth.rs sends its requests, callback.rs waits for the browser, and
-//!   registered_client.rs saves the client.
+//! - direct.rs signs in at Postiz itself. postiz_oauth.rs sends its requests, and callback.rs waits for the browser.
 //!
 //! Both use flags.rs, machine.rs, and show.rs on their way, and keep.rs at the end.
 
@@ -15,7 +14,6 @@ mod flags;
 mod keep;
 mod machine;
 mod postiz_oauth;
-mod registered_client;
 mod show;
 mod started_login;
 mod wait;
@@ -78,7 +76,6 @@ For agents: --start prints the code as JSON and ends; --finish waits for the use
     run: login,
 };
 
-/// Signs in.
 fn login(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     check_flags(options)?;
     if options.has(&CLIENT_ID) || options.has(&CLIENT_SECRET) {
@@ -86,15 +83,15 @@ fn login(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
             .output
             .say("--client-id and --client-secret are ignored: signing in needs neither.");
     }
-    let way = way(context, options)?;
-    if options.has(&NEW_CLIENT) && way != Way::Direct {
+    let is_direct = is_direct(context, options)?;
+    if options.has(&NEW_CLIENT) && !is_direct {
         return Err(CliError::usage(
             "--new-client goes with --direct: an auth server has its own",
         ));
     }
     let in_two_calls = options.has(&START) || options.has(&FINISH);
     let events = options.has(&AS_JSON) || in_two_calls;
-    let done = if way == Way::Direct {
+    let done = if is_direct {
         direct::sign_in(context, options)
     } else if options.has(&FINISH) {
         device_flow::finish(context, options)
@@ -118,36 +115,25 @@ fn login(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     }
 }
 
-/// The way to sign in.
-#[derive(PartialEq, Eq)]
-enum Way {
-    /// By a device code (RFC 8628).
-    AuthServer,
-    /// At Postiz itself.
-    Direct,
-}
-
-/// The way that the flags and variables ask for. A user who names a self-hosted Postiz must never sign in to the cloud.
-fn way(context: &Context, options: &Options) -> Result<Way, CliError> {
+/// Do the flags and variables ask for a direct login? A user who names a self-hosted Postiz must never sign in to the cloud.
+fn is_direct(context: &Context, options: &Options) -> Result<bool, CliError> {
     let names_auth_server = options.has(&AUTH_SERVER) || options.has(&FINISH);
     if options.has(&DIRECT) {
-        return Ok(Way::Direct);
+        return Ok(true);
     }
     if names_auth_server || context.vars.text(AUTH_SERVER_VARIABLE).is_some() {
-        return Ok(Way::AuthServer);
+        return Ok(false);
     }
     let api_url = api_url_from_environment(context)?;
     if direct::is_cloud(&api_url) {
-        return Ok(Way::AuthServer);
+        return Ok(false);
     }
     let other_device = [&START, &QR];
     if let Some(flag) = other_device.into_iter().find(|flag| options.has(flag)) {
-        let why = format!("--{} needs an auth server", flag.long);
-        return Err(direct::impossible(&format!(
-            "{why}, and {API_URL_VARIABLE} names {api_url}"
-        )));
+        let why = format!("{flag} needs an auth server, and {API_URL_VARIABLE} names {api_url}");
+        return Err(direct::impossible(&why));
     }
-    Ok(Way::Direct)
+    Ok(true)
 }
 
 fn check_flags(options: &Options) -> Result<(), CliError> {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::cli::context::Context;
 use crate::cli::credentials::{Stored, is_organization_id, is_sendable, is_token};
 use crate::cli::error::{CliError, RUN_AGAIN};
-use crate::cli::http::{Answer, Http, RequestBody};
+use crate::cli::http::{Answer, Http};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::percent;
 use crate::shared::pkce;
@@ -60,24 +60,22 @@ impl Postiz {
 
     fn registration_error(&self, answer: &Answer, body: &Value) -> CliError {
         let api_url = &self.api_url;
+        let refused = |how: &str| {
+            let reason = reason_in(body);
+            CliError::failed(format!("the Postiz at {api_url} {how}: {reason}"))
+                .word("registration_refused")
+                .hint(WAYS)
+        };
         match (answer.status, body["error"].as_str()) {
             (404, _) if !body.is_null() => CliError::failed(format!(
                 "the Postiz at {api_url} is too old to sign in to directly: that came after v2.23.0"
             ))
             .word("too_old")
             .hint(WAYS),
-            (400, Some("invalid_redirect_uri")) => CliError::failed(format!(
-                "the Postiz at {api_url} takes no login from this machine (DCR_VERIFIED_DOMAINS is set there): {}",
-                reason_in(body)
-            ))
-            .word("registration_refused")
-            .hint(WAYS),
-            (400..=499, Some(_)) => CliError::failed(format!(
-                "the Postiz at {api_url} refused to register this machine: {}",
-                reason_in(body)
-            ))
-            .word("registration_refused")
-            .hint(WAYS),
+            (400, Some("invalid_redirect_uri")) => {
+                refused("takes no login from this machine (DCR_VERIFIED_DOMAINS is set there)")
+            }
+            (400..=499, Some(_)) => refused("refused to register this machine"),
             _ => self.unexpected(answer),
         }
     }
@@ -165,19 +163,12 @@ impl Postiz {
 
     fn post(&self, path: &str, body: &Value) -> Result<Answer, CliError> {
         let api_url = &self.api_url;
-        let body = body.to_string();
-        let sent = self.http.post(
-            &format!("{api_url}{path}"),
-            RequestBody::Bytes(body.as_bytes()),
-        );
+        let sent = self
+            .http
+            .post(&format!("{api_url}{path}"), &body.to_string());
         sent.map_err(|no_answer| {
             let hint = "check the network, and POSTIZ_API_URL";
-            CliError::failed(format!(
-                "cannot reach Postiz at {api_url}: {}",
-                no_answer.why
-            ))
-            .word("unreachable")
-            .hint(no_answer.hint.unwrap_or(hint))
+            no_answer.error(format!("Postiz at {api_url}"), hint)
         })
     }
 
@@ -185,11 +176,7 @@ impl Postiz {
     fn unexpected(&self, answer: &Answer) -> CliError {
         let (api_url, status) = (&self.api_url, answer.status);
         if answer.is_unavailable() {
-            return CliError::failed(format!(
-                "the Postiz at {api_url} is in trouble (HTTP {status})"
-            ))
-            .word("unavailable")
-            .hint("try again in a minute");
+            return answer.unavailable(format!("the Postiz at {api_url}"));
         }
         CliError::failed(format!(
             "{api_url} does not look like Postiz' API: it answered HTTP {status}"

@@ -79,16 +79,13 @@ pub(super) fn open_browser(
 
 /// Prints the event that says what to open. It is an error when nobody reads it, since then nobody can confirm the login.
 pub(super) fn show_event(context: &mut Context, event: &Value) -> Result<(), CliError> {
-    context
-        .output
-        .event(event)
-        .map_err(|error| match error.exit {
-            Exit::Done => CliError::failed(
-                "nobody reads what to open on stdout, so that nobody can confirm it",
-            )
-            .hint("read all of stdout, or leave --json away to read it on stderr"),
-            _ => error,
-        })
+    match context.output.event(event) {
+        Err(error) if error.exit == Exit::Done => Err(CliError::failed(
+            "nobody reads what to open on stdout, so that nobody can confirm it",
+        )
+        .hint("read all of stdout, or leave --json away to read it on stderr")),
+        other => other,
+    }
 }
 
 /// Ignores that the reader of stdout has gone, where the event only reports what has happened.

@@ -2,9 +2,9 @@
 //!
 //! The file holds the device code, which is as secret as the token. It is never put on a command line or on stdout.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use serde_json::Map;
+use serde_json::json;
 
 use crate::cli::error::CliError;
 use crate::cli::json_file::JsonFile;
@@ -12,6 +12,7 @@ use crate::cli::login::auth_server::Codes;
 use crate::cli::login::wait::Wait;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::secret::Secret;
+use crate::shared::utc::unix_seconds;
 
 /// What `--finish` needs.
 pub(crate) struct StartedLogin {
@@ -25,7 +26,6 @@ pub(crate) struct StartedLogin {
 }
 
 impl StartedLogin {
-    /// A login that begins now.
     pub(super) fn begin(server: &BaseUrl, codes: &Codes, date: SystemTime) -> StartedLogin {
         StartedLogin {
             server: server.clone(),
@@ -60,16 +60,14 @@ impl StartedLogin {
     }
 
     pub(super) fn save(&self, login_file: &JsonFile) -> Result<(), CliError> {
-        let mut fields = Map::new();
-        fields.insert("authServer".into(), self.server.as_str().into());
-        fields.insert(
-            "deviceCode".into(),
-            self.device_code.expose().as_str().into(),
-        );
-        fields.insert("interval".into(), self.interval.as_secs_f64().into());
-        fields.insert("expiresAt".into(), self.expires_at.into());
-        fields.insert("askAgainAt".into(), self.ask_again_at.into());
-        login_file.save(fields).map_err(|error| {
+        let fields = json!({
+            "authServer": self.server.as_str(),
+            "deviceCode": self.device_code.expose(),
+            "interval": self.interval.as_secs_f64(),
+            "expiresAt": self.expires_at,
+            "askAgainAt": self.ask_again_at,
+        });
+        login_file.save(&fields).map_err(|error| {
             let message = format!("cannot write {}: {error}", login_file.shown());
             CliError::failed(message).word("cannot_save")
         })
@@ -102,11 +100,6 @@ impl StartedLogin {
         };
         read().ok_or_else(|| not_started(format!("{} is broken", login_file.shown())))
     }
-}
-
-fn unix_seconds(date: SystemTime) -> u64 {
-    let since = date.duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().as_secs()
 }
 
 /// Longest interval that a file may hold: longer than a server may ask for.

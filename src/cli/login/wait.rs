@@ -9,7 +9,6 @@ use crate::cli::error::{CliError, RUN_AGAIN};
 use crate::cli::login::auth_server::Poll;
 use crate::shared::wire::SLOW_DOWN_S;
 
-/// The state of one login's polling.
 pub(super) struct Wait {
     /// The pause that the server asks for; `slow_down` raises it for good.
     pub(super) interval: Duration,
@@ -21,7 +20,6 @@ pub(super) struct Wait {
     give_up: Duration,
     /// Why the last poll got no answer, if it got none.
     pub(super) trouble: Option<String>,
-    /// The pause before the next poll.
     pub(super) pause: Duration,
 }
 

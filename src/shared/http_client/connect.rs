@@ -30,10 +30,7 @@ use crate::shared::secret::Secret;
 
 /// Looks names up, except those that a proxy looks up.
 #[derive(Debug)]
-pub(super) struct TargetResolver {
-    pub(super) proxies: Arc<Proxies>,
-    pub(super) resolver: DefaultResolver,
-}
+pub(super) struct TargetResolver(pub(super) Arc<Proxies>);
 
 impl Resolver for TargetResolver {
     fn resolve(
@@ -42,19 +39,17 @@ impl Resolver for TargetResolver {
         config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
-        if self.proxies.applies_to(uri) {
+        if self.0.applies_to(uri) {
             return Ok(self.empty());
         }
-        self.resolver.resolve(uri, config, timeout)
+        DefaultResolver::default().resolve(uri, config, timeout)
     }
 }
 
-/// Opens connections, as described at the top of this file.
 #[derive(Debug)]
 pub(super) struct OutboundConnector {
     pub(super) proxies: Arc<Proxies>,
     pub(super) tls: Arc<ClientConfig>,
-    pub(super) resolver: DefaultResolver,
     /// Sent to proxies too: some let only known clients through.
     pub(super) user_agent: String,
     pub(super) sending: Arc<Sending>,
@@ -111,9 +106,8 @@ impl OutboundConnector {
             .as_str()
             .parse()
             .map_err(|_| Error::InvalidProxyUrl)?;
-        let addresses = self
-            .resolver
-            .resolve(&uri, details.config, deadline.left())?;
+        let resolver = DefaultResolver::default();
+        let addresses = resolver.resolve(&uri, details.config, deadline.left())?;
         let (tcp, socket) = connect_tcp(details.config, &addresses, deadline)?;
         if !proxy.url.is_https() {
             return Ok((tcp, socket));
@@ -170,7 +164,7 @@ impl OutboundConnector {
         let mut transport = adapter.into_inner();
         let answer = read_status(&mut transport, deadline);
         match answer.map_err(|error| proxy_failed(proxy, error))? {
-            200..300 => Ok(Box::new(Tunnel(transport))),
+            200..300 => Ok(transport),
             status => Err(Error::Other(Box::new(ProxyError::answered(
                 proxy,
                 status,
@@ -343,49 +337,20 @@ impl std::error::Error for ProxyError {}
 
 /// Turns `error` into one that names the proxy. A timeout stays a timeout.
 fn proxy_failed(proxy: &ProxyServer, error: Error) -> Error {
-    let (text, is_retryable) = match (tls_error(&error), &error) {
-        (Some(rustls::Error::InvalidCertificate(reason)), _) => (
-            format!(
-                "the certificate of the proxy {proxy} is not trusted: {}",
-                distrust(reason)
-            ),
-            false,
-        ),
-        (Some(other), _) => (format!("TLS with the proxy {proxy} failed: {other}"), false),
+    let text = match (tls_error(&error), &error) {
+        (Some(rustls::Error::InvalidCertificate(reason)), _) => {
+            let why = distrust(reason);
+            format!("the certificate of the proxy {proxy} is not trusted: {why}")
+        }
+        (Some(other), _) => format!("TLS with the proxy {proxy} failed: {other}"),
         (None, Error::Timeout(_)) => return error,
-        (None, Error::Io(cause)) => (
-            format!("the proxy {proxy} failed: {}", io_error_in_words(cause)),
-            true,
-        ),
-        (None, other) => (format!("the proxy {proxy} failed: {other}"), true),
+        (None, Error::Io(cause)) => {
+            format!("the proxy {proxy} failed: {}", io_error_in_words(cause))
+        }
+        (None, other) => format!("the proxy {proxy} failed: {other}"),
     };
+    let is_retryable = tls_error(&error).is_none();
     Error::Other(Box::new(ProxyError { text, is_retryable }))
-}
-
-/// A tunnel through a proxy. Even over TLS to the proxy, it is not TLS to the server.
-#[derive(Debug)]
-struct Tunnel(Box<dyn Transport>);
-
-impl Transport for Tunnel {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        self.0.buffers()
-    }
-
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        self.0.transmit_output(amount, timeout)
-    }
-
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        self.0.await_input(timeout)
-    }
-
-    fn is_open(&mut self) -> bool {
-        self.0.is_open()
-    }
-
-    fn is_tls(&self) -> bool {
-        false
-    }
 }
 
 /// One request that a proxy forwards: its target is the whole URL (RFC 9112 §3.2.2).
@@ -456,7 +421,6 @@ impl Transport for Forwarded {
     }
 }
 
-/// TLS over another transport.
 struct TlsTransport {
     buffers: LazyBuffers,
     stream: StreamOwned<ClientConnection, TransportAdapter>,

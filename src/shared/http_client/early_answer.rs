@@ -1,7 +1,6 @@
 //! Notices an answer that comes while its request is still being sent (413, 401), and then drops the rest of the request. ureq
 //! reads an answer only after the request, when the server has often closed the connection.
 
-use std::fmt;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +44,7 @@ impl Sending {
 }
 
 /// A connection that checks for an answer before each write.
+#[derive(Debug)]
 pub(super) struct Watched {
     transport: Box<dyn Transport>,
     socket: Arc<TcpStream>,
@@ -200,12 +200,6 @@ impl Transport for Watched {
     }
 }
 
-impl fmt::Debug for Watched {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watched").finish_non_exhaustive()
-    }
-}
-
 /// The time limit for reading what has arrived: only TLS may need to wait for more.
 const AT_ONCE: NextTimeout = NextTimeout {
     after: UreqDuration::Exact(Duration::from_millis(10)),
@@ -214,5 +208,4 @@ const AT_ONCE: NextTimeout = NextTimeout {
     per_write: None,
 };
 
-/// Most header lines of an answer.
 const HEADERS_MAX: usize = 128;

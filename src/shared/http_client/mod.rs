@@ -5,9 +5,9 @@ mod early_answer;
 mod proxy;
 mod tcp;
 mod trust;
-mod variables;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,6 @@ use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use ureq::Agent;
 use ureq::http::Uri;
-use ureq::unversioned::resolver::DefaultResolver;
 
 use connect::{OutboundConnector, TargetResolver};
 
@@ -24,16 +23,23 @@ pub use connect::ProxyError;
 pub use early_answer::Sending;
 pub use proxy::Proxies;
 pub use trust::{distrust, system_roots};
-pub use variables::{Lookup, VariableProblem};
 
-/// The settings of one client.
-pub struct ClientSettings<'a> {
-    /// The `User-Agent` header.
-    pub user_agent: &'a str,
-    /// Longest wait for a connection: all addresses, proxies, TLS. The same limit holds for looking up the name before.
-    pub connect_timeout: Duration,
-    /// Longest time for a request and its whole answer; `None` for no limit.
-    pub total_timeout: Option<Duration>,
+/// Looks up a variable of the environment: its value, or `None` when it is not set.
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// What is wrong with a variable that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VariableProblem {
+    /// The variable.
+    pub name: &'static str,
+    /// What is wrong with it, in words that go after its name and a colon. It holds no secret.
+    pub text: String,
+}
+
+impl fmt::Display for VariableProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.text)
+    }
 }
 
 /// How to reach other hosts, from the environment: proxies and trusted certificates.
@@ -66,6 +72,38 @@ impl Outbound {
             roots,
         }
     }
+
+    /// A blocking client. It follows no redirect, and no status is an error.
+    ///
+    /// `connect_timeout` is the longest wait for a connection: all addresses, proxies, TLS. The same limit holds for looking up
+    /// the name before. `total_timeout` is the longest time for a request and its whole answer; `None` for no limit.
+    pub fn client(
+        self,
+        user_agent: &str,
+        connect_timeout: Duration,
+        total_timeout: Option<Duration>,
+    ) -> Agent {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(user_agent)
+            .timeout_resolve(Some(connect_timeout))
+            .timeout_connect(Some(connect_timeout))
+            .timeout_global(total_timeout)
+            // The connector chooses the proxy.
+            .proxy(None)
+            .output_buffer_size(OUTPUT_BYTES)
+            .build();
+        let resolver = TargetResolver(Arc::clone(&self.proxies));
+        let connector = OutboundConnector {
+            proxies: self.proxies,
+            tls: Arc::new(tls_config(self.roots)),
+            user_agent: user_agent.to_owned(),
+            sending: self.sending,
+        };
+        Agent::with_parts(config, connector, resolver)
+    }
 }
 
 /// What is wrong with the variables for proxies and certificates, whatever the URL.
@@ -74,7 +112,7 @@ pub fn problems(vars: Lookup) -> Vec<VariableProblem> {
     let of_http = proxies.problem(false);
     let of_https = proxies.problem(true).filter(|one| Some(*one) != of_http);
     let mut problems: Vec<VariableProblem> = of_http.into_iter().chain(of_https).cloned().collect();
-    problems.extend(trust::problems(vars));
+    problems.extend(trust::Named::read(vars).problems);
     problems
 }
 
@@ -85,34 +123,6 @@ pub fn problems(vars: Lookup) -> Vec<VariableProblem> {
 )]
 pub fn environment(name: &str) -> Option<OsString> {
     std::env::var_os(name)
-}
-
-/// A blocking client that uses `outbound`. It follows no redirect, and no status is an error.
-pub fn agent(settings: &ClientSettings, outbound: Outbound) -> Agent {
-    let config = Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .user_agent(settings.user_agent)
-        .timeout_resolve(Some(settings.connect_timeout))
-        .timeout_connect(Some(settings.connect_timeout))
-        .timeout_global(settings.total_timeout)
-        // The connector chooses the proxy.
-        .proxy(None)
-        .output_buffer_size(OUTPUT_BYTES)
-        .build();
-    let connector = OutboundConnector {
-        proxies: Arc::clone(&outbound.proxies),
-        tls: Arc::new(tls_config(outbound.roots)),
-        resolver: DefaultResolver::default(),
-        user_agent: settings.user_agent.to_owned(),
-        sending: outbound.sending,
-    };
-    let resolver = TargetResolver {
-        proxies: outbound.proxies,
-        resolver: DefaultResolver::default(),
-    };
-    Agent::with_parts(config, connector, resolver)
 }
 
 /// Most bytes of one write: a socket that has room at all has this much. So a write does not block, and an early answer is

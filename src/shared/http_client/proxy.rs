@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use percent_encoding::percent_decode_str;
 use ureq::http::Uri;
 
-use super::variables::{Lookup, VariableProblem};
+use super::{Lookup, VariableProblem};
 use crate::shared::base_url::BaseUrl;
 use crate::shared::base64::base64;
 use crate::shared::secret::Secret;
@@ -186,21 +186,15 @@ impl Exceptions {
     }
 
     fn contain(&self, uri: &Uri) -> bool {
-        let default_port = if uri.scheme_str() == Some("https") {
-            443
-        } else {
-            80
-        };
+        let is_https = uri.scheme_str() == Some("https");
+        let default_port = if is_https { 443 } else { 80 };
         let host = without_brackets(uri.host().unwrap_or_default());
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let port = uri.port_u16().unwrap_or(default_port);
-        let address = host
-            .parse()
-            .ok()
-            .map(|address: IpAddr| address.to_canonical());
-        self.0
-            .iter()
-            .any(|entry| entry.contains(&host, address, port))
+        let address: Option<IpAddr> = host.parse().ok();
+        let address = address.map(|address| address.to_canonical());
+        let mut entries = self.0.iter();
+        entries.any(|entry| entry.contains(&host, address, port))
     }
 }
 
@@ -214,13 +208,11 @@ impl Exception {
             let bits = bits.parse().ok().filter(|bits| *bits <= width(address))?;
             return Some(Exception::Network(address, bits, None));
         }
-        if let Ok(address) = without_brackets(text).parse::<IpAddr>() {
-            let address = address.to_canonical();
-            return Some(Exception::Network(address, width(address), None));
-        }
+        // The last part of an IPv6 address is no port.
+        let is_address = without_brackets(text).parse::<IpAddr>().is_ok();
         let (host, port) = match text.rsplit_once(':') {
-            Some((host, port)) => (host, Some(port.parse().ok()?)),
-            None => (text, None),
+            Some((host, port)) if !is_address => (host, Some(port.parse().ok()?)),
+            _ => (text, None),
         };
         if let Ok(address) = without_brackets(host).parse::<IpAddr>() {
             let address = address.to_canonical();
@@ -268,10 +260,8 @@ fn begins_with(address: IpAddr, network: IpAddr, bits: u8) -> bool {
         _ => return false,
     };
     // For 0 bits, a shift by all 128 would overflow; every address begins with no bits.
-    differing
-        .checked_shr(u32::from(width(address) - bits))
-        .unwrap_or(0)
-        == 0
+    let first = differing.checked_shr(u32::from(width(address) - bits));
+    first.is_none_or(|first| first == 0)
 }
 
 /// Lower case comes first. curl ignores `HTTP_PROXY`, which a client of a CGI program could set by a header; ours are no CGI

@@ -16,34 +16,25 @@ use rustls::{
     CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, crypto,
 };
 
-use super::environment;
-use super::variables::{Lookup, VariableProblem};
+use super::{Lookup, VariableProblem, environment};
 use crate::shared::{pem, small_file};
 
 /// The roots to trust, and what is wrong with the files that the environment names. `SSL_CERT_FILE` and `SSL_CERT_DIR` replace
 /// the system's store; `NODE_EXTRA_CA_CERTS` (for people who come from npm) adds to it.
 pub(super) fn roots(vars: Lookup) -> (Vec<CertificateDer<'static>>, Vec<VariableProblem>) {
-    let mut named = Named::read(vars);
-    let mut roots = if named.replaces_system {
-        named.certificates
-    } else {
-        system_roots()
-    };
-    roots.append(&mut named.extra);
+    let named = Named::read(vars);
+    let mut roots = named.certificates.unwrap_or_else(unnamed_roots);
+    roots.extend(named.extra);
     (roots, named.problems)
-}
-
-/// What is wrong with the files and folders of certificates that the environment names.
-pub(super) fn problems(vars: Lookup) -> Vec<VariableProblem> {
-    Named::read(vars).problems
 }
 
 /// The roots that `SSL_CERT_FILE` and `SSL_CERT_DIR` name; else the system's; else the built-in Mozilla ones.
 pub fn system_roots() -> Vec<CertificateDer<'static>> {
     let named = Named::read(&environment);
-    if named.replaces_system {
-        return named.certificates;
-    }
+    named.certificates.unwrap_or_else(unnamed_roots)
+}
+
+fn unnamed_roots() -> Vec<CertificateDer<'static>> {
     // A store that is partly unreadable is used all the same; a missing root shows as an untrusted certificate.
     let system = rustls_native_certs::load_native_certs().certs;
     let built_in = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
@@ -98,29 +89,25 @@ pub fn distrust(reason: &CertificateError) -> String {
 
 /// The certificates that the environment names.
 #[derive(Default)]
-struct Named {
-    certificates: Vec<CertificateDer<'static>>,
-    /// The system's own store is not used.
-    replaces_system: bool,
+pub(super) struct Named {
+    /// These replace the system's own store, if any are named.
+    certificates: Option<Vec<CertificateDer<'static>>>,
     extra: Vec<CertificateDer<'static>>,
-    problems: Vec<VariableProblem>,
+    pub(super) problems: Vec<VariableProblem>,
 }
 
 impl Named {
-    fn read(vars: Lookup) -> Named {
+    pub(super) fn read(vars: Lookup) -> Named {
         let mut named = Named::default();
         let set = |name| vars(name).filter(|value| !value.is_empty());
         if let Some(file) = set(FILE_VARIABLE) {
-            named.replaces_system = true;
             let read = certificates_in(Path::new(&file));
-            let found = named.or_problem(FILE_VARIABLE, &file, read);
-            named.certificates.extend(found);
+            named.certificates = Some(named.or_problem(FILE_VARIABLE, &file, read));
         }
         if let Some(folders) = set(FOLDER_VARIABLE) {
-            named.replaces_system = true;
             let read = certificates_in_folders(&folders);
             let found = named.or_problem(FOLDER_VARIABLE, &folders, read);
-            named.certificates.extend(found);
+            named.certificates.get_or_insert_default().extend(found);
         }
         if let Some(file) = set(EXTRA_VARIABLE) {
             let read = certificates_in(Path::new(&file));

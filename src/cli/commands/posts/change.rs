@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use ureq::http::Method;
 
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Positional, Takes, flag, optional};
+use crate::cli::command::{Command, Flag, Options, Positional, Takes, flag, value};
 use crate::cli::commands::common::{POST_ID, answer_of, print_get};
 use crate::cli::commands::posts::flags::{NEW_SETTINGS, object};
 use crate::cli::context::Context;
@@ -24,23 +24,21 @@ pub(crate) static DELETE: Command = Command {
     run: delete,
 };
 
-const OPTIONAL_POST_ID: Positional = optional("id", "the post's ID");
+const OPTIONAL_POST_ID: Positional = Positional {
+    optional: true,
+    ..POST_ID
+};
 
-static WHOLE_GROUP: Flag = flag(
+static WHOLE_GROUP: Flag = value(
     "group",
-    Takes::Value("ID"),
+    "ID",
     "instead of an ID: delete the posts with this `group`",
 );
 
 fn delete(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let id = options
-        .paths()
-        .next()
-        .map(|_| options.positional(0))
-        .transpose()?;
-    let call = match (id, options.text(&WHOLE_GROUP)?) {
-        (Some(id), None) => Call::new(Method::DELETE, &["posts", id])?,
-        (None, Some(group)) => Call::new(Method::DELETE, &["posts", "group", group])?,
+    let call = match (options.positionals.is_empty(), options.text(&WHOLE_GROUP)?) {
+        (false, None) => Call::new(Method::DELETE, &["posts", options.positional(0)?])?,
+        (true, Some(group)) => Call::new(Method::DELETE, &["posts", "group", group])?,
         _ => return Err(options.wrong_usage("posts:delete needs either <id> or --group")),
     };
     answer_of(context, &call)
@@ -53,7 +51,10 @@ pub(crate) static STATUS: Command = Command {
     flags: &[&NEW_STATUS],
     notes: "",
     examples: &["postiz posts:status \"$POST\" --status draft"],
-    run: status,
+    run: |context, options| {
+        let status = options.required(&NEW_STATUS)?;
+        put(context, options, "status", json!({ "status": status }))
+    },
 };
 
 static NEW_STATUS: Flag = flag(
@@ -62,11 +63,6 @@ static NEW_STATUS: Flag = flag(
     "the new status (required)",
 )
 .short('s');
-
-fn status(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let body = json!({ "status": options.required(&NEW_STATUS)? });
-    put(context, options, "status", body)
-}
 
 pub(crate) static SETTINGS: Command = Command {
     name: "posts:settings",
@@ -77,14 +73,12 @@ pub(crate) static SETTINGS: Command = Command {
     examples: &[
         "postiz posts:settings \"$POST\" --settings '{\"who_can_reply_post\":\"everyone\"}'",
     ],
-    run: settings,
+    run: |context, options| {
+        let settings = object(&NEW_SETTINGS, options.required(&NEW_SETTINGS)?)?;
+        let body = json!({ "settings": settings });
+        put(context, options, "settings", body)
+    },
 };
-
-fn settings(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let settings = object(&NEW_SETTINGS, options.required(&NEW_SETTINGS)?)?;
-    let body = json!({ "settings": settings });
-    put(context, options, "settings", body)
-}
 
 pub(crate) static MISSING: Command = Command {
     name: "posts:missing",
@@ -93,12 +87,8 @@ pub(crate) static MISSING: Command = Command {
     flags: &[],
     notes: "",
     examples: &["postiz posts:missing \"$LOST\" | jq -r '.[].id'"],
-    run: missing,
+    run: |context, options| print_get(context, &["posts", options.positional(0)?, "missing"]),
 };
-
-fn missing(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    print_get(context, &["posts", options.positional(0)?, "missing"])
-}
 
 pub(crate) static CONNECT: Command = Command {
     name: "posts:connect",
@@ -107,21 +97,18 @@ pub(crate) static CONNECT: Command = Command {
     flags: &[&RELEASE_ID],
     notes: "",
     examples: &["postiz posts:connect \"$LOST\" --release-id 7321456789012345678"],
-    run: connect,
+    run: |context, options| {
+        let id = options.required(&RELEASE_ID)?;
+        put(context, options, "release-id", json!({ "releaseId": id }))
+    },
 };
 
-static RELEASE_ID: Flag = flag(
+static RELEASE_ID: Flag = value(
     "release-id",
-    Takes::Value("ID"),
+    "ID",
     "the ID of the published post on its platform (required)",
 );
 
-fn connect(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
-    let body = json!({ "releaseId": options.required(&RELEASE_ID)? });
-    put(context, options, "release-id", body)
-}
-
-/// Sends `body` to `what` of the post.
 fn put(
     context: &mut Context,
     options: &Options,

@@ -5,29 +5,28 @@ use serde_json::{Map, Value};
 
 use crate::cli::api::Api;
 use crate::cli::call::Call;
-use crate::cli::command::{Flag, Options, Takes, flag, utf8};
+use crate::cli::command::{Flag, Options, utf8, value};
 use crate::cli::commands::posts::flags::object;
 use crate::cli::commands::posts::parts::{Part, split_list};
 use crate::cli::commands::posts::text::characters;
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Exit};
 
-pub(super) static INTEGRATIONS: Flag = flag(
+pub(super) static INTEGRATIONS: Flag = value(
     "integrations",
-    Takes::Value("CHANNELS"),
+    "CHANNELS",
     "comma-separated channels: an ID, a name, or a platform that only one has; may be repeated",
 )
 .short('i')
 .repeatable();
 
-pub(super) static SETTINGS: Flag = flag(
+pub(super) static SETTINGS: Flag = value(
     "settings",
-    Takes::Value("[CHANNEL:]JSON"),
+    "[CHANNEL:]JSON",
     "the platform's settings, for all channels or for one (x:{…}); may be repeated",
 )
 .repeatable();
 
-/// A channel of the post.
 pub(super) struct Channel {
     pub(super) id: String,
     /// Its name in messages.
@@ -48,15 +47,14 @@ impl<'a> Wanted<'a> {
         let mut channels = Vec::new();
         let mut settings: Vec<(Option<&str>, _)> = Vec::new();
         for (flag, value) in options.given() {
-            if std::ptr::eq(flag, &INTEGRATIONS) {
+            if flag == &INTEGRATIONS {
                 channels.extend(split_list(flag, utf8(flag, value)?)?);
-            } else if std::ptr::eq(flag, &SETTINGS) {
+            } else if flag == &SETTINGS {
                 let (channel, json) = split_settings(utf8(flag, value)?);
                 if settings.iter().any(|(earlier, _)| *earlier == channel) {
                     let whose = channel.unwrap_or("all channels");
-                    return Err(CliError::usage(format!(
-                        "--settings for {whose} is given twice"
-                    )));
+                    let message = format!("--settings for {whose} is given twice");
+                    return Err(CliError::usage(message));
                 }
                 settings.push((channel, object(&SETTINGS, json)?));
             }
@@ -77,10 +75,8 @@ impl<'a> Wanted<'a> {
         for wanted in &self.channels {
             let channel = the_one(wanted, &known)?;
             if found.iter().any(|other| other.id == channel.id) {
-                return Err(CliError::usage(format!(
-                    "{} is named twice",
-                    channel.shown()
-                )));
+                let message = format!("{} is named twice", channel.shown());
+                return Err(CliError::usage(message));
             }
             found.push(channel);
         }
@@ -92,10 +88,8 @@ impl<'a> Wanted<'a> {
                 return Err(CliError::usage(message).hint(candidates(&found)));
             }
         }
-        Ok(found
-            .into_iter()
-            .map(|channel| self.with_settings(channel))
-            .collect())
+        let channels = found.into_iter().map(|channel| self.with_settings(channel));
+        Ok(channels.collect())
     }
 
     /// Settings for this channel override those for all.
@@ -126,7 +120,7 @@ fn split_settings(text: &str) -> (Option<&str>, &str) {
 }
 
 /// A channel as Postiz lists it.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Known {
     id: String,
     #[serde(default)]
@@ -136,21 +130,17 @@ struct Known {
 }
 
 impl Known {
-    /// A channel of which only the ID is known.
     fn by_id(id: &str) -> Known {
         Known {
             id: id.to_owned(),
-            name: String::new(),
-            identifier: String::new(),
+            ..Known::default()
         }
     }
 
     fn is_called(&self, word: &str) -> bool {
+        let word_lower = word.to_lowercase();
         let names = [&self.name, &self.identifier];
-        self.id == word
-            || names
-                .iter()
-                .any(|name| name.to_lowercase() == word.to_lowercase())
+        self.id == word || names.iter().any(|name| name.to_lowercase() == word_lower)
     }
 
     fn shown(&self) -> String {
@@ -174,22 +164,18 @@ fn the_one<'a>(wanted: &str, known: &'a [Known]) -> Result<&'a Known, CliError> 
     if let Some(by_id) = known.iter().find(|channel| channel.id == wanted) {
         return Ok(by_id);
     }
-    let called: Vec<&Known> = known
-        .iter()
-        .filter(|channel| channel.is_called(wanted))
-        .collect();
+    let all: Vec<&Known> = known.iter().collect();
+    let mut called = all.clone();
+    called.retain(|channel| channel.is_called(wanted));
     match called[..] {
         [channel] => Ok(channel),
         [] => {
-            let all: Vec<&Known> = known.iter().collect();
             let message = format!("there is no channel `{wanted}`");
             Err(CliError::usage(message).hint(candidates(&all)))
         }
         _ => {
-            let message = format!(
-                "`{wanted}` is the name or platform of {} channels",
-                called.len()
-            );
+            let count = called.len();
+            let message = format!("`{wanted}` is the name or platform of {count} channels");
             Err(CliError::usage(message).hint(candidates(&called)))
         }
     }
@@ -241,10 +227,9 @@ pub(super) fn check_lengths(
     }
     for channel in channels {
         let limit = longest_text(context, api, &channel.id)?;
-        if limit.is_none_or(|limit| longest as u64 <= limit) {
+        let Some(limit) = limit.filter(|limit| longest as u64 > *limit) else {
             continue;
-        }
-        let limit = limit.unwrap_or_default();
+        };
         let message = format!(
             "part {number} has {longest} characters, {} takes {limit}",
             channel.shown
@@ -263,7 +248,7 @@ pub(super) fn check_lengths(
 fn longest_text(context: &mut Context, api: &Api, id: &str) -> Result<Option<u64>, CliError> {
     match api.json(context, &Call::get(&["integration-settings", id])?) {
         Ok(answer) => {
-            let answer: Value = serde_json::from_str(answer.as_str()).unwrap_or_default();
+            let answer = answer.value();
             Ok(answer["output"]["maxLength"]
                 .as_u64()
                 .filter(|limit| *limit > 0))
@@ -276,7 +261,6 @@ fn longest_text(context: &mut Context, api: &Api, id: &str) -> Result<Option<u64
 /// Every platform accepts this many characters; X without premium has the lowest limit.
 const SHORT: usize = 200;
 
-/// Most channels that one message lists.
 const CANDIDATES_MAX: usize = 20;
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cli::api::Api;
-use crate::cli::command::{Command, Flag, Options, Takes, flag};
+use crate::cli::command::{Command, Flag, Options, Takes, flag, value};
 use crate::cli::commands::common::{IGNORED, say_ignored};
 use crate::cli::commands::posts::body::{Body, ChannelPost, PartBody, send};
 use crate::cli::commands::posts::channels::{INTEGRATIONS, SETTINGS, Wanted, check_lengths};
@@ -75,7 +75,7 @@ static POST_FILE: Flag = flag(
 )
 .short('j');
 
-static PROVIDER: Flag = flag("provider", Takes::Value("NAME"), IGNORED).short('p');
+static PROVIDER: Flag = value("provider", "NAME", IGNORED).short('p');
 
 fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     if options.has(&POST_FILE) {
@@ -110,7 +110,7 @@ fn create(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
         r#type: kind,
         creation_method: "CLI",
         date,
-        short_link: options.yes_no(&SHORT_LINK, true),
+        short_link: options.yes_no(&SHORT_LINK).unwrap_or(true),
         inter: Value::Null,
         tags: Vec::new(),
         posts: channels.into_iter().map(channel_post).collect(),
@@ -132,13 +132,9 @@ fn when(context: &Context, options: &Options, kind: &str) -> Result<When, CliErr
 
 /// The content of the `--json` file; an error for a shape that Postiz refuses.
 fn whole_file(context: &mut Context, options: &Options) -> Result<Json, CliError> {
-    let is_one_of =
-        |flags: &[&'static Flag], flag| flags.iter().any(|one| std::ptr::eq(*one, flag));
-    let is_excluded =
-        |flag| is_one_of(CREATE.flags, flag) && !is_one_of(&[&POST_FILE, &DRY_RUN], flag);
-    if let Some((other, _)) = options.given().find(|(flag, _)| is_excluded(*flag)) {
-        let name = other.long;
-        let message = format!("--json sends the file as it is, so --{name} has no place beside it");
+    let is_excluded = |flag: &Flag| flag != &POST_FILE && flag != &DRY_RUN;
+    if let Some((other, _)) = options.given_own().find(|(flag, _)| is_excluded(flag)) {
+        let message = format!("--json sends the file as it is, so {other} has no place beside it");
         return Err(CliError::usage(message));
     }
     let path = options.raw(&POST_FILE).unwrap_or_default();

@@ -2,14 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use crate::cli::command::{Flag, Takes, flag, switch};
+use crate::cli::command::{Flag, Takes, flag, switch, value};
 use crate::cli::error::CliError;
 
-pub(super) static NEW_SETTINGS: Flag = flag(
-    "settings",
-    Takes::Value("JSON"),
-    "the platform's settings, a JSON object",
-);
+pub(super) static NEW_SETTINGS: Flag =
+    value("settings", "JSON", "the platform's settings, a JSON object");
 
 pub(super) static SHORT_LINK: Flag = flag(
     "shortLink",
@@ -24,15 +21,10 @@ pub(super) static DRY_RUN: Flag = switch(
 
 /// The value `text` of `flag` as a JSON object.
 pub(super) fn object(flag: &Flag, text: &str) -> Result<Map<String, Value>, CliError> {
-    match serde_json::from_str(text) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(CliError::usage(format!(
-            "--{} must be a JSON object, like {{\"key\":\"value\"}}",
-            flag.long
-        ))),
-        Err(error) => Err(CliError::usage(format!(
-            "--{} is not JSON: {error}",
-            flag.long
-        ))),
-    }
+    let wrong = match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => return Ok(object),
+        Ok(_) => format!("{flag} must be a JSON object, like {{\"key\":\"value\"}}"),
+        Err(error) => format!("{flag} is not JSON: {error}"),
+    };
+    Err(CliError::usage(wrong))
 }

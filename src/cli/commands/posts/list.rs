@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::cli::api::Api;
 use crate::cli::call::Call;
-use crate::cli::command::{Command, Flag, Options, Takes, flag};
+use crate::cli::command::{Command, Flag, Options, Takes, flag, value};
 use crate::cli::commands::common::{IGNORED, say_ignored};
 use crate::cli::commands::posts::schedule::{self, TZ};
 use crate::cli::context::Context;
@@ -38,23 +38,15 @@ pub(crate) static LIST: Command = Command {
     run: list,
 };
 
-static START_DATE: Flag = flag(
+static START_DATE: Flag = value(
     "startDate",
-    Takes::Value("DATE"),
+    "DATE",
     "from this date (default: 30 days back)",
 );
 
-static END_DATE: Flag = flag(
-    "endDate",
-    Takes::Value("DATE"),
-    "to this date (default: 30 days ahead)",
-);
+static END_DATE: Flag = value("endDate", "DATE", "to this date (default: 30 days ahead)");
 
-static CUSTOMER: Flag = flag(
-    "customer",
-    Takes::Value("ID"),
-    "only posts of this customer (group)",
-);
+static CUSTOMER: Flag = value("customer", "ID", "only posts of this customer (group)");
 
 static STATE: Flag = flag(
     "state",
@@ -62,15 +54,15 @@ static STATE: Flag = flag(
     "only posts in this state",
 );
 
-static GROUP: Flag = flag(
+static GROUP: Flag = value(
     "group",
-    Takes::Value("ID"),
+    "ID",
     "only posts with this `group`, as the list shows it",
 );
 
-static PAGE: Flag = flag("page", Takes::Value("N"), IGNORED).short('p');
-static LIMIT: Flag = flag("limit", Takes::Value("N"), IGNORED).short('l');
-static SEARCH: Flag = flag("search", Takes::Value("TEXT"), IGNORED).short('s');
+static PAGE: Flag = value("page", "N", IGNORED).short('p');
+static LIMIT: Flag = value("limit", "N", IGNORED).short('l');
+static SEARCH: Flag = value("search", "TEXT", IGNORED).short('s');
 
 fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     say_ignored(context, options, &[&PAGE, &LIMIT, &SEARCH]);
@@ -84,12 +76,10 @@ fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
         Some(text) => dates::read_end(END_DATE.long, text, zone.as_ref())?.text,
         None => utc::iso8601(now + LIST_SPAN),
     };
-    let mut call = Call::get(&["posts"])?
-        .query("startDate", &start)
-        .query("endDate", &end);
-    if let Some(customer) = options.text(&CUSTOMER)? {
-        call = call.query("customer", customer);
-    }
+    let call = Call::get(&["posts"])?
+        .query("startDate", start.as_str())
+        .query("endDate", end.as_str())
+        .query("customer", options.text(&CUSTOMER)?);
     let state = options.text(&STATE)?.map(str::to_ascii_uppercase);
     let group = options.text(&GROUP)?;
     let mut answer = Api::connect(context)?.json(context, &call)?;
@@ -106,7 +96,7 @@ fn list(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
 }
 
 fn filtered(answer: &Json, is_wanted: impl Fn(&Value) -> bool) -> Result<Json, CliError> {
-    let mut answer: Value = serde_json::from_str(answer.as_str()).unwrap_or_default();
+    let mut answer = answer.value();
     let posts = answer["posts"].as_array_mut();
     let posts = posts.ok_or_else(|| CliError::failed("the answer is no list of posts"))?;
     posts.retain(is_wanted);

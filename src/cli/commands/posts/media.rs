@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::cli::api::Api;
 use crate::cli::command::Options;
@@ -24,7 +23,6 @@ pub(super) struct Image {
 /// The local files among a post's media, opened before anything is sent.
 pub(super) struct Files(Vec<(String, Source)>);
 
-/// The files after their upload.
 pub(super) struct Uploaded(Vec<(String, Image)>);
 
 impl Files {
@@ -56,8 +54,7 @@ impl Files {
                 context.output.say(&format!("would upload {path}"));
                 continue;
             }
-            let record = source.upload(context, api)?;
-            let record: Value = serde_json::from_str(record.as_str()).unwrap_or_default();
+            let record = source.upload(context, api)?.value();
             let (Some(id), Some(address)) = (record["id"].as_str(), record["path"].as_str()) else {
                 let message = format!("Postiz did not say where {path} is, so nothing was posted");
                 return Err(CliError::failed(message));
@@ -74,7 +71,6 @@ impl Files {
 }
 
 impl Uploaded {
-    /// The images of `part`.
     pub(super) fn images(&self, part: &Part) -> Vec<Image> {
         let image = |media: &String| {
             let file = self.0.iter().find(|(path, _)| path == media);

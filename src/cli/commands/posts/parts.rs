@@ -4,15 +4,15 @@ use std::ffi::OsStr;
 
 use serde_json::Number;
 
-use crate::cli::command::{Flag, Options, Takes, flag, utf8};
-use crate::cli::commands::posts::text::{self, Reading};
+use crate::cli::command::{Flag, Options, Takes, flag, utf8, value};
+use crate::cli::commands::posts::text;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::input::read_text;
 
-pub(super) static CONTENT: Flag = flag(
+pub(super) static CONTENT: Flag = value(
     "content",
-    Takes::Value("TEXT"),
+    "TEXT",
     "the text of the post; repeat it for a thread or comments",
 )
 .short('c')
@@ -25,9 +25,9 @@ pub(super) static CONTENT_FILE: Flag = flag(
 )
 .repeatable();
 
-pub(super) static MEDIA: Flag = flag(
+pub(super) static MEDIA: Flag = value(
     "media",
-    Takes::Value("FILES|URLS"),
+    "FILES|URLS",
     "comma-separated media of the -c before it; files are uploaded first",
 )
 .short('m')
@@ -39,9 +39,9 @@ pub(super) static HTML: Flag = flag(
     "the text is HTML; --no-html: it is not (default: a tag like <p> tells)",
 );
 
-pub(super) static DELAY: Flag = flag(
+pub(super) static DELAY: Flag = value(
     "delay",
-    Takes::Value("MINUTES"),
+    "MINUTES",
     "minutes between the parts of a thread (default: 0)",
 )
 .short('d');
@@ -60,7 +60,7 @@ pub(super) fn read(context: &mut Context, options: &Options) -> Result<Vec<Part>
     let mut parts = Vec::new();
     for (typed, media) in pair(context, options)? {
         let media = split_media(&typed, &media)?;
-        let content = for_postiz(context, options, &typed)?;
+        let content = for_postiz(context, options, &typed);
         parts.push(Part { content, media });
     }
     Ok(parts)
@@ -77,13 +77,11 @@ fn pair<'a>(context: &mut Context, options: &'a Options) -> Result<Paired<'a>, C
     let mut ahead = Vec::new();
     let mut media_follow_all = true;
     for (flag, value) in options.given() {
-        if std::ptr::eq(flag, &MEDIA) {
+        if flag == &MEDIA {
             let media = utf8(flag, value)?;
             all_media.push(media);
-            parts
-                .last_mut()
-                .map_or(&mut ahead, |part| &mut part.1)
-                .push(media);
+            let before = parts.last_mut();
+            before.map_or(&mut ahead, |part| &mut part.1).push(media);
         } else if let Some(content) = content(context, flag, value)? {
             media_follow_all &= all_media.is_empty();
             parts.push((content, Vec::new()));
@@ -105,10 +103,10 @@ fn pair<'a>(context: &mut Context, options: &'a Options) -> Result<Paired<'a>, C
 
 /// The text in the value of `flag`; `None` when it is not a flag for text.
 fn content(context: &mut Context, flag: &Flag, value: &OsStr) -> Result<Option<String>, CliError> {
-    if std::ptr::eq(flag, &CONTENT) {
+    if flag == &CONTENT {
         return Ok(Some(utf8(flag, value)?.to_owned()));
     }
-    if !std::ptr::eq(flag, &CONTENT_FILE) {
+    if flag != &CONTENT_FILE {
         return Ok(None);
     }
     let text = read_text(context, value)?.replace("\r\n", "\n");
@@ -154,24 +152,20 @@ fn split_media(content: &str, lists: &[&str]) -> Result<Vec<String>, CliError> {
 pub(super) fn split_list<'a>(flag: &Flag, list: &'a str) -> Result<Vec<&'a str>, CliError> {
     let parts: Vec<&str> = list.split(',').map(str::trim).collect();
     if parts.contains(&"") {
-        let message = format!("--{} `{list}` has an empty part", flag.long);
+        let message = format!("{flag} `{list}` has an empty part");
         return Err(CliError::usage(message));
     }
     Ok(parts)
 }
 
-fn for_postiz(context: &mut Context, options: &Options, typed: &str) -> Result<String, CliError> {
-    let reading = match options.has(&HTML) {
-        false => Reading::Guess,
-        true if options.yes_no(&HTML, true) => Reading::Html,
-        true => Reading::Text,
-    };
-    if let (Reading::Guess, Some(tag)) = (reading, text::known_tag(typed)) {
+fn for_postiz(context: &mut Context, options: &Options, typed: &str) -> String {
+    let is_html = options.yes_no(&HTML);
+    if let (None, Some(tag)) = (is_html, text::known_tag(typed)) {
         let words =
             format!("the text holds {tag}, so it is sent as HTML; --no-html sends it as typed");
         context.output.warn_once(&words);
     }
-    Ok(text::for_postiz(typed, reading).into_owned())
+    text::for_postiz(typed, is_html).into_owned()
 }
 
 /// The value of `-d`.

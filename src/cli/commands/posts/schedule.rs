@@ -4,22 +4,22 @@ use std::time::Duration;
 
 use crate::cli::api::Api;
 use crate::cli::call::Call;
-use crate::cli::command::{Flag, Options, Takes, flag};
+use crate::cli::command::{Flag, Options, value};
 use crate::cli::context::Context;
 use crate::cli::dates::{self, Zone};
 use crate::cli::error::CliError;
+use crate::cli::json::Json;
 use crate::shared::text::printable_cut;
 use crate::shared::utc;
 
-pub(super) static DATE: Flag = flag("date", Takes::Value("DATE|next"), "when to publish: ISO 8601, UTC unless it names a zone; next: the first channel's next free slot").short('s');
+pub(super) static DATE: Flag = value("date", "DATE|next", "when to publish: ISO 8601, UTC unless it names a zone; next: the first channel's next free slot").short('s');
 
-pub(super) static TZ: Flag = flag(
+pub(super) static TZ: Flag = value(
     "tz",
-    Takes::Value("ZONE"),
+    "ZONE",
     "the zone of dates that name none, like Europe/Berlin",
 );
 
-/// When to publish.
 pub(super) enum When {
     Now,
     NextFreeSlot,
@@ -27,7 +27,6 @@ pub(super) enum When {
     At(String),
 }
 
-/// What to do with a date that has passed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Past {
     Refused,
@@ -74,7 +73,7 @@ impl When {
             When::At(text) => Ok(text),
             When::NextFreeSlot => {
                 let answer = api.json(context, &Call::get(&["find-slot", channel])?)?;
-                let slot = next_slot(answer.as_str()).ok_or_else(|| {
+                let slot = next_slot(&answer).ok_or_else(|| {
                     let answer = printable_cut(answer.as_str(), 200);
                     CliError::failed(format!("Postiz named no free slot: {answer}"))
                 })?;
@@ -86,13 +85,11 @@ impl When {
 }
 
 /// The date, in UTC, of an answer like `{"date":"2030-01-15T09:00:00"}`.
-fn next_slot(answer: &str) -> Option<String> {
-    let answer: serde_json::Value = serde_json::from_str(answer).ok()?;
-    let date = dates::read(DATE.long, answer["date"].as_str()?, None).ok()?;
+fn next_slot(answer: &Json) -> Option<String> {
+    let date = dates::read(DATE.long, answer.value()["date"].as_str()?, None).ok()?;
     Some(utc::iso8601(date.time))
 }
 
-/// The zone that `--tz` names.
 pub(super) fn zone(context: &Context, options: &Options) -> Result<Option<Zone>, CliError> {
     let name = options.text(&TZ)?;
     name.map(|name| Zone::load(name, &context.vars)).transpose()

@@ -2,22 +2,10 @@
 
 use std::borrow::Cow;
 
-/// How to interpret a text.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reading {
-    /// It is HTML if it contains a tag that Postiz knows.
-    Guess,
-    Html,
-    Text,
-}
-
 /// Converts `text` so that Postiz shows it as it was meant. A text without a `<` is unchanged: to Postiz it is plain text.
-pub(super) fn for_postiz(text: &str, reading: Reading) -> Cow<'_, str> {
-    let is_html = match reading {
-        Reading::Guess => known_tag(text).is_some(),
-        Reading::Html => true,
-        Reading::Text => false,
-    };
+/// Unless the user says whether it is HTML, it is if it contains a tag that Postiz knows.
+pub(super) fn for_postiz(text: &str, is_html: Option<bool>) -> Cow<'_, str> {
+    let is_html = is_html.unwrap_or_else(|| known_tag(text).is_some());
     if is_html || !text.contains('<') {
         return text.into();
     }
@@ -50,11 +38,9 @@ pub(super) fn characters(content: &str) -> usize {
     let words = plain.split_inclusive(char::is_whitespace);
     let count = |word: &str| {
         let is_address = word.starts_with("https://") || word.starts_with("http://");
-        let characters = count_shown(word);
-        if is_address {
-            characters.min(ADDRESS_CHARACTERS_MAX)
-        } else {
-            characters
+        match is_address {
+            true => count_shown(word).min(ADDRESS_CHARACTERS_MAX),
+            false => count_shown(word),
         }
     };
     words.map(count).sum()
@@ -70,17 +56,12 @@ fn without_tags(content: &str) -> Cow<'_, str> {
         plain.push_str(&rest[..start]);
         let is_entity = rest[start..].starts_with('&');
         let end = rest[start..].find(if is_entity { ';' } else { '>' });
-        match end {
-            Some(end) if !is_entity => rest = &rest[start + end + 1..],
-            Some(end) if end < ENTITY_BYTES_MAX => {
-                plain.push('&');
-                rest = &rest[start + end + 1..];
-            }
-            _ => {
-                plain.push('&');
-                rest = &rest[start + 1..];
-            }
+        let last = end.filter(|end| !is_entity || *end < ENTITY_BYTES_MAX);
+        // A tag counts nothing; an entity, or a character that begins neither, counts as one.
+        if is_entity || last.is_none() {
+            plain.push('&');
         }
+        rest = &rest[start + last.unwrap_or(0) + 1..];
     }
     plain.push_str(rest);
     plain.into()
@@ -131,10 +112,10 @@ mod tests {
             ("a<a href='x'>b", "a<a href='x'>b"),
             ("end</p>", "end</p>"),
         ] {
-            assert_eq!(for_postiz(typed, Reading::Guess), sent, "{typed}");
+            assert_eq!(for_postiz(typed, None), sent, "{typed}");
         }
-        assert_eq!(for_postiz("<b>x</b>", Reading::Html), "<b>x</b>");
-        assert_eq!(for_postiz("<p>", Reading::Text), "<p>&lt;p&gt;</p>");
+        assert_eq!(for_postiz("<b>x</b>", Some(true)), "<b>x</b>");
+        assert_eq!(for_postiz("<p>", Some(false)), "<p>&lt;p&gt;</p>");
     }
 
     #[test]

@@ -55,7 +55,7 @@ static TEXT_ONLY: Flag = switch(
 fn update(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
     let id = options.positional(0)?;
     let delay = parts::delay(context, options)?;
-    let parts = parts::read(context, options)?;
+    let mut parts = parts::read(context, options)?;
     check_is_whole(options, &parts)?;
     let settings = options.text(&NEW_SETTINGS)?;
     let settings = settings
@@ -67,10 +67,10 @@ fn update(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
 
     let api = Api::connect(context)?;
     let old = OldPost::find(context, &api, id)?;
-    let past = if old.is("DRAFT") {
-        Past::Accepted
-    } else {
-        Past::Refused
+    let is_draft = old.is("DRAFT");
+    let past = match is_draft {
+        true => Past::Accepted,
+        false => Past::Refused,
     };
     let when = When::read(context, options, past)?.unwrap_or(When::At(old.text("publishDate")?));
     let channel = Channel {
@@ -79,21 +79,14 @@ fn update(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
         settings: Some(old.settings_with(settings)?),
     };
     let has_new_text = !parts.is_empty();
-    let parts = match has_new_text {
-        true => parts,
-        false => vec![Part {
+    if has_new_text {
+        let channels = std::slice::from_ref(&channel);
+        check_lengths(context, &api, channels, &parts, is_draft)?;
+    } else {
+        parts.push(Part {
             content: old.text("content")?,
             media: Vec::new(),
-        }],
-    };
-    if has_new_text {
-        check_lengths(
-            context,
-            &api,
-            std::slice::from_ref(&channel),
-            &parts,
-            old.is("DRAFT"),
-        )?;
+        });
     }
     let date = when.date(context, &api, &channel.id)?;
     let uploaded = files.upload(context, options, &api)?;
@@ -104,7 +97,7 @@ fn update(context: &mut Context, options: &Options) -> Result<Exit, CliError> {
         creation_method: "CLI",
         date,
         // In a text that is kept, links are short already, or are meant to be long.
-        short_link: options.yes_no(&SHORT_LINK, has_new_text),
+        short_link: options.yes_no(&SHORT_LINK).unwrap_or(has_new_text),
         inter: old.0["intervalInDays"].clone(),
         tags: old.tags()?,
         posts: vec![ChannelPost {
@@ -151,10 +144,9 @@ impl OldPost {
         let now = context.clock.date();
         for span in [SPAN, SPAN_MAX] {
             let call = Call::get(&["posts"])?
-                .query("startDate", &utc::iso8601(now - span))
-                .query("endDate", &utc::iso8601(now + span));
-            let answer = api.json(context, &call)?;
-            let mut answer: Value = serde_json::from_str(answer.as_str()).unwrap_or_default();
+                .query("startDate", utc::iso8601(now - span).as_str())
+                .query("endDate", utc::iso8601(now + span).as_str());
+            let mut answer = api.json(context, &call)?.value();
             let posts = answer["posts"].as_array_mut().map(std::mem::take);
             let found = posts.into_iter().flatten().find(|post| post["id"] == id);
             match found.map(OldPost) {

@@ -112,20 +112,11 @@ impl Request {
         }
     }
 
-    /// The media type, without parameters, in lower case; empty when the client named none.
-    fn media_type(&self) -> String {
-        let value = self.header("content-type").unwrap_or_default();
-        value
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase()
-    }
-
     /// Whether the body is JSON, by its media type; for other types, whether it begins with `{`.
     pub(crate) fn is_json(&self) -> bool {
-        match self.media_type().as_str() {
+        let content_type = self.header("content-type").unwrap_or_default();
+        let media_type = content_type.split(';').next().unwrap_or_default();
+        match media_type.trim().to_ascii_lowercase().as_str() {
             "application/json" => true,
             "application/x-www-form-urlencoded" => false,
             _ => self.body.trim_ascii_start().first() == Some(&b'{'),

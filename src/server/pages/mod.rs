@@ -215,9 +215,10 @@ fn hidden(form: &Form) -> Html {
 /// The rows about who started the login. Unknown values have no row.
 fn who_asks(client_address: &str, client_agent: &str, machine: &str, age: Duration) -> Html {
     let started = texts::ago(age.as_secs());
+    // The client gave these names, which are not verified.
     let said = |name: &str| match name {
         "" => String::new(),
-        name => texts::calls_itself(name),
+        name => format!("calls itself {name}"),
     };
     let program = Some(client_agent).filter(|agent| is_program_name(agent));
     let program = said(program.unwrap_or_default());

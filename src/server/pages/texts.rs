@@ -185,11 +185,6 @@ pub(super) fn code_problem(problem: CodeProblem) -> &'static str {
     }
 }
 
-/// A name that the client gave, which is not verified.
-pub(super) fn calls_itself(program: &str) -> String {
-    format!("calls itself {program}")
-}
-
 /// How long ago a login was started, in minutes.
 pub(super) fn ago(seconds: u64) -> String {
     match seconds / 60 {

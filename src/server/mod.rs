@@ -3,8 +3,8 @@
 //! A request passes these layers in the thread of its connection. Each layer calls only the next:
 //!
 //! - `front`: the public socket; admits connections, reads whole requests, writes answers;
-//! - [`http`]: routes requests to handlers, which render [`pages`];
-//! - [`flow`]: the device flow, over [`postiz`] and the store; the states of a login are in [`login`];
+//! - `http`: routes requests to handlers, which render `pages`;
+//! - `flow`: the device flow, over `postiz` and the store; the states of a login are in [`login`];
 //! - [`store`]: keeps the logins, with hashed [`codes`] and [sealed](seal) tokens.
 //!
 //! [`config`] parses the environment, `janitor` and `metrics` have threads of their own, [`healthcheck()`] requests `/ready`

@@ -158,10 +158,8 @@ impl App {
         page: &Page,
         cause: Cause,
     ) -> Reply {
-        let reference = match cause.login {
-            Some(login) => login.login_id().to_owned(),
-            None => id.to_string(),
-        };
+        let login_id = cause.login.map(|login| login.login_id().to_owned());
+        let reference = login_id.unwrap_or_else(|| id.to_string());
         let reply = Reply::page(status, page.render(&self.site, Some(&reference)));
         reply.because(cause.reason).about(cause.login)
     }

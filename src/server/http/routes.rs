@@ -97,13 +97,9 @@ impl Routed {
             method => method,
         };
         let path = local_path(app, &request.path);
-        let same_path = |route: &&Route| route.path == path;
-        let row = ROUTES.iter().filter(same_path);
-        let row = row
-            .clone()
-            .find(|route| route.method == method)
-            .or(row.clone().next());
-        match row {
+        let mut rows = ROUTES.iter().filter(|route| route.path == path);
+        let same_method = rows.clone().find(|route| route.method == method);
+        match same_method.or_else(|| rows.next()) {
             Some(row) if row.method == method => Routed::Row(row),
             Some(row) if method == "OPTIONS" => Routed::Options(row.path),
             Some(row) => Routed::WrongMethod(row.path),
@@ -186,10 +182,8 @@ fn known_without_slashes(app: &App, path: &str) -> Option<&'static str> {
     let single: String = segments.flat_map(|segment| ["/", segment]).collect();
     let single = if single.is_empty() { "/" } else { &single };
     let local = local_path(app, single);
-    let mut routes = ROUTES.iter();
-    routes
-        .find(|route| route.path == local)
-        .map(|route| route.path)
+    let mut paths = ROUTES.iter().map(|route| route.path);
+    paths.find(|path| *path == local)
 }
 
 /// The methods of a path, as `Allow` lists them.

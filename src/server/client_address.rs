@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The peers whose `X-Forwarded-For` is believed, and no others (RFC 9700 §4.13).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TrustedProxies(Vec<Range>);
+pub(crate) struct TrustedProxies(Vec<Range>);
 
 /// The addresses whose first `bits` bits are those of `base`. IPv4 addresses are mapped to IPv6 (`::ffff:0:0/96`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ impl Default for TrustedProxies {
 
 impl TrustedProxies {
     /// Parses a comma-separated list of addresses and ranges, or `none`. The error is the first invalid entry.
-    pub fn parse(text: &str) -> Result<TrustedProxies, String> {
+    pub(crate) fn parse(text: &str) -> Result<TrustedProxies, String> {
         if text.trim().eq_ignore_ascii_case("none") {
             return Ok(TrustedProxies(Vec::new()));
         }
@@ -39,12 +39,13 @@ impl TrustedProxies {
     /// The client's address: the peer's, or, if the peer is trusted, the right-most untrusted address in `forwarded_for` (all
     /// `X-Forwarded-For` headers, in order). Each proxy appends its peer's address, so everything to the left of the first
     /// untrusted address may be forged. The search ends at an entry that is no address.
-    pub fn client<'a>(
+    pub(crate) fn client<'a>(
         &self,
         peer: IpAddr,
         forwarded_for: impl DoubleEndedIterator<Item = &'a str>,
     ) -> IpAddr {
-        let mut client = canonical(peer);
+        // `::ffff:1.2.3.4`, as a dual-stack socket reports it, becomes 1.2.3.4.
+        let mut client = peer.to_canonical();
         for entry in forwarded_for.flat_map(|header| header.split(',')).rev() {
             if !self.is_trusted(client) {
                 break;
@@ -57,8 +58,7 @@ impl TrustedProxies {
         client
     }
 
-    /// Whether `address` is a trusted proxy.
-    pub fn is_trusted(&self, address: IpAddr) -> bool {
+    pub(crate) fn is_trusted(&self, address: IpAddr) -> bool {
         let address = as_u128(address);
         self.0.iter().any(|range| range.contains(address))
     }
@@ -99,12 +99,7 @@ fn address(entry: &str) -> Option<IpAddr> {
         .parse::<IpAddr>()
         .ok()
         .or_else(|| entry.parse::<SocketAddr>().ok().map(|socket| socket.ip()));
-    address.map(canonical)
-}
-
-/// `::ffff:1.2.3.4`, as a dual-stack socket reports it, becomes 1.2.3.4.
-fn canonical(address: IpAddr) -> IpAddr {
-    address.to_canonical()
+    address.map(|address| address.to_canonical())
 }
 
 fn as_u128(address: IpAddr) -> u128 {
@@ -115,16 +110,16 @@ fn as_u128(address: IpAddr) -> u128 {
 }
 
 /// The client that limits count by: an IPv4 address, or an IPv6 /64, in which a client can choose its address.
-pub fn network(address: IpAddr) -> IpAddr {
-    match canonical(address) {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
         v4 => v4,
     }
 }
 
 /// The network of an address, which usually has one owner: an IPv4 /24, an IPv6 /48.
-pub fn wide_network(address: IpAddr) -> IpAddr {
-    match canonical(address) {
+pub(crate) fn wide_network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
         IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() >> 8 << 8).into(),
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 80 << 80).into(),
     }

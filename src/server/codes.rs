@@ -9,53 +9,6 @@ use crate::shared::hash::{hex, sha256_hex};
 use crate::shared::random;
 use crate::shared::secret::Secret;
 
-/// The client's secret for one login (RFC 8628 §3.2): 256 random bits in hex. Only its hash is stored.
-#[derive(Clone, Debug)]
-pub struct DeviceCode(Secret<String>);
-
-impl DeviceCode {
-    /// A new code.
-    pub fn generate() -> DeviceCode {
-        DeviceCode(Secret::new(hex(&random::bytes::<32>())))
-    }
-
-    /// A code that a client sent. It may be any text: the hash of a code that was not issued is in no store.
-    pub fn from_client(text: &str) -> DeviceCode {
-        DeviceCode(Secret::new(text.to_owned()))
-    }
-
-    /// The code itself, for the answer that issues it.
-    pub fn expose(&self) -> &str {
-        self.0.expose()
-    }
-
-    /// The key of the login in the store.
-    pub fn hash(&self) -> DeviceCodeHash {
-        DeviceCodeHash(sha256_hex(self.expose().as_bytes()))
-    }
-}
-
-/// SHA-256 of a [`DeviceCode`], in hex: the key of a login in the store.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct DeviceCodeHash(String);
-
-impl DeviceCodeHash {
-    /// From the store.
-    pub fn from_store(text: String) -> DeviceCodeHash {
-        DeviceCodeHash(text)
-    }
-
-    /// 64 hex digits.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The login's id in the log: long enough to tell logins apart, too short to find the hash.
-    pub fn login_id(&self) -> &str {
-        self.0.get(..8).unwrap_or(&self.0)
-    }
-}
-
 /// The code that the user types or compares (RFC 8628 §6.1), as it is shown: `WDJB-MJHT`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct UserCode(String);
@@ -132,15 +85,19 @@ fn half_width(c: char) -> char {
     }
 }
 
-/// A 256-bit secret in hex that a browser sends back: the `state` of the OAuth redirect, or the key in the cookie. `Kind` tells
-/// the two apart.
+/// A secret of 256 bits in hex for one login, of which only the hash is stored. `Kind` tells apart the device code, the `state` of
+/// the OAuth redirect, and the key in the cookie.
 #[derive(Clone, Debug)]
-pub struct BrowserSecret<Kind>(Secret<String>, Kind);
+pub struct LoginSecret<Kind>(Secret<String>, Kind);
 
-/// SHA-256 of a [`BrowserSecret`], in hex.
+/// SHA-256 of a [`LoginSecret`], in hex.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct BrowserSecretHash<Kind: Default>(String, #[serde(skip)] Kind);
+pub struct LoginSecretHash<Kind: Default>(String, #[serde(skip)] Kind);
+
+/// Marks the device code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct DeviceKind;
 
 /// Marks the OAuth `state`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -150,56 +107,76 @@ pub struct StateKind;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BrowserKind;
 
+/// The client's secret for one login (RFC 8628 §3.2).
+pub type DeviceCode = LoginSecret<DeviceKind>;
+/// The key of a login in the store.
+pub type DeviceCodeHash = LoginSecretHash<DeviceKind>;
 /// The `state` of the OAuth redirect (RFC 6749 §10.12).
-pub type State = BrowserSecret<StateKind>;
-impl State {
-    /// From a MAC of 32 bytes in hex, which `Keys` computes.
-    pub(crate) fn from_mac(mac: String) -> State {
-        BrowserSecret(Secret::new(mac), StateKind)
-    }
-}
-
+pub type State = LoginSecret<StateKind>;
 /// The hash of a [`State`], which is stored.
-pub type StateHash = BrowserSecretHash<StateKind>;
+pub type StateHash = LoginSecretHash<StateKind>;
 /// The value of the cookie, which binds a login to the browser that confirmed it.
-pub type BrowserKey = BrowserSecret<BrowserKind>;
+pub type BrowserKey = LoginSecret<BrowserKind>;
 /// The hash of a [`BrowserKey`], which is stored.
-pub type BrowserKeyHash = BrowserSecretHash<BrowserKind>;
+pub type BrowserKeyHash = LoginSecretHash<BrowserKind>;
 
-impl BrowserKey {
-    /// A new key.
-    pub fn generate() -> BrowserKey {
-        BrowserSecret(Secret::new(hex(&random::bytes::<32>())), BrowserKind)
+impl<Kind: Copy + Default> LoginSecret<Kind> {
+    /// A new one.
+    pub fn generate() -> Self {
+        Self::new(hex(&random::bytes::<32>()))
     }
-}
 
-impl<Kind: Copy + Default> BrowserSecret<Kind> {
+    fn new(text: String) -> Self {
+        LoginSecret(Secret::new(text), Kind::default())
+    }
+
     /// Parses what a browser sent. An empty one is `None`, so that an empty state cannot match an empty cookie.
     pub fn parse(text: &str) -> Option<Self> {
         let ours = text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        ours.then(|| BrowserSecret(Secret::new(text.to_owned()), Kind::default()))
+        ours.then(|| Self::new(text.to_owned()))
     }
 
-    /// The value itself, for the URL or the cookie.
+    /// The value itself, for the answer, the URL or the cookie.
     pub fn expose(&self) -> &str {
         self.0.expose()
     }
 
     /// Its hash, which is stored.
-    pub fn hash(&self) -> BrowserSecretHash<Kind> {
-        BrowserSecretHash(sha256_hex(self.expose().as_bytes()), self.1)
+    pub fn hash(&self) -> LoginSecretHash<Kind> {
+        LoginSecretHash(sha256_hex(self.expose().as_bytes()), self.1)
     }
 }
 
-impl<Kind: Default> BrowserSecretHash<Kind> {
+impl DeviceCode {
+    /// A code that a client sent. It may be any text: the hash of a code that was not issued is in no store.
+    pub fn from_client(text: &str) -> DeviceCode {
+        DeviceCode::new(text.to_owned())
+    }
+}
+
+impl State {
+    /// From a MAC of 32 bytes in hex, which `Keys` computes.
+    pub(crate) fn from_mac(mac: String) -> State {
+        State::new(mac)
+    }
+}
+
+impl<Kind: Default> LoginSecretHash<Kind> {
     /// From the store.
     pub fn from_store(text: String) -> Self {
-        BrowserSecretHash(text, Kind::default())
+        LoginSecretHash(text, Kind::default())
     }
 
     /// 64 hex digits.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl DeviceCodeHash {
+    /// The login's id in the log: long enough to tell logins apart, too short to find the hash.
+    pub fn login_id(&self) -> &str {
+        self.0.get(..8).unwrap_or(&self.0)
     }
 }
 

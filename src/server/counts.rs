@@ -1,8 +1,9 @@
 //! Counts of requests and their durations, for the metrics. All routes and outcomes are known at compile time: a client cannot
 //! add one.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 /// Counts of requests by route and outcome.
 #[derive(Default)]
@@ -23,16 +24,14 @@ pub(crate) struct Outcome {
 }
 
 impl RequestCounts {
-    /// Counts a request.
     pub(crate) fn add(&self, route: &'static str, outcome: Outcome, duration: Duration) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.0.lock();
         *entry(&mut counts.by_outcome, (route, outcome)) += 1;
         entry(&mut counts.durations, route).add(duration);
     }
 
-    /// A copy of all counts.
     pub(crate) fn read(&self) -> Counts {
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = self.0.lock();
         counts.clone()
     }
 }

@@ -2,6 +2,7 @@
 //! SQL. The states of a login are in `login.rs`.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use crate::server::codes::{BrowserKey, DeviceCode, DeviceCodeHash, State, UserCode};
@@ -10,13 +11,11 @@ use crate::server::keys::Keys;
 use crate::server::live_logins::LiveLogins;
 use crate::server::log::{Level, Log};
 use crate::server::login::{
-    Claim, CodeDigest, Failure, LeaseId, Login, Polled, SealedClient, SealedGrant, Starter, UnixMs,
+    Claim, CodeDigest, LeaseId, Login, Polled, SealedClient, SealedGrant, Starter, UnixMs,
 };
 use crate::server::postiz::{Grant, OAuthClient, Postiz, PostizError};
-use crate::server::retry;
-use crate::server::seal::Seal;
 use crate::server::store::batcher::Batcher;
-use crate::server::store::{Inserted, Key, NewLogin, PoolCounts, Store, StoreError, apply};
+use crate::server::store::{Inserted, Key, NewLogin, Store, StoreError, apply};
 use crate::server::times::Times;
 use crate::shared::secret::Secret;
 
@@ -27,47 +26,29 @@ const USER_CODE_TRIES_MAX: usize = 5;
 const DECISION_TRIES_MAX: usize = 5;
 
 /// The device flow over one store and one Postiz.
-pub struct Flow {
-    store: Arc<dyn Store>,
-    postiz: Postiz,
+pub(crate) struct Flow {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) postiz: Postiz,
     keys: Arc<Keys>,
-    seal: Seal,
     /// `api_url` for clients.
     public_api_url: String,
-    starts: Batcher<NewLogin, Result<Inserted, StartError>>,
+    starts: Batcher<NewLogin, Option<Inserted>>,
     polls: Batcher<DeviceCodeHash, Polled>,
-    live_logins: LiveLogins,
+    pub(crate) live_logins: LiveLogins,
     times: Times,
     log: Arc<Log>,
 }
 
-/// A started login.
-pub struct Started {
+pub(crate) struct Started {
     /// For the client alone.
     pub device_code: DeviceCode,
-    /// For the user.
     pub user_code: UserCode,
     /// Goes into the link beside the user code, which then does not count as a guess.
     pub link_mac: String,
 }
 
-/// Why a login could not be started.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StartError {
-    /// The limit on live logins is reached, and none could be deleted to make room.
-    Full,
-    /// The store failed.
-    Store(StoreError),
-}
-
-impl From<StoreError> for StartError {
-    fn from(error: StoreError) -> StartError {
-        StartError::Store(error)
-    }
-}
-
 /// The result of [`Flow::confirm`].
-pub enum Confirmed {
+pub(crate) enum Confirmed {
     /// Confirmed: the browser is sent to this URL.
     Redirect(String),
     /// The login is not open any more.
@@ -76,39 +57,13 @@ pub enum Confirmed {
     RegistrationFailed(PostizError),
 }
 
-/// The result of a callback, and its login if the `state` names one.
+/// The login that a callback's `state` names, if it does, and the result.
+pub(crate) type CallbackResult = (Option<DeviceCodeHash>, Callback);
+
+const UNKNOWN_STATE: CallbackResult = (None, Callback::Rejected("unknown_state"));
+
 #[derive(Debug, PartialEq, Eq)]
-pub struct CallbackResult {
-    /// The login.
-    pub login: Option<DeviceCodeHash>,
-    /// The result.
-    pub outcome: Callback,
-}
-
-impl CallbackResult {
-    /// For a callback that names no login, or was not looked up.
-    pub fn without_login(outcome: Callback) -> CallbackResult {
-        CallbackResult {
-            login: None,
-            outcome,
-        }
-    }
-
-    fn unknown_state() -> CallbackResult {
-        CallbackResult::without_login(Callback::Rejected("unknown_state"))
-    }
-
-    fn of_login(login: DeviceCodeHash, outcome: Callback) -> CallbackResult {
-        CallbackResult {
-            login: Some(login),
-            outcome,
-        }
-    }
-}
-
-/// The result of a callback.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Callback {
+pub(crate) enum Callback {
     /// The login is complete (by this callback or an earlier one).
     SignedIn,
     /// Another callback of the login is exchanging a code.
@@ -126,7 +81,7 @@ pub enum Callback {
 }
 
 /// The result of [`Flow::redeem`].
-pub enum Redeemed {
+pub(crate) enum Redeemed {
     /// The token, for this poll only.
     Granted(Box<Delivery>),
     /// The token is being delivered to another poll. If that fails, the next poll gets it.
@@ -136,24 +91,18 @@ pub enum Redeemed {
 }
 
 /// A token that is being delivered to one client, under a lease.
-pub struct Delivery {
-    /// The token.
+pub(crate) struct Delivery {
     pub access_token: Secret<String>,
-    /// The URL of the Postiz API.
     pub api_url: String,
-    /// The token's organisation.
     pub organization_id: Option<String>,
-    /// The token's scope.
     pub scope: Option<String>,
     login: DeviceCodeHash,
     lease: LeaseId,
 }
 
 /// What identifies the login of a browser that returns from Postiz.
-pub struct ReturningBrowser {
-    /// The `state` of the query.
+pub(crate) struct ReturningBrowser {
     pub state: State,
-    /// The key in the cookie.
     pub browser: BrowserKey,
     /// Whether the key is from the cookie of the version before `__Host-` cookies. Since a sibling domain could set it, it is
     /// accepted only for logins that an instance of that version confirmed.
@@ -161,8 +110,7 @@ pub struct ReturningBrowser {
 }
 
 impl Flow {
-    /// The flow with this configuration.
-    pub fn new(
+    pub(crate) fn new(
         store: Arc<dyn Store>,
         postiz: Postiz,
         keys: Arc<Keys>,
@@ -172,7 +120,6 @@ impl Flow {
         Flow {
             store,
             postiz,
-            seal: Seal::new(Arc::clone(&keys)),
             keys,
             public_api_url: config.public_api_url.as_str().to_owned(),
             starts: Batcher::new(&config.times),
@@ -183,8 +130,9 @@ impl Flow {
         }
     }
 
-    /// Starts a login (RFC 8628 §3.1). Concurrent starts share one commit.
-    pub fn start(&self, starter: Starter) -> Result<Started, StartError> {
+    /// Starts a login (RFC 8628 §3.1). Concurrent starts share one commit. `None`: the limit on live logins is reached, and none
+    /// could be deleted to make room.
+    pub(crate) fn start(&self, starter: Starter) -> Result<Option<Started>, StoreError> {
         for _ in 0..USER_CODE_TRIES_MAX {
             let (device_code, user_code) = (DeviceCode::generate(), UserCode::generate());
             let new = NewLogin {
@@ -193,24 +141,25 @@ impl Flow {
                 starter: starter.clone(),
             };
             let key = new.key.clone();
-            if self.starts.submit(new, |batch| self.insert(&batch))?? == Inserted::UserCodeTaken {
-                continue;
+            match self.starts.submit(new, |batch| self.insert(&batch))? {
+                Some(Inserted::Yes) => {}
+                Some(Inserted::UserCodeTaken) => continue,
+                None => return Ok(None),
             }
             let fields = [("id", key.login_id()), ("client", &starter.address)];
             self.log.info("login_started", &fields);
-            return Ok(Started {
+            return Ok(Some(Started {
                 link_mac: self.keys.link_mac(&user_code),
                 device_code,
                 user_code,
-            });
+            }));
         }
-        Err(StartError::Store(StoreError::Unavailable(format!(
-            "{USER_CODE_TRIES_MAX} user codes in a row were taken"
-        ))))
+        let taken = format!("{USER_CODE_TRIES_MAX} user codes in a row were taken");
+        Err(StoreError::Unavailable(taken))
     }
 
-    /// Inserts as many of the logins as there is room for.
-    fn insert(&self, new: &[NewLogin]) -> Result<Vec<Result<Inserted, StartError>>, StoreError> {
+    /// Inserts as many of the logins as there is room for; `None` for the others.
+    fn insert(&self, new: &[NewLogin]) -> Result<Vec<Option<Inserted>>, StoreError> {
         let room = self
             .live_logins
             .reserve(new.len(), &*self.store, &self.log)?;
@@ -219,28 +168,31 @@ impl Flow {
             [] => Vec::new(),
             fits => self.store.insert(fits)?,
         };
-        let full = full.iter().map(|_| Err(StartError::Full));
-        Ok(inserted.into_iter().map(Ok).chain(full).collect())
+        let full = full.iter().map(|_| None);
+        Ok(inserted.into_iter().map(Some).chain(full).collect())
     }
 
     /// The undecided login with this user code, and the store's time. It may have expired.
-    pub fn find(&self, user_code: &UserCode) -> Result<Option<(Login, UnixMs)>, StoreError> {
+    pub(crate) fn find(&self, user_code: &UserCode) -> Result<Option<(Login, UnixMs)>, StoreError> {
         self.store.read(Key::User(user_code))
     }
 
-    /// Whether there is an OAuth app.
-    pub fn has_app(&self) -> bool {
+    pub(crate) fn has_app(&self) -> bool {
         self.postiz.has_app()
     }
 
     /// Whether [`Flow::confirm`] will register a client for this login.
-    pub fn needs_registration(&self, login: &Login) -> bool {
+    pub(crate) fn needs_registration(&self, login: &Login) -> bool {
         !self.has_app() && self.client(&login.key, login.client.as_ref()).is_none()
     }
 
     /// Confirms a login in this browser (RFC 8628 §3.3). Its client is registered only now, so that started logins alone do not
     /// make Postiz register clients.
-    pub fn confirm(&self, found: &Login, browser: &BrowserKey) -> Result<Confirmed, StoreError> {
+    pub(crate) fn confirm(
+        &self,
+        found: &Login,
+        browser: &BrowserKey,
+    ) -> Result<Confirmed, StoreError> {
         let mut registered = None;
         if self.needs_registration(found) {
             match self.postiz.register(&found.starter.machine) {
@@ -293,7 +245,7 @@ impl Flow {
         let fields = [("id", login.id()), ("oauth_client", &client.id)];
         self.log.info("client_registered", &fields);
         SealedClient {
-            verifier: self.seal.seal(&login.key, &client.verifier),
+            verifier: self.keys.seal(&login.key, &client.verifier),
             id: client.id,
             redirect_uri: client.redirect_uri,
         }
@@ -304,13 +256,13 @@ impl Flow {
         let sealed = sealed?;
         Some(OAuthClient {
             id: sealed.id.clone(),
-            verifier: self.seal.open(login, &sealed.verifier)?,
+            verifier: self.keys.open(login, &sealed.verifier)?,
             redirect_uri: sealed.redirect_uri.clone(),
         })
     }
 
     /// Denies a login on this server's page. False: it is not open any more.
-    pub fn deny(&self, user_code: &UserCode) -> Result<bool, StoreError> {
+    pub(crate) fn deny(&self, user_code: &UserCode) -> Result<bool, StoreError> {
         let denied = self.decide(user_code, |login, now| {
             login.deny(now).then(|| login.key.clone())
         })?;
@@ -337,7 +289,7 @@ impl Flow {
     }
 
     /// Handles a callback with an error (RFC 6749 §4.1.2.1). Only `access_denied` denies the login.
-    pub fn callback_error(
+    pub(crate) fn callback_error(
         &self,
         returning: &ReturningBrowser,
         error: &str,
@@ -350,18 +302,16 @@ impl Flow {
                 (denied, login.key.clone(), login.rejection(&browser, now))
             })?;
             return Ok(match denied {
-                None => CallbackResult::unknown_state(),
-                Some((false, login, why)) => {
-                    CallbackResult::of_login(login, Callback::Rejected(why))
-                }
+                None => UNKNOWN_STATE,
+                Some((false, login, why)) => (Some(login), Callback::Rejected(why)),
                 Some((true, login, _)) => {
                     self.log_denied(&login, "Postiz");
-                    CallbackResult::of_login(login, Callback::Refused)
+                    (Some(login), Callback::Refused)
                 }
             });
         }
         let Some((login, now)) = self.store.read(Key::State(&state))? else {
-            return Ok(CallbackResult::unknown_state());
+            return Ok(UNKNOWN_STATE);
         };
         let is_own =
             self.is_cookie_accepted(returning, &login) && login.browser.as_ref() == Some(&browser);
@@ -374,11 +324,11 @@ impl Flow {
             Polled::Completed | Polled::Unknown if is_own => Callback::SignedIn,
             _ => Callback::Rejected(login.rejection(&browser, now)),
         };
-        Ok(CallbackResult::of_login(login.key, callback))
+        Ok((Some(login.key), callback))
     }
 
     /// Handles a callback with a code. One callback exchanges it, and others meanwhile get [`Callback::Busy`].
-    pub fn callback_code(
+    pub(crate) fn callback_code(
         &self,
         returning: &ReturningBrowser,
         code: &str,
@@ -397,12 +347,12 @@ impl Flow {
         let claimed = match claimed {
             // Another callback is writing this login.
             Err(StoreError::Locked) => {
-                return Ok(CallbackResult::without_login(Callback::Busy));
+                return Ok((None, Callback::Busy));
             }
             claimed => claimed?,
         };
         let Some((claim, login, client, rejection)) = claimed else {
-            return Ok(CallbackResult::unknown_state());
+            return Ok(UNKNOWN_STATE);
         };
         let exchange = || {
             let client = self.client(&login, client.as_ref());
@@ -420,7 +370,7 @@ impl Flow {
                 Err(error) => self.exchange_failed(&login, &lease, digest, error)?,
             },
         };
-        Ok(CallbackResult::of_login(login, callback))
+        Ok((Some(login), callback))
     }
 
     /// Whether the cookie is accepted for this login. See [`ReturningBrowser::is_old_cookie`].
@@ -452,7 +402,7 @@ impl Flow {
 
     fn sealed(&self, login: &DeviceCodeHash, grant: Grant) -> SealedGrant {
         SealedGrant {
-            token: self.seal.seal(login, &grant.access_token),
+            token: self.keys.seal(login, &grant.access_token),
             api_url: self.public_api_url.clone(),
             organization_id: grant.organization_id,
             scope: grant.scope,
@@ -466,18 +416,15 @@ impl Flow {
         code: CodeDigest,
         error: PostizError,
     ) -> Result<Callback, StoreError> {
-        let failure = match error {
-            PostizError::InvalidGrant => Failure::Refused(code),
-            _ => Failure::Unanswered,
-        };
+        let refused = Some(&code).filter(|_| error == PostizError::InvalidGrant);
         self.postiz_failed("exchange_failed", login, &error);
         // If the store fails, the lease ends by itself.
         let status = apply(&*self.store, Key::Device(login), |login, now| {
-            login.release(lease, &failure);
+            login.release(lease, refused);
             login.polled(now)
         })?;
         Ok(match status {
-            Some(Polled::Denied) if error == PostizError::InvalidGrant => {
+            Some(Polled::Denied) if refused.is_some() => {
                 self.log
                     .warn("login_denied_by_postiz", &[("id", login.login_id())]);
                 Callback::Over
@@ -513,9 +460,12 @@ impl Flow {
         deadline: Instant,
         mut transition: impl FnMut(&mut Login, UnixMs) -> bool,
     ) -> Result<bool, StoreError> {
-        let stored = retry::until(deadline, self.times.store_retry_pause, || {
-            apply(&*self.store, Key::Device(login), &mut transition)
-        });
+        let stored = loop {
+            match apply(&*self.store, Key::Device(login), &mut transition) {
+                Err(_) if Instant::now() <= deadline => thread::sleep(self.times.store_retry_pause),
+                stored => break stored,
+            }
+        };
         if let Err(error) = &stored {
             let fields = [("id", login.login_id()), ("error", &error.to_string())];
             self.log.error("token_lost", &fields);
@@ -524,14 +474,14 @@ impl Flow {
     }
 
     /// The status of a login for its client (RFC 8628 §3.4). Concurrent polls share one look-up.
-    pub fn poll(&self, login: &DeviceCodeHash) -> Result<Polled, StoreError> {
+    pub(crate) fn poll(&self, login: &DeviceCodeHash) -> Result<Polled, StoreError> {
         self.polls
             .submit(login.clone(), |batch| self.store.poll(&batch))
     }
 
     /// Takes the token of a completed login for one poll, under a lease, which [`Flow::delivered`] or [`Flow::not_delivered`]
     /// ends.
-    pub fn redeem(&self, login: &DeviceCodeHash) -> Result<Redeemed, StoreError> {
+    pub(crate) fn redeem(&self, login: &DeviceCodeHash) -> Result<Redeemed, StoreError> {
         let lease = LeaseId::generate();
         let begun = apply(&*self.store, Key::Device(login), |login, now| {
             login.begin_delivery(&lease, now, self.times.delivery_lease)
@@ -544,7 +494,7 @@ impl Flow {
         let Some(grant) = grant else {
             return Ok(Redeemed::Busy);
         };
-        let Some(access_token) = self.seal.open(login, &grant.token) else {
+        let Some(access_token) = self.keys.open(login, &grant.token) else {
             let hint = ("hint", "was SERVER_SECRET or the client secret changed?");
             self.log
                 .error("token_unreadable", &[("id", login.login_id()), hint]);
@@ -561,7 +511,7 @@ impl Flow {
     }
 
     /// The client has the token, which is deleted from the store.
-    pub fn delivered(&self, delivery: &Delivery) {
+    pub(crate) fn delivered(&self, delivery: &Delivery) {
         let id = ("id", delivery.login.login_id());
         let ended = apply(&*self.store, Key::Device(&delivery.login), |login, _| {
             login.delivered(&delivery.lease)
@@ -579,7 +529,7 @@ impl Flow {
     }
 
     /// The client has not received the token, so the next poll gets it. If the store fails, the lease ends by itself.
-    pub fn not_delivered(&self, delivery: &Delivery) {
+    pub(crate) fn not_delivered(&self, delivery: &Delivery) {
         let id = ("id", delivery.login.login_id());
         let ended = apply(&*self.store, Key::Device(&delivery.login), |login, _| {
             login.not_delivered(&delivery.lease)
@@ -590,7 +540,7 @@ impl Flow {
     }
 
     /// Purges logins that are over, and counts the others. Returns how many were purged.
-    pub fn clean_up(&self) -> Result<u64, StoreError> {
+    pub(crate) fn clean_up(&self) -> Result<u64, StoreError> {
         const BATCH: u32 = 1_000;
         let mut count = 0;
         loop {
@@ -607,23 +557,7 @@ impl Flow {
         }
     }
 
-    /// The client of Postiz.
-    pub(crate) fn postiz(&self) -> &Postiz {
-        &self.postiz
-    }
-
-    /// An estimate of how many logins the store holds.
-    pub(crate) fn logins(&self) -> u64 {
-        self.live_logins.estimate()
-    }
-
-    /// The store's connections to PostgreSQL, if it has any.
-    pub(crate) fn pool(&self) -> Option<PoolCounts> {
-        self.store.pool()
-    }
-
-    /// Whether the store responds.
-    pub fn ping(&self) -> Result<(), StoreError> {
+    pub(crate) fn ping(&self) -> Result<(), StoreError> {
         self.store.ping()
     }
 

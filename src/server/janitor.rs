@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::server::front::certificate::Certificate;
 use crate::server::http::App;
+use crate::server::spawn;
 
 /// Starts the janitor's thread, which works once in each `period` until the process ends.
 pub(crate) fn start(
@@ -32,8 +33,5 @@ pub(crate) fn start(
         }
         thread::sleep(period);
     };
-    thread::Builder::new()
-        .name("janitor".to_owned())
-        .spawn(clean)
-        .map(drop)
+    spawn("janitor", clean)
 }

@@ -14,7 +14,7 @@ pub(crate) const SECRET_BYTES_MIN: usize = 16;
 /// All keys of a server.
 pub struct Keys {
     /// Encrypts tokens and PKCE verifiers at rest.
-    pub(crate) seal: LessSafeKey,
+    pub(crate) at_rest: LessSafeKey,
     state: hmac::Key,
     form: hmac::Key,
     link: hmac::Key,
@@ -30,10 +30,10 @@ impl Keys {
             let derived = root.expand(&label, hmac::HMAC_SHA256);
             hmac::Key::from(derived.expect("32 bytes are within HKDF's limit"))
         };
-        let seal = root.expand(&[b"access token at rest, 1"], &AES_256_GCM);
-        let seal = UnboundKey::from(seal.expect("32 bytes are within HKDF's limit"));
+        let at_rest = root.expand(&[b"access token at rest, 1"], &AES_256_GCM);
+        let at_rest = UnboundKey::from(at_rest.expect("32 bytes are within HKDF's limit"));
         Keys {
-            seal: LessSafeKey::new(seal),
+            at_rest: LessSafeKey::new(at_rest),
             state: mac("oauth state, 1"),
             form: mac("form token, 1"),
             link: mac("verification link, 1"),

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::server::client_address::{network, wide_network};
 use crate::server::codes::DeviceCodeHash;
@@ -12,7 +13,7 @@ use crate::shared::wire::{DEFAULT_INTERVAL_S, SLOW_DOWN_S};
 
 /// A rate limit: so many a minute for each address (IPv6: /64), and eight times as many for each network (IPv4 /24, IPv6 /48).
 /// Refilled evenly, with bursts of up to a minute's worth.
-pub struct Budget {
+pub(crate) struct Budget {
     address: Buckets,
     network: Buckets,
 }
@@ -22,7 +23,7 @@ const ADDRESSES_PER_NETWORK: u32 = 8;
 
 impl Budget {
     /// A limit of `per_minute` for an address; 0 disables it.
-    pub fn per_minute(per_minute: u32) -> Budget {
+    pub(crate) fn per_minute(per_minute: u32) -> Budget {
         Budget {
             address: Buckets::new(per_minute, BUCKETS),
             network: Buckets::new(per_minute.saturating_mul(ADDRESSES_PER_NETWORK), BUCKETS),
@@ -30,20 +31,20 @@ impl Budget {
     }
 
     /// Charges `address` if it is within the limit. The error is how long to wait.
-    pub fn take(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn take(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
         self.check(address, now)?;
         self.charge(address, now);
         Ok(())
     }
 
     /// Whether `address` is within the limit. The error is how long to wait.
-    pub fn check(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn check(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
         self.address.check(network(address), now)?;
         self.network.check(wide_network(address), now)
     }
 
     /// Charges `address` even beyond the limit, which prolongs the wait.
-    pub fn charge(&self, address: IpAddr, now: Instant) {
+    pub(crate) fn charge(&self, address: IpAddr, now: Instant) {
         self.address.charge(network(address), now);
         self.network.charge(wide_network(address), now);
     }
@@ -115,7 +116,7 @@ impl Buckets {
         if self.per_minute == 0 {
             return None;
         }
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets = self.buckets.lock();
         let index = self.hasher.hash_one(key) as usize % buckets.len();
         let [used, at_ms] = buckets[index];
         let mut bucket = Bucket {
@@ -153,14 +154,14 @@ impl Bucket {
 /// lives for 15 minutes faces 4,500 guesses, and a chance of one in 34 million (2^-25) that one of them is right. A right guess
 /// only opens the confirm page, where the attacker would have to approve another user's login with their own account. With
 /// 1,000 live logins at any time, guessing without a pause finds one code in about a year.
-pub struct Guesses {
+pub(crate) struct Guesses {
     per_address: Budget,
     in_all: Buckets,
 }
 
 impl Guesses {
     /// Limits on wrong codes a minute, for each address and in all; 0 disables a limit.
-    pub fn new(per_address: u32, in_all: u32) -> Guesses {
+    pub(crate) fn new(per_address: u32, in_all: u32) -> Guesses {
         Guesses {
             per_address: Budget::per_minute(per_address),
             in_all: Buckets::new(in_all, 1),
@@ -169,13 +170,17 @@ impl Guesses {
 
     /// Whether `address` may try a code. The error is how long to wait. `Some`: its own budget suffices, but all addresses
     /// together are at the ceiling for that long, and the caller decides.
-    pub fn check(&self, address: IpAddr, now: Instant) -> Result<Option<Duration>, Duration> {
+    pub(crate) fn check(
+        &self,
+        address: IpAddr,
+        now: Instant,
+    ) -> Result<Option<Duration>, Duration> {
         self.per_address.check(address, now)?;
         Ok(self.in_all.check((), now).err())
     }
 
     /// Charges a wrong code.
-    pub fn charge(&self, address: IpAddr, now: Instant) {
+    pub(crate) fn charge(&self, address: IpAddr, now: Instant) {
         // Several requests may have passed the check at once. Each is charged, even beyond the limit: else guessing in
         // parallel would be faster.
         self.per_address.charge(address, now);
@@ -183,14 +188,14 @@ impl Guesses {
     }
 
     /// Charges a try at the ceiling to `address` only: else refused tries would prolong the ceiling.
-    pub fn charge_at_ceiling(&self, address: IpAddr, now: Instant) {
+    pub(crate) fn charge_at_ceiling(&self, address: IpAddr, now: Instant) {
         self.per_address.charge(address, now);
     }
 }
 
 /// The poll interval of each device code (RFC 8628 §3.5), which grows by 5 s with every early poll.
 #[derive(Default)]
-pub struct PollIntervals {
+pub(crate) struct PollIntervals {
     codes: Mutex<HashMap<DeviceCodeHash, LastPoll>>,
 }
 
@@ -209,8 +214,8 @@ impl PollIntervals {
     const TOLERANCE: f32 = 0.7;
 
     /// Records a poll of a pending login. Returns whether it is early; a first poll never is.
-    pub fn is_too_soon(&self, login: &DeviceCodeHash, now: Instant) -> bool {
-        let mut codes = self.codes.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn is_too_soon(&self, login: &DeviceCodeHash, now: Instant) -> bool {
+        let mut codes = self.codes.lock();
         if let Some(polled) = codes.get_mut(login) {
             if now.duration_since(polled.at) < polled.interval.mul_f32(Self::TOLERANCE) {
                 polled.interval =
@@ -236,11 +241,8 @@ impl PollIntervals {
     }
 
     /// Removes a login that is not pending any more.
-    pub fn forget(&self, login: &DeviceCodeHash) {
-        self.codes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(login);
+    pub(crate) fn forget(&self, login: &DeviceCodeHash) {
+        self.codes.lock().remove(login);
     }
 }
 

@@ -1,20 +1,19 @@
 //! LIMIT_LIVE_LOGINS: limits the logins in the store, so that a flood does not fill the disk.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 use crate::server::log::Log;
 use crate::server::store::{Store, StoreError};
 
 /// The limit and the estimated count. Instances that share a store may together exceed the limit by what they add between two
 /// counts.
-pub(super) struct LiveLogins {
+pub(crate) struct LiveLogins {
     /// 0: unlimited.
     max: u64,
     estimate: Mutex<u64>,
 }
 
 impl LiveLogins {
-    /// At most `max` logins; 0: unlimited.
     pub(super) fn new(max: u32) -> LiveLogins {
         LiveLogins {
             max: max.into(),
@@ -54,7 +53,7 @@ impl LiveLogins {
                 break;
             }
         }
-        let mut estimate = self.estimate.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut estimate = self.estimate.lock();
         let room = self.max.saturating_sub(*estimate).min(wanted);
         *estimate += room;
         Ok(room as usize)
@@ -65,14 +64,14 @@ impl LiveLogins {
     }
 
     /// An estimate of how many logins the store holds.
-    pub(super) fn estimate(&self) -> u64 {
-        *self.estimate.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn estimate(&self) -> u64 {
+        *self.estimate.lock()
     }
 
     /// Replaces the estimate by the store's count.
     pub(super) fn count(&self, store: &dyn Store) -> Result<(), StoreError> {
         let count = store.count()?;
-        *self.estimate.lock().unwrap_or_else(PoisonError::into_inner) = count;
+        *self.estimate.lock() = count;
         Ok(())
     }
 }

@@ -8,10 +8,11 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 
@@ -84,7 +85,7 @@ impl Log {
         let mut log = Log::to(format, level, move |line| {
             // Stderr was closed at the start.
             let Ok(stderr) = &stderr else { return };
-            let mut dropped = dropped.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut dropped = dropped.lock();
             if *dropped > 0 && has_room(stderr) {
                 let count = dropped.to_string();
                 let fields = [("count", &*count)];
@@ -134,7 +135,7 @@ impl Log {
 
     /// Counts an event, and writes its line if its level is within `LOG_LEVEL`.
     pub fn event(&self, level: Level, event: &'static str, fields: &[(&str, &str)]) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock();
         *counts.entry(event).or_default() += 1;
         drop(counts);
         if self.is_written(level) {
@@ -163,7 +164,7 @@ impl Log {
 
     /// Counts of events since the start, whether written or not; `log_lines_dropped` counts lines.
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
-        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = self.counts.lock();
         let mut counts = counts.clone();
         let dropped = self.dropped.load(Ordering::Relaxed);
         counts.insert("log_lines_dropped", dropped);
@@ -254,17 +255,11 @@ fn as_json(time: &str, level: Level, event: &str, fields: &[(&str, &str)]) -> St
     let mut object = serde_json::Map::new();
     let always = [("time", time), ("level", level.name()), ("event", event)];
     for (name, value) in always.iter().chain(fields) {
-        object.insert((*name).to_owned(), json_value(name, value));
+        let number = NUMBERS.contains(name).then(|| value.parse().ok()).flatten();
+        let text = || printable_cut(value, VALUE_CHARACTERS_MAX).into();
+        object.insert((*name).to_owned(), number.map_or_else(text, Value::Number));
     }
     Value::Object(object).to_string()
-}
-
-fn json_value(name: &str, value: &str) -> Value {
-    let number = NUMBERS.contains(&name).then(|| value.parse().ok());
-    match number.flatten() {
-        Some(number) => Value::Number(number),
-        None => printable_cut(value, VALUE_CHARACTERS_MAX).into(),
-    }
 }
 
 #[cfg(test)]

@@ -214,15 +214,6 @@ pub enum Claim {
     Unknown,
 }
 
-/// How an exchange ended without a token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// Postiz refused this code.
-    Refused(CodeDigest),
-    /// Postiz did not respond, or refused this server: the code may still be valid.
-    Unanswered,
-}
-
 /// The status of a login for its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Polled {
@@ -376,14 +367,14 @@ impl Login {
         }
     }
 
-    /// Ends the exchange of `id` without a token. The login is pending again, or denied after [`REFUSED_CODES_MAX`] refused
-    /// codes. False: `id` does not hold the exchange.
-    pub fn release(&mut self, id: &LeaseId, failure: &Failure) -> bool {
+    /// Ends the exchange of `id` without a token, because Postiz refused a code or (`None`) gave no answer about it. The login is
+    /// pending again, or denied after [`REFUSED_CODES_MAX`] refused codes. False: `id` does not hold the exchange.
+    pub fn release(&mut self, id: &LeaseId, refused: Option<&CodeDigest>) -> bool {
         if self.status != Status::Exchanging || self.holder() != Some(id) {
             return false;
         }
         self.become_pending();
-        if let Failure::Refused(code) = failure {
+        if let Some(code) = refused {
             push_code(&mut self.refused_codes, code);
         }
         if self.refused_codes().count() >= REFUSED_CODES_MAX {
@@ -756,7 +747,7 @@ mod tests {
     #[test]
     fn lease_is_ended_only_by_its_holder() {
         let (mut exchange, other) = (case(Status::Exchanging), LeaseId::generate());
-        assert!(!exchange.login.release(&other, &Failure::Unanswered));
+        assert!(!exchange.login.release(&other, None));
         assert!(
             !exchange
                 .login
@@ -767,11 +758,7 @@ mod tests {
             .login
             .claim(&exchange.browser, &code("d"), &other, later);
         assert_eq!(claim, Claim::Granted, "the first holder is late");
-        assert!(
-            !exchange
-                .login
-                .release(&exchange.holder, &Failure::Unanswered)
-        );
+        assert!(!exchange.login.release(&exchange.holder, None));
         assert!(
             !exchange
                 .login
@@ -899,15 +886,12 @@ mod tests {
                 case.login.claim(&case.browser, &code, &id, START),
                 Claim::Granted
             );
-            assert!(
-                case.login.release(&id, &Failure::Unanswered),
-                "counts nothing"
-            );
+            assert!(case.login.release(&id, None), "counts nothing");
             assert_eq!(
                 case.login.claim(&case.browser, &code, &id, START),
                 Claim::Granted
             );
-            assert!(case.login.release(&id, &Failure::Refused(code.clone())));
+            assert!(case.login.release(&id, Some(&code)));
             let again = case.login.claim(&case.browser, &code, &id, START);
             assert!(
                 matches!(again, Claim::RefusedBefore | Claim::Over),

@@ -3,8 +3,8 @@
 //! A request passes these layers in the thread of its connection. Each layer calls only the next:
 //!
 //! - `front`: the public socket; admits connections, reads whole requests, writes answers;
-//! - [`http`]: routes requests to handlers, which render [`pages`];
-//! - [`flow`]: the device flow, over [`postiz`] and the store; the states of a login are in [`login`];
+//! - `http`: routes requests to handlers, which render `pages`;
+//! - `flow`: the device flow, over `postiz` and the store; the states of a login are in [`login`];
 //! - [`store`]: keeps the logins, with hashed [`codes`] and [sealed](seal) tokens.
 //!
 //! [`config`] parses the environment, `janitor` and `metrics` have threads of their own, [`healthcheck()`] requests `/ready`
@@ -12,13 +12,13 @@
 
 pub mod config;
 pub(crate) mod front;
-pub mod http;
-pub mod pages;
+pub(crate) mod http;
+pub(crate) mod pages;
 pub mod times;
 
-pub mod flow;
+pub(crate) mod flow;
 pub mod login;
-pub mod postiz;
+pub(crate) mod postiz;
 pub mod store;
 
 pub mod codes;
@@ -26,23 +26,22 @@ pub mod keys;
 pub mod seal;
 
 mod check;
-pub mod client_address;
+pub(crate) mod client_address;
 pub(crate) mod counts;
 mod file_rights;
 mod healthcheck;
 mod janitor;
-pub mod limits;
+pub(crate) mod limits;
 mod live_logins;
 pub mod log;
 pub(crate) mod metrics;
 pub mod notify;
-mod retry;
 mod x509;
 
 pub use check::{Findings, check};
 pub use healthcheck::healthcheck;
 
-use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -51,13 +50,12 @@ use std::time::{Duration, SystemTime};
 use crate::server::config::{Config, StoreLocation};
 use crate::server::flow::Flow;
 use crate::server::front::certificate::Certificate;
-use crate::server::front::{Front, FrontSettings, listener, process_limits};
+use crate::server::front::{Front, listener, process_limits};
 use crate::server::http::App;
 use crate::server::keys::Keys;
 use crate::server::log::Log;
 use crate::server::metrics::Sources;
 use crate::server::postiz::Postiz;
-use crate::server::seal::Seal;
 use crate::server::store::embedded::Embedded;
 use crate::server::store::{Store, StoreError, postgres::Postgres, secret_file};
 use crate::shared::base_url::BaseUrl;
@@ -74,19 +72,9 @@ pub struct Server {
     log: Arc<Log>,
 }
 
-/// Why a server cannot start, for its operator.
-#[derive(Debug)]
-pub struct StartupError(String);
-
-impl fmt::Display for StartupError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 impl Server {
-    /// Opens the store, listens, and starts the threads that serve.
-    pub fn start(config: Config, log: Arc<Log>) -> Result<Server, StartupError> {
+    /// Opens the store, listens, and starts the threads that serve. The error is for the operator.
+    pub fn start(config: Config, log: Arc<Log>) -> Result<Server, String> {
         let proxies = Proxies::from_vars(&http_client::environment);
         if let Some(notice) = proxies.notice(config.api_url.is_https()) {
             log.warn("proxy_passed_over", &[("why", &notice)]);
@@ -96,59 +84,45 @@ impl Server {
             log.info("no_oauth_app", &[note]);
         }
         let (connections, pool_size) = (config.limits.connections, config.pool_size());
-        let max_connections = process_limits::affordable_connections(connections, pool_size, &log)
-            .map_err(StartupError)?;
+        let max_connections = process_limits::affordable_connections(connections, pool_size, &log)?;
         let (store, keys) = open_store(&config)?;
         let pinged = Arc::clone(&store);
         match with_timeout(config.times.ping, move || pinged.ping()) {
             Ok(()) => log.info("store_ready", &[("store", config.store.kind())]),
             Err(StoreError::Unusable(cause)) => {
-                return Err(StartupError(format!("the store cannot be used: {cause}")));
+                return Err(format!("the store cannot be used: {cause}"));
             }
             // The database may come back. Until then requests get 503.
             Err(error) => log.warn("store_unavailable", &[("error", &error.to_string())]),
         }
         let open = |files| Certificate::open(files, Arc::clone(&log)).map(Arc::new);
-        let certificate = config.tls.as_ref().map(open).transpose();
-        let certificate = certificate.map_err(StartupError)?;
-        let listener = listener::listen(config.host, config.port).map_err(StartupError)?;
-        let listening_at = listener
-            .local_addr()
-            .map_err(|error| StartupError(error.to_string()))?;
-        let metrics_listener = config.metrics_listen.map(metrics::bind).transpose();
-        let metrics_listener = metrics_listener.map_err(StartupError)?;
-        let local_url = local_url(listening_at, certificate.is_some());
+        let certificate = config.tls.as_ref().map(open).transpose()?;
+        let listener = listener::listen(config.host, config.port)?;
+        let failed = |error: io::Error| format!("cannot start serving: {error}");
+        let listening_at = listener.local_addr().map_err(failed)?;
+        let metrics_listener = config.metrics_listen.map(metrics::bind).transpose()?;
+        let local_url = local_url(config.scheme(), listening_at);
         let server_url = server_url(&config, listening_at);
 
         let app = Arc::new(app(&config, store, keys, server_url, &log));
-        let settings = FrontSettings {
-            max_connections,
-            max_connections_per_address: config.limits.connections_per_address,
-            trusted_proxies: config.trusted_proxies.clone(),
-            idle_timeout: config.idle_timeout,
-            times: config.times,
-            certificate: certificate.clone(),
-        };
-        let failed =
-            |error: &dyn fmt::Display| StartupError(format!("cannot start serving: {error}"));
-        let front = Front::start(settings, Arc::clone(&app)).map_err(|error| failed(&error))?;
-        janitor::start(
-            Arc::clone(&app),
-            certificate.clone(),
-            config.times.purge_period,
-        )
-        .map_err(|error| failed(&error))?;
+        let (serving, certificate_in_use) = (Arc::clone(&app), certificate.clone());
+        let front = Front::start(serving, &config, max_connections, certificate_in_use);
+        let front = front.map_err(failed)?;
+        let period = config.times.purge_period;
+        janitor::start(Arc::clone(&app), certificate.clone(), period).map_err(failed)?;
 
         log.listening(&local_url);
         if let Some(listener) = metrics_listener {
-            let sources = Sources::new(app, Arc::clone(&front), certificate.clone());
-            metrics::start(listener, sources).map_err(|error| failed(&error))?;
+            let sources = Sources {
+                app,
+                front: Arc::clone(&front),
+                certificate: certificate.clone(),
+                started: SystemTime::now(),
+            };
+            metrics::start(listener, sources).map_err(failed)?;
         }
         let accepting = Arc::clone(&front);
-        thread::Builder::new()
-            .name("accept".to_owned())
-            .spawn(move || accepting.run(&listener))
-            .map_err(|error| failed(&error))?;
+        spawn("accept", move || accepting.run(&listener)).map_err(failed)?;
         Ok(Server {
             local_url,
             front,
@@ -196,6 +170,12 @@ impl StoreLocation {
     }
 }
 
+/// Runs `act` in a thread of this name.
+fn spawn(name: &str, act: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let thread = thread::Builder::new().name(name.to_owned());
+    thread.spawn(act).map(drop)
+}
+
 /// Runs an operation of the store in its own thread, for up to `timeout`: a database can accept a connection and then not
 /// respond.
 fn with_timeout<T: Send + 'static>(
@@ -211,8 +191,8 @@ fn with_timeout<T: Send + 'static>(
             timeout.as_secs()
         )))
     };
-    match thread::Builder::new().name("ping".to_owned()).spawn(run) {
-        Ok(_) => receiver
+    match spawn("ping", run) {
+        Ok(()) => receiver
             .recv_timeout(timeout)
             .unwrap_or_else(|_| timed_out()),
         Err(error) => Err(StoreError::Unavailable(error.to_string())),
@@ -220,21 +200,16 @@ fn with_timeout<T: Send + 'static>(
 }
 
 /// Opens the store, and derives the keys. If no secret is configured, the embedded store keeps one beside its file.
-fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Arc<Keys>), StartupError> {
-    let failed = |error: StoreError| StartupError(error.to_string());
+fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Arc<Keys>), String> {
+    let failed = |error: StoreError| error.to_string();
     let keys = |secret: &Secret<String>| Arc::new(Keys::new(secret));
     let configured = config.root_secret().map(keys);
     match &config.store {
         StoreLocation::Postgres(url) => {
-            let keys =
-                configured.ok_or_else(|| StartupError("SERVER_SECRET is not set".to_owned()))?;
-            let store = Postgres::new(
-                url,
-                config.pool_size(),
-                Seal::new(Arc::clone(&keys)),
-                &config.times,
-            );
-            let store = store.map_err(|error| StartupError(format!("DATABASE_URL: {error}")))?;
+            let keys = configured.ok_or("SERVER_SECRET is not set")?;
+            let (size, times) = (config.pool_size(), &config.times);
+            let store = Postgres::new(url, size, Arc::clone(&keys), times);
+            let store = store.map_err(|error| format!("DATABASE_URL: {error}"))?;
             Ok((Arc::new(store), keys))
         }
         StoreLocation::File(path) => {
@@ -266,8 +241,7 @@ pub(crate) fn app(
 }
 
 /// The URL of the server on this machine.
-fn local_url(listening_at: SocketAddr, tls: bool) -> String {
-    let scheme = if tls { "https" } else { "http" };
+fn local_url(scheme: &str, listening_at: SocketAddr) -> String {
     match listening_at.ip() {
         ip if ip.is_unspecified() => format!("{scheme}://localhost:{}", listening_at.port()),
         _ => format!("{scheme}://{listening_at}"),
@@ -276,12 +250,8 @@ fn local_url(listening_at: SocketAddr, tls: bool) -> String {
 
 /// SERVER_URL; if it is not set, localhost and the port.
 fn server_url(config: &Config, listening_at: SocketAddr) -> BaseUrl {
-    let scheme = if config.tls.is_some() {
-        "https"
-    } else {
-        "http"
-    };
-    let default = format!("{scheme}://localhost:{}", listening_at.port());
+    let (scheme, port) = (config.scheme(), listening_at.port());
+    let default = format!("{scheme}://localhost:{port}");
     let default = || BaseUrl::parse(&default).expect("localhost and a port make a URL");
     config.server_url.clone().unwrap_or_else(default)
 }

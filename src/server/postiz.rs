@@ -5,7 +5,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use serde_json::{Value, json};
 use ureq::Agent;
 use ureq::http::Uri;
@@ -26,7 +25,7 @@ const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 const TOKEN_CHARACTERS_MAX: usize = 4_096;
 
 /// The Postiz that users log in to.
-pub struct Postiz {
+pub(crate) struct Postiz {
     agent: Agent,
     timeout: Duration,
     proxies: Arc<Proxies>,
@@ -34,16 +33,13 @@ pub struct Postiz {
     api_url: BaseUrl,
     /// `None`: each login registers its own client.
     app: Option<OAuthApp>,
-    /// This server's callback.
     redirect_uri: String,
-    /// Counts of requests to Postiz.
     pub(crate) requests: RequestCounts,
 }
 
 /// An OAuth client that was registered at Postiz for one login (RFC 7591): a public client with PKCE.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OAuthClient {
-    /// The client ID.
+pub(crate) struct OAuthClient {
     pub id: String,
     /// The PKCE verifier (RFC 7636).
     pub verifier: Secret<String>,
@@ -61,18 +57,16 @@ const RELAYED_TOKEN_PREFIX: &str = "psh_";
 
 /// The result of an exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
+pub(crate) struct Grant {
     /// The token: 1 to 4,096 visible ASCII characters.
     pub access_token: Secret<String>,
-    /// The token's organisation.
     pub organization_id: Option<String>,
-    /// The token's scope.
     pub scope: Option<String>,
 }
 
 /// Why a request to Postiz failed. The texts are for the log only.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PostizError {
+pub(crate) enum PostizError {
     /// Postiz refused the authorization code (`invalid_grant`): it was used before, or has expired.
     InvalidGrant,
     /// Postiz refused this server (`invalid_client`): its client ID or secret is wrong.
@@ -93,7 +87,7 @@ pub enum PostizError {
 
 impl PostizError {
     /// The reason in the log and the metrics.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             PostizError::InvalidGrant => "invalid_grant",
             PostizError::InvalidClient => "invalid_client",
@@ -107,7 +101,7 @@ impl PostizError {
     }
 
     /// Whether only this server's operator can fix the cause.
-    pub fn is_misconfiguration(&self) -> bool {
+    pub(crate) fn is_misconfiguration(&self) -> bool {
         matches!(
             self,
             PostizError::InvalidClient
@@ -141,23 +135,8 @@ impl fmt::Display for PostizError {
     }
 }
 
-/// The body of the exchange.
-#[derive(Serialize)]
-struct ExchangeRequest<'a> {
-    grant_type: &'static str,
-    code: &'a str,
-    client_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_secret: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code_verifier: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    redirect_uri: Option<&'a str>,
-}
-
 impl Postiz {
-    /// The client with this configuration, for the server at `server_url`.
-    pub fn new(config: &Config, server_url: &BaseUrl) -> Postiz {
+    pub(crate) fn new(config: &Config, server_url: &BaseUrl) -> Postiz {
         let user_agent = concat!("postiz-auth-server/", env!("CARGO_PKG_VERSION"));
         let timeout = config.times.postiz;
         // Config::from_vars has checked these variables.
@@ -175,25 +154,26 @@ impl Postiz {
     }
 
     /// Whether there is an OAuth app, so that logins need no registered clients.
-    pub fn has_app(&self) -> bool {
+    pub(crate) fn has_app(&self) -> bool {
         self.app.is_some()
     }
 
     /// Registers a client for one login (RFC 7591 §3.1). `machine` may be empty.
-    pub fn register(&self, machine: &str) -> Result<OAuthClient, PostizError> {
+    pub(crate) fn register(&self, machine: &str) -> Result<OAuthClient, PostizError> {
         let name = match machine {
             "" => CLIENT_NAME.to_owned(),
             machine => format!("{CLIENT_NAME} on {machine}"),
         };
-        self.count_result("registration", || self.register_as(&name))
-    }
-
-    fn register_as(&self, name: &str) -> Result<OAuthClient, PostizError> {
-        let (status, answer) = self.post_registration(&json!({
+        let client = json!({
             "redirect_uris": [self.redirect_uri],
             "client_name": name,
             "token_endpoint_auth_method": "none",
-        }))?;
+        });
+        let register = || self.registered(self.post_registration(&client)?);
+        self.count_result("registration", register)
+    }
+
+    fn registered(&self, (status, answer): (u16, Value)) -> Result<OAuthClient, PostizError> {
         match answer["client_id"].as_str() {
             Some(id) if (200..300).contains(&status) && is_token_or_id(id) => Ok(OAuthClient {
                 id: id.to_owned(),
@@ -218,7 +198,7 @@ impl Postiz {
 
     /// The authorize URL (RFC 6749 §4.1.1) for `client`, or else for the app. After a sign-in Postiz returns to its consent page
     /// only by `returnUrl`: without that it keeps the query, but drops the path.
-    pub fn authorize_url(&self, state: &State, client: Option<&OAuthClient>) -> String {
+    pub(crate) fn authorize_url(&self, state: &State, client: Option<&OAuthClient>) -> String {
         let encoded = percent::encode;
         let app_id = self.app.as_ref().map_or("", |app| &app.id);
         let mut url = format!(
@@ -239,38 +219,36 @@ impl Postiz {
     }
 
     /// Exchanges an authorization code of `client`, or else of the app, for a token (RFC 6749 §4.1.3).
-    pub fn exchange(&self, code: &str, client: Option<&OAuthClient>) -> Result<Grant, PostizError> {
+    pub(crate) fn exchange(
+        &self,
+        code: &str,
+        client: Option<&OAuthClient>,
+    ) -> Result<Grant, PostizError> {
         if code.starts_with(RELAYED_CODE_PREFIX) {
             return Err(PostizError::Relayed);
         }
-        let mut request = ExchangeRequest {
-            grant_type: "authorization_code",
-            code,
-            client_id: "",
-            client_secret: None,
-            code_verifier: None,
-            redirect_uri: None,
-        };
-        match (client, &self.app) {
+        let mut request = json!({ "grant_type": "authorization_code", "code": code });
+        let secret = match (client, &self.app) {
             (Some(client), _) => {
-                request.client_id = &client.id;
-                request.code_verifier = Some(client.verifier.expose());
-                request.redirect_uri = Some(&client.redirect_uri);
+                request["client_id"] = client.id.as_str().into();
+                request["code_verifier"] = client.verifier.expose().as_str().into();
+                request["redirect_uri"] = client.redirect_uri.as_str().into();
+                &client.verifier
             }
             (None, Some(app)) => {
-                request.client_id = &app.id;
-                request.client_secret = Some(app.secret.expose());
+                request["client_id"] = app.id.as_str().into();
+                request["client_secret"] = app.secret.expose().as_str().into();
+                &app.secret
             }
             // The login was confirmed by an instance that has an app.
             (None, None) => return Err(PostizError::InvalidClient),
-        }
+        };
         let exchange = || {
             let (status, body) = self.post("/oauth/token", &request)?;
             parse_grant(status, &body)
         };
-        let secrets = [Some(code), request.client_secret, request.code_verifier];
         self.count_result("exchange", exchange)
-            .map_err(|error| mask_secrets(&secrets, error))
+            .map_err(|error| mask_secrets(&[code, secret.expose()], error))
     }
 
     /// Sends a request, and counts it by its result.
@@ -289,7 +267,7 @@ impl Postiz {
 
     /// Checks that this is a Postiz which knows the OAuth app or, without one, registers clients. Returns whether it registers
     /// clients. Changes nothing: it exchanges an invalid code, and registers a client with an invalid grant type.
-    pub fn probe(&self) -> Result<bool, PostizError> {
+    pub(crate) fn probe(&self) -> Result<bool, PostizError> {
         let unknown_client = OAuthClient {
             id: "none".to_owned(),
             verifier: pkce::verifier(),
@@ -342,12 +320,12 @@ impl Postiz {
     }
 
     /// Posts JSON to a path below POSTIZ_API_URL. Returns status and body of the answer.
-    fn post(&self, path: &str, body: &impl Serialize) -> Result<(u16, Vec<u8>), PostizError> {
+    fn post(&self, path: &str, body: &Value) -> Result<(u16, Vec<u8>), PostizError> {
         let url = format!("{}{path}", self.api_url);
-        let body =
-            serde_json::to_vec(body).map_err(|error| PostizError::Failed(error.to_string()))?;
         // The HTTP client resolves names in a thread, and panics if it cannot start one.
-        let posted = catch_unwind(AssertUnwindSafe(|| self.send(&url, &body)));
+        let posted = catch_unwind(AssertUnwindSafe(|| {
+            self.send(&url, body.to_string().as_bytes())
+        }));
         let no_thread = |_| Err(PostizError::Failed("no answer: out of threads".to_owned()));
         posted.unwrap_or_else(no_thread)
     }
@@ -372,30 +350,23 @@ impl Postiz {
             .limit(ANSWER_BYTES_MAX)
             .read_to_vec();
         let body = read.map_err(failed)?;
-        self.check_proxy(url, status, &body)?;
-        Ok((status, body))
-    }
-
-    /// An error if the answer is a refusal by an HTTP proxy.
-    fn check_proxy(&self, url: &str, status: u16, body: &[u8]) -> Result<(), PostizError> {
-        let Ok(uri) = url.parse::<Uri>() else {
-            return Ok(());
-        };
-        let is_json = serde_json::from_slice::<Value>(body).is_ok();
-        match http_client::refused_by_proxy(&self.proxies, &uri, status, is_json) {
-            Some(refusal) => Err(PostizError::Failed(format!(
-                "no answer from {uri}: {refusal}"
-            ))),
-            None => Ok(()),
+        let is_json = serde_json::from_slice::<Value>(&body).is_ok();
+        let refused = |uri| http_client::refused_by_proxy(&self.proxies, uri, status, is_json);
+        match url.parse::<Uri>().ok().as_ref().and_then(refused) {
+            Some(refusal) => {
+                let cause = format!("no answer from {url}: {refusal}");
+                Err(PostizError::Failed(cause))
+            }
+            None => Ok((status, body)),
         }
     }
 }
 
 /// Masks secrets in an error's text, which goes to the log: a broken upstream may echo the request.
-fn mask_secrets(secrets: &[Option<&str>], error: PostizError) -> PostizError {
+fn mask_secrets(secrets: &[&str], error: PostizError) -> PostizError {
     let masked = |text: String| {
         let mask = |text: String, secret: &&str| text.replace(secret, MASK);
-        mask_long_tokens(&secrets.iter().flatten().fold(text, mask))
+        mask_long_tokens(&secrets.iter().fold(text, mask))
     };
     match error {
         PostizError::Failed(text) => PostizError::Failed(masked(text)),
@@ -409,27 +380,15 @@ const MASK: &str = "[secret]";
 
 /// Masks what may be a code, a key or a token: words of at least 20 characters with a digit.
 fn mask_long_tokens(text: &str) -> String {
-    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    let mask = |word: &str| {
-        if word.len() >= 20 && word.contains(|c: char| c.is_ascii_digit()) {
-            MASK
-        } else {
-            word
+    let is_gap = |c: char| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '-');
+    let masked = text.split_inclusive(is_gap).map(|piece| {
+        let word = piece.trim_end_matches(is_gap);
+        match word.len() >= 20 && word.contains(|c: char| c.is_ascii_digit()) {
+            true => piece.replace(word, MASK),
+            false => piece.to_owned(),
         }
-        .to_owned()
-    };
-    let mut masked = String::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let word_end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
-        masked.push_str(&mask(&rest[..word_end]));
-        let gap_end = rest[word_end..]
-            .find(is_part)
-            .map_or(rest.len(), |at| word_end + at);
-        masked.push_str(&rest[word_end..gap_end]);
-        rest = &rest[gap_end..];
-    }
-    masked
+    });
+    masked.collect()
 }
 
 /// Parses the answer to an exchange.

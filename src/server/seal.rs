@@ -1,8 +1,6 @@
 //! Encrypts tokens and PKCE verifiers at rest, so that a stolen database or backup does not reveal them. (The secret that an
 //! embedded store keeps beside its file does not protect if both are stolen.)
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use ring::aead::{Aad, NONCE_LEN, Nonce};
@@ -12,9 +10,6 @@ use crate::server::keys::Keys;
 use crate::shared::hash::{hex, unhex};
 use crate::shared::random;
 use crate::shared::secret::Secret;
-
-/// Encrypts with AES-256-GCM.
-pub struct Seal(Arc<Keys>);
 
 /// An encrypted token as it is stored: `s1:`, then nonce, ciphertext and tag in hex.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,18 +34,12 @@ impl SealedToken {
     }
 }
 
-impl Seal {
-    /// A seal with these keys.
-    pub fn new(keys: Arc<Keys>) -> Seal {
-        Seal(keys)
-    }
-
-    /// Encrypts `token` for `login`. It cannot be decrypted for another login.
+impl Keys {
+    /// Encrypts `token` for `login` with AES-256-GCM. It cannot be decrypted for another login.
     pub fn seal(&self, login: &DeviceCodeHash, token: &Secret<String>) -> SealedToken {
         let nonce: [u8; NONCE_LEN] = random::bytes();
         let mut sealed = token.expose().as_bytes().to_vec();
-        self.0
-            .seal
+        self.at_rest
             .seal_in_place_append_tag(
                 Nonce::assume_unique_for_key(nonce),
                 Aad::from(login.as_str()),
@@ -72,8 +61,7 @@ impl Seal {
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut sealed = sealed.to_vec();
         let token = self
-            .0
-            .seal
+            .at_rest
             .open_in_place(nonce, Aad::from(login.as_str()), &mut sealed)
             .ok()?;
         String::from_utf8(token.to_vec()).ok().map(Secret::new)
@@ -85,8 +73,8 @@ mod tests {
     use super::*;
     use crate::server::codes::DeviceCode;
 
-    fn seal(secret: &str) -> Seal {
-        Seal::new(Arc::new(Keys::new(&Secret::new(secret.to_owned()))))
+    fn seal(secret: &str) -> Keys {
+        Keys::new(&Secret::new(secret.to_owned()))
     }
 
     #[test]

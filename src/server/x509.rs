@@ -3,15 +3,14 @@
 
 use ring::digest;
 use rustls::crypto::WebPkiSupportedAlgorithms;
-use rustls::pki_types::UnixTime;
 use rustls::{DigitallySignedStruct, SignatureScheme};
 
 /// The parts of an X.509 certificate (RFC 5280 §4.1). Parsing verifies nothing.
 pub(crate) struct X509Certificate<'a> {
     der: &'a [u8],
     /// Seconds since 1970.
-    not_before: u64,
-    not_after: u64,
+    pub(crate) not_before: u64,
+    pub(crate) not_after: u64,
     /// The whole SubjectPublicKeyInfo.
     pub(crate) key_info: &'a [u8],
     /// The key's algorithm identifier, without its tag and length.
@@ -19,16 +18,6 @@ pub(crate) struct X509Certificate<'a> {
     key: &'a [u8],
     /// The algorithm identifier of the certificate's signature, without its tag and length.
     signature_algorithm: &'a [u8],
-}
-
-/// The result of verifying a signature of a TLS handshake.
-pub(crate) enum SignatureCheck {
-    /// The certificate's key made it.
-    Good,
-    /// The certificate's key did not make it.
-    Bad,
-    /// The algorithm is not supported: what the certificate has, to be put after "has".
-    Unknown(String),
 }
 
 impl<'a> X509Certificate<'a> {
@@ -63,19 +52,6 @@ impl<'a> X509Certificate<'a> {
         })
     }
 
-    /// The dates from which and until which it is valid, in seconds since 1970.
-    pub(crate) fn validity(&self) -> (u64, u64) {
-        (self.not_before, self.not_after)
-    }
-
-    pub(crate) fn is_expired(&self, now: UnixTime) -> bool {
-        now.as_secs() > self.not_after
-    }
-
-    pub(crate) fn is_not_yet_valid(&self, now: UnixTime) -> bool {
-        now.as_secs() < self.not_before
-    }
-
     /// Its hash for the channel binding `tls-server-end-point` (RFC 5929 §4.1), by the hash function of its signature, or by
     /// SHA-256 if that is MD5 or SHA-1. `None`: the signature has no hash function, or an unknown one.
     pub(crate) fn channel_binding(&self) -> Option<Vec<u8>> {
@@ -91,13 +67,14 @@ impl<'a> X509Certificate<'a> {
         Some(digest::digest(hash, self.der).as_ref().to_vec())
     }
 
-    /// Verifies that `signed` is a signature of `message` by this certificate's key.
+    /// Whether this certificate's key made the signature of `message`. The error, to be put after "has", says what is not
+    /// supported.
     pub(crate) fn verify(
         &self,
         algorithms: &WebPkiSupportedAlgorithms,
         message: &[u8],
         signed: &DigitallySignedStruct,
-    ) -> SignatureCheck {
+    ) -> Result<bool, String> {
         // These are the same signatures, by a key that is restricted to PSS (RFC 8446 §4.2.3).
         let scheme = match signed.scheme {
             RSA_PSS_PSS_SHA256 => SignatureScheme::RSA_PSS_SHA256,
@@ -108,7 +85,7 @@ impl<'a> X509Certificate<'a> {
         if let Some(bits) = self.rsa_bits()
             && !RSA_BITS.contains(&bits)
         {
-            return SignatureCheck::Unknown(format!(
+            return Err(format!(
                 "an RSA key of {bits} bits, and only {} to {} are supported",
                 RSA_BITS.start(),
                 RSA_BITS.end()
@@ -127,12 +104,10 @@ impl<'a> X509Certificate<'a> {
                 wanted.as_ref() == self.key_algorithm || is_rsa && oid(&wanted) == Some(RSA)
             });
         match fitting.next() {
-            None => SignatureCheck::Unknown(format!("{}, which is not supported", self.key_kind())),
+            None => Err(format!("{}, which is not supported", self.key_kind())),
             Some(algorithm) => {
-                match algorithm.verify_signature(self.key, message, signed.signature()) {
-                    Ok(()) => SignatureCheck::Good,
-                    Err(_) => SignatureCheck::Bad,
-                }
+                let verified = algorithm.verify_signature(self.key, message, signed.signature());
+                Ok(verified.is_ok())
             }
         }
     }
@@ -321,11 +296,11 @@ mod tests {
     /// Parses all public authorities, and some of them with each byte replaced.
     #[test]
     fn real_certificates_parse_and_broken_ones_do_not_panic() {
-        let now = UnixTime::now();
+        let now = rustls::pki_types::UnixTime::now().as_secs();
         let real = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
         for der in real {
             let certificate = X509Certificate::parse(der).unwrap();
-            assert!(!certificate.is_not_yet_valid(now) && certificate.channel_binding().is_some());
+            assert!(now >= certificate.not_before && certificate.channel_binding().is_some());
             assert!(certificate.not_before < certificate.not_after);
         }
         for der in real.iter().step_by(16) {

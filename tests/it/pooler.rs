@@ -13,7 +13,7 @@ use postiz::server::keys::Keys;
 use postiz::server::login::{
     Claim, CodeDigest, DELIVERY_LEASE, LeaseId, Login, Polled, SealedGrant, Starter, UnixMs,
 };
-use postiz::server::seal::{Seal, SealedToken};
+use postiz::server::seal::SealedToken;
 use postiz::server::store::database_url::DatabaseUrl;
 use postiz::server::store::postgres::Postgres;
 use postiz::server::store::{Inserted, Key, NewLogin, Store, apply};
@@ -28,7 +28,7 @@ use crate::support::{
 pub fn store(url: &str, pool_size: usize) -> Arc<dyn Store> {
     let url = DatabaseUrl::parse(url, &|_| None).expect("a good URL");
     let secret = Secret::new("the client secret".to_owned());
-    let seal = Seal::new(Arc::new(Keys::new(&secret)));
+    let seal = Arc::new(Keys::new(&secret));
     Arc::new(Postgres::new(&url, pool_size, seal, &Times::DEFAULT).expect("a good configuration"))
 }
 

@@ -9,10 +9,10 @@ use postiz::server::codes::{
 };
 use postiz::server::keys::Keys;
 use postiz::server::login::{
-    Claim, CodeDigest, DELIVERY_LEASE, Failure, LIFETIME, LeaseId, Login, Polled, REDEEMABLE_FOR,
+    Claim, CodeDigest, DELIVERY_LEASE, LIFETIME, LeaseId, Login, Polled, REDEEMABLE_FOR,
     SealedGrant, Starter, Status,
 };
-use postiz::server::seal::{Seal, SealedToken};
+use postiz::server::seal::SealedToken;
 use postiz::server::store::database_url::DatabaseUrl;
 use postiz::server::store::embedded::Embedded;
 use postiz::server::store::postgres::Postgres;
@@ -199,10 +199,8 @@ fn connect(database: &Database) -> Arc<dyn Store> {
     Arc::new(Postgres::new(&url, 4, seal(), &Times::DEFAULT).expect("a good configuration"))
 }
 
-fn seal() -> Seal {
-    Seal::new(Arc::new(Keys::new(&Secret::new(
-        "the client secret".to_owned(),
-    ))))
+fn seal() -> Arc<Keys> {
+    Arc::new(Keys::new(&Secret::new("the client secret".to_owned())))
 }
 
 fn system_ms() -> u64 {
@@ -397,13 +395,13 @@ fn every_field_of_a_login_is_stored(subject: Subject) {
         Some(&lease)
     );
     for (n, code) in ["a", "b"].into_iter().enumerate() {
-        let refused = Failure::Refused(CodeDigest::of(code));
+        let refused = CodeDigest::of(code);
         let released = apply(
             &*subject.store,
             Key::Device(&confirmed.key),
             |login, now| {
                 login.claim(&confirmed.browser, &CodeDigest::of(code), &lease, now);
-                login.release(&lease, &refused)
+                login.release(&lease, Some(&refused))
             },
         );
         assert_eq!(released, Ok(Some(true)));
@@ -545,7 +543,7 @@ fn released_exchange_can_be_claimed_again(subject: Subject) {
     assert_eq!(subject.claim(&confirmed, &lease), Ok(Some(Claim::Granted)));
     let release = || {
         apply(&*subject.store, Key::Device(&confirmed.key), |login, _| {
-            login.release(&lease, &Failure::Unanswered)
+            login.release(&lease, None)
         })
     };
     assert_eq!(release(), Ok(Some(true)));

@@ -22,47 +22,35 @@ use crate::server::times::Times;
 use crate::shared::base_url::BaseUrl;
 use crate::shared::secret::Secret;
 
-/// All settings, checked.
+/// All settings, checked, by the names of their variables. settings.rs says what each means.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `POSTIZ_OAUTH_CLIENT_ID` and `POSTIZ_OAUTH_CLIENT_SECRET`. `None`: each login registers a client of its own.
-    pub oauth_app: Option<OAuthApp>,
-    /// `SERVER_SECRET`, if it is set.
-    pub server_secret: Option<Secret<String>>,
+    pub(crate) oauth_app: Option<OAuthApp>,
+    pub(crate) server_secret: Option<Secret<String>>,
     /// `DATABASE_URL` or `DATA_DIR`: where logins are kept.
-    pub store: StoreLocation,
-    /// `DATABASE_POOL_SIZE`: the size of the pool of connections to PostgreSQL.
-    pub database_pool_size: usize,
-    /// `HOST`: the address to listen on.
-    pub host: IpAddr,
-    /// `PORT`: the port to listen on; 0 takes a free one.
-    pub port: u16,
+    pub(crate) store: StoreLocation,
+    pub(crate) database_pool_size: usize,
+    pub(crate) host: IpAddr,
+    pub(crate) port: u16,
     /// `SERVER_URL`, if it is set; else the server is at `http://localhost:{port}`.
-    pub server_url: Option<BaseUrl>,
-    /// `POSTIZ_FRONTEND_URL`: where the browser is sent.
-    pub frontend_url: BaseUrl,
-    /// `POSTIZ_API_URL`: where codes are exchanged.
-    pub api_url: BaseUrl,
-    /// `POSTIZ_PUBLIC_API_URL`: the `api_url` that clients get.
-    pub public_api_url: BaseUrl,
-    /// `TRUSTED_PROXIES`: the proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: TrustedProxies,
+    pub(crate) server_url: Option<BaseUrl>,
+    pub(crate) frontend_url: BaseUrl,
+    pub(crate) api_url: BaseUrl,
+    pub(crate) public_api_url: BaseUrl,
+    pub(crate) trusted_proxies: TrustedProxies,
     /// `TLS_CERT_FILE` and `TLS_KEY_FILE`: serve https.
-    pub tls: Option<TlsFiles>,
+    pub(crate) tls: Option<TlsFiles>,
     /// `LOG_FORMAT`.
     pub log_format: Format,
     /// `LOG_LEVEL`: the lowest level that is written.
     pub log_level: Level,
-    /// `METRICS_LISTEN`: the address that serves metrics to Prometheus.
-    pub metrics_listen: Option<SocketAddr>,
-    /// `IDLE_TIMEOUT`: how long a connection may idle between requests.
-    pub idle_timeout: Duration,
-    /// `STOP_DELAY`: how long a stopping server answers 503 on `/ready` before it stops accepting connections.
-    pub stop_delay: Duration,
-    /// The rate limits and maximum numbers.
-    pub limits: Limits,
+    pub(crate) metrics_listen: Option<SocketAddr>,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) stop_delay: Duration,
+    pub(crate) limits: Limits,
     /// The server's timeouts: the defaults, except in tests.
-    pub times: Times,
+    pub(crate) times: Times,
     /// What looks like a mistake, but does not prevent a start. Contains no values.
     pub warnings: Vec<String>,
 }
@@ -85,29 +73,16 @@ pub enum StoreLocation {
     File(PathBuf),
 }
 
-/// Rate limits and maximum numbers. 0 disables a limit; LIMIT_CONNECTIONS must be at least 1.
+/// The settings that begin with LIMIT_. 0 disables a limit; LIMIT_CONNECTIONS must be at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// `LIMIT_LOGINS_PER_MINUTE`: logins that one address may start.
-    pub logins_per_minute: u32,
-    /// `LIMIT_WRONG_CODES_PER_MINUTE`: wrong user codes from one address.
-    pub wrong_codes_per_minute: u32,
-    /// `LIMIT_WRONG_CODES_PER_MINUTE_TOTAL`: wrong user codes from all addresses together.
-    pub wrong_codes_per_minute_total: u32,
-    /// `LIMIT_CALLBACKS_PER_MINUTE`: callbacks from one address.
-    pub callbacks_per_minute: u32,
-    /// `LIMIT_LIVE_LOGINS`: logins kept at once.
-    pub live_logins: u32,
-    /// `LIMIT_CONNECTIONS`: connections at once, in all.
-    pub connections: u32,
-    /// `LIMIT_CONNECTIONS_PER_ADDRESS`: connections at once from one address.
-    pub connections_per_address: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Reader::default().limits()
-    }
+    pub(crate) logins_per_minute: u32,
+    pub(crate) wrong_codes_per_minute: u32,
+    pub(crate) wrong_codes_per_minute_total: u32,
+    pub(crate) callbacks_per_minute: u32,
+    pub(crate) live_logins: u32,
+    pub(crate) connections: u32,
+    pub(crate) connections_per_address: u32,
 }
 
 /// The problem of one variable. Contains no secret.
@@ -150,6 +125,11 @@ impl Config {
     pub fn root_secret(&self) -> Option<&Secret<String>> {
         let app_secret = self.oauth_app.as_ref().map(|app| &app.secret);
         self.server_secret.as_ref().or(app_secret)
+    }
+
+    /// The scheme by which the server itself is reached, behind any proxy.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// The size of the pool of connections to PostgreSQL: the URL's `connection_limit`, or DATABASE_POOL_SIZE.
@@ -201,7 +181,7 @@ mod tests {
         assert!(
             matches!(config.store, StoreLocation::File(path) if path.ends_with("data/postiz-auth.redb"))
         );
-        assert_eq!(config.limits, Limits::default());
+        assert_eq!(config.limits, Reader::default().limits());
     }
 
     #[test]

@@ -203,7 +203,7 @@ impl Reader {
     }
 
     fn number<N: TryFrom<u64>>(&mut self, name: &'static str) -> N {
-        let (Kind::Number(least, most) | Kind::Seconds(least, most)) = setting(name).0 else {
+        let Kind::Number(least, most) = setting(name).0 else {
             unreachable!("unit tests read every number, and {name} is not one");
         };
         self.value(name, |text| {

@@ -1,7 +1,7 @@
 //! The table of all settings. The reader takes names, defaults and ranges from it, `--help` prints it, and tests compare the
 //! handbook's table and the files in scripts/ with it.
 
-use Kind::{Address, Addresses, Number, Path, Seconds, Secret, Text, Url, Word};
+use Kind::{Number, Secret, Text};
 
 /// Name; default as in the handbook (a value in backticks, or words); kind of value; meaning.
 type Setting = (&'static str, &'static str, Kind, &'static str);
@@ -12,14 +12,8 @@ pub(super) enum Kind {
     Text,
     /// No message shows it. It may be in a file instead, whose path is in the variable of this name.
     Secret(&'static str),
-    Url,
-    Path,
-    Address,
-    Addresses,
-    Word,
     /// A number from the first to the second.
     Number(u64, u64),
-    Seconds(u64, u64),
 }
 
 const LIMIT: Kind = Number(0, 1_000_000_000);
@@ -29,23 +23,23 @@ const SETTINGS: [Setting; 27] = [
     ("POSTIZ_OAUTH_CLIENT_ID", "none", Text, "the OAuth app made in Postiz; without one, each login registers a client of its own"),
     ("POSTIZ_OAUTH_CLIENT_SECRET", "none", Secret("POSTIZ_OAUTH_CLIENT_SECRET_FILE"), "its secret"),
     ("SERVER_SECRET", "the app's secret", Secret("SERVER_SECRET_FILE"), "protects tokens at rest and cookies; without an app the embedded store makes one in a file beside its own, and instances on PostgreSQL must share one"),
-    ("SERVER_URL", "`http://localhost:{PORT}`", Url, "this server's public URL; a path is allowed"),
-    ("HOST", "`::`", Address, "the address to listen on; `::` is all of them, IPv4 too"),
+    ("SERVER_URL", "`http://localhost:{PORT}`", Text, "this server's public URL; a path is allowed"),
+    ("HOST", "`::`", Text, "the address to listen on; `::` is all of them, IPv4 too"),
     ("PORT", "`3111`", Number(0, 65_535), "the port to listen on; 0 takes a free one, which the line \"listening on\" names"),
     ("DATABASE_URL", "the embedded store", Secret("DATABASE_URL_FILE"), "`postgres://…` as libpq means it for any number of instances, or `file:PATH` for one"),
-    ("DATA_DIR", "`./data`", Path, "where the embedded store lives"),
+    ("DATA_DIR", "`./data`", Text, "where the embedded store lives"),
     ("DATABASE_POOL_SIZE", "`8`", Number(1, 1_000), "most connections to PostgreSQL; a `connection_limit` in the URL wins"),
-    ("POSTIZ_FRONTEND_URL", "`https://platform.postiz.com`", Url, "where the browser is sent to authorise"),
-    ("POSTIZ_API_URL", "`https://api.postiz.com`", Url, "where codes are exchanged; a self-hosted Postiz: `https://host/api`"),
-    ("POSTIZ_PUBLIC_API_URL", "`POSTIZ_API_URL`", Url, "the API URL that the CLI gets, if the server reaches Postiz by an internal name"),
-    ("TRUSTED_PROXIES", "`127.0.0.0/8, ::1`", Addresses, "addresses and ranges whose `X-Forwarded-For` counts; `none` for nobody's"),
-    ("TLS_CERT_FILE", "off", Path, "a PEM file with the certificate chain, to serve https; needs `TLS_KEY_FILE`"),
-    ("TLS_KEY_FILE", "off", Path, "a PEM file with its key (PKCS#8, SEC1 or PKCS#1)"),
-    ("LOG_FORMAT", "`text`", Word, "`text`, or `json`: one object a line. Always on stderr"),
-    ("LOG_LEVEL", "`info`", Word, "the lowest level to write: `error`, `warn`, `info` or `debug` (pending polls and health checks, too)"),
-    ("METRICS_LISTEN", "off", Address, "an address and port for Prometheus, such as `127.0.0.1:9464`: plain http, `/metrics`, without a password; port 0 takes a free one, which the line \"metrics listening\" names"),
-    ("IDLE_TIMEOUT", "`75`", Seconds(1, 3_600), "seconds that a connection may idle between requests; set it above your load balancer's"),
-    ("STOP_DELAY", "`0`", Seconds(0, 300), "seconds after SIGTERM in which `/ready` says that the server is stopping, before it stops accepting"),
+    ("POSTIZ_FRONTEND_URL", "`https://platform.postiz.com`", Text, "where the browser is sent to authorise"),
+    ("POSTIZ_API_URL", "`https://api.postiz.com`", Text, "where codes are exchanged; a self-hosted Postiz: `https://host/api`"),
+    ("POSTIZ_PUBLIC_API_URL", "`POSTIZ_API_URL`", Text, "the API URL that the CLI gets, if the server reaches Postiz by an internal name"),
+    ("TRUSTED_PROXIES", "`127.0.0.0/8, ::1`", Text, "addresses and ranges whose `X-Forwarded-For` counts; `none` for nobody's"),
+    ("TLS_CERT_FILE", "off", Text, "a PEM file with the certificate chain, to serve https; needs `TLS_KEY_FILE`"),
+    ("TLS_KEY_FILE", "off", Text, "a PEM file with its key (PKCS#8, SEC1 or PKCS#1)"),
+    ("LOG_FORMAT", "`text`", Text, "`text`, or `json`: one object a line. Always on stderr"),
+    ("LOG_LEVEL", "`info`", Text, "the lowest level to write: `error`, `warn`, `info` or `debug` (pending polls and health checks, too)"),
+    ("METRICS_LISTEN", "off", Text, "an address and port for Prometheus, such as `127.0.0.1:9464`: plain http, `/metrics`, without a password; port 0 takes a free one, which the line \"metrics listening\" names"),
+    ("IDLE_TIMEOUT", "`75`", Number(1, 3_600), "seconds that a connection may idle between requests; set it above your load balancer's"),
+    ("STOP_DELAY", "`0`", Number(0, 300), "seconds after SIGTERM in which `/ready` says that the server is stopping, before it stops accepting"),
     ("LIMIT_LOGINS_PER_MINUTE", "`30`", LIMIT, "logins that one address (one IPv6 /64) may start"),
     ("LIMIT_WRONG_CODES_PER_MINUTE", "`10`", LIMIT, "wrong codes that one address may enter"),
     ("LIMIT_WRONG_CODES_PER_MINUTE_TOTAL", "`300`", LIMIT, "wrong codes from everywhere"),

@@ -4,14 +4,16 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::{IpAddr, Shutdown, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
 
 use crate::server::client_address::{network, wide_network};
 
 /// The open connections.
-pub(super) struct Admission {
+pub(crate) struct Admission {
     max: u32,
     /// 0 is no limit.
     max_per_address: u32,
@@ -60,14 +62,14 @@ const ANSWERING: u64 = u64::MAX;
 const EVICTED: u64 = u64::MAX - 1;
 
 /// An admitted connection. It counts until this is dropped.
-pub(super) struct Admitted {
+pub(crate) struct Admitted {
     admission: Arc<Admission>,
     id: u64,
     phase: Arc<Phase>,
 }
 
 impl Admission {
-    pub(super) fn new(max: u32, max_per_address: u32) -> Arc<Admission> {
+    pub(crate) fn new(max: u32, max_per_address: u32) -> Arc<Admission> {
         Arc::new(Admission {
             max,
             max_per_address,
@@ -79,14 +81,14 @@ impl Admission {
 
     /// Admits a connection from `peer`, after an eviction if need be. The limit for one address does not hold for a trusted
     /// proxy, since its connections are of many clients.
-    pub(super) fn admit(
+    pub(crate) fn admit(
         self: &Arc<Admission>,
         socket: &Arc<TcpStream>,
         peer: IpAddr,
         is_proxy: bool,
     ) -> Option<Admitted> {
         let same_address = |other: &Connection| network(other.peer) == network(peer);
-        let mut connections = self.connections();
+        let mut connections = self.connections.lock();
         if self.max_per_address != 0 && !is_proxy {
             let here = connections
                 .not_evicted()
@@ -99,10 +101,8 @@ impl Admission {
         if connections.not_evicted().count() >= self.max as usize {
             connections.evict(|_| true)?;
         }
-        let waited = self
-            .ended
-            .wait_timeout_while(connections, EVICTED_END_TIMEOUT, is_full);
-        let mut connections = waited.unwrap_or_else(PoisonError::into_inner).0;
+        self.ended
+            .wait_while_for(&mut connections, is_full, EVICTED_END_TIMEOUT);
         let phase = Arc::new(Phase(AtomicU64::new(self.now_us())));
         connections.next_id += 1;
         let id = connections.next_id;
@@ -124,22 +124,21 @@ impl Admission {
     pub(super) fn evict_any(&self) {
         let before = self.now_us().saturating_sub(EVICTION_GRACE_US);
         let waits = |connection: &Connection| connection.phase.0.load(Ordering::Acquire) < before;
-        let _ = self.connections().evict(waits);
+        let _ = self.connections.lock().evict(waits);
     }
 
     /// Closes all waiting connections.
     pub(super) fn evict_all(&self) {
-        let mut connections = self.connections();
+        let mut connections = self.connections.lock();
         while connections.evict(|_| true).is_some() {}
     }
 
-    /// Counts a connection that was refused.
     pub(super) fn count_refused(&self) {
-        self.connections().refused += 1;
+        self.connections.lock().refused += 1;
     }
 
     pub(super) fn counts(&self) -> ConnectionCounts {
-        let connections = self.connections();
+        let connections = self.connections.lock();
         ConnectionCounts {
             open: connections.by_id.len() as u64,
             max: self.max.into(),
@@ -148,19 +147,12 @@ impl Admission {
         }
     }
 
-    /// Whether no connection is open.
     pub(super) fn is_empty(&self) -> bool {
-        self.connections().by_id.is_empty()
+        self.connections.lock().by_id.is_empty()
     }
 
     fn now_us(&self) -> u64 {
         self.start.elapsed().as_micros() as u64
-    }
-
-    fn connections(&self) -> MutexGuard<'_, Connections> {
-        self.connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -213,7 +205,7 @@ impl Phase {
 
 impl Admitted {
     /// A whole request has arrived. False: the connection was evicted before.
-    pub(super) fn begin_request(&self) -> bool {
+    pub(crate) fn begin_request(&self) -> bool {
         let since = self.phase.0.load(Ordering::Acquire);
         since != EVICTED && self.phase.try_change(since, ANSWERING)
     }
@@ -228,7 +220,7 @@ impl Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.admission.connections().by_id.remove(&self.id);
+        self.admission.connections.lock().by_id.remove(&self.id);
         self.admission.ended.notify_one();
     }
 }
@@ -285,7 +277,7 @@ mod tests {
         assert_eq!(closed.len(), 1);
         assert!((2..5).contains(&closed[0]), "{closed:?}");
         drop((lonely, crowd));
-        assert_eq!(admission.connections().by_id.len(), 1);
+        assert_eq!(admission.connections.lock().by_id.len(), 1);
         admission.evict_all();
         assert!(is_closed(&sockets[5].1));
     }
@@ -305,7 +297,7 @@ mod tests {
                 drop(first);
             });
             let _second = admit(1).unwrap();
-            assert_eq!(admission.connections().by_id.len(), 1);
+            assert_eq!(admission.connections.lock().by_id.len(), 1);
         });
     }
 

@@ -1,8 +1,9 @@
 //! The certificate of a running server, whose files are read again while it runs.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use parking_lot::{Mutex, RwLock};
 use rustls::ServerConfig;
 
 use crate::server::config::TlsFiles;
@@ -52,13 +53,13 @@ impl Certificate {
 
     /// Reads the files again, and logs the result even if it is the same as before.
     pub(crate) fn reload(&self, now: SystemTime) {
-        *self.logged.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.logged.lock() = None;
         self.reload_if_changed(now);
     }
 
     /// Reads the files again, uses them if they are valid, and logs the result if it is new.
     pub(crate) fn reload_if_changed(&self, now: SystemTime) {
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = self.logged.lock();
         let rejected = self.renew(now).err();
         let in_use = self.in_use();
         let found = ReloadResult {
@@ -71,8 +72,7 @@ impl Certificate {
     }
 
     fn in_use(&self) -> Arc<ChainAndKey> {
-        let in_use = self.in_use.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&in_use)
+        Arc::clone(&self.in_use.read())
     }
 
     /// Uses what the files hold. The error says why it cannot be used.
@@ -84,10 +84,13 @@ impl Certificate {
         let new = ChainAndKey::new(&self.files, contents)?;
         // A certificate that clients reject must not replace one that they accept.
         if let (Some(problem), None) = (new.validity(now).problem(), old.validity(now).problem()) {
-            let (path, at) = (self.files.certificate.display(), new.dates());
-            return Err(format!("TLS_CERT_FILE {path}: {problem} ({at})"));
+            let path = self.files.certificate.display();
+            let [from, until] = [new.not_before, new.not_after].map(utc::iso8601);
+            return Err(format!(
+                "TLS_CERT_FILE {path}: {problem} (from {from} until {until})"
+            ));
         }
-        *self.in_use.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        *self.in_use.write() = Arc::new(new);
         Ok(())
     }
 
@@ -148,14 +151,14 @@ mod tests {
             let lines = Arc::clone(&self.lines);
             let log = Log::to(Format::Text, Level::Info, move |line| {
                 let line = String::from_utf8_lossy(line);
-                lines.lock().unwrap().push(line.trim_end().to_owned());
+                lines.lock().push(line.trim_end().to_owned());
             });
             Certificate::open(&self.files.paths(), Arc::new(log)).unwrap()
         }
 
         /// Those since the last call, without their times.
         fn logged(&self) -> Vec<String> {
-            let lines = self.lines.lock().unwrap().split_off(0);
+            let lines = self.lines.lock().split_off(0);
             let bare = |line: &String| line.split_once(' ').unwrap().1.to_owned();
             lines.iter().map(bare).collect()
         }

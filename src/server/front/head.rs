@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use httparse::Header;
+use percent_encoding::{AsciiSet, utf8_percent_encode};
 
 use crate::server::http::request::{HEADERS, Request, RequestId};
 use crate::shared::base_url::BaseUrl;
@@ -108,17 +109,8 @@ fn origin_form(method: &str, target: &str) -> Result<String, Rejection> {
     };
     let slash = if path.starts_with('/') { "" } else { "/" };
     // Browsers percent-encode other bytes than ASCII. For clients that do not, they are encoded here.
-    let encode = |byte: u8| {
-        if byte.is_ascii() {
-            char::from(byte).to_string()
-        } else {
-            format!("%{byte:02X}")
-        }
-    };
-    Ok(format!(
-        "{slash}{}",
-        path.bytes().map(encode).collect::<String>()
-    ))
+    let encoded = utf8_percent_encode(path, &AsciiSet::EMPTY);
+    Ok(format!("{slash}{encoded}"))
 }
 
 fn after_scheme(target: &str) -> Option<&str> {

@@ -23,6 +23,17 @@ pub(crate) fn listen(host: IpAddr, port: u16) -> Result<TcpListener, String> {
     listener.map_err(|error| cannot_listen(host, port, &error))
 }
 
+/// The addresses at which a server that listens on `host` is reached from its own machine.
+pub(crate) fn local_addresses(host: IpAddr) -> Vec<IpAddr> {
+    let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
+    match host {
+        // On a machine without IPv6 the server listens on IPv4.
+        IpAddr::V6(all) if all.is_unspecified() => vec![v6, v4],
+        IpAddr::V4(all) if all.is_unspecified() => vec![v4],
+        one => vec![one],
+    }
+}
+
 /// Why [`listen`] would fail, other than that the port is taken.
 pub(crate) fn problem(host: IpAddr, port: u16) -> Option<String> {
     let error = try_bind(SocketAddr::new(host, port)).err()?;

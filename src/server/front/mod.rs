@@ -8,7 +8,7 @@
 //! panics when it cannot start a thread (with a proxy of ours before it, 11 of 12 requests then got 503 until a restart).
 //! tiny_http parses requests in its `Server` only, so request_reader.rs does it here, with httparse.
 
-mod admission;
+pub(crate) mod admission;
 mod head;
 pub(crate) mod one_request;
 mod stream;
@@ -22,22 +22,24 @@ pub(crate) mod request_reader;
 pub(crate) mod tls;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use crate::server::client_address::TrustedProxies;
+use crate::server::config::Config;
 use crate::server::front::admission::{Admission, Admitted, ConnectionCounts};
 use crate::server::front::certificate::Certificate;
 use crate::server::front::head::{Framing, Rejection};
+use crate::server::front::listener::local_addresses;
 use crate::server::front::request_reader::{ReadError, RequestReader};
 use crate::server::front::stream::Stream;
 use crate::server::front::watchdog::{OpenRequest, Watchdog};
-use crate::server::http::{App, Reply, Request, RequestId};
-use crate::server::log::Log;
-use crate::server::times::Times;
+use crate::server::http::{App, Reply, Request, RequestId, Routed};
 use crate::shared::random;
 
 /// Most bytes that are read and discarded after a bad request before its connection is closed.
@@ -50,21 +52,13 @@ const SPAWN_TRIES_MAX: u32 = 25;
 /// build. Unused stack takes no memory.
 const STACK_BYTES: usize = 1024 * 1024;
 
-/// The settings of a [`Front`].
-pub(crate) struct FrontSettings {
-    pub(crate) max_connections: u32,
-    pub(crate) max_connections_per_address: u32,
-    pub(crate) trusted_proxies: TrustedProxies,
-    pub(crate) idle_timeout: Duration,
-    pub(crate) times: Times,
-    /// Serves https with this certificate; `None`: http.
-    pub(crate) certificate: Option<Arc<Certificate>>,
-}
-
 /// The public socket of a running server.
 pub(crate) struct Front {
-    settings: FrontSettings,
     app: Arc<App>,
+    trusted_proxies: TrustedProxies,
+    idle_timeout: Duration,
+    /// Serves https with this certificate; `None`: http.
+    certificate: Option<Arc<Certificate>>,
     admission: Arc<Admission>,
     watchdog: Arc<Watchdog>,
     next_request_id: AtomicU32,
@@ -73,29 +67,30 @@ pub(crate) struct Front {
     /// The warning about an untrusted proxy is logged once.
     proxy_warning_logged: AtomicBool,
     failure_logged_at: Mutex<Option<Instant>>,
-    log: Arc<Log>,
 }
 
 impl Front {
     /// Makes the front for `app`, and starts the watchdog.
-    pub(crate) fn start(settings: FrontSettings, app: Arc<App>) -> io::Result<Arc<Front>> {
+    pub(crate) fn start(
+        app: Arc<App>,
+        config: &Config,
+        max_connections: u32,
+        certificate: Option<Arc<Certificate>>,
+    ) -> io::Result<Arc<Front>> {
         let watchdog = Arc::<Watchdog>::default();
         watchdog.start(Arc::clone(&app))?;
-        let (max, max_per_address) = (
-            settings.max_connections,
-            settings.max_connections_per_address,
-        );
-        let log = Arc::clone(&app.log);
+        let max_per_address = config.limits.connections_per_address;
         Ok(Arc::new(Front {
-            settings,
             app,
-            admission: Admission::new(max, max_per_address),
+            trusted_proxies: config.trusted_proxies.clone(),
+            idle_timeout: config.idle_timeout,
+            certificate,
+            admission: Admission::new(max_connections, max_per_address),
             watchdog,
             next_request_id: AtomicU32::new(u32::from_le_bytes(random::bytes())),
             closing: AtomicBool::new(false),
             proxy_warning_logged: AtomicBool::new(false),
             failure_logged_at: Mutex::new(None),
-            log,
         }))
     }
 
@@ -118,13 +113,10 @@ impl Front {
 
     /// Evicts a waiting connection, since the system has no descriptor or thread for another one.
     fn make_room(&self, event: &'static str, error: &io::Error) {
-        let mut logged = self
-            .failure_logged_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if logged.is_none_or(|at| at.elapsed() >= self.settings.times.failure_log_pause) {
+        let mut logged = self.failure_logged_at.lock();
+        if logged.is_none_or(|at| at.elapsed() >= self.app.times.failure_log_pause) {
             *logged = Some(Instant::now());
-            self.log.error(event, &[("error", &error.to_string())]);
+            self.app.log.error(event, &[("error", &error.to_string())]);
         }
         self.admission.evict_any();
         thread::sleep(ACCEPT_PAUSE);
@@ -137,14 +129,14 @@ impl Front {
         thread::sleep(delay);
         self.closing.store(true, Ordering::Release);
         // Wakes the accept loop, which then ends and closes the listener.
-        let _ = TcpStream::connect_timeout(&reachable(listening_at), Duration::from_secs(1));
+        let own = SocketAddr::new(local_addresses(listening_at.ip())[0], listening_at.port());
+        let _ = TcpStream::connect_timeout(&own, Duration::from_secs(1));
         let stopped_at = Instant::now();
-        self.wait_for_connections(stopped_at + self.settings.times.last_request);
+        self.wait_for_connections(stopped_at + self.app.times.last_request);
         self.admission.evict_all();
-        self.wait_for_connections(stopped_at + self.settings.times.stop)
+        self.wait_for_connections(stopped_at + self.app.times.stop)
     }
 
-    /// Counts of connections, for the metrics.
     pub(crate) fn connections(&self) -> ConnectionCounts {
         self.admission.counts()
     }
@@ -166,10 +158,7 @@ impl Front {
         if socket.set_nonblocking(false).is_err() {
             return;
         }
-        let (socket, is_proxy) = (
-            Arc::new(socket),
-            self.settings.trusted_proxies.is_trusted(peer),
-        );
+        let (socket, is_proxy) = (Arc::new(socket), self.trusted_proxies.is_trusted(peer));
         let Some(admitted) = self.admission.admit(&socket, peer, is_proxy) else {
             // Dropping the socket closes it without an answer.
             self.admission.count_refused();
@@ -192,16 +181,12 @@ impl Front {
 
     /// Serves a connection until it ends.
     fn serve(&self, socket: Arc<TcpStream>, peer: IpAddr, admitted: &Admitted) {
-        let certificate = self.settings.certificate.as_ref();
+        let certificate = self.certificate.as_ref();
         let tls = certificate.map(|certificate| certificate.server_config());
-        let Ok(mut stream) = Stream::new(socket, tls, &self.settings.times) else {
+        let Ok(mut stream) = Stream::new(socket, tls, &self.app.times) else {
             return;
         };
-        let mut reader = RequestReader::new(
-            peer,
-            self.settings.idle_timeout,
-            self.settings.times.request,
-        );
+        let mut reader = RequestReader::new(peer, self.idle_timeout, self.app.times.request);
         while let Some(kept) = self.serve_request(stream, &mut reader, admitted) {
             stream = kept;
         }
@@ -227,7 +212,7 @@ impl Front {
         }
         request.id = RequestId(self.next_request_id.fetch_add(1, Ordering::Relaxed));
         self.set_client_address(&mut request);
-        let (routed, started) = (self.app.route(&request), Instant::now());
+        let (routed, started) = (Routed::of(&self.app, &request), Instant::now());
         let deadline = started + routed.timeout(&self.app);
         let watched = self.watchdog.watch(
             request.id,
@@ -274,7 +259,7 @@ impl Front {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         stream.send(&writer::print(reply, framing, keep_alive)?)?;
-        if delivers && stream.is_reset_within(self.settings.times.delivery) {
+        if delivers && stream.is_reset_within(self.app.times.delivery) {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         Ok(())
@@ -287,37 +272,30 @@ impl Front {
             ("reason", error),
             ("client", &client.to_string()),
         ];
-        self.log.info("bad_request", &fields);
-        let reply = Reply::plain_error(status, error);
-        let sent =
-            writer::print(reply, Framing::CLOSE, false).and_then(|bytes| stream.send(&bytes));
-        if sent.is_ok() {
-            stream.close_gently(UNREAD_BYTES_MAX, self.settings.times.unread);
-        }
+        self.app.log.info("bad_request", &fields);
+        reject(stream, (status, error), self.app.times.unread);
     }
 
     /// Replaces a trusted proxy's address by its client's. An untrusted peer that sends `X-Forwarded-For` is probably a proxy
     /// that is missing in TRUSTED_PROXIES.
     fn set_client_address(&self, request: &mut Request) {
         let peer = request.client;
-        let proxies = &self.settings.trusted_proxies;
+        let proxies = &self.trusted_proxies;
         let client = proxies.client(peer, request.headers("x-forwarded-for"));
         let ignored = request.header("x-forwarded-for").is_some() && !proxies.is_trusted(peer);
         if ignored && !self.proxy_warning_logged.swap(true, Ordering::Relaxed) {
             let hint = "if this is your proxy, set TRUSTED_PROXIES: until then all its clients count as one";
             let fields = [("peer", &*peer.to_string()), ("hint", hint)];
-            self.log.warn("forwarded_for_ignored", &fields);
+            self.app.log.warn("forwarded_for_ignored", &fields);
         }
         request.client = client;
     }
 }
 
-/// The address at which this process can connect to its own listener.
-fn reachable(listening_at: SocketAddr) -> SocketAddr {
-    let ip: IpAddr = match listening_at.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listening_at.port())
+/// Answers a request that could not be read. What its client still sends is discarded for up to `unread`.
+fn reject(stream: &mut Stream, (status, error): Rejection, unread: Duration) {
+    let printed = writer::print(Reply::plain_error(status, error), Framing::CLOSE, false);
+    if printed.is_ok_and(|bytes| stream.send(&bytes).is_ok()) {
+        stream.close_gently(UNREAD_BYTES_MAX, unread);
+    }
 }

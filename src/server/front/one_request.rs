@@ -1,13 +1,12 @@
-//! Serves one request on a connection of the metrics listener, and closes it. No admission, no watchdog, no TLS.
+//! Serves one request on a connection of the metrics listener, and closes it. No watchdog, no TLS.
 
 use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::server::front::head::Framing;
 use crate::server::front::request_reader::{ReadError, RequestReader};
 use crate::server::front::stream::Stream;
-use crate::server::front::{UNREAD_BYTES_MAX, writer};
+use crate::server::front::{reject, writer};
 use crate::server::http::{Reply, Request};
 use crate::server::times::Times;
 
@@ -27,19 +26,12 @@ pub(crate) fn serve(
     };
     match RequestReader::new(peer, timeout, timeout).next(&mut stream) {
         Ok((request, framing)) => {
-            send(&mut stream, answer(&request), framing);
-        }
-        Err(ReadError::Rejected((status, error))) => {
-            let reply = Reply::plain_error(status, error);
-            if send(&mut stream, reply, Framing::CLOSE) {
-                stream.close_gently(UNREAD_BYTES_MAX, timeout);
+            if let Ok(bytes) = writer::print(answer(&request), framing, false) {
+                // If the client has gone, there is nothing left to do.
+                let _ = stream.send(&bytes);
             }
         }
+        Err(ReadError::Rejected(rejection)) => reject(&mut stream, rejection, timeout),
         Err(ReadError::Closed) => {}
     }
-}
-
-fn send(stream: &mut Stream, reply: Reply, framing: Framing) -> bool {
-    let printed = writer::print(reply, framing, false);
-    printed.is_ok_and(|bytes| stream.send(&bytes).is_ok())
 }

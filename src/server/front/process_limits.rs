@@ -30,42 +30,40 @@ pub(crate) fn affordable_connections(
     });
     let threads = thread_limit().map(|limit| (limit, limit.saturating_sub(THREADS_FOR_THE_SERVER)));
     let mut affordable = wanted;
-    for (what, found, hint) in [
-        (
-            "few_file_descriptors",
-            descriptors,
-            "raise it with ulimit -n, or lower LIMIT_CONNECTIONS",
-        ),
-        (
-            "few_threads",
-            threads,
-            "raise ulimit -u or the container's limit on pids, or lower LIMIT_CONNECTIONS",
-        ),
-    ] {
+    let mut apply = |event: &'static str, found: Option<(u64, u64)>, hint: &str| {
         let Some((limit, connections)) = found else {
-            continue;
+            return;
         };
         let connections = u32::try_from(connections).unwrap_or(u32::MAX).max(1);
         if connections < wanted {
             affordable = affordable.min(connections);
             let (limit, connections) = (limit.to_string(), connections.to_string());
-            log.warn(
-                what,
-                &[
-                    ("limit", &limit),
-                    ("connections", &connections),
-                    ("hint", hint),
-                ],
-            );
+            let fields = [
+                ("limit", &*limit),
+                ("connections", &connections),
+                ("hint", hint),
+            ];
+            log.warn(event, &fields);
         }
-    }
+    };
+    let hint = "raise it with ulimit -n, or lower LIMIT_CONNECTIONS";
+    apply("few_file_descriptors", descriptors, hint);
+    let hint = "raise ulimit -u or the container's limit on pids, or lower LIMIT_CONNECTIONS";
+    apply("few_threads", threads, hint);
     Ok(affordable)
 }
 
 /// Raises the soft limit on descriptors to the hard one, and returns it; `None`: unlimited. An error if it is too low for one
 /// client.
 pub(crate) fn sufficient_descriptors(database_connections: usize) -> Result<Option<u64>, String> {
-    let limit = raised_descriptor_limit();
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    // macOS has no hard limit, but refuses an unlimited soft one.
+    let is_raised = setrlimit(Resource::Nofile, raised).is_ok();
+    let limit = if is_raised { maximum } else { current };
     let for_database = DESCRIPTORS_PER_DATABASE_CONNECTION * database_connections as u64;
     let needed = DESCRIPTORS_FOR_THE_SERVER + for_database + DESCRIPTORS_PER_CLIENT;
     match limit.filter(|limit| *limit < needed) {
@@ -82,20 +80,6 @@ pub(crate) fn sufficient_descriptors(database_connections: usize) -> Result<Opti
                  raise that limit (ulimit -n, systemd: LimitNOFILE=, containers: --ulimit nofile=){or}"
             ))
         }
-    }
-}
-
-/// Raises the soft limit to the hard one, and returns what holds; `None`: unlimited.
-fn raised_descriptor_limit() -> Option<u64> {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    // macOS has no hard limit, but refuses an unlimited soft one.
-    match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => maximum,
-        Err(_) => current,
     }
 }
 

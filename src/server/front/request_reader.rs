@@ -66,7 +66,6 @@ impl RequestReader {
         }
     }
 
-    /// The other end of the connection.
     pub(crate) fn peer(&self) -> IpAddr {
         self.peer
     }

@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ServerConfig, ServerConnection};
 
 use crate::server::front::request_reader::DeadlineStream;
 use crate::server::times::Times;
@@ -13,12 +13,10 @@ use crate::server::times::Times;
 /// Most bytes that are discarded while waiting for a client to close.
 const AHEAD_BYTES_MAX: u64 = 64 * 1024;
 
-/// The connection.
-pub(super) enum Stream {
-    /// http.
-    Plain(DeadlineSocket),
-    /// https.
-    Tls(Box<StreamOwned<ServerConnection, DeadlineSocket>>),
+pub(super) struct Stream {
+    socket: DeadlineSocket,
+    /// `None`: http.
+    tls: Option<Box<ServerConnection>>,
 }
 
 impl Stream {
@@ -37,21 +35,19 @@ impl Stream {
             read_timeout: None,
             write_timeout: None,
         };
-        Ok(match tls {
-            None => Stream::Plain(socket),
-            Some(config) => {
-                let mut connection = ServerConnection::new(config).map_err(io::Error::other)?;
-                while connection.is_handshaking() {
-                    connection.complete_io(&mut socket)?;
-                }
-                Stream::Tls(Box::new(StreamOwned::new(connection, socket)))
+        let tls = tls.map(ServerConnection::new).transpose();
+        let mut tls = tls.map_err(io::Error::other)?.map(Box::new);
+        if let Some(tls) = &mut tls {
+            while tls.is_handshaking() {
+                tls.complete_io(&mut socket)?;
             }
-        })
+        }
+        Ok(Stream { socket, tls })
     }
 
     /// Sends one whole answer.
     pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let deadline = Instant::now() + self.socket().answer_timeout;
+        let deadline = Instant::now() + self.socket.answer_timeout;
         self.set_deadline(deadline);
         self.write_all(bytes)?;
         self.flush()
@@ -60,28 +56,26 @@ impl Stream {
     /// Sends as much of an answer as the socket's buffer takes, and closes.
     pub(super) fn send_without_blocking(mut self, bytes: &[u8]) {
         // If the buffer is full, the client does not get the rest.
-        if self.socket().tcp.set_nonblocking(true).is_ok() {
+        if self.socket.tcp.set_nonblocking(true).is_ok() {
             let _ = self.send(bytes);
         }
         self.send_close_notify_now();
-        let _ = self.socket().tcp.shutdown(Shutdown::Both);
+        let _ = self.socket.tcp.shutdown(Shutdown::Both);
     }
 
     /// Whether the client has closed or reset the connection, as far as this side knows by now. Unread bytes before the end
     /// hide it.
     pub(super) fn is_client_gone(&mut self) -> bool {
-        if let Stream::Tls(tls) = self {
+        if let Some(tls) = &mut self.tls {
             // The end of TLS is a message in the stream, so what has arrived must be decrypted.
-            let socket = &mut tls.sock.tcp;
-            let is_gone = nonblocking(socket, |socket| {
-                let read = tls.conn.read_tls(&mut &*socket)?;
-                let state = tls.conn.process_new_packets().map_err(io::Error::other)?;
+            let is_gone = nonblocking(&self.socket.tcp, |socket| {
+                let read = tls.read_tls(&mut &*socket)?;
+                let state = tls.process_new_packets().map_err(io::Error::other)?;
                 Ok(read == 0 || state.peer_has_closed())
             });
             return is_gone.unwrap_or(true);
         }
-        let socket = &self.socket().tcp;
-        nonblocking(socket, |socket| Ok(socket.peek(&mut [0])? == 0)).unwrap_or(true)
+        nonblocking(&self.socket.tcp, |socket| Ok(socket.peek(&mut [0])? == 0)).unwrap_or(true)
     }
 
     /// Waits up to `time` for the client to close the connection, as it does after a last answer. True: it was reset instead,
@@ -89,7 +83,10 @@ impl Stream {
     pub(super) fn is_reset_within(&mut self, time: Duration) -> bool {
         self.set_deadline(Instant::now() + time);
         // Pipelined requests are discarded, and so is TLS's close_notify.
-        let ended = io::copy(&mut self.socket().take(AHEAD_BYTES_MAX), &mut io::sink());
+        let ended = io::copy(
+            &mut (&mut self.socket).take(AHEAD_BYTES_MAX),
+            &mut io::sink(),
+        );
         ended.is_err_and(|error| error.kind() != ErrorKind::TimedOut)
     }
 
@@ -98,7 +95,7 @@ impl Stream {
     pub(super) fn close_gently(&mut self, bytes_max: usize, time_max: Duration) {
         self.set_deadline(Instant::now() + time_max);
         self.send_close_notify_now();
-        let socket = self.socket();
+        let socket = &mut self.socket;
         let mut left = bytes_max;
         let mut discarded = [0; 4096];
         // The caller closes the connection next, whatever fails here.
@@ -115,19 +112,12 @@ impl Stream {
 
     /// Sends TLS's close_notify, by which clients know that the data is complete (RFC 8446 §6.1). Does not block.
     fn send_close_notify_now(&mut self) {
-        if let Stream::Tls(tls) = self {
-            tls.conn.send_close_notify();
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
             // If the socket's buffer is full, there is none.
-            let _ = nonblocking(&tls.sock.tcp, |socket| {
-                tls.conn.write_tls(&mut &*socket).map(|_| true)
+            let _ = nonblocking(&self.socket.tcp, |socket| {
+                tls.write_tls(&mut &*socket).map(|_| true)
             });
-        }
-    }
-
-    fn socket(&mut self) -> &mut DeadlineSocket {
-        match self {
-            Stream::Plain(socket) => socket,
-            Stream::Tls(tls) => &mut tls.sock,
         }
     }
 }
@@ -140,31 +130,31 @@ impl Drop for Stream {
 
 impl DeadlineStream for Stream {
     fn set_deadline(&mut self, deadline: Instant) {
-        self.socket().deadline = deadline;
+        self.socket.deadline = deadline;
     }
 }
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Plain(socket) => socket.read(buffer),
-            Stream::Tls(tls) => tls.read(buffer),
+        match &mut self.tls {
+            None => self.socket.read(buffer),
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.socket).read(buffer),
         }
     }
 }
 
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Plain(socket) => socket.write(bytes),
-            Stream::Tls(tls) => tls.write(bytes),
+        match &mut self.tls {
+            None => self.socket.write(bytes),
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.socket).write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Stream::Plain(socket) => socket.flush(),
-            Stream::Tls(tls) => tls.flush(),
+        match &mut self.tls {
+            None => self.socket.flush(),
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.socket).flush(),
         }
     }
 }

@@ -13,7 +13,7 @@ use rustls::{CertificateError, ServerConfig};
 
 use crate::server::file_rights;
 use crate::server::x509::X509Certificate;
-use crate::shared::{pem, utc};
+use crate::shared::pem;
 
 /// How long before its end a certificate is reported as expiring soon.
 const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -47,36 +47,34 @@ impl ChainAndKey {
     }
 
     pub(super) fn new(files: &TlsFiles, contents: Contents) -> Result<ChainAndKey, String> {
+        let bad_chain = |reason: &str| unusable(CERTIFICATE, &files.certificate, &reason);
+        let bad_key = |reason: &str| unusable(KEY, &files.key, &reason);
         let chain = CertificateDer::pem_slice_iter(&contents.certificate)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| unusable(CERTIFICATE, &files.certificate, &pem::explain(&error)))?;
+            .map_err(|error| bad_chain(&pem::explain(&error)))?;
         let Some(leaf) = chain.first().cloned() else {
-            let nothing = "holds no certificate in PEM form";
-            return Err(unusable(CERTIFICATE, &files.certificate, &nothing));
+            return Err(bad_chain("holds no certificate in PEM form"));
         };
-        let parsed = X509Certificate::parse(&leaf);
-        let Some((not_before, not_after)) = parsed.map(|leaf| leaf.validity()) else {
+        let Some(parsed) = X509Certificate::parse(&leaf) else {
             let garbage = "holds something that is not an X.509 certificate";
-            return Err(unusable(CERTIFICATE, &files.certificate, &garbage));
+            return Err(bad_chain(garbage));
         };
+        let [not_before, not_after] = [parsed.not_before, parsed.not_after]
+            .map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
         let key = PrivateKeyDer::from_pem_slice(&contents.key).map_err(|error| match error {
-            PemError::NoItemsFound => {
-                unusable(KEY, &files.key, &"holds no private key in PEM form")
-            }
-            other => unusable(KEY, &files.key, &pem::explain(&other)),
+            PemError::NoItemsFound => bad_key("holds no private key in PEM form"),
+            other => bad_key(&pem::explain(&other)),
         })?;
-        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
         Ok(ChainAndKey {
             contents,
             server_config: server_config(files, chain, key)?,
             names: names(&leaf),
             leaf,
-            not_before: at(not_before),
-            not_after: at(not_after),
+            not_before,
+            not_after,
         })
     }
 
-    /// Whether the certificate is valid at `now`.
     pub(crate) fn validity(&self, now: SystemTime) -> Validity {
         if now < self.not_before {
             Validity::NotYetValid
@@ -96,11 +94,6 @@ impl ChainAndKey {
             (Ok(certificate), Ok(name)) => verify_server_name(&certificate, &name).is_ok(),
             _ => false,
         }
-    }
-
-    pub(super) fn dates(&self) -> String {
-        let [from, until] = [self.not_before, self.not_after].map(utc::iso8601);
-        format!("from {from} until {until}")
     }
 }
 
@@ -125,7 +118,6 @@ impl Validity {
     }
 }
 
-/// The bytes of both files.
 #[derive(PartialEq, Eq)]
 pub(super) struct Contents {
     certificate: Vec<u8>,
@@ -161,12 +153,10 @@ fn server_config(
     key: PrivateKeyDer<'static>,
 ) -> Result<Arc<ServerConfig>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder =
-        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
-        .with_no_client_auth();
-    let mut config = builder
+        .with_no_client_auth()
         .with_single_cert(chain, key)
         .map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => {

@@ -8,14 +8,16 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::Arc;
 use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
 
 use crate::server::front::head::Framing;
 use crate::server::front::stream::Stream;
 use crate::server::front::writer;
 use crate::server::http::{App, RequestId, Routed};
+use crate::server::spawn;
 
 /// The requests whose handlers run.
 #[derive(Default)]
@@ -60,15 +62,12 @@ impl Watchdog {
                 }
             }
         };
-        thread::Builder::new()
-            .name("watchdog".to_owned())
-            .spawn(watch)
-            .map(drop)
+        spawn("watchdog", watch)
     }
 
     /// Keeps the stream of a request whose handler is about to run.
     pub(super) fn watch(&self, id: RequestId, request: OpenRequest) -> WatchedRequest<'_> {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         let deadline = request.deadline;
         open.requests.insert(id, request);
         // A wake-up is a system call, so it is left out when the thread wakes early enough anyway.
@@ -81,7 +80,7 @@ impl Watchdog {
 
     /// Sleeps until at least one request is past its deadline, and takes such requests out.
     fn take_timed_out(&self) -> Vec<(RequestId, OpenRequest)> {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         loop {
             let now = Instant::now();
             let is_past_deadline =
@@ -91,22 +90,13 @@ impl Watchdog {
                 return timed_out;
             }
             open.wakes_at = open.requests.values().map(|request| request.deadline).min();
-            open = match open.wakes_at {
-                None => self
-                    .earlier_deadline
-                    .wait(open)
-                    .unwrap_or_else(PoisonError::into_inner),
+            match open.wakes_at {
+                None => self.earlier_deadline.wait(&mut open),
                 Some(wakes_at) => {
-                    let left = wakes_at.saturating_duration_since(now);
-                    let waited = self.earlier_deadline.wait_timeout(open, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
+                    self.earlier_deadline.wait_until(&mut open, wakes_at);
                 }
-            };
+            }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -114,7 +104,7 @@ impl WatchedRequest<'_> {
     /// The stream, for the handler's answer; `None`: the watchdog has answered, or is about to. After the deadline the handler's
     /// answer must not be sent, since the lease of its token may have ended.
     pub(super) fn take_stream(self) -> Option<Stream> {
-        match self.watchdog.lock().requests.entry(self.id) {
+        match self.watchdog.open.lock().requests.entry(self.id) {
             Entry::Occupied(open) if Instant::now() < open.get().deadline => {
                 Some(open.remove().stream)
             }
@@ -125,14 +115,8 @@ impl WatchedRequest<'_> {
 
 /// Answers a client without blocking, and closes.
 fn answer(app: &App, id: RequestId, request: OpenRequest) {
-    let OpenRequest {
-        stream,
-        client,
-        routed,
-        framing,
-        ..
-    } = request;
-    if let Ok(bytes) = writer::print(app.timed_out(id, client, &routed), framing, false) {
-        stream.send_without_blocking(&bytes);
+    let reply = app.timed_out(id, request.client, &request.routed);
+    if let Ok(bytes) = writer::print(reply, request.framing, false) {
+        request.stream.send_without_blocking(&bytes);
     }
 }

@@ -9,22 +9,16 @@ use crate::server::http::Reply;
 
 /// The whole answer. `keep_alive`: the connection stays open after it.
 pub(super) fn print(reply: Reply, framing: Framing, keep_alive: bool) -> io::Result<Vec<u8>> {
-    let Reply {
-        status,
-        headers,
-        body,
-        ..
-    } = reply;
-    let headers = headers.iter().map(|(name, value)| {
+    let (status, length) = (reply.status, reply.body.len());
+    let headers = reply.headers.iter().map(|(name, value)| {
         Header::from_bytes(*name, value.as_bytes()).map_err(|()| {
             io::Error::new(io::ErrorKind::InvalidData, "a header that cannot be sent")
         })
     });
-    let length = body.len();
     let response = Response::new(
         StatusCode(status),
         headers.collect::<io::Result<_>>()?,
-        Cursor::new(body),
+        Cursor::new(reply.body),
         Some(length),
         None,
     );
@@ -39,7 +33,11 @@ pub(super) fn print(reply: Reply, framing: Framing, keep_alive: bool) -> io::Res
     )?;
     if status == 204 {
         // RFC 9110 §8.6: a 204 has no Content-Length.
-        remove(&mut bytes, b"Content-Length: 0\r\n");
+        let surplus = b"Content-Length: 0\r\n";
+        let at = bytes
+            .windows(surplus.len())
+            .position(|bytes| bytes == surplus);
+        at.map(|at| bytes.drain(at..at + surplus.len()));
     }
     if let Some(connection) = connection(framing, keep_alive) {
         // tiny_http ignores a Connection header that is set on its response.
@@ -48,12 +46,6 @@ pub(super) fn print(reply: Reply, framing: Framing, keep_alive: bool) -> io::Res
         bytes.splice(line_end..line_end, connection.bytes());
     }
     Ok(bytes)
-}
-
-fn remove(bytes: &mut Vec<u8>, part: &[u8]) {
-    if let Some(at) = bytes.windows(part.len()).position(|window| window == part) {
-        bytes.drain(at..at + part.len());
-    }
 }
 
 /// The `Connection` header, unless the version's default is right (RFC 9112 §9.3).

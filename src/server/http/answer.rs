@@ -13,19 +13,15 @@ use crate::server::http::routes::{Audience, Routed};
 use crate::server::http::service;
 use crate::server::log::Level;
 use crate::server::pages::Page;
+use crate::server::pages::texts::{self, Notice};
 use crate::server::store::StoreError;
 use crate::shared::wire::error;
 
 impl App {
-    /// The route of a request.
-    pub(crate) fn route(&self, request: &Request) -> Routed {
-        Routed::of(self, request)
-    }
-
     /// Answers a request, and logs it.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn answer(&self, request: &Request) -> Reply {
-        let (routed, started) = (self.route(request), Instant::now());
+        let (routed, started) = (Routed::of(self, request), Instant::now());
         let reply = self.answer_routed(&routed, request);
         self.log_answer(request, &routed, &reply, started);
         reply
@@ -45,7 +41,7 @@ impl App {
                 ("client", &request.client.to_string()),
             ];
             self.log.error("panic", &fields);
-            self.unavailable(request.id, routed, &Page::InternalError, "panic")
+            self.unavailable(request.id, routed, texts::INTERNAL_ERROR, "panic")
         });
         self.with_common_headers(request.id, reply)
     }
@@ -60,7 +56,7 @@ impl App {
             ("reason", "timeout"),
         ];
         self.log.error("request_timed_out", &fields);
-        let reply = self.unavailable(id, routed, &Page::Unavailable, "timeout");
+        let reply = self.unavailable(id, routed, texts::UNAVAILABLE, "timeout");
         self.count(routed, &reply, routed.timeout(self));
         self.with_common_headers(id, reply)
     }
@@ -70,14 +66,14 @@ impl App {
         &self,
         id: RequestId,
         routed: &Routed,
-        page: &Page,
+        notice: Notice,
         reason: &'static str,
     ) -> Reply {
         match routed.audience() {
             Audience::Program => Reply::unavailable(RETRY_AFTER_S).because(reason),
             Audience::Monitor => service::status(503, "unavailable").because(reason),
             Audience::Person => self
-                .error_page(id, 503, page, Cause::of_request(reason))
+                .error_page(id, 503, &Page::Notice(notice), Cause::of_request(reason))
                 .with("Retry-After", RETRY_AFTER_S),
         }
     }
@@ -114,7 +110,6 @@ impl App {
         self.log.event(level, "request", &fields);
     }
 
-    /// Counts an answer, for the metrics.
     fn count(&self, routed: &Routed, reply: &Reply, duration: Duration) {
         let outcome = Outcome {
             status: reply.status,
@@ -144,7 +139,7 @@ impl App {
             ("error", &error.to_string()),
         ];
         self.log.error("store_failed", &fields);
-        self.unavailable(request.id, routed, &Page::Unavailable, "store_failed")
+        self.unavailable(request.id, routed, texts::UNAVAILABLE, "store_failed")
     }
 }
 

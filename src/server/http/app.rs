@@ -15,6 +15,7 @@ use crate::server::http::request::{Request, RequestId};
 use crate::server::keys::Keys;
 use crate::server::limits::{Budget, Guesses, PollIntervals};
 use crate::server::log::Log;
+use crate::server::pages::texts::{self, Notice};
 use crate::server::pages::{Page, Site};
 use crate::server::postiz::PostizError;
 use crate::server::store::StoreError;
@@ -31,14 +32,10 @@ pub(super) const LINK_MAC: &str = "mac";
 pub(super) type Handled = Result<Reply, StoreError>;
 
 /// The state that the handlers share.
-pub struct App {
-    /// The device flow.
+pub(crate) struct App {
     pub flow: Flow,
-    /// SERVER_URL.
     pub server_url: BaseUrl,
-    /// The addresses that the pages name.
     pub site: Site,
-    /// The log.
     pub log: Arc<Log>,
     pub(super) keys: Arc<Keys>,
     pub(super) logins: Budget,
@@ -46,10 +43,8 @@ pub struct App {
     pub(super) callbacks: Budget,
     /// For registering clients at Postiz: as many as logins may be started.
     pub(super) registrations: Budget,
-    /// How many requests wait for Postiz.
     postiz_requests: AtomicU32,
     pub(super) polls: PollIntervals,
-    /// Counts of answered requests.
     pub(crate) requests: RequestCounts,
     pub(super) cookies: CookieNames,
     pub(crate) times: Times,
@@ -57,8 +52,7 @@ pub struct App {
 }
 
 impl App {
-    /// The state for a server with this configuration.
-    pub fn new(
+    pub(crate) fn new(
         flow: Flow,
         keys: Arc<Keys>,
         server_url: BaseUrl,
@@ -100,7 +94,6 @@ impl App {
         self.stopping.store(true, Ordering::Release);
     }
 
-    /// Whether the server is stopping.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
@@ -116,14 +109,15 @@ impl App {
     }
 
     /// 429 for requests that were well-formed, but too many.
-    pub(super) fn too_many_sign_ins(
+    pub(super) fn too_many(
         &self,
         request: &Request,
+        notice: Notice,
         wait: Duration,
         cause: Cause,
     ) -> Reply {
         let retry_after_s = whole_seconds(wait);
-        let page = Page::TooManyCallbacks { retry_after_s };
+        let page = Page::Pause(notice, retry_after_s);
         self.error_page(request.id, 429, &page, cause)
             .with("Retry-After", retry_after_s)
     }
@@ -135,7 +129,8 @@ impl App {
         error: &PostizError,
         login: &DeviceCodeHash,
     ) -> Reply {
-        let (status, page, reason) = postiz_failure(error);
+        let (status, notice, reason) = postiz_failure(error);
+        let page = Page::Notice(notice);
         self.error_page(request.id, status, &page, Cause::of_login(reason, login))
     }
 
@@ -146,12 +141,10 @@ impl App {
         (before < POSTIZ_REQUESTS_MAX).then_some(slot)
     }
 
-    /// How many requests wait for Postiz.
     pub(crate) fn postiz_requests(&self) -> u32 {
         self.postiz_requests.load(Ordering::Relaxed)
     }
 
-    /// An answer with this status and page.
     pub(super) fn page(&self, status: u16, page: &Page) -> Reply {
         Reply::page(status, page.render(&self.site, None))
     }
@@ -165,16 +158,10 @@ impl App {
         page: &Page,
         cause: Cause,
     ) -> Reply {
-        let reference = match cause.login {
-            Some(login) => login.login_id().to_owned(),
-            None => id.to_string(),
-        };
+        let login_id = cause.login.map(|login| login.login_id().to_owned());
+        let reference = login_id.unwrap_or_else(|| id.to_string());
         let reply = Reply::page(status, page.render(&self.site, Some(&reference)));
-        let reply = reply.because(cause.reason);
-        match cause.login {
-            Some(login) => reply.about(login),
-            None => reply,
-        }
+        reply.because(cause.reason).about(cause.login)
     }
 }
 
@@ -188,7 +175,6 @@ pub(super) struct Cause<'a> {
 }
 
 impl<'a> Cause<'a> {
-    /// A cause without a login.
     pub(super) fn of_request(reason: &'static str) -> Cause<'a> {
         Cause {
             reason,
@@ -196,7 +182,6 @@ impl<'a> Cause<'a> {
         }
     }
 
-    /// A cause about this login.
     pub(super) fn of_login(reason: &'static str, login: &'a DeviceCodeHash) -> Cause<'a> {
         Cause {
             reason,
@@ -206,17 +191,17 @@ impl<'a> Cause<'a> {
 }
 
 /// Status, page and reason for a failed request to Postiz.
-pub(super) fn postiz_failure(error: &PostizError) -> (u16, Page<'static>, &'static str) {
-    let (status, page) = match error {
-        PostizError::InvalidGrant => (502, Page::ExchangeRefused),
-        PostizError::InvalidClient => (502, Page::ServerMisconfigured),
-        PostizError::Unregistered(_) => (502, Page::Unregistered),
-        PostizError::NotPostiz(_) | PostizError::Untrusted(_) => (502, Page::PostizMisconfigured),
-        PostizError::Relayed => (502, Page::Relayed),
-        PostizError::TimedOut(_) => (504, Page::PostizUnreachable),
-        PostizError::Failed(_) => (502, Page::PostizUnreachable),
+pub(super) fn postiz_failure(error: &PostizError) -> (u16, Notice, &'static str) {
+    let (status, notice) = match error {
+        PostizError::InvalidGrant => (502, texts::EXCHANGE_REFUSED),
+        PostizError::InvalidClient => (502, texts::SERVER_MISCONFIGURED),
+        PostizError::Unregistered(_) => (502, texts::UNREGISTERED),
+        PostizError::NotPostiz(_) | PostizError::Untrusted(_) => (502, texts::POSTIZ_MISCONFIGURED),
+        PostizError::Relayed => (502, texts::RELAYED),
+        PostizError::TimedOut(_) => (504, texts::POSTIZ_UNREACHABLE),
+        PostizError::Failed(_) => (502, texts::POSTIZ_UNREACHABLE),
     };
-    (status, page, error.reason())
+    (status, notice, error.reason())
 }
 
 /// One of the [`POSTIZ_REQUESTS_MAX`] slots; free again when dropped.

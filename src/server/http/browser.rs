@@ -35,7 +35,6 @@ impl CookieNames {
         single_cookie(request, &self.name)
     }
 
-    /// The key in the cookie of the version before.
     pub(super) fn old_browser_key(&self, request: &Request) -> Option<BrowserKey> {
         single_cookie(request, self.old_name)
     }

@@ -7,14 +7,13 @@ use crate::server::flow::{Callback, CallbackResult, ReturningBrowser};
 use crate::server::http::app::{App, Cause, Handled, postiz_failure};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Params, Request};
-use crate::server::pages::Page;
+use crate::server::pages::{Page, texts};
 use crate::server::store::StoreError;
 
-/// Handles the browser's return from Postiz.
 pub(super) fn receive(app: &App, request: &Request) -> Handled {
     let reject = |reason| {
         let cause = Cause::of_request(reason);
-        Ok(app.error_page(request.id, 400, &Page::SessionLost, cause))
+        Ok(app.error_page(request.id, 400, &Page::Notice(texts::SESSION_LOST), cause))
     };
     // HEAD must be safe (RFC 9110 §9.2.1): a link checker must not use up the code.
     if request.method == "HEAD" {
@@ -36,7 +35,8 @@ pub(super) fn receive(app: &App, request: &Request) -> Handled {
     }
     // Charged only with a cookie: another site's pages can cause requests without it.
     if let Err(wait) = app.callbacks.take(request.client, Instant::now()) {
-        return Ok(app.too_many_sign_ins(request, wait, Cause::of_request("too_many_callbacks")));
+        let cause = Cause::of_request("too_many_callbacks");
+        return Ok(app.too_many(request, texts::TOO_MANY_CALLBACKS, wait, cause));
     }
     let mut rejected = None;
     for (browser, is_old_cookie) in browsers.into_iter().zip([false, true]) {
@@ -47,7 +47,7 @@ pub(super) fn receive(app: &App, request: &Request) -> Handled {
             is_old_cookie,
         };
         let result = run(app, &returning, params.get("code"), params.get("error"))?;
-        match result.outcome {
+        match result.1 {
             // The first cookie may be of another login, so the second is tried as well.
             Callback::Rejected(_) => rejected = rejected.or(Some(result)),
             _ => return Ok(reply(app, request, &result)),
@@ -65,7 +65,7 @@ fn run(
     code: Option<&str>,
     error: Option<&str>,
 ) -> Result<CallbackResult, StoreError> {
-    let outcome = match (error, code) {
+    let callback = match (error, code) {
         (Some(error), _) => return app.flow.callback_error(returning, error),
         (None, Some(code)) => match app.take_postiz_slot() {
             Some(_slot) => return app.flow.callback_code(returning, code),
@@ -73,27 +73,22 @@ fn run(
         },
         (None, None) => Callback::Rejected("missing_code"),
     };
-    Ok(CallbackResult::without_login(outcome))
+    Ok((None, callback))
 }
 
 /// The page for the browser. It never shows text of the query, which anybody can write.
-fn reply(app: &App, request: &Request, result: &CallbackResult) -> Reply {
-    let login = result.login.as_ref();
-    let success = |page| {
-        let page = app.page(200, &page);
-        match login {
-            Some(login) => page.about(login),
-            None => page,
-        }
-    };
-    let (status, page, reason) = match &result.outcome {
-        Callback::SignedIn => return success(Page::SignedIn),
-        Callback::Busy => return success(Page::Finishing),
-        Callback::Refused => (400, Page::Refused, "access_denied"),
-        Callback::Rejected(reason) => (400, Page::SessionLost, *reason),
-        Callback::Over => (400, Page::LoginOver, "too_many_refused_codes"),
-        Callback::AuthorizationFailed => (502, Page::AuthorizationFailed, "authorization_failed"),
+fn reply(app: &App, request: &Request, (login, callback): &CallbackResult) -> Reply {
+    let login = login.as_ref();
+    let success = |notice| app.page(200, &Page::Notice(notice)).about(login);
+    let (status, notice, reason) = match callback {
+        Callback::SignedIn => return success(texts::SIGNED_IN),
+        Callback::Busy => return success(texts::FINISHING),
+        Callback::Refused => (400, texts::REFUSED, "access_denied"),
+        Callback::Rejected(reason) => (400, texts::SESSION_LOST, *reason),
+        Callback::Over => (400, texts::LOGIN_OVER, "too_many_refused_codes"),
+        Callback::AuthorizationFailed => (502, texts::AUTHORIZATION_FAILED, "authorization_failed"),
         Callback::ExchangeFailed(error) => postiz_failure(error),
     };
+    let page = Page::Notice(notice);
     app.error_page(request.id, status, &page, Cause { reason, login })
 }

@@ -2,15 +2,14 @@
 
 use std::time::Instant;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::server::client_address::wide_network;
-use crate::server::flow::{StartError, Started};
+use crate::server::flow::Started;
 use crate::server::http::app::{App, Handled, LINK_MAC};
 use crate::server::http::browser::is_cross_site;
 use crate::server::http::reply::{RETRY_AFTER_S, Reply, whole_seconds};
 use crate::server::http::request::{Malformed, Params, Request};
-use crate::server::http::wire::DeviceAuthorization;
 use crate::server::login::{LIFETIME, Starter};
 use crate::shared::text::printable;
 use crate::shared::wire::{DEFAULT_INTERVAL_S, error};
@@ -18,7 +17,6 @@ use crate::shared::wire::{DEFAULT_INTERVAL_S, error};
 /// Most characters of a user agent that are stored.
 const AGENT_CHARACTERS_MAX: usize = 120;
 
-/// Handles the request: starts a login.
 pub(super) fn start(app: &App, request: &Request) -> Handled {
     if is_cross_site(&app.server_url, request) {
         return Ok(Reply::plain_error(403, "cross_site_request"));
@@ -26,24 +24,20 @@ pub(super) fn start(app: &App, request: &Request) -> Handled {
     let machine = match machine_in_body(request) {
         Ok(machine) => machine,
         Err(Malformed(description)) => {
-            return Ok(Reply::error(400, error::INVALID_REQUEST, description));
+            return Ok(Reply::error(error::INVALID_REQUEST, description));
         }
     };
     if let Err(wait) = app.logins.take(request.client, Instant::now()) {
         let description = "Too many logins were started from this address.";
-        let reply = Reply::error(429, "too_many_requests", description);
+        let mut reply = Reply::error("too_many_requests", description);
+        reply.status = 429;
         let reply = reply.because("too_many_logins");
         return Ok(reply.with("Retry-After", whole_seconds(wait)));
     }
-    match app.flow.start(starter(request, machine)) {
-        Ok(started) => {
-            Ok(Reply::json(200, &codes(app, &started)).about(&started.device_code.hash()))
-        }
-        Err(StartError::Full) => {
-            Ok(Reply::unavailable(RETRY_AFTER_S).because("too_many_live_logins"))
-        }
-        Err(StartError::Store(error)) => Err(error),
-    }
+    Ok(match app.flow.start(starter(request, machine))? {
+        Some(started) => Reply::json(200, &codes(app, &started)).about(&started.device_code.hash()),
+        None => Reply::unavailable(RETRY_AFTER_S).because("too_many_live_logins"),
+    })
 }
 
 fn starter(request: &Request, machine: String) -> Starter {
@@ -60,19 +54,19 @@ fn starter(request: &Request, machine: String) -> Starter {
     }
 }
 
-fn codes(app: &App, started: &Started) -> DeviceAuthorization {
-    let verification_uri = app.site.verify_url.clone();
+/// The answer of RFC 8628 §3.2.
+fn codes(app: &App, started: &Started) -> Value {
+    let verification_uri = &app.site.verify_url;
     let (user_code, mac) = (&started.user_code, &started.link_mac);
-    DeviceAuthorization {
-        device_code: started.device_code.expose().to_owned(),
-        user_code: user_code.as_str().to_owned(),
-        verification_uri_complete: format!(
-            "{verification_uri}?user_code={user_code}&{LINK_MAC}={mac}"
-        ),
-        verification_uri,
-        expires_in: LIFETIME.as_secs(),
-        interval: DEFAULT_INTERVAL_S,
-    }
+    let complete = format!("{verification_uri}?user_code={user_code}&{LINK_MAC}={mac}");
+    json!({
+        "device_code": started.device_code.expose(),
+        "user_code": user_code.as_str(),
+        "verification_uri": verification_uri,
+        "verification_uri_complete": complete,
+        "expires_in": LIFETIME.as_secs(),
+        "interval": DEFAULT_INTERVAL_S,
+    })
 }
 
 /// The machine's name in the body, or else an empty string. The rest of the body is ignored, but a malformed body is an error.

@@ -11,11 +11,10 @@ mod verify;
 mod answer;
 mod app;
 mod browser;
-pub mod reply;
-pub mod request;
-mod wire;
+pub(crate) mod reply;
+pub(crate) mod request;
 
-pub use app::App;
-pub use reply::Reply;
-pub use request::{Request, RequestId};
+pub(crate) use app::App;
+pub(crate) use reply::Reply;
+pub(crate) use request::{Request, RequestId};
 pub(crate) use routes::Routed;

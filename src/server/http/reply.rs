@@ -2,20 +2,16 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::server::codes::DeviceCodeHash;
 use crate::server::flow::Delivery;
-use crate::server::http::wire::OAuthError;
 use crate::server::pages;
 
 /// One answer. The front adds `Content-Length`, `Date` and `Connection`.
-pub struct Reply {
-    /// The status code.
+pub(crate) struct Reply {
     pub status: u16,
-    /// Headers, in order.
     pub headers: Vec<(&'static str, String)>,
-    /// The body.
     pub body: Vec<u8>,
     /// The delivery of the token in the body, to be ended when the client has received it or not.
     pub delivery: Option<Box<Delivery>>,
@@ -27,33 +23,33 @@ pub struct Reply {
 
 impl Reply {
     /// A JSON object; never cached (RFC 6749 §5.1).
-    pub fn json(status: u16, body: &impl Serialize) -> Reply {
-        let body = serde_json::to_vec(body).expect("our own types serialize");
+    pub(crate) fn json(status: u16, body: &Value) -> Reply {
+        let body = body.to_string().into_bytes();
         let mut reply = Reply::new(status, "application/json", body);
         reply.headers.push(("Pragma", "no-cache".to_owned()));
         reply
     }
 
-    /// An OAuth error (RFC 6749 §5.2).
-    pub fn error(status: u16, error: &'static str, description: &str) -> Reply {
-        Reply::oauth_error(status, error, Some(description))
+    /// 400 with an OAuth error (RFC 6749 §5.2).
+    pub(crate) fn error(error: &'static str, description: &str) -> Reply {
+        Reply::oauth_error(400, error, Some(description))
     }
 
     /// `{"error":…}` for errors that OAuth does not define.
-    pub fn plain_error(status: u16, error: &'static str) -> Reply {
+    pub(crate) fn plain_error(status: u16, error: &'static str) -> Reply {
         Reply::oauth_error(status, error, None)
     }
 
     fn oauth_error(status: u16, reason: &'static str, description: Option<&str>) -> Reply {
-        let error = OAuthError {
-            error: reason.to_owned(),
-            error_description: description.map(str::to_owned),
-        };
+        let mut error = json!({ "error": reason });
+        if let Some(description) = description {
+            error["error_description"] = description.into();
+        }
         Reply::json(status, &error).because(reason)
     }
 
     /// 503 for programs, in plain text: the npm CLI ends a login at any JSON error, and polls on after any other answer.
-    pub fn unavailable(retry_after_s: u64) -> Reply {
+    pub(crate) fn unavailable(retry_after_s: u64) -> Reply {
         Reply::new(
             503,
             "text/plain; charset=utf-8",
@@ -63,50 +59,47 @@ impl Reply {
     }
 
     /// 200 with text of this type, for programs.
-    pub fn text(content_type: &str, body: String) -> Reply {
+    pub(crate) fn text(content_type: &str, body: String) -> Reply {
         Reply::new(200, content_type, body.into_bytes())
     }
 
-    /// A page.
-    pub fn page(status: u16, html: String) -> Reply {
+    pub(crate) fn page(status: u16, html: String) -> Reply {
         Reply::new(status, "text/html; charset=utf-8", html.into_bytes())
-            .with("Content-Security-Policy", pages::content_security_policy())
+            .with("Content-Security-Policy", pages::POLICY.as_str())
             .with("X-Frame-Options", "DENY")
             .with("Cross-Origin-Opener-Policy", "same-origin")
     }
 
     /// The same page, with a form in it: under `no-referrer` browsers would send `Origin: null` with the form.
-    pub fn with_form(mut self) -> Reply {
+    pub(crate) fn with_form(mut self) -> Reply {
         self.headers.retain(|(name, _)| *name != "Referrer-Policy");
         self.with("Referrer-Policy", "same-origin")
     }
 
     /// 302 or 308 to `location`.
-    pub fn redirect(status: u16, location: &str) -> Reply {
+    pub(crate) fn redirect(status: u16, location: &str) -> Reply {
         Reply::new(status, "text/plain; charset=utf-8", Vec::new()).with("Location", location)
     }
 
     /// 204, an answer of headers only.
-    pub fn no_content() -> Reply {
+    pub(crate) fn no_content() -> Reply {
         let mut reply = Reply::new(204, "", Vec::new());
         reply.headers.remove(0);
         reply
     }
 
     /// The same reply, with the reason why the client did not get what it requested.
-    pub fn because(mut self, reason: &'static str) -> Reply {
+    pub(crate) fn because(mut self, reason: &'static str) -> Reply {
         self.reason = Some(reason);
         self
     }
 
-    /// The same reply, about this login.
-    pub fn about(mut self, login: &DeviceCodeHash) -> Reply {
-        self.login = Some(login.login_id().to_owned());
+    pub(crate) fn about<'a>(mut self, login: impl Into<Option<&'a DeviceCodeHash>>) -> Reply {
+        self.login = login.into().map(|login| login.login_id().to_owned());
         self
     }
 
-    /// The same reply with one more header.
-    pub fn with(mut self, name: &'static str, value: impl ToString) -> Reply {
+    pub(crate) fn with(mut self, name: &'static str, value: impl ToString) -> Reply {
         self.headers.push((name, value.to_string()));
         self
     }

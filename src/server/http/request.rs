@@ -23,7 +23,7 @@ pub(crate) const HEADERS: [&str; 10] = [
 /// A request's id in the log, which error pages show when no login was found. A server counts up from a random number, so that
 /// ids of two instances, or of two runs, rarely coincide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RequestId(pub u32);
+pub(crate) struct RequestId(pub u32);
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,8 +33,7 @@ impl fmt::Display for RequestId {
 
 /// One whole request. Header names are lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// The id in the log.
+pub(crate) struct Request {
     pub id: RequestId,
     /// `GET`, `POST`, …
     pub method: String,
@@ -52,7 +51,7 @@ pub struct Request {
 
 /// Parameters that could not be parsed, with the error's description for the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Malformed(pub &'static str);
+pub(crate) struct Malformed(pub &'static str);
 
 impl Request {
     /// A request to `target` from a client on this machine.
@@ -71,15 +70,12 @@ impl Request {
     }
 
     /// The first header of this lower-case name.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(header, _)| *header == name)
-            .map(|(_, value)| value.as_str())
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers(name).next()
     }
 
     /// All headers of this lower-case name, in order.
-    pub fn headers(&self, name: &str) -> impl DoubleEndedIterator<Item = &str> {
+    pub(crate) fn headers(&self, name: &str) -> impl DoubleEndedIterator<Item = &str> {
         self.headers
             .iter()
             .filter(move |(header, _)| *header == name)
@@ -87,7 +83,7 @@ impl Request {
     }
 
     /// All cookies of this name (RFC 6265 §5.4).
-    pub fn cookies(&self, name: &str) -> impl Iterator<Item = &str> {
+    pub(crate) fn cookies(&self, name: &str) -> impl Iterator<Item = &str> {
         let pairs = self.headers("cookie").flat_map(|value| value.split(';'));
         pairs
             .filter_map(|pair| pair.trim_ascii().split_once('='))
@@ -95,15 +91,14 @@ impl Request {
             .map(|(_, value)| value)
     }
 
-    /// Whether the client accepts a page.
-    pub fn accepts_html(&self) -> bool {
+    pub(crate) fn accepts_html(&self) -> bool {
         self.header("accept")
             .is_some_and(|accept| accept.contains("text/html"))
     }
 
     /// Whether a person opens this address, rather than a page that loads it (an image, a script's request, a prefetch).
     /// Fetch Metadata §2.1 says so; browsers without it always send `Accept`.
-    pub fn is_navigation(&self) -> bool {
+    pub(crate) fn is_navigation(&self) -> bool {
         if self
             .header("sec-purpose")
             .is_some_and(|purpose| purpose.starts_with("prefetch"))
@@ -117,20 +112,11 @@ impl Request {
         }
     }
 
-    /// The media type, without parameters, in lower case; empty when the client named none.
-    fn media_type(&self) -> String {
-        let value = self.header("content-type").unwrap_or_default();
-        value
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase()
-    }
-
     /// Whether the body is JSON, by its media type; for other types, whether it begins with `{`.
-    pub fn is_json(&self) -> bool {
-        match self.media_type().as_str() {
+    pub(crate) fn is_json(&self) -> bool {
+        let content_type = self.header("content-type").unwrap_or_default();
+        let media_type = content_type.split(';').next().unwrap_or_default();
+        match media_type.trim().to_ascii_lowercase().as_str() {
             "application/json" => true,
             "application/x-www-form-urlencoded" => false,
             _ => self.body.trim_ascii_start().first() == Some(&b'{'),
@@ -140,11 +126,10 @@ impl Request {
 
 /// The decoded parameters of a query or a form (WHATWG URL §5.1, but invalid UTF-8 is an error).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Params(Vec<(String, String)>);
+pub(crate) struct Params(Vec<(String, String)>);
 
 impl Params {
-    /// Reads `text`.
-    pub fn parse(text: &[u8]) -> Result<Params, Malformed> {
+    pub(crate) fn parse(text: &[u8]) -> Result<Params, Malformed> {
         let pairs = text
             .split(|byte| *byte == b'&')
             .filter(|pair| !pair.is_empty());
@@ -157,7 +142,7 @@ impl Params {
     }
 
     /// The value of `name`. An empty one counts as absent, and a repeated one is an error (RFC 6749 §3.1).
-    pub fn single(&self, name: &str) -> Result<Option<&str>, Malformed> {
+    pub(crate) fn single(&self, name: &str) -> Result<Option<&str>, Malformed> {
         let mut values = self
             .0
             .iter()
@@ -171,12 +156,11 @@ impl Params {
     }
 
     /// The value of `name`; `None` also if it is empty or repeated.
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.single(name).ok().flatten()
     }
 
-    /// Whether any parameter is repeated.
-    pub fn has_repeated(&self) -> bool {
+    pub(crate) fn has_repeated(&self) -> bool {
         // A set, since a body can hold thousands of names: comparing all pairs would be a cheap denial of service.
         let mut names = HashSet::new();
         !self.0.iter().all(|(name, _)| names.insert(name))

@@ -6,11 +6,10 @@ use crate::server::http::app::{App, Cause, Handled};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::Request;
 use crate::server::http::{callback, device_code, service, token, verify};
-use crate::server::pages::Page;
+use crate::server::pages::{Page, texts};
 use crate::server::times::Times;
 
-/// One route.
-struct Route {
+pub(crate) struct Route {
     method: &'static str,
     path: &'static str,
     handler: fn(&App, &Request) -> Handled,
@@ -79,10 +78,7 @@ const fn row(
 
 /// A request's route.
 #[derive(Clone, Copy)]
-pub(crate) struct Routed(Target);
-
-#[derive(Clone, Copy)]
-enum Target {
+pub(crate) enum Routed {
     Row(&'static Route),
     /// OPTIONS on this path.
     Options(&'static str),
@@ -94,64 +90,58 @@ enum Target {
 }
 
 impl Routed {
-    pub(super) fn of(app: &App, request: &Request) -> Routed {
+    pub(crate) fn of(app: &App, request: &Request) -> Routed {
         // HEAD is GET without the body (RFC 9110 §9.3.2), which the writer leaves out.
         let method = match request.method.as_str() {
             "HEAD" => "GET",
             method => method,
         };
         let path = local_path(app, &request.path);
-        let same_path = |route: &&Route| route.path == path;
-        let row = ROUTES.iter().filter(same_path);
-        let row = row
-            .clone()
-            .find(|route| route.method == method)
-            .or(row.clone().next());
-        Routed(match row {
-            Some(row) if row.method == method => Target::Row(row),
-            Some(row) if method == "OPTIONS" => Target::Options(row.path),
-            Some(row) => Target::WrongMethod(row.path),
+        let mut rows = ROUTES.iter().filter(|route| route.path == path);
+        let same_method = rows.clone().find(|route| route.method == method);
+        match same_method.or_else(|| rows.next()) {
+            Some(row) if row.method == method => Routed::Row(row),
+            Some(row) if method == "OPTIONS" => Routed::Options(row.path),
+            Some(row) => Routed::WrongMethod(row.path),
             None if method == "GET" => match known_without_slashes(app, &request.path) {
-                Some(path) => Target::SurplusSlashes(path),
-                None => Target::Nothing,
+                Some(path) => Routed::SurplusSlashes(path),
+                None => Routed::Nothing,
             },
-            None => Target::Nothing,
-        })
+            None => Routed::Nothing,
+        }
     }
 
-    /// Answers the request.
     pub(super) fn handle(&self, app: &App, request: &Request) -> Handled {
-        Ok(match self.0 {
-            Target::Row(row) => return (row.handler)(app, request),
-            Target::Options(path) => Reply::no_content().with("Allow", allow(path)),
-            Target::WrongMethod(path) => {
+        Ok(match *self {
+            Routed::Row(row) => return (row.handler)(app, request),
+            Routed::Options(path) => Reply::no_content().with("Allow", allow(path)),
+            Routed::WrongMethod(path) => {
                 Reply::plain_error(405, "method_not_allowed").with("Allow", allow(path))
             }
-            Target::SurplusSlashes(path) => {
+            Routed::SurplusSlashes(path) => {
                 let query = match request.query.as_str() {
                     "" => String::new(),
                     query => format!("?{query}"),
                 };
                 Reply::redirect(308, &format!("{}{path}{query}", app.server_url.path()))
             }
-            Target::Nothing => not_found(app, request),
+            Routed::Nothing => not_found(app, request),
         })
     }
 
     /// The route's name for the log and the metrics: a path of the table, not the request's, which may hold anything.
     pub(super) fn name(&self) -> &'static str {
-        match self.0 {
-            Target::Row(row) => row.path,
-            Target::Options(path) | Target::WrongMethod(path) | Target::SurplusSlashes(path) => {
+        match *self {
+            Routed::Row(row) => row.path,
+            Routed::Options(path) | Routed::WrongMethod(path) | Routed::SurplusSlashes(path) => {
                 path
             }
-            Target::Nothing => "none",
+            Routed::Nothing => "none",
         }
     }
 
-    /// The handler's timeout.
     pub(crate) fn timeout(&self, app: &App) -> Duration {
-        let Target::Row(row) = self.0 else {
+        let Routed::Row(row) = self else {
             return app.times.handler;
         };
         let timeout = (row.timeout)(&app.times);
@@ -162,8 +152,8 @@ impl Routed {
     }
 
     pub(super) fn audience(&self) -> Audience {
-        match self.0 {
-            Target::Row(row) => row.audience,
+        match *self {
+            Routed::Row(row) => row.audience,
             _ => Audience::Program,
         }
     }
@@ -192,10 +182,8 @@ fn known_without_slashes(app: &App, path: &str) -> Option<&'static str> {
     let single: String = segments.flat_map(|segment| ["/", segment]).collect();
     let single = if single.is_empty() { "/" } else { &single };
     let local = local_path(app, single);
-    let mut routes = ROUTES.iter();
-    routes
-        .find(|route| route.path == local)
-        .map(|route| route.path)
+    let mut paths = ROUTES.iter().map(|route| route.path);
+    paths.find(|path| *path == local)
 }
 
 /// The methods of a path, as `Allow` lists them.
@@ -214,7 +202,7 @@ fn not_found(app: &App, request: &Request) -> Reply {
         true => app.error_page(
             request.id,
             404,
-            &Page::NotFound,
+            &Page::Notice(texts::NOT_FOUND),
             Cause::of_request("not_found"),
         ),
         false => Reply::plain_error(404, "not_found"),

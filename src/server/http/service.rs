@@ -1,20 +1,15 @@
 //! Routes about the server itself: health, readiness, metadata.
 
-use serde::Serialize;
+use serde_json::json;
 
 use crate::server::http::app::{App, Handled};
 use crate::server::http::reply::Reply;
 use crate::server::http::request::Request;
-use crate::server::http::wire::DEVICE_CODE_GRANT;
-
-#[derive(Serialize)]
-struct StatusBody {
-    status: &'static str,
-}
+use crate::server::http::token::DEVICE_CODE_GRANT;
 
 /// `{"status":"…"}`.
 pub(super) fn status(code: u16, status: &'static str) -> Reply {
-    Reply::json(code, &StatusBody { status })
+    Reply::json(code, &json!({ "status": status }))
 }
 
 /// The process answers requests. Says nothing of the store.
@@ -36,25 +31,16 @@ pub(super) fn home(app: &App, _: &Request) -> Handled {
     Ok(Reply::redirect(302, &app.site.verify_path))
 }
 
-/// RFC 8414 §2. Members without a value are left out, since §3.2 forbids empty arrays.
-#[derive(Serialize)]
-struct Metadata {
-    issuer: String,
-    device_authorization_endpoint: String,
-    token_endpoint: String,
-    grant_types_supported: [&'static str; 1],
-    token_endpoint_auth_methods_supported: [&'static str; 1],
-}
-
-/// Where standard clients find the endpoints (RFC 8414, RFC 8628 §4).
+/// Where standard clients find the endpoints (RFC 8414 §2, RFC 8628 §4). Members without a value are left out, since RFC 8414
+/// §3.2 forbids empty arrays.
 pub(super) fn metadata(app: &App, _: &Request) -> Handled {
-    let issuer = app.server_url.as_str().to_owned();
-    let metadata = Metadata {
-        device_authorization_endpoint: format!("{issuer}/device/code"),
-        token_endpoint: format!("{issuer}/device/token"),
-        grant_types_supported: [DEVICE_CODE_GRANT],
-        token_endpoint_auth_methods_supported: ["none"],
-        issuer,
-    };
+    let issuer = app.server_url.as_str();
+    let metadata = json!({
+        "issuer": issuer,
+        "device_authorization_endpoint": format!("{issuer}/device/code"),
+        "token_endpoint": format!("{issuer}/device/token"),
+        "grant_types_supported": [DEVICE_CODE_GRANT],
+        "token_endpoint_auth_methods_supported": ["none"],
+    });
     Ok(Reply::json(200, &metadata))
 }

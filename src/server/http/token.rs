@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::server::codes::{DeviceCode, DeviceCodeHash};
 use crate::server::flow::Redeemed;
@@ -10,10 +11,12 @@ use crate::server::http::app::{App, Handled};
 use crate::server::http::browser::is_cross_site;
 use crate::server::http::reply::Reply;
 use crate::server::http::request::{Malformed, Params, Request};
-use crate::server::http::wire::{DEVICE_CODE_GRANT, TokenGrant};
 use crate::server::login::Polled;
 use crate::server::store::StoreError;
 use crate::shared::wire::error;
+
+/// The grant type of RFC 8628 §3.4.
+pub(super) const DEVICE_CODE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
 /// The dialect of the request, which decides the errors of the answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,13 +30,11 @@ enum Dialect {
 /// An OAuth error and its description.
 type PollError = (&'static str, &'static str);
 
-/// A parsed poll.
 struct PollRequest {
     login: DeviceCodeHash,
     dialect: Dialect,
 }
 
-/// Handles one poll.
 pub(super) fn poll(app: &App, request: &Request) -> Handled {
     if is_cross_site(&app.server_url, request) {
         return Ok(Reply::plain_error(403, "cross_site_request"));
@@ -53,10 +54,10 @@ fn reply_to(app: &App, poll: &PollRequest, polled: Polled) -> Reply {
     match (polled, poll.dialect) {
         // Completed: the token is being delivered to another poll.
         (Polled::Pending | Polled::Completed, _) => pending(app, poll),
-        (Polled::Denied, _) => Reply::error(400, error::ACCESS_DENIED, "The user refused."),
+        (Polled::Denied, _) => Reply::error(error::ACCESS_DENIED, "The user refused."),
         (Polled::Expired, _) => expired(),
-        (Polled::Unknown, Dialect::Json) => Reply::error(400, error::INVALID_DEVICE_CODE, UNKNOWN),
-        (Polled::Unknown, Dialect::Form) => Reply::error(400, error::INVALID_GRANT, UNKNOWN),
+        (Polled::Unknown, Dialect::Json) => Reply::error(error::INVALID_DEVICE_CODE, UNKNOWN),
+        (Polled::Unknown, Dialect::Form) => Reply::error(error::INVALID_GRANT, UNKNOWN),
     }
 }
 
@@ -64,7 +65,6 @@ const UNKNOWN: &str = "The device code is unknown, or its token was already hand
 
 fn expired() -> Reply {
     Reply::error(
-        400,
         error::EXPIRED_TOKEN,
         "The codes have expired. Start a new login.",
     )
@@ -74,13 +74,11 @@ fn pending(app: &App, poll: &PollRequest) -> Reply {
     // `slow_down` would end the npm CLI's login, so the JSON dialect leaves it out.
     if poll.dialect == Dialect::Form && app.polls.is_too_soon(&poll.login, Instant::now()) {
         return Reply::error(
-            400,
             error::SLOW_DOWN,
             "Polled too often: wait 5 seconds longer from now on.",
         );
     }
     Reply::error(
-        400,
         error::AUTHORIZATION_PENDING,
         "The user is not done yet. Poll again.",
     )
@@ -94,13 +92,16 @@ fn deliver(app: &App, poll: &PollRequest) -> Result<Reply, StoreError> {
         Redeemed::Unreadable => return Ok(expired().because("token_unreadable")),
     };
     app.polls.forget(&poll.login);
-    let grant = TokenGrant {
-        access_token: delivery.access_token.expose(),
-        token_type: "bearer",
-        api_url: &delivery.api_url,
-        organization_id: delivery.organization_id.as_deref(),
-        scope: delivery.scope.as_deref(),
-    };
+    // RFC 6749 §5.1, and what the Postiz CLI needs besides.
+    let mut grant = json!({
+        "access_token": delivery.access_token.expose(),
+        "token_type": "bearer",
+        "api_url": delivery.api_url,
+        "organization_id": delivery.organization_id,
+    });
+    if let Some(scope) = &delivery.scope {
+        grant["scope"] = scope.as_str().into();
+    }
     let mut reply = Reply::json(200, &grant);
     reply.delivery = Some(delivery);
     Ok(reply)
@@ -118,7 +119,7 @@ fn read(request: &Request) -> Result<PollRequest, Reply> {
             login: device_code.hash(),
             dialect,
         }),
-        Err((word, description)) => Err(Reply::error(400, word, description)),
+        Err((word, description)) => Err(Reply::error(word, description)),
     }
 }
 

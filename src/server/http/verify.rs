@@ -7,10 +7,10 @@ use crate::server::codes::{BrowserKey, DeviceCodeHash, UserCode};
 use crate::server::flow::Confirmed;
 use crate::server::http::app::{App, Cause, Handled, LINK_MAC};
 use crate::server::http::browser::{FormOrigin, form_origin};
-use crate::server::http::reply::{RETRY_AFTER_S, Reply, whole_seconds};
+use crate::server::http::reply::{RETRY_AFTER_S, Reply};
 use crate::server::http::request::{Params, Request};
 use crate::server::login::{Login, UnixMs};
-use crate::server::pages::{CodeProblem, Form, Page};
+use crate::server::pages::{CodeProblem, Form, Page, texts};
 use crate::server::store::StoreError;
 
 /// The values of the form's `action`.
@@ -44,11 +44,11 @@ pub(super) fn submit(app: &App, request: &Request) -> Handled {
         FormOrigin::ThisServer => {}
         FormOrigin::OtherName => {
             let cause = Cause::of_request("other_server_name");
-            return Ok(app.error_page(request.id, 400, &Page::OtherName, cause));
+            return Ok(app.error_page(request.id, 400, &Page::Notice(texts::OTHER_NAME), cause));
         }
         FormOrigin::OtherSite => {
             let cause = Cause::of_request("cross_site_request");
-            return Ok(app.error_page(request.id, 403, &Page::CrossSite, cause));
+            return Ok(app.error_page(request.id, 403, &Page::Notice(texts::CROSS_SITE), cause));
         }
     }
     if typed.text.is_empty() {
@@ -84,7 +84,7 @@ pub(super) fn submit(app: &App, request: &Request) -> Handled {
         Some(reply) => Ok(reply.about(&login.key)),
         // The login was open a moment ago. It was decided in another tab, or has expired.
         None => {
-            let error = LookUpError::NotOpen(login.key.clone());
+            let error = LookUpError::NotOpen("login_not_open", Some(login.key.clone()));
             look_up_failed(app, request, 400, &typed, error)
         }
     }
@@ -100,7 +100,10 @@ fn decide(
 ) -> Result<Option<Reply>, StoreError> {
     if action == DENY {
         let denied = app.flow.deny(&login.user_code)?;
-        let page = || app.page(200, &Page::Refused).because("access_denied");
+        let page = || {
+            app.page(200, &Page::Notice(texts::REFUSED))
+                .because("access_denied")
+        };
         return Ok(denied.then(page));
     }
     let mut slot = None;
@@ -108,12 +111,13 @@ fn decide(
         // Anybody can start and confirm logins, so registrations have the same limit as starts.
         if let Err(wait) = app.registrations.take(request.client, Instant::now()) {
             let cause = Cause::of_login("too_many_registrations", &login.key);
-            return Ok(Some(app.too_many_sign_ins(request, wait, cause)));
+            let notice = texts::TOO_MANY_CALLBACKS;
+            return Ok(Some(app.too_many(request, notice, wait, cause)));
         }
         slot = app.take_postiz_slot();
         if slot.is_none() {
             let cause = Cause::of_login("too_many_requests_to_postiz", &login.key);
-            let page = app.error_page(request.id, 503, &Page::Unavailable, cause);
+            let page = app.error_page(request.id, 503, &Page::Notice(texts::UNAVAILABLE), cause);
             return Ok(Some(page.with("Retry-After", RETRY_AFTER_S)));
         }
     }
@@ -149,12 +153,8 @@ impl<'a> From<&'a Params> for TypedCode<'a> {
 
 /// Why a code names no open login.
 enum LookUpError {
-    /// No undecided login has it.
-    Unknown,
-    /// This login has expired.
-    Expired(DeviceCodeHash),
-    /// This login was just decided, or its code is being exchanged.
-    NotOpen(DeviceCodeHash),
+    /// The reason for the log, and the login if one has the code.
+    NotOpen(&'static str, Option<DeviceCodeHash>),
     /// A budget is spent: how long to wait, and the reason for the log.
     TooManyTries(Duration, &'static str),
     Failed(StoreError),
@@ -182,16 +182,17 @@ fn look_up(
         Some(code) => app.flow.find(&code).map_err(LookUpError::Failed)?,
         None => None,
     };
-    let (found, error) = match found {
-        Some((login, now)) if login.is_open(now) => (Some((login, now)), LookUpError::Unknown),
-        Some((login, now)) if now >= login.expires_at => (None, LookUpError::Expired(login.key)),
-        Some((login, _)) => (None, LookUpError::NotOpen(login.key)),
-        None => (None, LookUpError::Unknown),
+    let found = match found {
+        Some((login, now)) if login.is_open(now) => Ok((login, now)),
+        Some((login, now)) if now >= login.expires_at => Err(("login_expired", Some(login.key))),
+        // It was just decided, or its code is being exchanged.
+        Some((login, _)) => Err(("login_not_open", Some(login.key))),
+        None => Err(("unknown_code", None)),
     };
     let network = wide_network(client).to_string();
     match (found, ceiling) {
-        (Some(found), None) => Ok(found),
-        (Some(found), Some(_)) if found.0.starter.network == network => Ok(found),
+        (Ok(found), None) => Ok(found),
+        (Ok(found), Some(_)) if found.0.starter.network == network => Ok(found),
         (_, Some(wait)) => {
             app.guesses.charge_at_ceiling(client, now);
             Err(LookUpError::TooManyTries(
@@ -199,11 +200,12 @@ fn look_up(
                 "too_many_wrong_codes_total",
             ))
         }
-        // A link with a valid MAC is not charged, even after its login is over.
-        (None, None) if by_link => Err(error),
-        (None, None) => {
-            app.guesses.charge(client, now);
-            Err(error)
+        (Err((reason, login)), None) => {
+            // A link with a valid MAC is not charged, even after its login is over.
+            if !by_link {
+                app.guesses.charge(client, now);
+            }
+            Err(LookUpError::NotOpen(reason, login))
         }
     }
 }
@@ -216,19 +218,15 @@ fn look_up_failed(
     typed: &TypedCode,
     error: LookUpError,
 ) -> Handled {
-    let unknown = |cause| {
-        let problem = Some((CodeProblem::Unknown, cause));
-        enter_code(app, request, status, typed, problem)
-    };
     Ok(match error {
-        LookUpError::Unknown => unknown(Cause::of_request("unknown_code")),
-        LookUpError::Expired(login) => unknown(Cause::of_login("login_expired", &login)),
-        LookUpError::NotOpen(login) => unknown(Cause::of_login("login_not_open", &login)),
+        LookUpError::NotOpen(reason, login) => {
+            let login = login.as_ref();
+            let problem = (CodeProblem::Unknown, Cause { reason, login });
+            enter_code(app, request, status, typed, Some(problem))
+        }
         LookUpError::TooManyTries(wait, reason) => {
-            let retry_after_s = whole_seconds(wait);
-            let page = Page::TooManyTries { retry_after_s };
-            app.error_page(request.id, 429, &page, Cause::of_request(reason))
-                .with("Retry-After", retry_after_s)
+            let cause = Cause::of_request(reason);
+            app.too_many(request, texts::TOO_MANY_TRIES, wait, cause)
         }
         LookUpError::Failed(error) => return Err(error),
     })

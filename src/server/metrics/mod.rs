@@ -21,10 +21,10 @@ pub(crate) use listener::{bind, problem, start};
 
 /// The parts of a running server from which its metrics are read.
 pub(crate) struct Sources {
-    app: Arc<App>,
-    front: Arc<Front>,
-    certificate: Option<Arc<Certificate>>,
-    started: SystemTime,
+    pub(crate) app: Arc<App>,
+    pub(crate) front: Arc<Front>,
+    pub(crate) certificate: Option<Arc<Certificate>>,
+    pub(crate) started: SystemTime,
 }
 
 /// A counter's name and help, and its series: labels, and the log events that are counted.
@@ -74,27 +74,13 @@ const POSTIZ: Names = Names {
 };
 
 impl Sources {
-    /// The sources of a server that starts now.
-    pub(crate) fn new(
-        app: Arc<App>,
-        front: Arc<Front>,
-        certificate: Option<Arc<Certificate>>,
-    ) -> Sources {
-        Sources {
-            app,
-            front,
-            certificate,
-            started: SystemTime::now(),
-        }
-    }
-
     /// All metrics as text.
     fn print(&self) -> String {
         let mut text = Text::default();
         print_build(&mut text);
         print_events(&mut text, &self.app.log.counts());
         requests::print(&mut text, &self.app.requests.read(), &HTTP);
-        let to_postiz = self.app.flow.postiz().requests.read();
+        let to_postiz = self.app.flow.postiz.requests.read();
         requests::print(&mut text, &to_postiz, &POSTIZ);
         self.print_connections(&mut text);
         self.print_logins(&mut text);
@@ -138,7 +124,7 @@ impl Sources {
         text.gauge(
             "postiz_auth_logins",
             "Logins in the store, expired ones included until they are purged; an estimate, corrected every 30 s.",
-            self.app.flow.logins(),
+            self.app.flow.live_logins.estimate(),
         );
         text.gauge(
             "postiz_auth_postiz_requests_waiting",
@@ -168,7 +154,7 @@ impl Sources {
 
     /// Only with PostgreSQL.
     fn print_pool(&self, text: &mut Text) {
-        let Some(pool) = self.app.flow.pool() else {
+        let Some(pool) = self.app.flow.store.pool() else {
             return;
         };
         let name = "postiz_auth_database_connections";

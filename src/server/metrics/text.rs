@@ -44,7 +44,6 @@ impl Text {
         self.sample(name, &[], &value);
     }
 
-    /// The whole text.
     pub(super) fn finish(self) -> String {
         self.0
     }

@@ -49,7 +49,6 @@ impl Html {
         Html(pieces.into_iter().map(|piece| piece.0).collect())
     }
 
-    /// The finished page.
     pub(super) fn into_string(self) -> String {
         self.0
     }

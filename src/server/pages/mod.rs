@@ -2,24 +2,25 @@
 //! in *.html and shared/style.css.
 
 mod html;
-mod policy;
-mod texts;
+pub(crate) mod texts;
 
+use std::sync::LazyLock;
 use std::time::Duration;
+
+use ring::digest::{SHA256, digest};
 
 use html::Html;
 use texts::{Mark, Notice};
 
+use crate::shared::base64::base64;
+
 /// The addresses that pages name or link to.
 #[derive(Clone, Debug)]
-pub struct Site {
+pub(crate) struct Site {
     /// The path of the form to enter a code, with SERVER_URL's path: `/cli-auth/device/verify`.
     pub verify_path: String,
-    /// The URL of that form.
     pub verify_url: String,
-    /// The host of SERVER_URL.
     pub server_host: String,
-    /// The host of POSTIZ_FRONTEND_URL.
     pub postiz_host: String,
     /// Whether there is an OAuth app. In an app Postiz keeps one token for each account, so a login ends an earlier one.
     pub has_app: bool,
@@ -27,10 +28,9 @@ pub struct Site {
 
 /// A page with its variable parts. Rendering escapes them.
 #[derive(Clone, Debug)]
-pub enum Page<'a> {
+pub(crate) enum Page<'a> {
     /// The form to enter a code.
     EnterCode {
-        /// The form's hidden fields.
         form: Form<'a>,
         /// The content of the field: empty, or the code that was sent.
         typed: &'a str,
@@ -39,9 +39,7 @@ pub enum Page<'a> {
     },
     /// The confirm page: who started the login, with buttons to continue and to refuse.
     Confirm {
-        /// The form's hidden fields.
         form: Form<'a>,
-        /// The code, `WDJB-MJHT`.
         user_code: &'a str,
         /// The address of the client that started the login; may be empty.
         client_address: &'a str,
@@ -52,55 +50,15 @@ pub enum Page<'a> {
         /// How long ago the login was started.
         age: Duration,
     },
-    /// The login is complete.
-    SignedIn,
-    /// Another callback of the login is exchanging the code. The page reloads itself.
-    Finishing,
-    /// The user refused, here or at Postiz.
-    Refused,
-    /// Postiz has refused so many codes that the login is over.
-    LoginOver,
-    /// The callback names no login of this browser: its `state` is missing, unknown or expired, or the cookie is missing.
-    SessionLost,
-    /// The form was sent from another site.
-    CrossSite,
-    /// The form was sent from this server's own page under another name than SERVER_URL's.
-    OtherName,
-    /// Postiz refused the authorization code. Trying again may help.
-    ExchangeRefused,
-    /// Postiz ended the authorization with an error other than a refusal.
-    AuthorizationFailed,
-    /// Postiz refused this server's client ID or secret.
-    ServerMisconfigured,
-    /// Postiz refused to register a client.
-    Unregistered,
-    /// POSTIZ_API_URL is not Postiz' API, or its certificate is not trusted.
-    PostizMisconfigured,
-    /// The user chose a self-hosted instance on the consent page of Postiz' cloud.
-    Relayed,
-    /// Postiz did not respond, or its answer is invalid.
-    PostizUnreachable,
-    /// Too many wrong codes.
-    TooManyTries {
-        /// Seconds until the next try is allowed.
-        retry_after_s: u64,
-    },
-    /// Too many callbacks.
-    TooManyCallbacks {
-        /// Seconds until the next one is allowed.
-        retry_after_s: u64,
-    },
-    /// The store is unavailable.
-    Unavailable,
-    /// No such page.
-    NotFound,
-    /// A handler panicked.
-    InternalError,
+    /// A page without a form.
+    Notice(Notice),
+    /// The same, with the seconds to wait before trying again.
+    Pause(Notice, u64),
 }
 
 /// The hidden fields of a form.
 #[derive(Clone, Debug)]
-pub struct Form<'a> {
+pub(crate) struct Form<'a> {
     /// The form token, which is bound to the browser's cookie.
     pub token: String,
     /// The MAC from this server's link; may be empty.
@@ -109,7 +67,7 @@ pub struct Form<'a> {
 
 /// The problem with a code that was entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CodeProblem {
+pub(crate) enum CodeProblem {
     /// Nothing was entered.
     Missing,
     /// No open login has this code: it is mistyped, expired, or already used.
@@ -120,7 +78,7 @@ pub enum CodeProblem {
 
 impl Page<'_> {
     /// The page as HTML. Error pages show a `reference`, by which the operator finds the cause in the log.
-    pub fn render(&self, site: &Site, reference: Option<&str>) -> String {
+    pub(crate) fn render(&self, site: &Site, reference: Option<&str>) -> String {
         let (title, content) = match self {
             Page::EnterCode {
                 form,
@@ -138,131 +96,106 @@ impl Page<'_> {
                 let who = who_asks(client_address, client_agent, machine, *age);
                 confirm(form, user_code, who, site)
             }
-            Page::SignedIn => notice(texts::SIGNED_IN, site),
-            Page::Finishing => notice(texts::FINISHING, site),
-            Page::Refused => notice(texts::REFUSED, site),
-            Page::LoginOver => notice(texts::LOGIN_OVER, site),
-            Page::SessionLost => notice(texts::SESSION_LOST, site),
-            Page::CrossSite => notice(texts::CROSS_SITE, site),
-            Page::OtherName => other_name(site),
-            Page::ExchangeRefused => notice(texts::EXCHANGE_REFUSED, site),
-            Page::AuthorizationFailed => notice(texts::AUTHORIZATION_FAILED, site),
-            Page::ServerMisconfigured => notice(texts::SERVER_MISCONFIGURED, site),
-            Page::Unregistered => notice(texts::UNREGISTERED, site),
-            Page::PostizMisconfigured => notice(texts::POSTIZ_MISCONFIGURED, site),
-            Page::Relayed => notice(texts::RELAYED, site),
-            Page::PostizUnreachable => notice(texts::POSTIZ_UNREACHABLE, site),
-            Page::TooManyTries { retry_after_s } => {
-                pause(texts::TOO_MANY_TRIES, *retry_after_s, site)
-            }
-            Page::TooManyCallbacks { retry_after_s } => {
-                pause(texts::TOO_MANY_CALLBACKS, *retry_after_s, site)
-            }
-            Page::Unavailable => notice(texts::UNAVAILABLE, site),
-            Page::NotFound => notice(texts::NOT_FOUND, site),
-            Page::InternalError => notice(texts::INTERNAL_ERROR, site),
+            Page::Notice(text) => notice(text, "", site),
+            Page::Pause(text, wait_s) => notice(text, &texts::wait(*wait_s), site),
+        };
+        let reference = reference.map_or(Html::default(), |reference| {
+            let slots = [("reference", Html::text(reference))];
+            Html::fill("<p>Reference: <b>{reference}</b></p>", &slots)
+        });
+        let refresh = match self {
+            Page::Notice(Notice {
+                mark: Mark::Waiting,
+                ..
+            }) => "<meta http-equiv=\"refresh\" content=\"2\">\n",
+            _ => "",
         };
         let page = Html::fill(
             include_str!("frame.html"),
             &[
                 ("title", Html::markup(title)),
-                ("name", Html::markup(texts::NAME)),
-                ("refresh", Html::markup(self.refresh())),
-                ("icon", Html::markup(ICON)),
-                ("prompt", Html::markup(PROMPT)),
-                ("style", Html::markup(policy::STYLE)),
+                ("refresh", Html::markup(refresh)),
+                ("style", Html::markup(STYLE)),
                 ("content", content),
-                (
-                    "reference",
-                    reference.map_or(Html::default(), shown_reference),
-                ),
-                ("about", with_hosts(texts::ABOUT_THIS_SERVER, site)),
+                ("reference", reference),
+                ("server", Html::text(&site.server_host)),
+                ("postiz", Html::text(&site.postiz_host)),
             ],
         );
         page.into_string()
     }
-
-    /// The element that makes the page reload itself.
-    fn refresh(&self) -> &'static str {
-        match self {
-            Page::Finishing => "<meta http-equiv=\"refresh\" content=\"2\">\n",
-            _ => "",
-        }
-    }
 }
 
-/// The `Content-Security-Policy` that all pages are served with.
-pub fn content_security_policy() -> &'static str {
-    &policy::POLICY
-}
+/// The style sheet, exactly as it is between `<style>` and `</style>`, since the policy has a hash of it.
+const STYLE: &str = include_str!("../../shared/style.css");
+
+/// The `Content-Security-Policy` of all pages: it allows their inline style and icon, and nothing else.
+///
+/// It has no `form-action`: Chromium applies that to every redirect after a form, and Postiz may redirect to a single sign-on at
+/// an unknown host. It is not needed, since no text from outside can become markup (html.rs).
+pub(crate) static POLICY: LazyLock<String> = LazyLock::new(|| {
+    let hash = base64(digest(&SHA256, STYLE.as_bytes()).as_ref());
+    format!(
+        "default-src 'none'; style-src 'sha256-{hash}'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
+    )
+});
 
 /// A page's title and main content.
 type Parts = (&'static str, Html);
 
 fn enter_code(form: &Form, typed: &str, problem: Option<CodeProblem>, site: &Site) -> Parts {
-    use texts::enter_code as text;
-    let problem = problem.map(|problem| match problem {
-        CodeProblem::Missing => text::MISSING,
-        CodeProblem::Unknown => text::UNKNOWN,
-        CodeProblem::NoCookie => text::NO_COOKIE,
-    });
     let (title, about, invalid) = match problem {
-        None => {
-            let slots = [("about", Html::markup(text::ABOUT))];
-            let about = Html::fill(r#"<p id="about">{about}</p>"#, &slots);
-            (text::TITLE, about, "")
-        }
-        Some(problem) => {
-            let slots = [("problem", with_hosts(problem, site))];
-            let about = Html::fill(r#"<p id="about" role="alert">{problem}</p>"#, &slots);
-            (text::TITLE_PROBLEM, about, r#" aria-invalid="true""#)
-        }
+        None => ("Enter the code from your terminal", ABOUT, ""),
+        Some(_) => (
+            "That did not work",
+            ABOUT_PROBLEM,
+            r#" aria-invalid="true""#,
+        ),
     };
+    let problem = problem.map_or("", texts::code_problem);
     let content = Html::fill(
         include_str!("enter_code.html"),
         &[
             ("title", Html::markup(title)),
-            ("about", about),
+            (
+                "about",
+                Html::fill(about, &[("problem", with_site(problem, "", site))]),
+            ),
             ("verify_path", Html::text(&site.verify_path)),
             ("hidden", hidden(form)),
-            ("label", Html::markup(text::LABEL)),
-            ("hint", Html::markup(text::HINT)),
             ("typed", Html::text(typed)),
             ("invalid", Html::markup(invalid)),
-            ("go_on", Html::markup(text::GO_ON)),
-            ("warning", Html::markup(text::WARNING)),
         ],
     );
     (title, content)
 }
 
+const ABOUT: &str = r#"<p id="about">Your terminal shows a code. Type it here to let the Postiz command line use your account.</p>"#;
+const ABOUT_PROBLEM: &str = r#"<p id="about" role="alert">{problem}</p>"#;
+
 fn confirm(form: &Form, user_code: &str, who: Html, site: &Site) -> Parts {
-    use texts::confirm as text;
+    let title = "Does your terminal show this code?";
+    let ends = match site.has_app {
+        true => " Signing in here ends an earlier login of the same account on another machine.",
+        false => "",
+    };
     let content = Html::fill(
         include_str!("confirm.html"),
         &[
-            ("title", Html::markup(text::TITLE)),
+            ("title", Html::markup(title)),
             ("groups", groups(user_code)),
             ("spelled", spelled(user_code)),
-            ("about", Html::markup(text::ABOUT)),
             ("who", who),
-            ("warning", Html::markup(text::WARNING)),
             ("verify_path", Html::text(&site.verify_path)),
             ("hidden", hidden(form)),
             ("user_code", Html::text(user_code)),
-            ("go_on", Html::markup(text::GO_ON)),
-            ("refuse", Html::markup(text::REFUSE)),
-            ("next", with_hosts(text::NEXT, site)),
-            (
-                "ends",
-                Html::markup(if site.has_app { text::ENDS } else { "" }),
-            ),
+            ("postiz", Html::text(&site.postiz_host)),
+            ("ends", Html::markup(ends)),
         ],
     );
-    (text::TITLE, content)
+    (title, content)
 }
 
-/// The form's hidden fields.
 fn hidden(form: &Form) -> Html {
     let field = |name, value: &str| {
         let slots = [("name", Html::markup(name)), ("value", Html::text(value))];
@@ -281,22 +214,19 @@ fn hidden(form: &Form) -> Html {
 
 /// The rows about who started the login. Unknown values have no row.
 fn who_asks(client_address: &str, client_agent: &str, machine: &str, age: Duration) -> Html {
-    use texts::confirm as text;
     let started = texts::ago(age.as_secs());
+    // The client gave these names, which are not verified.
     let said = |name: &str| match name {
         "" => String::new(),
-        name => texts::calls_itself(name),
+        name => format!("calls itself {name}"),
     };
-    let program = said(if is_program_name(client_agent) {
-        client_agent
-    } else {
-        ""
-    });
+    let program = Some(client_agent).filter(|agent| is_program_name(agent));
+    let program = said(program.unwrap_or_default());
     let rows = [
-        (text::STARTED, started.as_str()),
-        (text::PROGRAM, &program),
-        (text::MACHINE, &said(machine)),
-        (text::ADDRESS, client_address),
+        ("Started", started.as_str()),
+        ("Program", &program),
+        ("Machine", &said(machine)),
+        ("Address", client_address),
     ];
     let known = rows.into_iter().filter(|(_, value)| !value.is_empty());
     Html::concat(known.map(|(name, value)| {
@@ -342,80 +272,38 @@ fn spelled(user_code: &str) -> Html {
     Html::text(&letters.join(" ").replace(" - ", ", "))
 }
 
-fn shown_reference(reference: &str) -> Html {
-    Html::fill(texts::REFERENCE, &[("reference", Html::text(reference))])
-}
-
-fn notice(notice: Notice, site: &Site) -> Parts {
-    let text = with_hosts(notice.text, site);
-    notice_with(notice, text, &site.verify_path)
-}
-
-fn pause(notice: Notice, retry_after_s: u64, site: &Site) -> Parts {
-    let wait = Html::text(&texts::wait(retry_after_s));
-    let text = Html::fill(notice.text, &[("wait", wait)]);
-    notice_with(notice, text, &site.verify_path)
-}
-
-/// A notice that links to the form under SERVER_URL.
-fn other_name(site: &Site) -> Parts {
-    let notice = texts::OTHER_NAME;
-    let text = with_hosts(notice.text, site);
-    notice_with(notice, text, &site.verify_url)
-}
-
-fn notice_with(notice: Notice, text: Html, form_url: &str) -> Parts {
-    let link = notice.link.map_or(Html::default(), |name| {
-        let slots = [
-            ("form_url", Html::text(form_url)),
-            ("name", Html::markup(name)),
-        ];
-        Html::fill(r#"<a class="button" href="{form_url}">{name}</a>"#, &slots)
-    });
+fn notice(notice: &Notice, wait: &str, site: &Site) -> Parts {
+    // The icon is SVG, since fonts may lack characters for it.
+    let (class, path) = match notice.mark {
+        Mark::Done => ("good", "m7.5 12.5 3 3 6-6.5"),
+        Mark::Waiting => ("soft", "M12 7v5l3.5 2"),
+        Mark::Stopped => ("soft", "m8.5 8.5 7 7m0-7-7 7"),
+        Mark::Problem => ("bad", "M12 7v6m0 3.5v.01"),
+    };
     let content = Html::fill(
         include_str!("notice.html"),
         &[
-            ("mark", Html::markup(icon(&notice.mark))),
+            ("class", Html::markup(class)),
+            ("path", Html::markup(path)),
             ("title", Html::markup(notice.title)),
-            ("text", text),
-            ("link", link),
+            ("text", with_site(notice.text, wait, site)),
+            ("link", with_site(notice.link, wait, site)),
         ],
     );
     (notice.title, content)
 }
 
-/// A text with its slots for the two hosts filled.
-fn with_hosts(text: &'static str, site: &Site) -> Html {
+/// A text with its slots filled.
+fn with_site(text: &'static str, wait: &str, site: &Site) -> Html {
     let slots = [
         ("server", Html::text(&site.server_host)),
         ("postiz", Html::text(&site.postiz_host)),
+        ("verify_path", Html::text(&site.verify_path)),
+        ("verify_url", Html::text(&site.verify_url)),
+        ("wait", Html::text(wait)),
     ];
     Html::fill(text, &slots)
 }
-
-/// A mark as SVG, since fonts may lack characters for them.
-fn icon(mark: &Mark) -> &'static str {
-    match mark {
-        Mark::Done => {
-            r#"<svg class="good" viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" r="10"/><path d="m7.5 12.5 3 3 6-6.5"/></svg>"#
-        }
-        Mark::Waiting => {
-            r#"<svg class="soft" viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" r="10"/><path d="M12 7v5l3.5 2"/></svg>"#
-        }
-        Mark::Stopped => {
-            r#"<svg class="soft" viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" r="10"/><path d="m8.5 8.5 7 7m0-7-7 7"/></svg>"#
-        }
-        Mark::Problem => {
-            r#"<svg class="bad" viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" r="10"/><path d="M12 7v6m0 3.5v.01"/></svg>"#
-        }
-    }
-}
-
-/// A drawing of a terminal's prompt, for the page's header.
-const PROMPT: &str = r#"<svg viewBox="0 0 24 24" aria-hidden="true"><rect x="2" y="4" width="20" height="16" rx="4"/><path d="m7 9 3 3-3 3m6 0h4"/></svg>"#;
-
-/// The same as an icon for the browser's tab. Inline, so that the browser does not request `/favicon.ico`.
-const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Crect width='16' height='16' rx='4' fill='%234a21a8'/%3E%3Cpath d='m4 5 3 3-3 3m5 0h3' fill='none' stroke='%23fff' stroke-width='1.5'/%3E%3C/svg%3E";
 
 #[cfg(test)]
 mod tests {
@@ -472,28 +360,40 @@ mod tests {
             ("confirm-v6", confirm(address_v6, "node", "")),
             ("confirm-nameless", confirm("", "", "")),
             ("confirm-hostile", confirm(hostile, hostile, &hostile[..63])),
-            ("signed-in", Page::SignedIn),
-            ("finishing", Page::Finishing),
-            ("login-over", Page::LoginOver),
-            ("other-name", Page::OtherName),
-            ("refused", Page::Refused),
-            ("session-lost", Page::SessionLost),
-            ("cross-site", Page::CrossSite),
-            ("exchange-refused", Page::ExchangeRefused),
-            ("authorization-failed", Page::AuthorizationFailed),
-            ("server-misconfigured", Page::ServerMisconfigured),
-            ("unregistered", Page::Unregistered),
-            ("postiz-misconfigured", Page::PostizMisconfigured),
-            ("relayed", Page::Relayed),
-            ("postiz-unreachable", Page::PostizUnreachable),
-            ("too-many-tries", Page::TooManyTries { retry_after_s: 60 }),
+            ("signed-in", Page::Notice(texts::SIGNED_IN)),
+            ("finishing", Page::Notice(texts::FINISHING)),
+            ("login-over", Page::Notice(texts::LOGIN_OVER)),
+            ("other-name", Page::Notice(texts::OTHER_NAME)),
+            ("refused", Page::Notice(texts::REFUSED)),
+            ("session-lost", Page::Notice(texts::SESSION_LOST)),
+            ("cross-site", Page::Notice(texts::CROSS_SITE)),
+            ("exchange-refused", Page::Notice(texts::EXCHANGE_REFUSED)),
+            (
+                "authorization-failed",
+                Page::Notice(texts::AUTHORIZATION_FAILED),
+            ),
+            (
+                "server-misconfigured",
+                Page::Notice(texts::SERVER_MISCONFIGURED),
+            ),
+            ("unregistered", Page::Notice(texts::UNREGISTERED)),
+            (
+                "postiz-misconfigured",
+                Page::Notice(texts::POSTIZ_MISCONFIGURED),
+            ),
+            ("relayed", Page::Notice(texts::RELAYED)),
+            (
+                "postiz-unreachable",
+                Page::Notice(texts::POSTIZ_UNREACHABLE),
+            ),
+            ("too-many-tries", Page::Pause(texts::TOO_MANY_TRIES, 60)),
             (
                 "too-many-callbacks",
-                Page::TooManyCallbacks { retry_after_s: 60 },
+                Page::Pause(texts::TOO_MANY_CALLBACKS, 60),
             ),
-            ("unavailable", Page::Unavailable),
-            ("not-found", Page::NotFound),
-            ("internal-error", Page::InternalError),
+            ("unavailable", Page::Notice(texts::UNAVAILABLE)),
+            ("not-found", Page::Notice(texts::NOT_FOUND)),
+            ("internal-error", Page::Notice(texts::INTERNAL_ERROR)),
         ]
     }
 
@@ -507,7 +407,7 @@ mod tests {
             std::fs::write(file, page.render(&site(), Some("4f2a9c1e"))).unwrap();
         }
         let policy = format!("{folder}/content-security-policy");
-        std::fs::write(policy, content_security_policy()).unwrap();
+        std::fs::write(policy, POLICY.as_str()).unwrap();
     }
 
     #[test]
@@ -632,12 +532,12 @@ mod tests {
 
     #[test]
     fn policy_allows_the_style_as_sent() {
-        let html = Page::SignedIn.render(&site(), Some("4f2a9c1e"));
+        let html = Page::Notice(texts::SIGNED_IN).render(&site(), Some("4f2a9c1e"));
         let style = html
             .split_once("<style>")
             .and_then(|(_, rest)| rest.split_once("</style>"));
-        assert_eq!(style.expect("a style").0, policy::STYLE);
-        assert!(content_security_policy().contains("style-src 'sha256-"));
-        assert!(!content_security_policy().contains("unsafe"));
+        assert_eq!(style.expect("a style").0, STYLE);
+        assert!(POLICY.contains("style-src 'sha256-"));
+        assert!(!POLICY.contains("unsafe"));
     }
 }

@@ -4,8 +4,10 @@
 //! Leader and followers, without a thread of its own: the leader is a caller that runs the statement for all queued callers.
 //! When it is done, the first caller in the queue becomes the leader. A leader that hangs is replaced after a timeout.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
 
 use crate::server::store::StoreError;
 use crate::server::times::Times;
@@ -84,21 +86,21 @@ impl<In, Out> Batcher<In, Out> {
 
     /// Puts a caller in the queue. `Some`: the caller becomes the leader, since there is none or the leader hangs.
     fn enqueue(&self, input: In, ticket: &Arc<Ticket<Out>>) -> Option<u64> {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         queue.waiting.push((input, Arc::clone(ticket)));
         queue.new_leader_if_needed(self.leader_timeout)
     }
 
     /// Makes a follower that has waited long the leader, if it is still in the queue and the leader hangs.
     fn replace_hung_leader(&self, ticket: &Arc<Ticket<Out>>) -> Option<u64> {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         queue.position(ticket)?;
         queue.new_leader_if_needed(self.leader_timeout)
     }
 
     /// Takes a follower that reached its deadline out of the queue.
     fn withdraw(&self, ticket: &Arc<Ticket<Out>>) -> Result<Out, StoreError> {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         if let Some(at) = queue.position(ticket) {
             queue.waiting.remove(at);
         }
@@ -114,7 +116,7 @@ impl<In, Out> Batcher<In, Out> {
     /// Runs one batch of the callers at the head of the queue, and passes the lead on. However the run ends, even by a panic,
     /// each of these callers gets a result, and the queue gets its next leader.
     fn lead(&self, number: u64, run: &impl Fn(Vec<In>) -> Result<Vec<Out>, StoreError>) {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         let count = queue.waiting.len().min(BATCH_MAX);
         let (inputs, tickets) = queue.waiting.drain(..count).unzip();
         drop(queue);
@@ -125,10 +127,6 @@ impl<In, Out> Batcher<In, Out> {
         };
         let results = run(inputs);
         batch.answer(results);
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue<In, Out>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -193,7 +191,7 @@ impl<In, Out> Batch<'_, In, Out> {
 
 impl<In, Out> Drop for Batch<'_, In, Out> {
     fn drop(&mut self) {
-        self.batcher.queue().pass_lead_on(self.leader);
+        self.batcher.queue.lock().pass_lead_on(self.leader);
         for ticket in self.tickets.drain(..) {
             ticket.set(Progress::Done(Err(timed_out())));
         }
@@ -209,26 +207,21 @@ impl<Out> Ticket<Out> {
     }
 
     fn set(&self, progress: Progress<Out>) {
-        *self.progress() = progress;
+        *self.progress.lock() = progress;
         self.changed.notify_one();
     }
 
     /// Waits up to `timeout` for a change, and takes it.
     fn wait(&self, timeout: Duration) -> Progress<Out> {
         let is_waiting = |progress: &mut Progress<Out>| matches!(progress, Progress::Waiting);
-        let waited = self
-            .changed
-            .wait_timeout_while(self.progress(), timeout, is_waiting);
-        let mut progress = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let mut progress = self.progress.lock();
+        self.changed
+            .wait_while_for(&mut progress, is_waiting, timeout);
         std::mem::replace(&mut *progress, Progress::Waiting)
     }
 
     fn take(&self) -> Progress<Out> {
-        std::mem::replace(&mut *self.progress(), Progress::Waiting)
-    }
-
-    fn progress(&self) -> MutexGuard<'_, Progress<Out>> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        std::mem::replace(&mut *self.progress.lock(), Progress::Waiting)
     }
 }
 
@@ -263,7 +256,7 @@ mod tests {
             }
         });
         assert!(runs.load(Ordering::SeqCst) <= 200);
-        assert!(batcher.queue().leader.is_none() && batcher.queue().waiting.is_empty());
+        assert!(batcher.queue.lock().leader.is_none() && batcher.queue.lock().waiting.is_empty());
     }
 
     #[test]
@@ -271,27 +264,27 @@ mod tests {
         let (batcher, (go, wait)) = (Batcher::new(&Times::DEFAULT), mpsc::channel::<()>());
         let (wait, sizes) = (Mutex::new(wait), Mutex::new(Vec::new()));
         let run = |inputs: Vec<u32>| {
-            sizes.lock().unwrap().push(inputs.len());
+            sizes.lock().push(inputs.len());
             if inputs.contains(&1_000) {
-                wait.lock().unwrap().recv().unwrap();
+                wait.lock().recv().unwrap();
             }
             doubled(inputs)
         };
         thread::scope(|scope| {
             scope.spawn(|| batcher.submit(1_000, run));
-            while sizes.lock().unwrap().is_empty() {
+            while sizes.lock().is_empty() {
                 thread::yield_now();
             }
             for input in 0..10 {
                 let (batcher, run) = (&batcher, &run);
                 scope.spawn(move || assert_eq!(batcher.submit(input, run), Ok(2 * input)));
             }
-            while batcher.queue().waiting.len() < 10 {
+            while batcher.queue.lock().waiting.len() < 10 {
                 thread::yield_now();
             }
             go.send(()).unwrap();
         });
-        assert_eq!(*sizes.lock().unwrap(), [1, 10]);
+        assert_eq!(*sizes.lock(), [1, 10]);
     }
 
     #[test]
@@ -326,12 +319,12 @@ mod tests {
         let (batcher, (go, wait)) = (Batcher::new(&Times::DEFAULT), mpsc::channel::<()>());
         let wait = Mutex::new(wait);
         let hang = |inputs: Vec<u32>| {
-            wait.lock().unwrap().recv().unwrap();
+            wait.lock().recv().unwrap();
             doubled(inputs)
         };
         thread::scope(|scope| {
             let hanging = scope.spawn(|| batcher.submit(1, hang));
-            while batcher.queue().leader.is_none() {
+            while batcher.queue.lock().leader.is_none() {
                 thread::yield_now();
             }
             let started = Instant::now();
@@ -345,6 +338,6 @@ mod tests {
                 "it still gets its own result"
             );
         });
-        assert!(batcher.queue().leader.is_none());
+        assert!(batcher.queue.lock().leader.is_none());
     }
 }

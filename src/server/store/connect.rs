@@ -9,30 +9,13 @@ use postgres::error::SqlState;
 
 use crate::server::store::StoreError;
 use crate::server::store::database_url::{DatabaseUrl, Endpoint, Host};
-use crate::server::store::postgres_error::classify;
+use crate::server::store::postgres_error::{PostgresError, classify};
 use crate::server::store::tls::{Roots, Tls, Verify};
 
 /// Connects to the database of one URL.
 pub(crate) struct Connector {
     url: DatabaseUrl,
     tls: Tls,
-}
-
-/// Why there is no connection.
-pub(crate) struct ConnectError {
-    /// Names every host that was tried. `Unusable` (permanent) only if it is for each of them.
-    pub(crate) error: StoreError,
-    /// The SQLSTATE of the last host's error, if it sent one.
-    pub(crate) code: Option<SqlState>,
-}
-
-impl From<postgres::Error> for ConnectError {
-    fn from(error: postgres::Error) -> ConnectError {
-        ConnectError {
-            error: classify(&error),
-            code: error.code().cloned(),
-        }
-    }
 }
 
 /// Reads the certificates and keys that the URL names, if any. The error says which file is wrong.
@@ -58,9 +41,10 @@ impl Connector {
         })
     }
 
-    /// Tries the hosts one after another. `options` (`-c name=value`) are added to those of the URL.
-    pub(crate) fn connect(&self, options: Option<&str>) -> Result<Client, ConnectError> {
-        let mut endpoints: Vec<&Endpoint> = self.url.endpoints().iter().collect();
+    /// Tries the hosts one after another. `options` (`-c name=value`) are added to those of the URL. The error names every host
+    /// that was tried; it is `Unusable` only if it is for each of them, and its code is the last one's.
+    pub(super) fn connect(&self, options: Option<&str>) -> Result<Client, PostgresError> {
+        let mut endpoints: Vec<&Endpoint> = self.url.endpoints.iter().collect();
         if self.url.is_load_balanced() {
             shuffle(&mut endpoints);
         }
@@ -80,7 +64,7 @@ impl Connector {
             true => StoreError::Unavailable(causes),
             false => StoreError::Unusable(causes),
         };
-        Err(ConnectError { error, code })
+        Err(PostgresError { error, code })
     }
 
     /// Adds hosts, user and database to a permanent error of an open connection.
@@ -93,20 +77,14 @@ impl Connector {
         }
     }
 
-    /// The hosts, user and database.
     pub(crate) fn location(&self) -> String {
-        let hosts: Vec<String> = self
-            .url
-            .endpoints()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let hosts: Vec<String> = self.url.endpoints.iter().map(ToString::to_string).collect();
         self.location_on(&hosts.join(" or "))
     }
 
     /// A warning if the connection to another machine can be intercepted.
     pub(crate) fn weakness(&self) -> Option<String> {
-        let endpoint = self.url.endpoints().iter().find(|endpoint| {
+        let endpoint = self.url.endpoints.iter().find(|endpoint| {
             let Host::Name(name, address) = &endpoint.host else {
                 return false;
             };
@@ -130,7 +108,7 @@ impl Connector {
         &self,
         endpoint: &Endpoint,
         options: Option<&str>,
-    ) -> Result<Client, ConnectError> {
+    ) -> Result<Client, PostgresError> {
         let (mut config, password_problem) = self.url.config(endpoint);
         if let Some(more) = options {
             let own = config
@@ -151,7 +129,7 @@ impl Connector {
         }
         connected.map_err(|error| {
             let location = self.location_on(&endpoint.to_string());
-            ConnectError {
+            PostgresError {
                 error: self.explain(&location, &error, password_problem.as_deref()),
                 code: error.code().cloned(),
             }

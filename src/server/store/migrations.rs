@@ -5,8 +5,9 @@ use postgres::types::{ToSql, Type};
 use postgres::{Client, Row};
 
 use crate::server::codes::DeviceCodeHash;
-use crate::server::seal::{Seal, SealedToken};
-use crate::server::store::postgres_error::classify;
+use crate::server::keys::Keys;
+use crate::server::seal::SealedToken;
+use crate::server::store::postgres_error::PostgresError;
 use crate::server::store::{StoreError, schema_plan};
 use crate::shared::secret::Secret;
 
@@ -35,48 +36,20 @@ const IDLE_TIMEOUT: &str = "SET LOCAL idle_in_transaction_session_timeout = '15s
 /// client must be dropped, which ends the open transaction.
 pub(super) fn migrate(
     client: &mut Client,
-    seal: &Seal,
+    keys: &Keys,
     schema: Option<&str>,
-) -> Result<(), StoreError> {
+) -> Result<(), PostgresError> {
     let mut tries = 1;
     loop {
-        match migrate_once(client, seal, schema) {
-            Err(MigrateError::Database(error))
-                if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) && tries < TRIES_MAX =>
+        match migrate_once(client, keys, schema) {
+            Err(failed)
+                if failed.code == Some(SqlState::LOCK_NOT_AVAILABLE) && tries < TRIES_MAX =>
             {
                 tries += 1;
-                client
-                    .batch_execute("ROLLBACK")
-                    .map_err(|error| classify(&error))?;
+                client.batch_execute("ROLLBACK")?;
             }
-            done => return done.map_err(MigrateError::into_store_error),
+            done => return done,
         }
-    }
-}
-
-enum MigrateError {
-    Database(postgres::Error),
-    Refused(StoreError),
-}
-
-impl MigrateError {
-    fn into_store_error(self) -> StoreError {
-        match self {
-            MigrateError::Database(error) => classify(&error),
-            MigrateError::Refused(error) => error,
-        }
-    }
-}
-
-impl From<StoreError> for MigrateError {
-    fn from(error: StoreError) -> MigrateError {
-        MigrateError::Refused(error)
-    }
-}
-
-impl From<postgres::Error> for MigrateError {
-    fn from(error: postgres::Error) -> MigrateError {
-        MigrateError::Database(error)
     }
 }
 
@@ -90,9 +63,9 @@ fn begin(client: &mut Client, begin: &str, schema: Option<&str>) -> Result<(), p
 
 fn migrate_once(
     client: &mut Client,
-    seal: &Seal,
+    keys: &Keys,
     schema: Option<&str>,
-) -> Result<(), MigrateError> {
+) -> Result<(), PostgresError> {
     begin(client, "BEGIN", schema)?;
     client.batch_execute(IDLE_TIMEOUT)?;
     let version = lock_and_read_version(client)?;
@@ -111,18 +84,18 @@ fn migrate_once(
         ))?;
     }
     if done < newest {
-        seal_clear_tokens(client, seal)?;
+        seal_clear_tokens(client, keys)?;
     }
     Ok(client.batch_execute("COMMIT")?)
 }
 
 /// The second step calls `sha256()`, which PostgreSQL has since version 11.
-fn check_server_version(client: &mut Client) -> Result<(), MigrateError> {
+fn check_server_version(client: &mut Client) -> Result<(), PostgresError> {
     let is_old = "SELECT current_setting('server_version_num')::integer < 110000";
     match client.query_typed(is_old, &[])?.first() {
-        Some(row) if row.get(0) => Err(MigrateError::Refused(StoreError::Unusable(
-            "it is older than PostgreSQL 11".to_owned(),
-        ))),
+        Some(row) if row.get(0) => {
+            Err(StoreError::Unusable("it is older than PostgreSQL 11".to_owned()).into())
+        }
         _ => Ok(()),
     }
 }
@@ -165,11 +138,7 @@ const FOUND: &str = "
 pub(super) fn inspect(
     client: &mut Client,
     schema: Option<&str>,
-) -> Result<Vec<String>, StoreError> {
-    inspect_once(client, schema).map_err(MigrateError::into_store_error)
-}
-
-fn inspect_once(client: &mut Client, schema: Option<&str>) -> Result<Vec<String>, MigrateError> {
+) -> Result<Vec<String>, PostgresError> {
     begin(client, "BEGIN READ ONLY", schema)?;
     check_server_version(client)?;
     let rows = client.query_typed(FOUND, &[])?;
@@ -217,7 +186,7 @@ fn inspect_once(client: &mut Client, schema: Option<&str>) -> Result<Vec<String>
 }
 
 /// Encrypts the tokens that the reference server stored in clear.
-fn seal_clear_tokens(client: &mut Client, seal: &Seal) -> Result<(), postgres::Error> {
+fn seal_clear_tokens(client: &mut Client, keys: &Keys) -> Result<(), postgres::Error> {
     let in_clear = "SELECT device_code, access_token FROM device_requests WHERE access_token <> ''";
     for row in client.query_typed(in_clear, &[])? {
         let (key, token) = (
@@ -225,7 +194,7 @@ fn seal_clear_tokens(client: &mut Client, seal: &Seal) -> Result<(), postgres::E
             row.get::<_, String>(1),
         );
         if !SealedToken::is_sealed(&token) {
-            let sealed = seal.seal(&key, &Secret::new(token));
+            let sealed = keys.seal(&key, &Secret::new(token));
             let text = |value| (value as &(dyn ToSql + Sync), Type::TEXT);
             client.query_typed(
                 "UPDATE device_requests SET access_token = $2 WHERE device_code = $1",

@@ -72,23 +72,14 @@ fn field(line: &str) -> (String, Option<&str>) {
     (field, None)
 }
 
-/// An account of this machine.
-pub(crate) struct Account {
-    pub(crate) name: String,
-    pub(crate) home: PathBuf,
-}
-
-/// The account that this process runs as, if it stands in `/etc/passwd`.
-pub(crate) fn account() -> Option<Account> {
+/// Name and home of the account that this process runs as, if it stands in `/etc/passwd`.
+pub(crate) fn account() -> Option<(String, PathBuf)> {
     let id = rustix::process::geteuid().as_raw().to_string();
     let accounts = fs::read_to_string("/etc/passwd").ok()?;
     accounts.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
         match fields[..] {
-            [name, _, uid, _, _, home, _] if uid == id => Some(Account {
-                name: name.to_owned(),
-                home: home.into(),
-            }),
+            [name, _, uid, _, _, home, _] if uid == id => Some((name.to_owned(), home.into())),
             _ => None,
         }
     })

@@ -6,15 +6,15 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use postgres::error::{Severity, SqlState};
 use postgres::types::{ToSql, Type};
 use postgres::{Client, Row, Statement};
 
-use crate::server::store::connect::{ConnectError, Connector};
-use crate::server::store::postgres_error::classify;
+use crate::server::store::connect::Connector;
+use crate::server::store::postgres_error::{PostgresError, classify};
 use crate::server::store::{PoolCounts, StoreError};
 use crate::server::times::Times;
 use crate::shared::hash::hex;
@@ -65,7 +65,6 @@ struct Slots {
     server_full_until: Instant,
 }
 
-/// A connection to the database.
 struct Connection {
     client: Client,
     /// The statements prepared so far, by their SQL. `None`: the connection is not direct, and prepares none.
@@ -79,7 +78,6 @@ struct Slot<'a> {
     returned: Option<Connection>,
 }
 
-/// A connection that is checked out.
 pub(crate) struct Pooled<'a> {
     connection: Connection,
     /// Whether it was idle in the pool before, rather than new.
@@ -143,7 +141,7 @@ impl Pool {
     }
 
     pub(crate) fn counts(&self) -> PoolCounts {
-        let slots = self.slots();
+        let slots = self.slots.lock();
         PoolCounts {
             max: self.size,
             in_use: slots.in_use.len(),
@@ -154,7 +152,7 @@ impl Pool {
 
     /// Takes an idle connection or opens one. Waits while all are in use, as long as the pool shows activity.
     fn checkout(&self) -> Result<Pooled<'_>, StoreError> {
-        let mut slots = self.slots();
+        let mut slots = self.slots.lock();
         loop {
             let now = Instant::now();
             if let Some(connection) = slots.idle.pop() {
@@ -172,10 +170,9 @@ impl Pool {
                 slots.last_activity = now;
                 let slot = self.take_slot(&mut slots);
                 drop(slots);
-                match self.connect(slot) {
-                    Err(SlotError::ServerFull) => slots = self.slots(),
-                    Err(SlotError::Store(error)) => return Err(error),
-                    Ok(pooled) => return Ok(pooled),
+                match self.connect(slot)? {
+                    Some(pooled) => return Ok(pooled),
+                    None => slots = self.slots.lock(),
                 }
                 continue;
             }
@@ -185,23 +182,25 @@ impl Pool {
                 return Err(StoreError::Unavailable(busy));
             }
             slots.waiting += 1;
-            slots = self
-                .slot_freed
-                .wait_timeout(slots, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            self.slot_freed.wait_for(&mut slots, left);
             slots.waiting -= 1;
         }
     }
 
     /// Opens a connection for a slot. The slot is freed if this fails, even by a panic of the client library, which panics when
-    /// there are no file descriptors left.
-    fn connect<'a>(&'a self, slot: Slot<'a>) -> Result<Pooled<'a>, SlotError> {
+    /// there are no file descriptors left. `None`: the database has reached its limit of connections, and this pool has others
+    /// open to wait for.
+    fn connect<'a>(&'a self, slot: Slot<'a>) -> Result<Option<Pooled<'a>>, StoreError> {
         let (mut client, is_direct) = match self.connect_client() {
             Ok(connected) => connected,
             Err(failed) => {
                 drop(slot);
-                return Err(self.not_connected(failed));
+                let mut slots = self.slots.lock();
+                if failed.code == Some(SqlState::TOO_MANY_CONNECTIONS) && slots.open() > 0 {
+                    slots.server_full_until = Instant::now() + self.times.crowded_pause;
+                    return Ok(None);
+                }
+                return Err(failed.error);
             }
         };
         (self.prepare)(&mut client).map_err(|error| self.connector.with_location(error))?;
@@ -210,18 +209,18 @@ impl Pool {
                 .batch_execute(SESSION)
                 .map_err(|error| classify(&error))?;
         }
-        Ok(Pooled {
+        Ok(Some(Pooled {
             connection: Connection {
                 client,
                 statements: is_direct.then(HashMap::new),
             },
             is_reused: false,
             slot,
-        })
+        }))
     }
 
     /// Connects, and returns whether the connection is direct: a parameter set at its start can be read back.
-    fn connect_client(&self) -> Result<(Client, bool), ConnectError> {
+    fn connect_client(&self) -> Result<(Client, bool), PostgresError> {
         if self.has_pooler.load(Ordering::Relaxed) {
             return Ok((self.connector.connect(None)?, false));
         }
@@ -248,18 +247,9 @@ impl Pool {
         }
     }
 
-    fn not_connected(&self, failed: ConnectError) -> SlotError {
-        let mut slots = self.slots();
-        if failed.code == Some(SqlState::TOO_MANY_CONNECTIONS) && slots.open() > 0 {
-            slots.server_full_until = Instant::now() + self.times.crowded_pause;
-            return SlotError::ServerFull;
-        }
-        SlotError::Store(failed.error)
-    }
-
     /// Closes the idle connections, because new ones may reach another server, or read other settings.
     pub(crate) fn drop_idle(&self) {
-        let idle = std::mem::take(&mut self.slots().idle);
+        let idle = std::mem::take(&mut self.slots.lock().idle);
         // Closing takes time, so it happens without the lock.
         drop(idle);
         self.slot_freed.notify_all();
@@ -273,24 +263,6 @@ impl Pool {
             id: slots.last_id,
             returned: None,
         }
-    }
-
-    /// A poisoned lock is taken all the same: no change of the slots can panic halfway.
-    fn slots(&self) -> MutexGuard<'_, Slots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Why no connection was opened.
-enum SlotError {
-    /// The database has reached its limit of connections, and this pool has others open to wait for.
-    ServerFull,
-    Store(StoreError),
-}
-
-impl From<StoreError> for SlotError {
-    fn from(error: StoreError) -> SlotError {
-        SlotError::Store(error)
     }
 }
 
@@ -317,7 +289,7 @@ impl Slots {
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        let mut slots = self.pool.slots();
+        let mut slots = self.pool.slots.lock();
         slots.last_activity = Instant::now();
         if slots.in_use.remove(&self.id).is_none() {
             slots.abandoned -= 1;
@@ -335,13 +307,9 @@ impl Drop for Slot<'_> {
 
 impl Pooled<'_> {
     /// Returns the connection to the pool, unless it is closed. A `Pooled` that is dropped instead closes its connection.
-    fn give_back(self) {
-        let Pooled {
-            connection,
-            mut slot,
-            ..
-        } = self;
-        slot.returned = Some(connection).filter(|connection| !connection.client.is_closed());
+    fn give_back(mut self) {
+        let is_open = |connection: &Connection| !connection.client.is_closed();
+        self.slot.returned = Some(self.connection).filter(is_open);
     }
 }
 

@@ -4,6 +4,7 @@
 //! stays open, and no lock is held, between statements.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -12,11 +13,12 @@ use postgres::{Client, Row};
 use serde_json::{Value, json};
 
 use crate::server::codes::{BrowserKeyHash, DeviceCodeHash, StateHash, UserCode};
+use crate::server::keys::Keys;
 use crate::server::login::{
     EXPIRED_FOR, LIFETIME, Lease, LeaseId, Login, Polled, SealedClient, SealedGrant, Starter,
     Status, UnixMs, polled,
 };
-use crate::server::seal::{Seal, SealedToken};
+use crate::server::seal::SealedToken;
 use crate::server::store::connect::Connector;
 use crate::server::store::database_url::DatabaseUrl;
 use crate::server::store::migrations::{self, migrate};
@@ -65,11 +67,11 @@ pub struct Postgres {
 
 impl Postgres {
     /// Makes a store with up to `pool_size` connections, without connecting yet: the database may be down for a while. The
-    /// first connection migrates the schema. `seal` encrypts the tokens that the reference server stored in clear.
+    /// first connection migrates the schema. `keys` encrypt the tokens that the reference server stored in clear.
     pub fn new(
         url: &DatabaseUrl,
         pool_size: usize,
-        seal: Seal,
+        keys: Arc<Keys>,
         times: &Times,
     ) -> Result<Postgres, String> {
         let connector = Connector::new(url)?;
@@ -79,7 +81,7 @@ impl Postgres {
         let prepare = move |client: &mut Client| {
             // Connections that are opened at the same time wait for each other under the migration's lock.
             if !is_migrated.load(Ordering::Acquire) {
-                migrate(client, &seal, schema.as_deref())?;
+                migrate(client, &keys, schema.as_deref()).map_err(|failed| failed.error)?;
                 is_migrated.store(true, Ordering::Release);
             }
             Ok(())
@@ -171,7 +173,7 @@ pub fn inspect(url: &DatabaseUrl) -> Result<Vec<String>, StoreError> {
     let connector = Connector::new(url).map_err(StoreError::Unusable)?;
     let mut client = connector.connect(None).map_err(|failed| failed.error)?;
     let found = migrations::inspect(&mut client, quoted_schema(url).as_deref());
-    let found = found.map_err(|error| connector.with_location(error))?;
+    let found = found.map_err(|failed| connector.with_location(failed.error))?;
     let answers = format!("PostgreSQL answers: {}", connector.location());
     let weak = connector.weakness().map(|text| format!("WARNING: {text}"));
     Ok([answers].into_iter().chain(found).chain(weak).collect())
@@ -187,7 +189,18 @@ const LOCK_RETRY_PAUSES_MS: [u64; 5] = [10, 20, 40, 80, 150];
 
 impl Store for Postgres {
     fn insert(&self, new: &[NewLogin]) -> Result<Vec<Inserted>, StoreError> {
-        let records: Vec<_> = new.iter().map(as_json).collect();
+        let record = |new: &NewLogin| {
+            json!({
+                "device_code": new.key.as_str(),
+                "user_code": new.user_code.as_str(),
+                "address": new.starter.address,
+                "network": new.starter.network,
+                "agent": new.starter.agent,
+                "machine": new.starter.machine,
+                "lifetime": LIFETIME.as_secs(),
+            })
+        };
+        let records: Value = new.iter().map(record).collect();
         let rows = self.query(
             "INSERT INTO device_requests
                  (device_code, user_code, client_address, client_network, client_agent, client_machine, expires_at)
@@ -195,7 +208,7 @@ impl Store for Postgres {
              FROM json_to_recordset($1::json) AS new (device_code text, user_code text, address text, network text,
                  agent text, machine text, lifetime integer)
              ON CONFLICT DO NOTHING RETURNING device_code",
-            &[Some(&Value::from(records).to_string())],
+            &[Some(&records.to_string())],
         )?;
         let added: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
         let result = |new: &NewLogin| match added.contains(&new.key.as_str()) {
@@ -218,6 +231,10 @@ impl Store for Postgres {
             ),
             &[Some(&logins.join(" "))],
         )?;
+        let polled_row = |row: &Row| match row.get::<_, Option<&str>>(0) {
+            None => Ok(Polled::Unknown),
+            Some(name) => Ok(polled(status(name)?.settled(row.get(1)), row.get(2))),
+        };
         rows.iter().map(polled_row).collect()
     }
 
@@ -318,27 +335,6 @@ impl Store for Postgres {
 
     fn pool(&self) -> Option<PoolCounts> {
         Some(self.pool.counts())
-    }
-}
-
-/// A login to be added, as the `INSERT` reads it.
-fn as_json(new: &NewLogin) -> Value {
-    json!({
-        "device_code": new.key.as_str(),
-        "user_code": new.user_code.as_str(),
-        "address": new.starter.address,
-        "network": new.starter.network,
-        "agent": new.starter.agent,
-        "machine": new.starter.machine,
-        "lifetime": LIFETIME.as_secs(),
-    })
-}
-
-/// The state of the login in a row of `poll`.
-fn polled_row(row: &Row) -> Result<Polled, StoreError> {
-    match row.get::<_, Option<&str>>(0) {
-        None => Ok(Polled::Unknown),
-        Some(name) => Ok(polled(status(name)?.settled(row.get(1)), row.get(2))),
     }
 }
 

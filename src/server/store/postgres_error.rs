@@ -1,10 +1,31 @@
-//! Sorts the errors of the postgres crate into retryable and permanent ones.
+//! Errors of PostgreSQL, and of connecting to it, sorted into retryable and permanent ones.
 
 use std::error::Error as _;
 
 use postgres::error::SqlState;
 
 use crate::server::store::StoreError;
+
+/// A failure, with the SQLSTATE if the server sent one.
+pub(super) struct PostgresError {
+    pub(super) error: StoreError,
+    pub(super) code: Option<SqlState>,
+}
+
+impl From<postgres::Error> for PostgresError {
+    fn from(error: postgres::Error) -> PostgresError {
+        PostgresError {
+            error: classify(&error),
+            code: error.code().cloned(),
+        }
+    }
+}
+
+impl From<StoreError> for PostgresError {
+    fn from(error: StoreError) -> PostgresError {
+        PostgresError { error, code: None }
+    }
+}
 
 /// `Unusable` (permanent) for a bad password, a missing database or schema, a missing privilege or a wrong table; else
 /// `Unavailable` (retryable).

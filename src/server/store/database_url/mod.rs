@@ -1,16 +1,15 @@
 //! A parsed `DATABASE_URL`: libpq's syntax and parameters, and a few parameters of other programs. Connecting is connect.rs.
 
-mod endpoint;
 mod parameters;
 mod url_parts;
 
+use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use postgres::Config;
 use postgres::config::{LoadBalanceHosts, SslMode, SslNegotiation};
 
-use crate::server::store::database_url::endpoint::DEFAULT_SOCKETS;
-pub(crate) use crate::server::store::database_url::endpoint::{Endpoint, Host};
 use crate::server::store::database_url::parameters::{Parameters, expected};
 use crate::server::store::passfile;
 use crate::server::store::tls::TlsSettings;
@@ -20,7 +19,8 @@ use crate::server::store::tls::TlsSettings;
 pub struct DatabaseUrl {
     /// The connection's settings, without hosts and ports.
     config: Config,
-    endpoints: Vec<Endpoint>,
+    /// In the order of the URL.
+    pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) tls: TlsSettings,
     /// libpq's password file, where the password is looked up if none was given.
     passfile: Option<PathBuf>,
@@ -41,38 +41,26 @@ impl DatabaseUrl {
     ) -> Result<DatabaseUrl, String> {
         let parameters = Parameters::parse(url)?;
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let account = passfile::account();
-        let user = match parameters.get("user").map(str::to_owned) {
-            Some(user) => user,
-            None => variable("PGUSER")
-                .or_else(|| account.as_ref().map(|account| account.name.clone()))
-                .ok_or("names no user, and the account of this process has no name")?,
+        let given = |name: &str, other: &str| {
+            let parameter = parameters.get(name).map(str::to_owned);
+            parameter.or_else(|| variable(other))
         };
+        let (account, account_home) = passfile::account().unzip();
+        let user = given("user", "PGUSER")
+            .or(account)
+            .ok_or("names no user, and the account of this process has no name")?;
         let mut config = Config::new();
         config.user(&user);
         config.dbname(parameters.get("dbname").unwrap_or(&user));
         let mut passfile = None;
-        match parameters
-            .get("password")
-            .map(str::to_owned)
-            .or_else(|| variable("PGPASSWORD"))
-        {
+        match given("password", "PGPASSWORD") {
             Some(password) => {
                 config.password(password);
             }
             None => {
-                let home = || {
-                    variable("HOME")
-                        .map(PathBuf::from)
-                        .or(account.map(|account| account.home))
-                };
-                let named = parameters
-                    .get("passfile")
-                    .map(str::to_owned)
-                    .or_else(|| variable("PGPASSFILE"));
-                passfile = named
-                    .map(PathBuf::from)
-                    .or_else(|| Some(home()?.join(".pgpass")));
+                let home = || variable("HOME").map(PathBuf::from).or(account_home);
+                let named = given("passfile", "PGPASSFILE").map(PathBuf::from);
+                passfile = named.or_else(|| Some(home()?.join(".pgpass")));
             }
         }
         let (mode, tls) = parameters.tls(&variable)?;
@@ -94,11 +82,6 @@ impl DatabaseUrl {
             tls,
             passfile,
         })
-    }
-
-    /// The hosts in the order of the URL.
-    pub(crate) fn endpoints(&self) -> &[Endpoint] {
-        &self.endpoints
     }
 
     /// Whether the hosts are tried in random order.
@@ -146,6 +129,46 @@ impl DatabaseUrl {
         }
     }
 }
+
+/// One of the hosts of a URL, with its port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub(crate) host: Host,
+    pub(crate) port: u16,
+}
+
+/// A host, as libpq's `host` and `hostaddr` name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// The folder of a Unix socket.
+    SocketFolder(PathBuf),
+    /// A host's name or address, and the address that `hostaddr` gives it.
+    Name(String, Option<IpAddr>),
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let port = self.port;
+        match &self.host {
+            Host::SocketFolder(folder) => write!(f, "socket {}/.s.PGSQL.{port}", folder.display()),
+            Host::Name(name, address) => {
+                match name.contains(':') {
+                    true => write!(f, "[{name}]:{port}")?,
+                    false => write!(f, "{name}:{port}")?,
+                }
+                match address {
+                    Some(address) if address.to_string() != *name => write!(f, " ({address})"),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// Where sockets are looked for if no host is named: Debian's folder, and PostgreSQL's own.
+const DEFAULT_SOCKETS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+
+const DEFAULT_PORT: u16 = 5432;
 
 #[cfg(test)]
 mod tests {
@@ -248,7 +271,7 @@ mod tests {
         ] {
             assert_eq!(read(url, variables), expected, "{url}");
         }
-        let account = passfile::account().unwrap().name;
+        let account = passfile::account().unwrap().0;
         assert_eq!(
             read("postgres://h/db", &[]),
             format!("{account} - db h:5432")

@@ -7,8 +7,8 @@ use percent_encoding::percent_decode_str;
 use postgres::Config;
 use postgres::config::{ChannelBinding, LoadBalanceHosts, SslMode, TargetSessionAttrs};
 
-use crate::server::store::database_url::endpoint::{DEFAULT_PORT, DEFAULT_SOCKETS, Endpoint, Host};
 use crate::server::store::database_url::url_parts::{PARAMETERS, UrlParts};
+use crate::server::store::database_url::{DEFAULT_PORT, DEFAULT_SOCKETS, Endpoint, Host};
 use crate::server::store::tls::{ClientCertificate, Roots, TlsSettings, Verify};
 
 /// The parameters of a URL, percent-decoded, its user, password, hosts and database included. Empty values are left out.
@@ -260,13 +260,7 @@ impl Parameters {
         self.choice("load_balance_hosts", &order)?
             .map(|order| config.load_balance_hosts(order));
         // These are accepted only with the values that hold anyway.
-        let utf8 = [
-            ("UTF8", ()),
-            ("utf8", ()),
-            ("UTF-8", ()),
-            ("utf-8", ()),
-            ("auto", ()),
-        ];
+        let utf8 = ["UTF8", "utf8", "UTF-8", "utf-8", "auto"].map(|name| (name, ()));
         self.choice("client_encoding", &utf8)?;
         self.choice("gssencmode", &[("disable", ()), ("prefer", ())])?;
         self.choice("sslsni", &[("1", ())])?;

@@ -7,10 +7,11 @@ mod writer_lock;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
 use crate::server::codes::DeviceCodeHash;
@@ -126,7 +127,8 @@ impl Store for Embedded {
             let mut login = before.clone();
             transition(&mut login, now);
             if login != before {
-                tables.replace(&before, &login)?;
+                tables.remove(&before)?;
+                tables.put(&login)?;
             }
             Ok(true)
         })
@@ -273,7 +275,7 @@ impl Embedded {
     }
 
     fn database(&self) -> Result<Arc<Database>, StoreError> {
-        let mut database = lock(&self.database);
+        let mut database = self.database.lock();
         if let Some(open) = &*database {
             return Ok(Arc::clone(open));
         }
@@ -285,15 +287,10 @@ impl Embedded {
     /// Closes a file after an error, so that the next call opens it again. A database in memory would lose its contents.
     fn failed(&self, error: &redb::Error) -> StoreError {
         if matches!(self.storage, Storage::File(_)) {
-            *lock(&self.database) = None;
+            *self.database.lock() = None;
         }
         StoreError::Unavailable(error.to_string())
     }
-}
-
-/// A poisoned lock is taken all the same: no change under it can panic halfway.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn system_ms() -> u64 {

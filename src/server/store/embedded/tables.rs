@@ -62,13 +62,8 @@ impl Tables<'_> {
         Ok(())
     }
 
-    pub(super) fn replace(&mut self, before: &Login, after: &Login) -> Result<(), redb::Error> {
-        self.remove(before)?;
-        self.put(after)
-    }
-
     /// Writes a login and its index entries.
-    fn put(&mut self, login: &Login) -> Result<(), redb::Error> {
+    pub(super) fn put(&mut self, login: &Login) -> Result<(), redb::Error> {
         self.changed = true;
         let key = login.key.as_str();
         let json = serde_json::to_string(login)

@@ -1,7 +1,8 @@
 //! The lock under which the embedded store writes.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
 
 use crate::server::store::StoreError;
 
@@ -36,30 +37,24 @@ impl WriterLock {
 
     /// Waits for the lock. Fails if it is neither acquired nor released by any writer within the timeout.
     pub(super) fn acquire(&self) -> Result<WriterGuard<'_>, StoreError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         while state.is_held {
             let left = self.timeout.saturating_sub(state.last_activity.elapsed());
             if left.is_zero() {
                 let silent = "the disk does not answer".to_owned();
                 return Err(StoreError::Unavailable(silent));
             }
-            let waited = self.freed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            self.freed.wait_for(&mut state, left);
         }
         state.is_held = true;
         state.last_activity = Instant::now();
         Ok(WriterGuard(self))
     }
-
-    /// A poisoned lock is taken all the same: no change under it can panic halfway.
-    fn state(&self) -> MutexGuard<'_, LockState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for WriterGuard<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.state();
+        let mut state = self.0.state.lock();
         state.is_held = false;
         state.last_activity = Instant::now();
         self.0.freed.notify_one();

@@ -6,7 +6,6 @@ mod connection;
 mod explain;
 mod verifier;
 
-use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -161,7 +160,9 @@ fn certified_key(
         .key
         .metadata()
         .map_err(|error| problem(&error.to_string()))?;
-    if is_open_to_others(&metadata) {
+    // libpq's rule: only its owner may have rights to it; if root owns it, the group may read it.
+    let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
+    if metadata.mode() & forbidden != 0 {
         return Err(problem(
             "others may read it: chmod 600 (or 640 if root owns it), as libpq requires",
         ));
@@ -188,10 +189,4 @@ fn certified_key(
         return Err(problem("is not the key of sslcert"));
     }
     Ok(CertifiedKey::new(chain, key))
-}
-
-/// Whether a key file breaks libpq's rule: only its owner may have rights to it; if root owns it, the group may read it.
-fn is_open_to_others(file: &Metadata) -> bool {
-    let forbidden = if file.uid() == 0 { 0o037 } else { 0o077 };
-    file.mode() & forbidden != 0
 }

@@ -12,7 +12,7 @@ use rustls::{
     CertificateError, DigitallySignedStruct, Error, PeerMisbehaved, RootCertStore, SignatureScheme,
 };
 
-use crate::server::x509::{self, SignatureCheck, X509Certificate};
+use crate::server::x509::{self, X509Certificate};
 
 /// The certificates of a set of roots. A server's certificate is trusted if it is one of them, or signed by one.
 #[derive(Debug)]
@@ -67,12 +67,12 @@ impl SslmodeVerifier {
         let certificate =
             X509Certificate::parse(certificate).ok_or(CertificateError::BadEncoding)?;
         match certificate.verify(&self.algorithms, message, signed) {
-            SignatureCheck::Good => self.is_key_proved.store(true, Ordering::Release),
-            SignatureCheck::Bad => return Err(CertificateError::BadSignature.into()),
-            SignatureCheck::Unknown(why) if self.trusted.is_some() => {
+            Ok(true) => self.is_key_proved.store(true, Ordering::Release),
+            Ok(false) => return Err(CertificateError::BadSignature.into()),
+            Err(why) if self.trusted.is_some() => {
                 return Err(Error::General(format!("its certificate has {why}")));
             }
-            SignatureCheck::Unknown(_) => {}
+            Err(_) => {}
         }
         Ok(HandshakeSignatureValid::assertion())
     }
@@ -94,10 +94,10 @@ impl ServerCertVerifier for SslmodeVerifier {
         if trusted.certificates.contains(certificate) {
             let parsed =
                 X509Certificate::parse(certificate).ok_or(CertificateError::BadEncoding)?;
-            if parsed.is_expired(now) {
+            if now.as_secs() > parsed.not_after {
                 return Err(CertificateError::Expired.into());
             }
-            if parsed.is_not_yet_valid(now) {
+            if now.as_secs() < parsed.not_before {
                 return Err(CertificateError::NotValidYet.into());
             }
             if self.checks_name {

@@ -101,7 +101,7 @@ impl Findings {
             self.certificate(files, config.server_url.as_ref());
         }
         let Some(url) = &config.server_url else {
-            return self.note("SERVER_URL is not set: only this machine can log in");
+            return self.note("SERVER_URL is not set: only people on this machine can sign in");
         };
         self.note(format!("clients are sent to {url}"));
         if url.is_loopback() {
@@ -111,7 +111,7 @@ impl Findings {
             self.warn("SERVER_URL is plain http: tokens would cross the network in clear; put https in front");
         }
         if config.tls.is_none() && config.trusted_proxies == TrustedProxies::default() {
-            self.warn("TRUSTED_PROXIES names loopback alone: a proxy on another machine, or before a container, must be named there, or all its clients count as one");
+            self.warn("TRUSTED_PROXIES names loopback alone: a proxy on another machine, or outside the server's container, must be named there, or all its clients count as one");
         }
     }
 

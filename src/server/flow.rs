@@ -104,7 +104,7 @@ pub(crate) struct Delivery {
 pub(crate) struct ReturningBrowser {
     pub state: State,
     pub browser: BrowserKey,
-    /// Whether the key is from the cookie of the version before `__Host-` cookies. Since a sibling domain could set it, it is
+    /// Whether the key is from the cookie of version 0.1, which had no `__Host-` cookies. Since a sibling domain could set it, it is
     /// accepted only for logins that an instance of that version confirmed.
     pub is_old_cookie: bool,
 }

@@ -28,7 +28,7 @@ pub const DELIVERY_LEASE: Duration = Duration::from_secs(20);
 /// How long a token can be redeemed at least, even if the login expires meanwhile.
 pub const REDEEMABLE_FOR: Duration = Duration::from_secs(60);
 
-/// A login is denied when Postiz has refused this many of its authorization codes.
+/// A login is denied when Postiz has refused this many of its authorization codes. A completed one exchanges no more than this many.
 pub const REFUSED_CODES_MAX: usize = 5;
 
 /// Milliseconds since 1970, by the store's clock.
@@ -178,7 +178,7 @@ pub struct Login {
     pub state: Option<StateHash>,
     /// The browser that confirmed it.
     pub browser: Option<BrowserKeyHash>,
-    /// The client registered for it; none if there is an OAuth app.
+    /// The OAuth client registered for it; none if there is an OAuth app.
     pub client: Option<SealedClient>,
     /// The token.
     pub grant: Option<SealedGrant>,

@@ -40,11 +40,11 @@ const SETTINGS: [Setting; 27] = [
     ("METRICS_LISTEN", "off", Text, "an address and port for Prometheus, such as `127.0.0.1:9464`: plain http, `/metrics`, without a password; port 0 takes a free one, which the line \"metrics listening\" names"),
     ("IDLE_TIMEOUT", "`75`", Number(1, 3_600), "seconds that a connection may idle between requests; set it above your load balancer's"),
     ("STOP_DELAY", "`0`", Number(0, 300), "seconds after SIGTERM in which `/ready` says that the server is stopping, before it stops accepting"),
-    ("LIMIT_LOGINS_PER_MINUTE", "`30`", LIMIT, "logins that one address (one IPv6 /64) may start"),
+    ("LIMIT_LOGINS_PER_MINUTE", "`30`", LIMIT, "logins that one address may start"),
     ("LIMIT_WRONG_CODES_PER_MINUTE", "`10`", LIMIT, "wrong codes that one address may enter"),
     ("LIMIT_WRONG_CODES_PER_MINUTE_TOTAL", "`300`", LIMIT, "wrong codes from everywhere"),
     ("LIMIT_CALLBACKS_PER_MINUTE", "`60`", LIMIT, "callbacks from one address"),
-    ("LIMIT_LIVE_LOGINS", "`100000`", LIMIT, "logins kept at once"),
+    ("LIMIT_LIVE_LOGINS", "`100000`", LIMIT, "logins in the store at once, with the finished and expired ones that are not purged yet"),
     ("LIMIT_CONNECTIONS", "`1024`", Number(1, 100_000), "connections at once"),
     ("LIMIT_CONNECTIONS_PER_ADDRESS", "`64`", Number(0, 100_000), "connections at once from one address; trusted proxies do not count"),
 ];

@@ -9,7 +9,7 @@ use crate::shared::hash::sha256_hex;
 /// The cookie that binds a login to a browser.
 pub(super) struct CookieNames {
     name: String,
-    /// Its name in the version before.
+    /// Its name in version 0.1.
     old_name: &'static str,
     secure: &'static str,
 }

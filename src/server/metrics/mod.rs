@@ -8,13 +8,14 @@ mod text;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use crate::server::front::Front;
 use crate::server::front::certificate::Certificate;
 use crate::server::http::App;
 use crate::server::metrics::requests::Names;
 use crate::server::metrics::text::{Labels, Text};
+use crate::shared::utc::unix_seconds;
 use crate::shared::version::{COMMIT, VERSION};
 
 pub(crate) use listener::{bind, problem, start};
@@ -172,12 +173,6 @@ impl Sources {
             pool.waiting as u64,
         );
     }
-}
-
-fn unix_seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
 }
 
 fn print_build(text: &mut Text) {

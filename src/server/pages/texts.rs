@@ -124,7 +124,7 @@ pub(crate) const POSTIZ_MISCONFIGURED: Notice = Notice {
 pub(crate) const RELAYED: Notice = Notice {
     mark: Mark::Problem,
     title: "This permission is for another Postiz",
-    text: "You chose a self-hosted instance; what <b>{postiz}</b> gives for that works for MCP alone. Enter the code again, and allow your account there.",
+    text: "You chose a self-hosted instance on the permission page. Such a permission works for MCP alone. Enter the code again, and allow your account at <b>{postiz}</b>.",
     link: ENTER_AGAIN,
 };
 

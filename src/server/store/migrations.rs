@@ -185,7 +185,7 @@ pub(super) fn inspect(
     Ok(lines)
 }
 
-/// Encrypts the tokens that the reference server stored in clear.
+/// Encrypts the tokens that the original Node.js auth server stored in clear.
 fn seal_clear_tokens(client: &mut Client, keys: &Keys) -> Result<(), postgres::Error> {
     let in_clear = "SELECT device_code, access_token FROM device_requests WHERE access_token <> ''";
     for row in client.query_typed(in_clear, &[])? {

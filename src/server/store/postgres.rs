@@ -31,7 +31,7 @@ use crate::server::times::Times;
 /// The table's name in the statements below.
 const TABLE: &str = "device_requests";
 
-/// When a row's lease ends. For exchanges it follows from `claimed_at`, the only column that instances of the version before
+/// When a row's lease ends. For exchanges it follows from `claimed_at`, the only column that instances of version 0.1
 /// leases know. A test compares the 30 seconds with `login::EXCHANGE_LEASE`.
 macro_rules! lease_until {
     () => {
@@ -39,7 +39,7 @@ macro_rules! lease_until {
     };
 }
 
-/// `SELECT` of a whole row, with the columns in the order that `record` reads. If an instance of the version before leases
+/// `SELECT` of a whole row, with the columns in the order that `record` reads. If an instance of version 0.1 leases
 /// claimed the exchange, its lease has no holder.
 macro_rules! select_where {
     ($condition:literal) => {

@@ -2,7 +2,6 @@
 //! SQL. The states of a login are in `login.rs`.
 
 use std::sync::Arc;
-use std::thread;
 use std::time::Instant;
 
 use crate::server::codes::{BrowserKey, DeviceCode, DeviceCodeHash, State, UserCode};
@@ -14,6 +13,7 @@ use crate::server::login::{
     Claim, CodeDigest, LeaseId, Login, Polled, SealedClient, SealedGrant, Starter, UnixMs,
 };
 use crate::server::postiz::{Grant, OAuthClient, Postiz, PostizError};
+use crate::server::retry;
 use crate::server::store::batcher::Batcher;
 use crate::server::store::{Inserted, Key, NewLogin, Store, StoreError, apply};
 use crate::server::times::Times;
@@ -460,12 +460,9 @@ impl Flow {
         deadline: Instant,
         mut transition: impl FnMut(&mut Login, UnixMs) -> bool,
     ) -> Result<bool, StoreError> {
-        let stored = loop {
-            match apply(&*self.store, Key::Device(login), &mut transition) {
-                Err(_) if Instant::now() <= deadline => thread::sleep(self.times.store_retry_pause),
-                stored => break stored,
-            }
-        };
+        let stored = retry::until(deadline, self.times.store_retry_pause, || {
+            apply(&*self.store, Key::Device(login), &mut transition)
+        });
         if let Err(error) = &stored {
             let fields = [("id", login.login_id()), ("error", &error.to_string())];
             self.log.error("token_lost", &fields);

@@ -36,6 +36,7 @@ mod live_logins;
 pub mod log;
 pub(crate) mod metrics;
 pub mod notify;
+mod retry;
 mod x509;
 
 pub use check::{Findings, check};

@@ -15,7 +15,7 @@ fi
 export SOURCE_DATE_EPOCH
 
 # clean: nothing differs from the commit, and nothing is there that git does not know.
-clean() { [ -e .git ] && [ -z "$(git status --porcelain)" ]; }
+clean() { local changes && [ -e .git ] && changes=$(git status --porcelain) && [ -z "$changes" ]; }
 
 # pack FOLDER ARCHIVE.tar.gz [arguments for tar]
 pack() {

@@ -1,8 +1,27 @@
-# Sourced by build-static and vendor: finds what builds static programs for $target. What cannot be built for says so before
-# anything is installed; with offline=yes nothing is fetched or installed.
+# Sourced by what builds static programs: finds what builds them for $target. What cannot be built for says so before anything
+# is installed; with offline=yes nothing is fetched or installed.
 #
+# read_targets sets targets: those that --target named, or this machine's own. static_folder says where build-static puts a
+# target's programs. can_build stops a script that builds for several targets before it installs anything for one of them.
 # toolchain sets: rustc, cargo, compiler_is (in words), sources (of the standard library; rustup may not have them), musl (the
 # folder of its libc.a), compiler (for C) and linker, and with Debian's Rust unwinder (the folder of libunwind.a).
+
+read_targets() {
+    targets=()
+    while [ $# != 0 ]; do
+        [ "$1" = --target ] && [ $# -gt 1 ] || { echo "usage: scripts/$(basename "$0") [--target TRIPLE]..." >&2; exit 2; }
+        targets+=("$2")
+        shift 2
+    done
+    [ ${#targets[@]} != 0 ] || targets=("$(uname -m)-unknown-linux-musl")
+}
+
+static_folder() { [ "${1%%-*}" = "$(uname -m)" ] && echo target/static || echo "target/static/$1"; }
+
+can_build() {
+    local target installs=no offline=${offline:-no}
+    for target; do toolchain; done
+}
 
 toolchain() {
     machine=$(uname -m) arch=${target%%-*} unwinder=
@@ -50,6 +69,7 @@ debians_toolchain() {
         root=$PWD/target/debian-$debian_arch
     fi
     check_missing
+    [ "${installs:-yes}" = yes ] || return 0
     [ -z "$root" ] || unpack_foreign "$root" musl-dev libunwind-14-dev
     install_missing
     compiler_is="Debian's $($rustc --version | cut -d'(' -f1) and musl, since no rustup has them here"
@@ -96,5 +116,6 @@ check_missing() {
 
 install_missing() {
     local package
+    [ "${installs:-yes}" = yes ] || return 0
     for package in "${missing[@]}"; do need "$package" "$package"; done
 }

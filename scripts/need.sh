@@ -21,13 +21,13 @@ need() {
 
 # need_rust: cargo, whose version in distributions is too old, and the C compiler that one crate's assembly requires.
 need_rust() {
-    need cc gcc
-    [ -e /usr/include/stdlib.h ] || [ "$(uname)" != Linux ] || need /usr/include/stdlib.h libc6-dev
     command -v cargo >/dev/null || PATH=$PATH:$HOME/.cargo/bin
     if ! command -v cargo >/dev/null; then
         echo "$(basename "$0"): cargo is missing. Install Rust 1.91 or newer: https://rustup.rs" >&2
         exit 1
     fi
+    need cc gcc
+    [ -e /usr/include/stdlib.h ] || [ "$(uname)" != Linux ] || need /usr/include/stdlib.h libc6-dev
 }
 
 # need_postgres: PostgreSQL's server programs, which Debian keeps out of the PATH. Prevents Debian's package from making a database.

@@ -3,6 +3,7 @@
 #
 # read_targets sets targets: those that --target named, or this machine's own. static_folder says where build-static puts a
 # target's programs. can_build stops a script that builds for several targets before it installs anything for one of them.
+#
 # toolchain sets: rustc, cargo, compiler_is (in words), sources (of the standard library; rustup may not have them), musl (the
 # folder of its libc.a), compiler (for C) and linker, and with Debian's Rust unwinder (the folder of libunwind.a).
 

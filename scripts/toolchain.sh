@@ -20,12 +20,12 @@ read_targets() {
 static_folder() { [ "${1%%-*}" = "$(uname -m)" ] && echo target/static || echo "target/static/$1"; }
 
 can_build() {
-    local target installs=no offline=${offline:-no}
+    local target installs=no
     for target; do toolchain; done
 }
 
 toolchain() {
-    machine=$(uname -m) arch=${target%%-*} unwinder=
+    machine=$(uname -m) arch=${target%%-*} offline=${offline:-no} unwinder=
     case $target in
     x86_64-unknown-linux-musl) debian_arch=amd64 cross=x86-64-linux-gnu ;;
     aarch64-unknown-linux-musl) debian_arch=arm64 cross=aarch64-linux-gnu ;;
@@ -99,6 +99,7 @@ unpack_foreign() {
     rm -r "$root/apt" && touch "$root/complete"
 }
 
+musl_version() { strings -a "$musl/libc.a" | grep -xE '1\.[0-9]+\.[0-9]+' | sort -u; }
 has_std() { compgen -G "$(rustc --print target-libdir --target "$target" 2>/dev/null)/self-contained/libc.a" >/dev/null; }
 rustup_fetch() { [ "$offline" = no ] && command -v rustup >/dev/null && timeout 120 rustup -q "$@" 2>/dev/null; }
 cannot_build() { echo "$(basename "$0"): cannot build for $target: $1" >&2; exit 1; }

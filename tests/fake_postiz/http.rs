@@ -311,7 +311,7 @@ fn pause_until(
     while !done() {
         match stream.read(&mut [0]) {
             Ok(0) => return Err(io::ErrorKind::ConnectionAborted.into()),
-            Err(e) if !is_timeout(&e) => return Err(e),
+            Err(e) if !is_no_end(&e) => return Err(e),
             _ if stopping.load(Ordering::SeqCst) => return Err(io::ErrorKind::Interrupted.into()),
             _ => {}
         }
@@ -319,9 +319,10 @@ fn pause_until(
     Ok(())
 }
 
-fn is_timeout(error: &io::Error) -> bool {
-    use io::ErrorKind::{TimedOut, WouldBlock};
-    matches!(error.kind(), TimedOut | WouldBlock)
+/// A timeout, or a signal for this process, which interrupts reads that have a timeout (signal(7)).
+fn is_no_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(error.kind(), Interrupted | TimedOut | WouldBlock)
 }
 
 fn read_request(stream: &mut TcpStream) -> io::Result<Request> {
@@ -333,7 +334,10 @@ fn read_request(stream: &mut TcpStream) -> io::Result<Request> {
             return Ok(request);
         }
         let mut chunk = [0; 4096];
-        let count = stream.read(&mut chunk)?;
+        let count = match stream.read(&mut chunk) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
         if count == 0 || bytes.len() > HEAD_BYTES_MAX {
             return Err(io::ErrorKind::InvalidData.into());
         }

@@ -160,7 +160,14 @@ fn pass_on(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
     match from.read(&mut chunk) {
         Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
         Ok(count) => to.write_all(&chunk[..count]).and_then(|()| to.flush()),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+            ) =>
+        {
+            Ok(())
+        }
         Err(error) => Err(error),
     }
 }
@@ -306,9 +313,11 @@ fn relay(mut client: impl Read + Write, mut server: impl Read + Write) -> io::Re
 fn read_request(client: &mut impl Read) -> io::Result<Vec<u8>> {
     let (mut bytes, mut chunk) = (Vec::new(), [0; 16 * 1024]);
     while !is_whole(&bytes)? {
-        match client.read(&mut chunk)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            count => bytes.extend_from_slice(&chunk[..count]),
+        match client.read(&mut chunk) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => bytes.extend_from_slice(&chunk[..count]),
         }
     }
     Ok(bytes)

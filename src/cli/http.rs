@@ -96,7 +96,7 @@ impl NoAnswer {
         }
     }
 
-    /// The error for the user. `hint` is for a failure that has none of its own.
+    /// The error for the user. `hint` is given where the failure has none.
     pub(crate) fn error(self, what: impl fmt::Display, hint: &'static str) -> CliError {
         CliError::failed(format!("cannot reach {what}: {}", self.why))
             .word("unreachable")

@@ -46,7 +46,7 @@ impl UserCode {
             .map(half_width)
             .filter(|c| c.is_alphanumeric())
             .collect();
-        // Any letters and digits, since codes of the reference server use a wider alphabet.
+        // Any letters and digits, since codes of the original Node.js auth server use a wider alphabet.
         let looks_right =
             letters.len() == Self::LENGTH && letters.bytes().all(|b| b.is_ascii_alphanumeric());
         looks_right.then(|| UserCode::dashed(&letters.to_ascii_uppercase()))

@@ -28,7 +28,7 @@ impl SealedToken {
         &self.0
     }
 
-    /// Whether stored text is sealed. (The reference server stored tokens in clear.)
+    /// Whether stored text is sealed. (The original Node.js auth server stored tokens in clear.)
     pub fn is_sealed(text: &str) -> bool {
         text.starts_with(Self::PREFIX)
     }

@@ -20,7 +20,7 @@ pub mod error {
     pub const INVALID_REQUEST: &str = "invalid_request";
     /// The device code is unknown or spent, for standard clients.
     pub const INVALID_GRANT: &str = "invalid_grant";
-    /// The device code is unknown or spent, in the words of the reference server that the npm CLI knows.
+    /// The device code is unknown or spent, in the words of the original Node.js auth server that the npm CLI knows.
     pub const INVALID_DEVICE_CODE: &str = "invalid_device_code";
     /// Another grant type than that of RFC 8628 §3.4.
     pub const UNSUPPORTED_GRANT_TYPE: &str = "unsupported_grant_type";

@@ -412,7 +412,7 @@ fn eight_instances_start_at_once_on_an_empty_database() {
     }
 }
 
-/// The reference server's table has logins in flight. After the migration they are still pending, and end with a token.
+/// The original Node.js auth server's table has logins in flight. After the migration they are still pending, and end with a token.
 #[test]
 fn table_of_the_reference_server_is_migrated() {
     let database = Cluster::shared().database();

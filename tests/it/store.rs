@@ -448,7 +448,7 @@ fn delivery_lease_of_a_killed_instance_expires(subject: Subject) {
     assert!(subject.end_delivery(&key, &lease, true));
 }
 
-/// The reference server delivered one token to up to 185 of 200 polls.
+/// The original Node.js auth server delivered one token to up to 185 of 200 polls.
 fn one_of_200_racing_polls_is_given_the_token(subject: Subject) {
     let key = subject.completed();
     let wins = at_once(200, |_| {
@@ -810,7 +810,7 @@ fn eight_instances_start_at_once_on_an_empty_database() {
     assert_eq!(pings, vec![Ok(()); 8]);
 }
 
-/// The table of the reference server (Node.js), with a login in every state.
+/// The table of the original Node.js auth server, with a login in every state.
 const REFERENCE: &str = "
     CREATE TABLE device_requests (
         device_code VARCHAR(64) PRIMARY KEY, user_code VARCHAR(9) NOT NULL, status VARCHAR(20) NOT NULL DEFAULT 'pending',
@@ -845,7 +845,7 @@ fn table_of_the_reference_server_is_migrated_in_place() {
         (Polled::Unknown, Polled::Unknown)
     );
 
-    // A login works whose code has letters that only the reference server uses.
+    // A login works whose code has letters that only the original Node.js auth server uses.
     let user_code = UserCode::parse("aeiu 2568").unwrap();
     let (found, _) = store.read(Key::User(&user_code)).unwrap().unwrap();
     assert_eq!(found.key, DeviceCode::from_client("waiting").hash());

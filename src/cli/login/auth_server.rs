@@ -84,7 +84,7 @@ impl AuthServer {
         &self.trust.server
     }
 
-    /// Starts a login on `machine`, which may be empty. The reference server ignores its name.
+    /// Starts a login on `machine`, which may be empty. The original Node.js auth server ignores its name.
     pub(super) fn ask_for_codes(&self, machine: &str) -> Result<Codes, CliError> {
         let server = self.base();
         let body = match machine {

@@ -155,7 +155,7 @@ impl<'a> From<&'a Params> for TypedCode<'a> {
 enum LookUpError {
     /// The reason for the log, and the login if one has the code.
     NotOpen(&'static str, Option<DeviceCodeHash>),
-    /// A budget is spent: how long to wait, and the reason for the log.
+    /// A rate limit is reached: how long to wait, and the reason for the log.
     TooManyTries(Duration, &'static str),
     Failed(StoreError),
 }

@@ -67,7 +67,7 @@ pub struct Postgres {
 
 impl Postgres {
     /// Makes a store with up to `pool_size` connections, without connecting yet: the database may be down for a while. The
-    /// first connection migrates the schema. `keys` encrypt the tokens that the reference server stored in clear.
+    /// first connection migrates the schema. `keys` encrypt the tokens that the original Node.js auth server stored in clear.
     pub fn new(
         url: &DatabaseUrl,
         pool_size: usize,

@@ -23,7 +23,7 @@ fn assert_survives(server: &TestServer, bytes: &[u8]) {
     assert_eq!(server.get("/health").status, 200, "after {shown:?}");
 }
 
-/// The first one ended the process of the reference server.
+/// The first one ended the process of the original Node.js auth server.
 #[test]
 fn malformed_targets_cause_no_5xx() {
     let server = TestServer::setup(Store::Embedded).start();
